@@ -1,0 +1,59 @@
+"""Named crash points: one call before and after every effect on tape and catalog.
+
+A module makes its points once, at import, and calls them where the effect is:
+
+    after_filemark = crash_point("segment.filemark.after")
+    ...
+    after_filemark()
+
+Tests arm a point in a child process with the environment variable `TAPEFS_CRASH_AT=NAME` or `NAME:N` (the N-th passing,
+counted from 1); the process then kills itself with SIGKILL, as a power cut would. An unarmed point costs one function call.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+VARIABLE = "TAPEFS_CRASH_AT"
+
+_points: set[str] = set()
+_passed: dict[str, int] = {}
+
+
+def _armed() -> tuple[str, int] | None:
+    text = os.environ.get(VARIABLE)
+    if not text:
+        return None
+    name, _, count = text.partition(":")
+    return name, int(count or 1)
+
+
+_target = _armed()
+
+
+def crash_point(name: str) -> Callable[[], None]:
+    """Register the point `name` (unique, dotted, lower case) and return the function to call there."""
+    if name in _points:
+        raise AssertionError(f"crash point {name} exists already")
+    _points.add(name)
+    if _target is None or _target[0] != name:
+        return _pass
+    wanted = _target[1]
+
+    def die_when_reached() -> None:
+        _passed[name] = _passed.get(name, 0) + 1
+        if _passed[name] == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return die_when_reached
+
+
+def _pass() -> None:
+    return None
+
+
+def known_points() -> frozenset[str]:
+    """Return the names of all points of the modules imported so far."""
+    return frozenset(_points)

@@ -1,0 +1,54 @@
+"""The catalog's errors.
+
+    CatalogError
+    ├── NotFound            no record of that id
+    ├── Conflict            the operation does not fit the record's state (already done, other owner)
+    │   └── StaleClaim      somebody else has claimed the volume since
+    ├── Damaged             a checksum or a structure is wrong; `where` names the record
+    ├── WrongVersion        written by another version of the format
+    └── StorageFailed       the disk or LMDB failed; `retryable` tells whether a retry can help
+
+Messages are written for the operator; data is in attributes.
+"""
+
+from __future__ import annotations
+
+
+class CatalogError(Exception):
+    """Base of everything the catalog raises."""
+
+    #: Can the same call succeed later without anybody repairing anything?
+    retryable = False
+
+
+class NotFound(CatalogError):
+    """There is no such record."""
+
+
+class Conflict(CatalogError):
+    """The record is in a state that does not allow the operation."""
+
+
+class StaleClaim(Conflict):
+    """The caller's claim on a volume is older than the newest one: it must stop writing at once."""
+
+
+class Damaged(CatalogError):
+    """A stored record or block does not match its checksum or its structure."""
+
+    def __init__(self, message: str, where: str) -> None:
+        super().__init__(f"{message} ({where})")
+        #: Which record or block, for the operator.
+        self.where = where
+
+
+class WrongVersion(CatalogError):
+    """The data was written by a version of the format that this program does not know."""
+
+
+class StorageFailed(CatalogError):
+    """The storage below failed, for instance because the disk is full."""
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.retryable = retryable

@@ -1,0 +1,122 @@
+"""What an index holds. Named tuples, because a walk makes millions of them."""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from typing import NamedTuple
+
+from catalog.ids import DirectoryNo, EntryNo, FrameNo, SegmentId, SegmentNo
+
+
+class EntryFlag(IntFlag):
+    """What is special about an entry."""
+
+    #: The file changed, grew, shrank or vanished while it was read: the content is what was read, cut or padded.
+    CHANGED = 1
+    #: The content lies in several members; see the extents.
+    SPLIT = 2
+    #: The content could not be read at backup time and is not on tape; `size` is what `lstat` said.
+    UNREADABLE = 4
+
+
+class Entry(NamedTuple):
+    """One name in a directory."""
+
+    name: bytes
+    #: As st_mode, with the type bits.
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    nlink: int
+    rdev: int
+    #: Device and inode at the source, for hardlinks and to notice changes.
+    dev: int
+    ino: int
+    #: In 512-byte units, as st_blocks.
+    blocks: int
+    flags: int
+    #: Ordinal of the segment that holds the content; 0 where there is none.
+    segment: int
+    #: Where the content begins in the segment's plain tar stream; for directories the number of the directory.
+    offset: int
+    #: Of a symbolic link; else empty.
+    target: bytes
+
+
+class Directory(NamedTuple):
+    """A directory's own attributes, and where its listing lies.
+
+    The listing is two runs of entries sorted by name: everything but directories, then the directories.
+    """
+
+    number: DirectoryNo
+    #: The root is its own parent.
+    parent: DirectoryNo
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    nlink: int
+    dev: int
+    ino: int
+    blocks: int
+    files_first: EntryNo
+    files_count: int
+    directories_first: EntryNo
+    directories_count: int
+
+
+class FrameRow(NamedTuple):
+    """One independently decodable piece of a payload."""
+
+    #: Place and length in the plain tar stream.
+    plain_offset: int
+    plain_bytes: int
+    #: Place and length in the payload.
+    offset: int
+    stored_bytes: int
+    #: BLAKE2b-128 of the stored bytes.
+    checksum: bytes
+
+
+class NumberedFrame(NamedTuple):
+    """A frame with its ordinal in the segment."""
+
+    number: FrameNo
+    row: FrameRow
+
+
+class SegmentRow(NamedTuple):
+    """A segment that the set uses."""
+
+    number: SegmentNo
+    segment_id: SegmentId
+    plain_bytes: int
+    stored_bytes: int
+    frames: int
+
+
+class Extent(NamedTuple):
+    """A part of a file that was split over members."""
+
+    file_offset: int
+    length: int
+    segment: SegmentNo
+    #: In the segment's plain tar stream.
+    offset: int
+
+
+class Totals(NamedTuple):
+    """What the whole index holds."""
+
+    entries: int
+    directories: int
+    #: Entries that are not directories.
+    files: int
+    #: Content of regular files.
+    bytes: int

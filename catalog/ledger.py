@@ -1,0 +1,178 @@
+"""The seam of the ledger: named operations, each one transaction, idempotent by uuid.
+
+LMDB implements it (`catalog.lmdb_ledger`); PostgreSQL can, too. No cursors and no transactions are visible outside.
+An implementation may be used by several processes at once, and by several threads of each.
+
+Every operation may raise StorageFailed and Damaged; others are named below. `now_ns` is passed in, never read from a clock.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from catalog.ids import JobNumber, SegmentId, SetId, VolumeId
+from catalog.records import (
+    BackupSet,
+    Event,
+    IndexCopy,
+    Installation,
+    Intent,
+    Job,
+    JobState,
+    Segment,
+    SegmentCopy,
+    SetTotals,
+    Volume,
+    VolumeEnd,
+    VolumeState,
+)
+
+
+class Ledger(Protocol):
+    """Volumes, jobs, sets, segments, copies, intents and events."""
+
+    # -- installation ------------------------------------------------------------------------------------------------
+
+    def installation(self) -> Installation:
+        """Return this ledger's identity."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the storage; harmless twice."""
+        ...
+
+    # -- volumes -----------------------------------------------------------------------------------------------------
+
+    def add_volume(self, volume: Volume) -> None:
+        """Record a tape. The same record again is harmless; another one with that label or id raises Conflict."""
+        ...
+
+    def volume(self, volume_id: VolumeId) -> Volume:
+        """Return one tape. Raises NotFound."""
+        ...
+
+    def volume_by_label(self, label: str) -> Volume:
+        """Return one tape. Raises NotFound."""
+        ...
+
+    def volumes(self) -> list[Volume]:
+        """Return all tapes, by label."""
+        ...
+
+    def claim_volume(self, volume_id: VolumeId) -> int:
+        """Take the tape for writing: count its fencing token up and return it. Older holders then fail to commit."""
+        ...
+
+    def label_volume(self, volume_id: VolumeId, claim: int, end: VolumeEnd, now_ns: int) -> None:
+        """BLANK becomes APPENDABLE, its label having been written and read back; closes the label's intent.
+
+        Raises StaleClaim, Conflict.
+        """
+        ...
+
+    def mark_volume(self, volume_id: VolumeId, state: VolumeState, reason: str = "") -> None:
+        """Set the state, with the reason for an operator."""
+        ...
+
+    # -- jobs --------------------------------------------------------------------------------------------------------
+
+    def add_job(self, job: Job) -> Job:
+        """Record a job; its `number` is replaced by the next free one. Idempotent by `job_id`."""
+        ...
+
+    def job(self, number: JobNumber) -> Job:
+        """Return one job. Raises NotFound."""
+        ...
+
+    def jobs(self) -> list[Job]:
+        """Return all jobs, oldest first."""
+        ...
+
+    def queue_job(self, number: JobNumber, now_ns: int) -> Job:
+        """PENDING or a finished state becomes QUEUED, and `runs` grows. Raises Conflict while it is queued or running."""
+        ...
+
+    def finish_job(self, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
+        """QUEUED or RUNNING becomes COMPLETED, FAILED or CANCELLED; the same again is harmless. Raises Conflict."""
+        ...
+
+    # -- sets --------------------------------------------------------------------------------------------------------
+
+    def begin_set(self, backup_set: BackupSet) -> BackupSet:
+        """Record a RUNNING set; its `number` is replaced by the next one, and its job becomes RUNNING with this set.
+
+        Idempotent by `set_id`. Raises Conflict when the job is not QUEUED, or 2**24 sets were made.
+        """
+        ...
+
+    def backup_set(self, set_id: SetId) -> BackupSet:
+        """Return one set. Raises NotFound."""
+        ...
+
+    def backup_sets(self) -> list[BackupSet]:
+        """Return all sets in whatever state, oldest first."""
+        ...
+
+    def seal_set(
+        self, set_id: SetId, totals: SetTotals, index: IndexCopy, claim: int, end: VolumeEnd, now_ns: int
+    ) -> None:
+        """RUNNING becomes SEALED, its SET INDEX being on tape; closes the index's intent and moves the tape's end.
+
+        Idempotent by `index.index_id`. Raises StaleClaim, Conflict.
+        """
+        ...
+
+    def complete_set(self, set_id: SetId, now_ns: int) -> None:
+        """SEALED becomes COMPLETE, its namespace index being in place, and its job COMPLETED. Idempotent."""
+        ...
+
+    def fail_set(self, set_id: SetId, error: str, now_ns: int) -> None:
+        """RUNNING becomes FAILED; the job is left to `finish_job`. Idempotent. Raises Conflict in later states."""
+        ...
+
+    # -- segments ----------------------------------------------------------------------------------------------------
+
+    def open_intent(self, intent: Intent, claim: int) -> None:
+        """Record what is about to be written. Idempotent by `structure_id`. Raises StaleClaim."""
+        ...
+
+    def intents(self, volume_id: VolumeId) -> list[Intent]:
+        """Return the open intents on a tape, oldest first."""
+        ...
+
+    def drop_intent(self, structure_id: str) -> None:
+        """Forget an intent whose structure is not on the tape, or is torn. Idempotent."""
+        ...
+
+    def commit_segment(self, segment: Segment, copy: SegmentCopy, claim: int, end: VolumeEnd, label: str) -> None:
+        """The segment is on tape and synced: record it, close its intent, move the tape's end, name the tape in the set.
+
+        Idempotent by segment and volume. Raises StaleClaim, Conflict.
+        """
+        ...
+
+    def segments(self, set_id: SetId) -> list[Segment]:
+        """Return the set's committed segments, by number."""
+        ...
+
+    def segment(self, segment_id: SegmentId) -> Segment:
+        """Return one segment. Raises NotFound."""
+        ...
+
+    def copies(self, segment_id: SegmentId) -> list[SegmentCopy]:
+        """Return where the segment lies; empty when nowhere."""
+        ...
+
+    def copies_on(self, volume_id: VolumeId) -> list[SegmentCopy]:
+        """Return what lies on a tape, in tape order."""
+        ...
+
+    def index_copies(self, set_id: SetId) -> list[IndexCopy]:
+        """Return where the set's SET INDEX structures lie."""
+        ...
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def events_since(self, number: int, limit: int = 1000) -> list[Event]:
+        """Return events with a higher number, oldest first. Old ones are forgotten beyond the newest 10,000."""
+        ...

@@ -1,0 +1,253 @@
+"""The ledger's records: frozen, typed, encoded with msgspec.
+
+Times are nanoseconds since the epoch, UTC. Unknown keys are ignored when reading, so that a newer minor version may add some.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from catalog.ids import (
+    BlockNo,
+    FileNo,
+    InstallationId,
+    JobId,
+    JobNumber,
+    SegmentId,
+    SetId,
+    SetNumber,
+    VolumeId,
+)
+
+
+class VolumeState(Enum):
+    """What may be done with a tape."""
+
+    #: Known by its barcode, no label of ours on it yet; its first use writes one.
+    BLANK = "blank"
+    #: Labelled, has room, may be appended to.
+    APPENDABLE = "appendable"
+    #: Labelled, no room left; only read.
+    FULL = "full"
+    #: Not written any more until an operator has looked at it: write errors, a mismatch with the ledger, a foreign label.
+    SUSPECT = "suspect"
+
+
+class SetState(Enum):
+    """How far a backup set has come."""
+
+    RUNNING = "running"
+    #: Its last SET INDEX is on tape and synced; the namespace index is still to be put in place.
+    SEALED = "sealed"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+class JobState(Enum):
+    """How far the newest run of a job has come. The values are TAF's, and `queued`."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class IntentKind(Enum):
+    """What kind of structure is about to be written."""
+
+    LABEL = "label"
+    SEGMENT = "segment"
+    INDEX = "index"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all records."""
+
+
+class Installation(Record, frozen=True, kw_only=True):
+    """This state folder's identity; one per ledger."""
+
+    installation_id: InstallationId
+    created_at_ns: int
+
+
+class Volume(Record, frozen=True, kw_only=True):
+    """A tape."""
+
+    volume_id: VolumeId
+    #: Barcode or given name; need not be unique among tapes of several installations, but is within one ledger.
+    label: str
+    pool: str
+    #: Installation that labelled it.
+    installation_id: InstallationId
+    #: LTO generation of the cartridge.
+    generation: int
+    capacity_bytes: int
+    block_size: int
+    state: VolumeState
+    #: Why a SUSPECT volume is one, for the operator.
+    reason: str = ""
+    #: Logical block and file number where the last committed structure ends (behind its filemark): the place to append.
+    end_block: BlockNo = BlockNo(0)
+    end_file: FileNo = FileNo(0)
+    #: Bytes of all blocks written to it up to `end_block`.
+    used_bytes: int = 0
+    created_at_ns: int = 0
+    written_at_ns: int = 0
+    #: Fencing token of the newest writer; grows by one with every claim.
+    claim: int = 0
+
+
+class Job(Record, frozen=True, kw_only=True):
+    """A backup task: what to back up, and the state of its newest run."""
+
+    number: JobNumber
+    job_id: JobId
+    #: A plain file name: no slash, no control characters; several jobs may share it.
+    name: str
+    #: Absolute source paths, any bytes.
+    sources: tuple[bytes, ...]
+    #: `full` so far.
+    type: str = "full"
+    codec: str = "zstd"
+    level: int = 3
+    #: Patterns as `fnmatch` knows them, matched against the whole path and against the last name.
+    excludes: tuple[str, ...] = ()
+    description: str = ""
+    retention_days: int = 0
+    state: JobState = JobState.PENDING
+    runs: int = 0
+    #: The set of the newest run, once that has begun.
+    set_id: SetId | None = None
+    created_at_ns: int = 0
+    queued_at_ns: int = 0
+    started_at_ns: int = 0
+    finished_at_ns: int = 0
+    #: Of the newest run; empty when it did not fail.
+    error: str = ""
+
+
+class BackupSet(Record, frozen=True, kw_only=True):
+    """One run's result: a tree of files as it was."""
+
+    set_id: SetId
+    number: SetNumber
+    job_id: JobId
+    job_number: JobNumber
+    #: Name of the job when the set was made.
+    name: str
+    type: str
+    codec: str
+    level: int
+    sources: tuple[bytes, ...]
+    state: SetState
+    started_at_ns: int
+    finished_at_ns: int = 0
+    #: The set this one is based on; none for full sets.
+    parent_id: SetId | None = None
+    #: Everything but directories.
+    files: int = 0
+    directories: int = 0
+    #: Content of regular files.
+    bytes: int = 0
+    #: Payload bytes on tape.
+    stored_bytes: int = 0
+    #: Files that changed, shrank or vanished while they were read, or could not be read.
+    troubled_files: int = 0
+    segments: int = 0
+    #: Labels of the tapes it lies on, in the order of writing.
+    tapes: tuple[str, ...] = ()
+    #: Why it failed.
+    error: str = ""
+
+
+class SetTotals(Record, frozen=True, kw_only=True):
+    """What is known of a set when it is sealed; the fields are BackupSet's."""
+
+    files: int
+    directories: int
+    bytes: int
+    stored_bytes: int
+    troubled_files: int
+
+
+class Segment(Record, frozen=True, kw_only=True):
+    """A committed segment: one complete archive."""
+
+    segment_id: SegmentId
+    set_id: SetId
+    #: Ordinal within its set, from 0.
+    number: int
+    codec: str
+    #: Length of the plain tar stream and of the payload on tape.
+    plain_bytes: int
+    stored_bytes: int
+    members: int
+    frames: int
+    payload_sha256: bytes
+    committed_at_ns: int
+
+
+class SegmentCopy(Record, frozen=True, kw_only=True):
+    """Where a segment lies on one tape."""
+
+    segment_id: SegmentId
+    volume_id: VolumeId
+    header_file: FileNo
+    header_block: BlockNo
+    payload_block: BlockNo
+    trailer_block: BlockNo
+    #: Behind the trailer's filemark.
+    end_block: BlockNo
+    #: Block size the payload was cut into.
+    block_size: int
+    verified_at_ns: int = 0
+
+
+class IndexCopy(Record, frozen=True, kw_only=True):
+    """Where a SET INDEX lies on one tape."""
+
+    index_id: str
+    set_id: SetId
+    volume_id: VolumeId
+    file: FileNo
+    block: BlockNo
+    end_block: BlockNo
+
+
+class Intent(Record, frozen=True, kw_only=True):
+    """A structure that is about to be written to a tape; written before its first block, closed by its commit."""
+
+    #: UUID of the segment or index; of the volume for a label.
+    structure_id: str
+    kind: IntentKind
+    volume_id: VolumeId
+    block: BlockNo
+    #: None for a label.
+    set_id: SetId | None
+    opened_at_ns: int
+
+
+class VolumeEnd(Record, frozen=True, kw_only=True):
+    """Where a tape's committed data ends after a commit."""
+
+    block: BlockNo
+    file: FileNo
+    used_bytes: int
+
+
+class Event(Record, frozen=True, kw_only=True):
+    """Something that happened, for those who follow along; a hint, never the truth itself."""
+
+    number: int
+    at_ns: int
+    #: For instance `set.complete`, `volume.state`, `job.state`.
+    kind: str
+    #: The record's id or number as text.
+    subject: str
+    detail: str = ""

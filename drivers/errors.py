@@ -1,0 +1,99 @@
+"""The drivers' errors.
+
+    DriveError
+    ├── NotReady            no tape is loaded, or the drive is busy becoming ready (retryable)
+    ├── DriveInUse          another process holds the drive (retryable)
+    ├── WriteProtected      the cartridge is write-protected
+    ├── IncompatibleMedium  this drive cannot read or write that generation
+    ├── EndOfMedium         physical end of the tape: nothing of this block was written
+    ├── EndOfData           a read or a locate went past the last written block
+    ├── ReadFailed          the block is unreadable; `block` says which
+    ├── WriteFailed         the block was not written, and blocks since the last sync may be lost
+    ├── PositionLost        reset or power-on: verify label and position before going on
+    ├── DeviceFailed        hardware or transport error
+    └── ChangerError
+        ├── SlotEmpty
+        ├── SlotFull
+        └── NoSuchElement
+
+Messages are written for the operator; `retryable` tells whether the same call can succeed later by itself.
+"""
+
+from __future__ import annotations
+
+
+class DriveError(Exception):
+    """Base of everything a driver raises."""
+
+    #: Can the same call succeed later without anybody doing anything?
+    retryable = False
+
+
+class NotReady(DriveError):
+    """No tape is loaded, or the drive is still becoming ready."""
+
+    retryable = True
+
+
+class DriveInUse(DriveError):
+    """Another process holds the drive."""
+
+    retryable = True
+
+
+class WriteProtected(DriveError):
+    """The cartridge is write-protected: move its tab or use another one."""
+
+
+class IncompatibleMedium(DriveError):
+    """The drive cannot use a cartridge of that generation in the wanted way."""
+
+
+class EndOfMedium(DriveError):
+    """The physical end of the tape is reached; nothing of the refused block was written."""
+
+
+class EndOfData(DriveError):
+    """There is nothing behind the last written block."""
+
+
+class ReadFailed(DriveError):
+    """A block could not be read."""
+
+    def __init__(self, message: str, block: int) -> None:
+        super().__init__(message)
+        #: Logical block that failed.
+        self.block = block
+
+
+class WriteFailed(DriveError):
+    """A block was not written; blocks written since the last synchronous filemark may be lost too."""
+
+    def __init__(self, message: str, block: int) -> None:
+        super().__init__(message)
+        #: Logical block that failed.
+        self.block = block
+
+
+class PositionLost(DriveError):
+    """The drive was reset: buffered blocks may be lost and the position is unknown. Rewind and verify before going on."""
+
+
+class DeviceFailed(DriveError):
+    """The hardware or the way to it failed."""
+
+
+class ChangerError(DriveError):
+    """Base of what a changer raises."""
+
+
+class SlotEmpty(ChangerError):
+    """There is no cartridge where one should be taken from."""
+
+
+class SlotFull(ChangerError):
+    """There is a cartridge already where one should be put."""
+
+
+class NoSuchElement(ChangerError):
+    """The library has no such slot or drive."""

@@ -1,0 +1,182 @@
+"""What a drive and a changer can do: the seam that every driver implements and that the contract suites test.
+
+All calls block. A drive is used by one thread of one process; a changer likewise. Sizes are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NewType, Protocol
+
+BlockNo = NewType("BlockNo", int)
+FileNo = NewType("FileNo", int)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the head stands, as READ POSITION (long form) tells it."""
+
+    #: Logical block that the next read or write touches; a filemark counts as one block.
+    block: BlockNo
+    #: Filemarks before this place.
+    file: FileNo
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Time spent by kind, by the motion model (virtual drive) or by the clock (real drives)."""
+
+    load: float = 0.0
+    locate: float = 0.0
+    read: float = 0.0
+    write: float = 0.0
+    rewind: float = 0.0
+    backhitch: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a drive has done since it was made; all values only grow."""
+
+    loads: int = 0
+    locates: int = 0
+    blocks_read: int = 0
+    blocks_written: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    seconds: Seconds = field(default_factory=Seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class DriveStatus:
+    """A snapshot of the drive and its cartridge."""
+
+    #: Is a tape threaded and ready?
+    loaded: bool
+    #: Barcode of the cartridge in the drive (threaded or not), None when there is none or it has no barcode.
+    barcode: str | None
+    #: LTO generation of the drive, for instance 9.
+    generation: int
+    #: LTO generation of the cartridge, None when none is there.
+    medium_generation: int | None
+    write_protected: bool
+    #: Bytes the cartridge holds when full; 0 when none is there.
+    capacity_bytes: int
+    #: Bytes from here to the early warning; 0 behind it. A lower bound, not a promise.
+    remaining_bytes: int
+    #: Vendor, model and serial number in one line.
+    identity: str
+    counters: Counters
+
+
+class Drive(Protocol):
+    """One tape drive, variable-block mode.
+
+    After any DriveError other than EndOfData and EndOfMedium the caller asks `position()` before it writes again.
+    """
+
+    def load(self) -> None:
+        """Thread the cartridge that the changer or a human put in; the head stands at block 0.
+
+        Raises NotReady when there is none, IncompatibleMedium, DeviceFailed.
+        """
+        ...
+
+    def unload(self) -> None:
+        """Sync, rewind, unthread and eject; harmless when nothing is loaded."""
+        ...
+
+    def status(self) -> DriveStatus:
+        """Return a snapshot; works without a tape."""
+        ...
+
+    def position(self) -> Position:
+        """Return where the head stands. Raises NotReady, PositionLost."""
+        ...
+
+    def rewind(self) -> None:
+        """Go to block 0; clears PositionLost."""
+        ...
+
+    def locate(self, block: BlockNo) -> None:
+        """Go to a logical block, at most to the end of data. Raises EndOfData (the head then stands there)."""
+        ...
+
+    def space_filemarks(self, count: int) -> None:
+        """Go forwards over `count` filemarks; the head stands behind the last. Raises EndOfData."""
+        ...
+
+    def seek_end(self) -> None:
+        """Go to the end of data, where an append goes on."""
+        ...
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Read the next block into the start of `buffer`; return its length, or 0 for a filemark (passed over).
+
+        Raises EndOfData behind the last block, ReadFailed, and ValueError when the block is larger than the buffer
+        (the head then still stands before it).
+        """
+        ...
+
+    def write_block(self, block: bytes | memoryview) -> bool:
+        """Write one block at the head and drop everything behind it; True means: early warning, end soon.
+
+        The block may still be in the drive's buffer. Raises EndOfMedium, WriteProtected, WriteFailed, PositionLost.
+        """
+        ...
+
+    def write_filemarks(self, count: int, *, sync: bool) -> None:
+        """Write `count` filemarks; with `sync` return only when all that was written is on the medium.
+
+        `count` 0 with `sync` only flushes. Raises as write_block.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the device without moving the tape; unsynced blocks may be lost. Harmless twice."""
+        ...
+
+
+class ElementKind(Enum):
+    """What a place in a library is."""
+
+    DRIVE = "drive"
+    SLOT = "slot"
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One place of a library."""
+
+    kind: ElementKind
+    #: Number within its kind, from 0.
+    number: int
+    #: A cartridge is here.
+    full: bool
+    #: Its barcode, if it has one.
+    barcode: str | None
+
+
+class Changer(Protocol):
+    """A robot or a human that moves cartridges between slots and drives."""
+
+    def inventory(self) -> list[Element]:
+        """Return all drives, then all slots."""
+        ...
+
+    def load(self, slot: int, drive: int) -> None:
+        """Move a cartridge from a slot into a drive. Raises SlotEmpty, SlotFull, NoSuchElement."""
+        ...
+
+    def unload(self, drive: int, slot: int) -> None:
+        """Move an ejected cartridge from a drive to a slot. Raises as load, and NotReady while it is threaded."""
+        ...
+
+    def transfer(self, source: int, target: int) -> None:
+        """Move a cartridge from slot to slot. Raises as load."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the device. Harmless twice."""
+        ...

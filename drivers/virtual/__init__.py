@@ -1,0 +1,1 @@
+"""The virtual library: cartridges, drives and a robot on disk."""

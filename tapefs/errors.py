@@ -1,0 +1,93 @@
+"""The product's errors.
+
+    TapefsError
+    ├── UsageError          the request makes no sense (exit 2, HTTP 422)
+    ├── HomeError           the state folder is missing, of another version, or damaged
+    │   └── HomeInUse       another sidecar owns it
+    ├── NoSuchThing         no set, job, tape or path of that name
+    ├── NotNow              refused in the present state (a job that runs already, a tape that is busy)
+    ├── SourceError         a backup source is missing or unreadable
+    ├── TapeError           what is on a tape is not what should be there
+    │   ├── NotBlank        data of somebody else, or of ours, where a blank tape was expected
+    │   ├── WrongTape       another tape than the one asked for
+    │   ├── BadStructure    a structure on tape is torn, damaged or of an unknown version
+    │   └── LedgerMismatch  tape and ledger disagree about where the data ends
+    ├── NoTape              no tape with room is left
+    ├── Unreachable         the sidecar does not answer
+    ├── RecallFailed        the bytes cannot be fetched from tape now
+    │   └── RecallTimedOut  they did not come before the reader's deadline; the recall goes on
+    └── Cancelled           an operator stopped it
+
+Errors of `catalog` and `drivers` pass through as they are. Each adapter has one table that maps these classes: errno in
+`tapefs.mount.errnos`, HTTP status in `sidecar.statuses`, exit code in `tapefs.cli.exits`.
+"""
+
+from __future__ import annotations
+
+
+class TapefsError(Exception):
+    """Base of the product's errors; the message is one sentence for the operator, with what to do."""
+
+
+class UsageError(TapefsError):
+    """The request makes no sense."""
+
+
+class HomeError(TapefsError):
+    """The state folder is missing, damaged or of another version."""
+
+
+class HomeInUse(HomeError):
+    """Another sidecar owns the state folder."""
+
+
+class NoSuchThing(TapefsError):
+    """There is no set, job, tape or path of that name."""
+
+
+class NotNow(TapefsError):
+    """Refused in the present state."""
+
+
+class SourceError(TapefsError):
+    """A backup source is missing or unreadable."""
+
+
+class TapeError(TapefsError):
+    """What is on a tape is not what should be there."""
+
+
+class NotBlank(TapeError):
+    """There is data where a blank tape was expected."""
+
+
+class WrongTape(TapeError):
+    """Another tape than the one asked for is in the drive."""
+
+
+class BadStructure(TapeError):
+    """A structure on tape is torn, damaged or of an unknown version."""
+
+
+class LedgerMismatch(TapeError):
+    """Tape and ledger disagree about where the data ends."""
+
+
+class NoTape(TapefsError):
+    """No tape with room is left."""
+
+
+class Unreachable(TapefsError):
+    """The sidecar does not answer."""
+
+
+class RecallFailed(TapefsError):
+    """The bytes cannot be fetched from tape now."""
+
+
+class RecallTimedOut(RecallFailed):
+    """They did not come before the reader's deadline; the recall goes on."""
+
+
+class Cancelled(TapefsError):
+    """An operator stopped it."""

@@ -1,0 +1,172 @@
+"""The state folder: where everything lies, and its settings.
+
+tapefs.toml     settings; `format` is the version of the folder's layout
+token           the secret of HTTP over TCP, mode 0600
+lock            held by the sidecar that owns the folder
+sidecar.sock    its Unix socket
+ledger/         LMDB
+index/          one LMDB file per set, <set id>.lmdb
+trailers/       the trailer of every segment as it is on tape, <segment id>.zst, until the set is complete and beyond
+staging/        per segment <segment id>.plain (sparse) and <segment id>.map
+library/        the virtual library
+drives/         per drive <name>.json, its newest status and counters, for `tapefs drives`
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tapefs.errors import HomeError
+
+FORMAT = 1
+VARIABLE = "TAPEFS_HOME"
+
+
+class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which library and drives to use."""
+
+    driver: Literal["virtual"] = "virtual"
+    drives: int = 1
+    generation: int = 9
+    #: `account`, `real` or `scaled:N` (N times faster than real).
+    motion: str = "account"
+
+
+class BackupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How backups are written."""
+
+    block_size: int = 256 * 1024
+    #: Plain bytes of a segment; 0 means 32 GiB, or a fiftieth of a small tape.
+    segment_bytes: int = 0
+    segment_members: int = 1_000_000
+    frame_bytes: int = 4 * 1024 * 1024
+    #: Compression threads; 0 means one per core.
+    threads: int = 0
+    pool: str = "default"
+
+
+class StagingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The cache of what was read from tape."""
+
+    #: Disk space it may take; 0 means a quarter of what is free at start.
+    limit_bytes: int = 0
+
+
+class RecallSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long readers wait for tape."""
+
+    #: A blocking read gives up after this; the recall goes on. 0 means never.
+    deadline_s: float = 3600.0
+
+
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the sidecar listens beside its Unix socket."""
+
+    listen: str = "127.0.0.1:8080"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole of tapefs.toml; unknown keys are refused."""
+
+    format: int
+    library: LibrarySettings = LibrarySettings()
+    backup: BackupSettings = BackupSettings()
+    staging: StagingSettings = StagingSettings()
+    recall: RecallSettings = RecallSettings()
+    http: HttpSettings = HttpSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Paths of a state folder and its settings; make it with `open_home`."""
+
+    path: Path
+    settings: Settings
+
+    @property
+    def token(self) -> Path:
+        """File with the HTTP token."""
+        return self.path / "token"
+
+    @property
+    def lock(self) -> Path:
+        """File that the owning sidecar holds locked."""
+        return self.path / "lock"
+
+    @property
+    def socket(self) -> Path:
+        """The sidecar's Unix socket."""
+        return self.path / "sidecar.sock"
+
+    @property
+    def ledger(self) -> Path:
+        """Folder of the ledger."""
+        return self.path / "ledger"
+
+    @property
+    def indexes(self) -> Path:
+        """Folder of the namespace indexes."""
+        return self.path / "index"
+
+    @property
+    def trailers(self) -> Path:
+        """Folder of the local trailers."""
+        return self.path / "trailers"
+
+    @property
+    def staging(self) -> Path:
+        """Folder of the staging cache."""
+        return self.path / "staging"
+
+    @property
+    def library(self) -> Path:
+        """Folder of the virtual library."""
+        return self.path / "library"
+
+    @property
+    def drives(self) -> Path:
+        """Folder of the drives' newest states."""
+        return self.path / "drives"
+
+    def index(self, set_id: str) -> Path:
+        """Return the namespace index of a set."""
+        return self.indexes / f"{set_id}.lmdb"
+
+    def trailer(self, segment_id: str) -> Path:
+        """Return the local trailer of a segment."""
+        return self.trailers / f"{segment_id}.zst"
+
+
+def default_home() -> Path:
+    """Return TAPEFS_HOME, or /var/lib/tapefs for root, or ~/.local/share/tapefs."""
+    if VARIABLE in os.environ:
+        return Path(os.environ[VARIABLE])
+    if os.geteuid() == 0:
+        return Path("/var/lib/tapefs")
+    return Path.home() / ".local/share/tapefs"
+
+
+def open_home(path: Path) -> Home:
+    """Read the settings of the state folder at `path`. Raises HomeError with what to do."""
+    try:
+        text = (path / "tapefs.toml").read_bytes()
+    except FileNotFoundError:
+        raise HomeError(f"{path} is no state folder: make one with `tapefs --home {path} init`") from None
+    except OSError as error:
+        raise HomeError(f"cannot read {path}/tapefs.toml: {error.strerror}") from error
+    try:
+        raw = tomllib.loads(text.decode())
+        if raw.get("format") != FORMAT:
+            raise HomeError(
+                f"{path} has layout {raw.get('format')}, this tapefs knows {FORMAT}: use the tapefs that made it"
+            )
+        settings = msgspec.convert(raw, Settings)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise HomeError(f"{path}/tapefs.toml: {error}") from error
+    return Home(path.absolute(), settings)

@@ -1,0 +1,1 @@
+"""The mover: one process per drive that runs backups and recall reads in blocking code."""

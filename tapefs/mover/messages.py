@@ -1,0 +1,172 @@
+"""What sidecar and mover tell each other over their socket pair.
+
+Every message is msgpack, preceded by its length as four bytes, big-endian. Commands carry an `id`, and every command is answered by
+exactly one `Done` or `Failed` with that id; events may come before. A mover does one command at a time, in order, but reads its
+socket all the while: `Cancel`, further `Recall`s and `VolumeReady` reach it while it works. When the socket closes it stops: a
+backup ends at once (its open intent stays), a recall likewise.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from catalog.ids import FrameNo, JobNumber, SegmentId, SetId, VolumeId
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Base of all messages."""
+
+
+# -- sidecar to mover ------------------------------------------------------------------------------------------------
+
+
+class Load(_Message, frozen=True, kw_only=True):
+    """Thread the tape that the changer put in and check that its label is that of `volume_id`."""
+
+    id: int
+    volume_id: VolumeId
+
+
+class Unload(_Message, frozen=True, kw_only=True):
+    """Rewind, unthread and eject."""
+
+    id: int
+
+
+class Backup(_Message, frozen=True, kw_only=True):
+    """Run the job, which is QUEUED in the ledger: begin its set, write it, complete it. Needs no tape to be loaded."""
+
+    id: int
+    job: JobNumber
+
+
+class FinishSets(_Message, frozen=True, kw_only=True):
+    """After a start: put the namespace index of every SEALED set in place. Needs no tape."""
+
+    id: int
+
+
+class FrameRange(msgspec.Struct, frozen=True, array_like=True):
+    """Frames `first` to `last`, both included, of a segment."""
+
+    segment_id: SegmentId
+    first: FrameNo
+    last: FrameNo
+
+
+class Recall(_Message, frozen=True, kw_only=True):
+    """Stage these frames from the loaded tape; afterwards read on until the segment ends or something else is wanted."""
+
+    id: int
+    volume_id: VolumeId
+    frames: list[FrameRange]
+    #: May the mover go on behind the last frame while nothing else waits?
+    read_on: bool = True
+
+
+class Cancel(_Message, frozen=True, kw_only=True):
+    """Stop command `target` at the next good place; it answers Failed with kind `cancelled`."""
+
+    target: int
+
+
+class VolumeReady(_Message, frozen=True, kw_only=True):
+    """Answer to NeedVolume: the tape is in the drive, not yet threaded; the mover may append to it."""
+
+    volume_id: VolumeId
+
+
+class NoVolume(_Message, frozen=True, kw_only=True):
+    """Answer to NeedVolume: there is none; `reason` tells the operator what to do."""
+
+    reason: str
+
+
+Command = Load | Unload | Backup | FinishSets | Recall | Cancel | VolumeReady | NoVolume
+
+
+# -- mover to sidecar ------------------------------------------------------------------------------------------------
+
+
+class Ready(_Message, frozen=True, kw_only=True):
+    """First message: the drive is open. `loaded` tells whether a tape is threaded, `barcode` which is in the drive."""
+
+    drive: str
+    loaded: bool
+    barcode: str | None
+
+
+class Done(_Message, frozen=True, kw_only=True):
+    """The command succeeded."""
+
+    id: int
+    #: The set a backup made.
+    set_id: SetId | None = None
+
+
+class Failed(_Message, frozen=True, kw_only=True):
+    """The command failed; `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `source`, `drive`, `catalog`, `internal`."""
+
+    id: int
+    kind: str
+    message: str
+
+
+class NeedVolume(_Message, frozen=True, kw_only=True):
+    """The running backup wants a tape to append to. What was in the drive has been ejected if `ejected`."""
+
+    id: int
+    pool: str
+    #: Not these: they were tried or filled by this job.
+    exclude: list[VolumeId]
+    ejected: bool
+
+
+class Progress(_Message, frozen=True, kw_only=True):
+    """How far the running backup is; a few times a second at most."""
+
+    id: int
+    set_id: SetId
+    #: `scan`, `write`, `index`.
+    stage: str
+    files: int
+    bytes: int
+    stored_bytes: int
+    #: Path at hand, for people.
+    path: str
+    tape: str
+
+
+class Trouble(_Message, frozen=True, kw_only=True):
+    """A source file that could not be read as it was; the backup goes on."""
+
+    id: int
+    path: str
+    reason: str
+
+
+class FramesArrived(_Message, frozen=True, kw_only=True):
+    """Frames `first` to `last`, both included, are staged."""
+
+    segment_id: SegmentId
+    first: FrameNo
+    last: FrameNo
+
+
+class FramesFailed(_Message, frozen=True, kw_only=True):
+    """These frames cannot be had from this tape."""
+
+    segment_id: SegmentId
+    first: FrameNo
+    last: FrameNo
+    message: str
+
+
+class DriveState(_Message, frozen=True, kw_only=True):
+    """The drive's state changed. `state` is one of `empty`, `loaded`, `writing`, `reading`, `locating`, `failed`."""
+
+    state: str
+    barcode: str | None
+
+
+Report = Ready | Done | Failed | NeedVolume | Progress | Trouble | FramesArrived | FramesFailed | DriveState
