@@ -1,18 +1,47 @@
 """The JSON of the on-tape structures, as typed records.
 
-Unknown keys are ignored; an unknown major version is refused by the readers in `structures`. Names that are not UTF-8 go
-into the `…_b64` twin of their key (`as_text` and `as_bytes`). Times are nanoseconds since the epoch; offsets and sizes bytes.
-Bytes fields are base64 in the JSON.
+Unknown keys are ignored; an unknown major version is refused by the readers in `structures`. Names that are not UTF-8
+go into the `…_b64` twin of their key (`as_text` and `as_bytes`). Times are nanoseconds since the epoch; offsets and
+sizes bytes. Bytes fields are base64 in the JSON.
+
+Decoding checks what the annotations say (ids become file names, numbers become places on a medium); a line that breaks
+them is a `BadStructure` of its reader. Making a record checks nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated
+
 import msgspec
 
 from catalog.ids import DirectoryNo, InstallationId, JobId, SegmentId, SetId, VolumeId
+from tapefs.errors import BadStructure
 
 FORMAT_MAJOR = 1
 FORMAT_MINOR = 0
+
+_UUID = msgspec.Meta(pattern=r"\A[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+_COUNT = msgspec.Meta(ge=0, le=2**63 - 1)
+
+#: A count, size or place.
+Count = Annotated[int, _COUNT]
+#: Nanoseconds since the epoch, before it too. Not bounded: the year 9999 on tmpfs is over 2**63, and is kept as it is.
+Nanoseconds = int
+#: What the kernel counts with 64 bits: device and inode numbers.
+KernelNumber = Annotated[int, msgspec.Meta(ge=0)]
+#: A canonical lower-case UUID that has no type of its own.
+Uuid = Annotated[str, _UUID]
+VolumeUuid = Annotated[VolumeId, _UUID]
+InstallationUuid = Annotated[InstallationId, _UUID]
+SegmentUuid = Annotated[SegmentId, _UUID]
+SetUuid = Annotated[SetId, _UUID]
+JobUuid = Annotated[JobId, _UUID]
+DirectoryNumber = Annotated[DirectoryNo, _COUNT]
+#: BLAKE2b-128.
+FrameSum = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+#: SHA-256, or nothing.
+Sha256 = Annotated[bytes, msgspec.Meta(max_length=32)]
 
 
 class _Structure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -23,12 +52,12 @@ class Label(_Structure, frozen=True, kw_only=True):
     """Tape file 0: who this tape is."""
 
     format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
-    volume: VolumeId
-    installation: InstallationId
+    volume: VolumeUuid
+    installation: InstallationUuid
     label: str
     pool: str
-    created_ns: int
-    block_size: int
+    created_ns: Nanoseconds
+    block_size: Count
     software: str
 
 
@@ -36,10 +65,10 @@ class SetLabel(_Structure, frozen=True, kw_only=True):
     """Tape file 1: its place among the tapes of its volume set."""
 
     format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
-    volume: VolumeId
+    volume: VolumeUuid
     volume_set: str
-    sequence: int
-    previous_volume: VolumeId | None = None
+    sequence: Count
+    previous_volume: VolumeUuid | None = None
     key_fingerprint: str | None = None
 
 
@@ -47,27 +76,31 @@ class Header(_Structure, frozen=True, kw_only=True):
     """First tape file of a segment."""
 
     format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
-    segment: SegmentId
+    segment: SegmentUuid
     #: Ordinal of the segment in its set, from 0.
-    number: int
-    set: SetId
+    number: Count
+    set: SetUuid
     #: The set's number in the catalog that wrote it: a wish for a rebuild.
-    set_number: int
-    parent_set: SetId | None = None
+    set_number: Count
+    parent_set: SetUuid | None = None
     type: str
-    job: JobId
-    job_number: int
+    job: JobUuid
+    job_number: Count
     job_name: str
+    #: Source paths that are UTF-8, and those that are not (`split_sources`).
     sources: list[str]
-    installation: InstallationId
-    volume: VolumeId
+    sources_b64: list[bytes] = []
+    #: Source paths that were left out: no room in the block, or the segment is encrypted.
+    sources_omitted: Count = 0
+    installation: InstallationUuid
+    volume: VolumeUuid
     codec: str
     encryption: str | None = None
-    block_size: int
+    block_size: Count
     host: str
     #: When the set was begun, and when this segment was.
-    set_started_ns: int
-    created_ns: int
+    set_started_ns: Nanoseconds
+    created_ns: Nanoseconds
     software: str
 
 
@@ -75,20 +108,20 @@ class DirectoryEntered(_Structure, frozen=True, kw_only=True, tag_field="t", tag
     """The scan enters a directory; said again at the start of a segment for every directory still open."""
 
     #: Number of the directory in the set, and its parent's; the root is 0 and its own parent.
-    n: DirectoryNo
-    p: DirectoryNo
+    n: DirectoryNumber
+    p: DirectoryNumber
     name: str = ""
     name_b64: bytes = b""
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    mtime: int
-    ctime: int
-    nlink: int
-    dev: int
-    ino: int
-    blocks: int
+    mode: Count
+    uid: Count
+    gid: Count
+    size: Count
+    mtime: Nanoseconds
+    ctime: Nanoseconds
+    nlink: Count
+    dev: KernelNumber
+    ino: KernelNumber
+    blocks: Count
     #: Said again: the directory was entered in an earlier segment.
     again: bool = False
 
@@ -100,34 +133,34 @@ class Member(_Structure, frozen=True, kw_only=True, tag_field="t", tag="m"):
     """
 
     #: Directory it is in.
-    d: DirectoryNo
+    d: DirectoryNumber
     name: str = ""
     name_b64: bytes = b""
     #: As st_mode, with the type bits.
-    mode: int
-    uid: int
-    gid: int
+    mode: Count
+    uid: Count
+    gid: Count
     #: Of the whole file, even where this member is a part.
-    size: int
-    mtime: int
-    ctime: int
-    nlink: int
-    rdev: int = 0
-    dev: int
-    ino: int
-    blocks: int
+    size: Count
+    mtime: Nanoseconds
+    ctime: Nanoseconds
+    nlink: Count
+    rdev: KernelNumber = 0
+    dev: KernelNumber
+    ino: KernelNumber
+    blocks: Count
     #: catalog.index.model.EntryFlag.
-    flags: int = 0
+    flags: Count = 0
     #: Where the content begins in the segment's plain tar stream.
-    at: int
+    at: Count
     #: SHA-256 of the content of this member, regular files only.
-    sha256: bytes = b""
+    sha256: Sha256 = b""
     target: str = ""
     target_b64: bytes = b""
     #: For a part of a split file: its ordinal, its place in the file, its length. `part` -1 means the file is whole.
-    part: int = -1
-    part_offset: int = 0
-    part_bytes: int = 0
+    part: Annotated[int, msgspec.Meta(ge=-1, le=2**31)] = -1
+    part_offset: Count = 0
+    part_bytes: Count = 0
 
 
 class Elsewhere(_Structure, frozen=True, kw_only=True):
@@ -135,45 +168,45 @@ class Elsewhere(_Structure, frozen=True, kw_only=True):
 
     name: str = ""
     name_b64: bytes = b""
-    segment: SegmentId
+    segment: SegmentUuid
     #: Where its content begins in that segment's plain tar stream.
-    at: int
+    at: Count
 
 
 class DirectoryLeft(_Structure, frozen=True, kw_only=True, tag_field="t", tag="l"):
     """The scan leaves a directory: its listing is complete."""
 
-    n: DirectoryNo
+    n: DirectoryNumber
     #: Runs of member lines of this segment (ordinal of the first among the member lines, count).
-    here: list[tuple[int, int]] = []
+    here: list[tuple[Count, Count]] = []
     elsewhere: list[Elsewhere] = []
     #: Numbers of its subdirectories, in name order.
-    directories: list[DirectoryNo] = []
+    directories: list[DirectoryNumber] = []
 
 
 class FrameLine(_Structure, frozen=True, kw_only=True, tag_field="t", tag="b"):
     """A frame of the payload; its ordinal is its place among the frame lines."""
 
     #: Place in the payload, length there, length when decoded.
-    at: int
-    stored: int
-    plain: int
+    at: Count
+    stored: Count
+    plain: Count
     #: BLAKE2b-128 of the stored bytes.
-    sum: bytes
+    sum: FrameSum
 
 
 class End(_Structure, frozen=True, kw_only=True, tag_field="t", tag="end"):
     """Last line of a trailer: without it the segment does not count."""
 
-    segment: SegmentId
+    segment: SegmentUuid
     #: Ordinal of the segment in its set.
-    number: int
-    payload_sha256: bytes
-    payload_bytes: int
-    payload_blocks: int
-    plain_bytes: int
-    members: int
-    frames: int
+    number: Count
+    payload_sha256: Sha256
+    payload_bytes: Count
+    payload_blocks: Count
+    plain_bytes: Count
+    members: Count
+    frames: Count
 
 
 TrailerLine = DirectoryEntered | Member | DirectoryLeft | FrameLine | End
@@ -183,49 +216,51 @@ class IndexHead(_Structure, frozen=True, kw_only=True, tag_field="t", tag="index
     """First line of a SET INDEX."""
 
     format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
-    index: str
-    set: SetId
-    set_number: int
-    base_set: SetId | None = None
+    index: Uuid
+    set: SetUuid
+    set_number: Count
+    base_set: SetUuid | None = None
     type: str
-    job: JobId
-    job_number: int
+    job: JobUuid
+    job_number: Count
     job_name: str
+    #: As in the header.
     sources: list[str]
-    installation: InstallationId
+    sources_b64: list[bytes] = []
+    installation: InstallationUuid
     codec: str
-    level: int
-    set_started_ns: int
-    created_ns: int
+    level: Count
+    set_started_ns: Nanoseconds
+    created_ns: Nanoseconds
     #: True: the set is whole with this index; False: an index before a tape change, more follows elsewhere.
     final: bool
-    files: int
-    directories: int
-    bytes: int
-    stored_bytes: int
-    troubled_files: int
+    files: Count
+    directories: Count
+    bytes: Count
+    stored_bytes: Count
+    troubled_files: Count
 
 
 class IndexSegment(_Structure, frozen=True, kw_only=True, tag_field="t", tag="segment"):
     """A segment that the set uses and where it lies; then follow, for the delta, the lines of its trailer."""
 
-    segment: SegmentId
-    number: int
-    volume: VolumeId
+    segment: SegmentUuid
+    number: Count
+    volume: VolumeUuid
     label: str
-    header_file: int
-    header_block: int
-    payload_block: int
-    trailer_block: int
-    end_block: int
-    block_size: int
+    header_file: Count
+    header_block: Count
+    payload_block: Count
+    trailer_block: Count
+    end_block: Count
+    block_size: Count
 
 
 class IndexEnd(_Structure, frozen=True, kw_only=True, tag_field="t", tag="index_end"):
     """Last line of a SET INDEX: without it the index does not count."""
 
-    index: str
-    lines: int
+    index: Uuid
+    lines: Count
 
 
 IndexLine = IndexHead | IndexSegment | TrailerLine | IndexEnd
@@ -242,3 +277,27 @@ def as_text(name: bytes) -> tuple[str, bytes]:
 def as_bytes(text: str, raw: bytes) -> bytes:
     """Return the name that `as_text` took apart."""
     return raw or text.encode("utf-8")
+
+
+def name_of(line: DirectoryEntered | Member | Elsewhere) -> bytes:
+    """Return the name of a line, checked: one plain component, as a directory can hold it; the root's is empty.
+
+    Raises BadStructure, because names of a hostile tape must not climb out of a restore or a mount.
+    """
+    name = as_bytes(line.name, line.name_b64)
+    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name or len(name) > 255:
+        if not name and isinstance(line, DirectoryEntered) and line.n == 0:
+            return name
+        raise BadStructure(f"a name on tape is not a plain file name: {name[:80]!r}")
+    return name
+
+
+def split_sources(sources: Sequence[bytes]) -> tuple[list[str], list[bytes]]:
+    """Return the values of `sources` and `sources_b64`."""
+    pairs = [as_text(source) for source in sources]
+    return [text for text, raw in pairs if not raw], [raw for _, raw in pairs if raw]
+
+
+def join_sources(structure: Header | IndexHead) -> list[bytes]:
+    """Return the source paths; those that are not UTF-8 come last."""
+    return [source.encode("utf-8") for source in structure.sources] + structure.sources_b64
