@@ -1,1 +1,1 @@
-"""See the modules."""
+"""The blocking client of the sidecar's HTTP interface, for the command line and for scripts in Python."""

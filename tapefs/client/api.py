@@ -1,0 +1,163 @@
+"""The calls of the sidecar's own interface as functions, with typed answers. Blocking; for any thread."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from catalog.ids import FrameNo, JobNumber, SegmentId, SetId
+from catalog.records import JobState
+from tapefs.client.transport import Transport
+from tapefs.errors import TapefsError
+
+T = TypeVar("T")
+
+
+class _View(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the answers; unknown keys are ignored."""
+
+
+class JobProgress(_View, frozen=True, kw_only=True):
+    """How far a running job is."""
+
+    stage: str = ""
+    files: int = 0
+    #: Content read so far, and bytes written to tape for it.
+    bytes: int = 0
+    stored_bytes: int = 0
+    path: str = ""
+    tape: str = ""
+
+
+class Trouble(_View, frozen=True, kw_only=True):
+    """A source file that could not be read as it was."""
+
+    path: str
+    reason: str
+
+
+class JobView(_View, frozen=True, kw_only=True):
+    """A job as the sidecar tells it."""
+
+    number: JobNumber
+    job_id: str
+    name: str
+    state: JobState
+    set_id: SetId | None = None
+    error: str | None = None
+    progress: JobProgress | None = None
+    #: The newest ones only; `trouble_count` counts all.
+    troubles: list[Trouble] = []
+    trouble_count: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Has the newest run come to an end, good or bad?"""
+        return self.state in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Status(_View, frozen=True, kw_only=True):
+    """Who answers."""
+
+    version: str
+    home: str
+    pid: int
+    installation_id: str
+
+
+class Arrival(_View, frozen=True, kw_only=True):
+    """Frames that were staged, or, with `message`, that cannot be had."""
+
+    segment: SegmentId
+    first: FrameNo
+    last: FrameNo
+    error: str = ""
+    message: str = ""
+
+
+class FrameSpan(_View, frozen=True, kw_only=True):
+    """Frames `first` to `last`, both included, of a segment."""
+
+    segment: SegmentId
+    first: FrameNo
+    last: FrameNo
+
+
+class NewJob(_View, frozen=True, kw_only=True):
+    """A backup to be made."""
+
+    name: str
+    #: Absolute paths, any bytes.
+    sources: tuple[bytes, ...]
+    type: str = "full"
+    codec: str = "zstd"
+    level: int = 3
+    excludes: tuple[str, ...] = ()
+
+
+class _Accepted(_View, frozen=True, kw_only=True):
+    accepted: int
+
+
+class _Freed(_View, frozen=True, kw_only=True):
+    freed_bytes: int
+
+
+class Client:
+    """The sidecar behind a socket. Every call may raise Unreachable, and what it refuses with (see `transport`)."""
+
+    def __init__(self, socket: Path) -> None:
+        self._transport = Transport(socket)
+
+    def status(self) -> Status:
+        """Ask who answers."""
+        return decode(self._transport.request("GET", "/api/v1/status"), Status)
+
+    def submit(self, job: NewJob) -> JobView:
+        """Record a job and queue it. Raises UsageError."""
+        body = {
+            "name": job.name,
+            "sources": [_path_value(source) for source in job.sources],
+            "type": job.type,
+            "codec": job.codec,
+            "level": job.level,
+            "excludes": list(job.excludes),
+        }
+        return decode(self._transport.request("POST", "/api/v1/jobs", body), JobView)
+
+    def job(self, number: JobNumber) -> JobView:
+        """Ask how a job stands. Raises NoSuchThing."""
+        return decode(self._transport.request("GET", f"/api/v1/jobs/{number}"), JobView)
+
+    def cancel(self, number: JobNumber) -> None:
+        """Stop a job at the next good place; it ends as `cancelled` some time later. Raises NoSuchThing, NotNow."""
+        self._transport.request("POST", f"/api/backup/tasks/{number}/cancel")
+
+    def stage(self, spans: Sequence[FrameSpan]) -> int:
+        """Ask for frames to be staged, in whatever order suits the tapes; returns how many spans were accepted."""
+        body = {"segments": [msgspec.to_builtins(span) for span in spans]}
+        return decode(self._transport.request("POST", "/api/v1/stage", body), _Accepted).accepted
+
+    def evict(self, segments: Sequence[SegmentId] | None) -> int:
+        """Drop staged frames of these segments, or of all (None); what is open stays. Returns the bytes freed."""
+        body = {"segments": None if segments is None else list(segments)}
+        return decode(self._transport.request("POST", "/api/v1/evict", body), _Freed).freed_bytes
+
+
+def _path_value(path: bytes) -> str | dict[str, str]:
+    try:
+        return path.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(path).decode("ascii")}
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Decode an answer. Raises TapefsError when it is none of ours."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise TapefsError(f"the sidecar's answer makes no sense, is it of another version? ({error})") from error
