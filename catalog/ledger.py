@@ -122,6 +122,13 @@ class Ledger(Protocol):
         """
         ...
 
+    def commit_index(self, index: IndexCopy, claim: int, end: VolumeEnd, now_ns: int) -> None:
+        """A SET INDEX that is not the last one is on tape: record it, close its intent, move the tape's end.
+
+        Idempotent by `index.index_id`. Raises StaleClaim, Conflict.
+        """
+        ...
+
     def complete_set(self, set_id: SetId, now_ns: int) -> None:
         """SEALED becomes COMPLETE, its namespace index being in place, and its job COMPLETED. Idempotent."""
         ...
