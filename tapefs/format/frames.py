@@ -1,4 +1,4 @@
-"""Frames: the independently decodable pieces of a payload, their checksums, and the seek table that closes a `.tar.zst`.
+"""Frames, the independently decodable pieces of a payload: their checksums, and the seek table behind the last one.
 
 Pure functions; any thread may use them.
 """
@@ -52,7 +52,7 @@ def check_frames(frames: Sequence[FrameLine], end: End) -> None:
 
 
 def seek_table(frames: Sequence[tuple[int, int]]) -> bytes:
-    """Return the seek table for frames of these (stored, plain) lengths, each under 4 GiB, as a skippable zstd frame."""
+    """Return the seek table for frames of these (stored, plain) lengths, each under 4 GiB: a skippable zstd frame."""
     entries = b"".join([_ENTRY.pack(stored, plain) for stored, plain in frames])
     footer = _FOOTER.pack(len(frames), 0, _FOOTER_MAGIC)
     return _SKIPPABLE.pack(_SKIPPABLE_MAGIC, len(entries) + len(footer)) + entries + footer

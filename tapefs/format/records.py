@@ -24,6 +24,8 @@ FORMAT_MINOR = 0
 _UUID = msgspec.Meta(pattern=r"\A[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _COUNT = msgspec.Meta(ge=0, le=2**63 - 1)
 
+#: major.minor of the format; another major than ours is refused. Always written, though it has a default.
+Format = Annotated[str, msgspec.Meta(pattern=rf"\A{FORMAT_MAJOR}\.[0-9]{{1,4}}\Z")]
 #: A count, size or place.
 Count = Annotated[int, _COUNT]
 #: Nanoseconds since the epoch, before it too. Not bounded: the year 9999 on tmpfs is over 2**63, and is kept as it is.
@@ -44,6 +46,11 @@ FrameSum = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Sha256 = Annotated[bytes, msgspec.Meta(max_length=32)]
 
 
+def _this_format() -> str:
+    # A factory, because `omit_defaults` leaves out what equals a plain default.
+    return f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
+
+
 class _Structure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all on-tape records."""
 
@@ -51,7 +58,7 @@ class _Structure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Label(_Structure, frozen=True, kw_only=True):
     """Tape file 0: who this tape is."""
 
-    format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
+    format: Format = msgspec.field(default_factory=_this_format)
     volume: VolumeUuid
     installation: InstallationUuid
     label: str
@@ -64,7 +71,7 @@ class Label(_Structure, frozen=True, kw_only=True):
 class SetLabel(_Structure, frozen=True, kw_only=True):
     """Tape file 1: its place among the tapes of its volume set."""
 
-    format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
+    format: Format = msgspec.field(default_factory=_this_format)
     volume: VolumeUuid
     volume_set: str
     sequence: Count
@@ -75,7 +82,7 @@ class SetLabel(_Structure, frozen=True, kw_only=True):
 class Header(_Structure, frozen=True, kw_only=True):
     """First tape file of a segment."""
 
-    format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
+    format: Format = msgspec.field(default_factory=_this_format)
     segment: SegmentUuid
     #: Ordinal of the segment in its set, from 0.
     number: Count
@@ -215,7 +222,7 @@ TrailerLine = DirectoryEntered | Member | DirectoryLeft | FrameLine | End
 class IndexHead(_Structure, frozen=True, kw_only=True, tag_field="t", tag="index"):
     """First line of a SET INDEX."""
 
-    format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
+    format: Format = msgspec.field(default_factory=_this_format)
     index: Uuid
     set: SetUuid
     set_number: Count

@@ -1,0 +1,91 @@
+"""The plain English on tape, for whoever finds it in twenty years with nothing but a Linux system. ASCII only."""
+
+from __future__ import annotations
+
+import json
+
+from tapefs.format.records import Header, Label, SetLabel
+
+#: `dd` must offer at least a block; larger does no harm, because it reads one block at a time.
+_DD_BYTES = 1 << 20
+
+_TAR = "tar --xattrs --xattrs-include='*' --acls --numeric-owner -xpf -"
+
+
+def label_text(label: Label) -> str:
+    """Return the lines of a LABEL, each ended by a newline."""
+    dd = _dd(label.block_size)
+    return f"""\
+This tape holds backups written by tapefs. Its name is {_quoted(label.label)}.
+Every backup on it is an ordinary .tar archive, mostly compressed with zstd. You need no
+special software to read it: a Linux system with mt, dd, zstd and tar is enough.
+
+The tape is a row of files, each ended by a filemark, counted from 0:
+  0        this label
+  1        the set label: this tape's place among others
+  then, for each piece of a backup (a segment), three files:
+           HEADER   text like this one; it names the backup and the commands that restore it
+           PAYLOAD  the archive itself and nothing else
+           TRAILER  a list of what is in the payload: JSON lines, compressed with zstd
+  between  SET INDEX, a list of a whole backup: JSON lines, compressed with zstd
+Blocks are of variable length, at most {label.block_size} bytes.
+
+To see what tape file N is, as root (every command is one line):
+  mt -f /dev/nst0 setblk 0
+  mt -f /dev/nst0 rewind
+  mt -f /dev/nst0 fsf N
+  {dd} count=1 | head -c 4000
+HEADERs are readable; start with N = 2 and follow them. To list a TRAILER or SET INDEX:
+  {dd} | zstd -dc
+To restore a PAYLOAD into the current directory (its HEADER has the exact command):
+  {dd} | zstd -dc | {_TAR}
+
+The next line but one says the same to programs; the last line is a checksum of all before it.
+"""
+
+
+def set_label_text(s: SetLabel) -> str:
+    """Return the lines of a SET LABEL, each ended by a newline."""
+    return f"""\
+This is tape number {s.sequence} of the volume set {_quoted(s.volume_set)}, counted from 1.
+The tape before it: {s.previous_volume or "none"}.
+Its data is {"encrypted; key fingerprint " + _quoted(s.key_fingerprint) if s.key_fingerprint else "not encrypted"}.
+How to read the tape stands in tape file 0.
+
+The next line but one says the same to programs; the last line is a checksum of all before it.
+"""
+
+
+def header_text(h: Header, payload_file: int, unpack_command: str) -> str:
+    """Return the lines of a HEADER, each ended by a newline; `unpack_command` undoes the codec."""
+    dd = _dd(h.block_size)
+    decrypt = f"decrypt ({h.encryption}) | " if h.encryption else ""
+    return f"""\
+The next file on this tape is a piece of a backup: segment {h.number} of the {_quoted(h.type)} backup
+{_quoted(h.job_name)} of host {_quoted(h.host)}, an ordinary tar archive{", encrypted" if h.encryption else ""}.
+It is tape file {payload_file}, counted from 0 at the beginning of the tape. To restore all that is in
+it into the current directory, as root (every command is one line):
+  mt -f /dev/nst0 setblk 0
+  mt -f /dev/nst0 rewind
+  mt -f /dev/nst0 fsf {payload_file}
+  {dd} | {decrypt}{unpack_command} | {_TAR}
+To list it only, end the last command with "tar -tvf -". Tape file {payload_file + 1} is the TRAILER, the list
+of the contents with SHA-256 sums; if it is missing, the writing was interrupted and this
+archive may be cut short:
+  {dd} | zstd -dc
+All segments with the same "set" in the line below belong to one backup: restore each of them,
+on this and on other tapes, in the order of "number". A file that is too large for one segment
+is stored as NAME.tapefs-part-0000, NAME.tapefs-part-0001, ...: join them with cat.
+
+The next line but one says the same to programs; the last line is a checksum of all before it.
+"""
+
+
+def _dd(block_size: int) -> str:
+    """Return the dd command that reads a tape file."""
+    return f"dd if=/dev/nst0 bs={block_size if block_size > _DD_BYTES else '1M'}"
+
+
+def _quoted(text: str) -> str:
+    """Return a text in quotes, in ASCII, on one line."""
+    return json.dumps(text)
