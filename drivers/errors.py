@@ -76,7 +76,7 @@ class WriteFailed(DriveError):
 
 
 class PositionLost(DriveError):
-    """The drive was reset: buffered blocks may be lost and the position is unknown. Rewind and verify before going on."""
+    """The drive was reset: buffered blocks may be lost, the position is unknown. Rewind and verify before going on."""
 
 
 class DeviceFailed(DriveError):

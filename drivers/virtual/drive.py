@@ -1,0 +1,365 @@
+"""The virtual tape drive: rules of a real one over a `Cartridge`, with modelled times. Blocking; one thread.
+
+A drive is held by one process (flock on `drives/N.lock`). A cartridge that was threaded when its process died is still
+threaded for the next one, which does not know the position: it rewinds, loads again or unloads.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from drivers.errors import (
+    DeviceFailed,
+    DriveInUse,
+    EndOfData,
+    EndOfMedium,
+    IncompatibleMedium,
+    NotReady,
+    PositionLost,
+    WriteFailed,
+    WriteProtected,
+)
+from drivers.interface import BlockNo, DriveStatus, FileNo, Position
+from drivers.virtual.cartridge import Cartridge
+from drivers.virtual.drive_state import DriveRecord, read_drive, write_drive
+from drivers.virtual.generations import can_read, can_write
+from drivers.virtual.layout import cartridge_folder, drive_lock_path, library_lock, read_library
+from drivers.virtual.mechanics import Mechanics
+from drivers.virtual.pace import Pace, parse_mode
+from drivers.virtual.state import StateRecord, read_state
+
+#: SCSI gives the length of a block 24 bits.
+MAX_BLOCK_BYTES = 2**24 - 1
+_MIN_RESERVE_BYTES = 8 * 1024 * 1024
+_CLOSED = -1
+
+
+def reserve_bytes(capacity_bytes: int) -> int:
+    """Return the bytes between early warning and end of a cartridge."""
+    return max(capacity_bytes // 50, _MIN_RESERVE_BYTES)
+
+
+class VirtualDrive:
+    """One drive of a virtual library; implements `drivers.interface.Drive`."""
+
+    def __init__(
+        self, folder: Path, number: int, motion: str = "account", *, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Open drive `number`. Raises DriveInUse, NoSuchElement, DeviceFailed, and ValueError for an unknown motion."""
+        pace = Pace(parse_mode(motion), sleep)
+        library = read_library(folder)
+        bay = library.bay(number)
+        self._folder = folder
+        self._number = number
+        self._generation = bay.generation
+        self._identity = f"TAPEFS VIRTUAL-LTO{bay.generation} {library.serial}-{number}"
+        self._lock = _take_lock(folder, number)
+        #: Why nothing works any more, "" while it does.
+        self._dead = ""
+        self._cartridge: Cartridge | None = None
+        self._position_lost = False
+        try:
+            record = read_drive(folder, number)
+            self._mechanics = Mechanics(bay.generation, record.counters, pace)
+            self._threaded = record.threaded if record.threaded == bay.barcode else None
+            if self._threaded is not None:
+                self._resume(self._threaded, record.head_block)
+            self._remember()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _resume(self, barcode: str, head_block: int | None) -> None:
+        """Go on with a cartridge that an earlier process threaded."""
+        try:
+            tape = Cartridge(cartridge_folder(self._folder, barcode))
+        except DeviceFailed:
+            # Every call but unload says so again, see `_medium`.
+            return
+        self._adopt(tape)
+        self._position_lost = head_block is None or head_block > tape.end_block
+        if not self._position_lost and head_block is not None:
+            tape.seek(head_block)
+
+    def _adopt(self, tape: Cartridge) -> None:
+        self._cartridge = tape
+        self._position_lost = False
+        self._warning_byte = max(0, tape.capacity_bytes - reserve_bytes(tape.capacity_bytes))
+        self._mechanics.adopt(tape.generation)
+
+    def _remember(self, head_block: int | None = None) -> None:
+        record = DriveRecord(threaded=self._threaded, head_block=head_block, counters=self._mechanics.counters())
+        write_drive(self._folder, self._number, record)
+
+    # -- loading -------------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Thread the cartridge; one that is threaded already is rewound. See `Drive.load`."""
+        self._check_alive()
+        if self._threaded is not None:
+            self.rewind()
+            return
+        # The changer looks whether a cartridge is threaded under the same lock.
+        with library_lock(self._folder):
+            barcode = read_library(self._folder).bay(self._number).barcode
+            if barcode is None:
+                raise NotReady(f"drive{self._number} holds no tape: put one in")
+            tape = Cartridge(cartridge_folder(self._folder, barcode))
+            if not can_read(self._generation, tape.generation):
+                raise IncompatibleMedium(
+                    f"an LTO-{self._generation} drive cannot read {barcode}, which is LTO-{tape.generation}"
+                )
+            self._threaded = barcode
+            try:
+                self._remember()
+            except DeviceFailed:
+                self._threaded = None
+                raise
+            self._adopt(tape)
+        self._mechanics.load()
+        self._remember()
+
+    def unload(self) -> None:
+        """Sync, rewind, unthread and eject. See `Drive.unload`."""
+        self._check_alive()
+        if self._cartridge is not None:
+            self._flush(self._cartridge)
+            self._mechanics.unload(self._cartridge.head_byte)
+            self._cartridge.close()
+        self._cartridge = self._threaded = None
+        self._position_lost = False
+        self._remember()
+
+    def status(self) -> DriveStatus:
+        """Return a snapshot. See `Drive.status`."""
+        self._check_alive()
+        tape = self._cartridge
+        barcode = self._threaded or read_library(self._folder).bay(self._number).barcode
+        medium = self._describe(barcode) if barcode is not None else None
+        return DriveStatus(
+            loaded=self._threaded is not None,
+            barcode=barcode,
+            generation=self._generation,
+            medium_generation=medium.generation if medium else None,
+            write_protected=bool(medium and (medium.write_protected or not self._can_write(medium.generation))),
+            capacity_bytes=medium.capacity_bytes if medium else 0,
+            remaining_bytes=max(0, self._warning_byte - tape.head_byte) if tape else 0,
+            identity=self._identity,
+            counters=self._mechanics.counters(),
+        )
+
+    def _describe(self, barcode: str) -> StateRecord | Cartridge | None:
+        """Return what is known of the cartridge; None when its state is damaged, which `load` will tell."""
+        if self._cartridge is not None:
+            return self._cartridge
+        try:
+            return read_state(cartridge_folder(self._folder, barcode))
+        except DeviceFailed:
+            return None
+
+    def _can_write(self, generation: int) -> bool:
+        return can_write(self._generation, generation)
+
+    # -- moving --------------------------------------------------------------------------------------------------
+
+    def position(self) -> Position:
+        """Return where the head stands. See `Drive.position`."""
+        tape = self._tape()
+        return Position(BlockNo(tape.head_block), FileNo(tape.head_file))
+
+    def rewind(self) -> None:
+        """Go to block 0. See `Drive.rewind`."""
+        tape = self._medium()
+        self._flush(tape)
+        self._mechanics.rewind(tape.head_byte)
+        tape.seek(0)
+        self._position_lost = False
+        self._remember()
+
+    def locate(self, block: BlockNo) -> None:
+        """Go to a logical block. See `Drive.locate`."""
+        if block < 0:
+            raise ValueError(f"there is no logical block {block}")
+        tape = self._tape()
+        self._go(tape, min(block, tape.end_block))
+        if block > tape.end_block:
+            raise EndOfData(f"block {block} is behind the end of data, which is at block {tape.end_block}")
+
+    def space_filemarks(self, count: int) -> None:
+        """Go forwards over filemarks. See `Drive.space_filemarks`."""
+        if count < 0:
+            raise ValueError(f"cannot space over {count} filemarks")
+        if count == 0:
+            return
+        tape = self._tape()
+        block = tape.block_behind_filemarks(count)
+        self._go(tape, tape.end_block if block is None else block)
+        if block is None:
+            raise EndOfData(f"there are fewer than {count} filemarks before the end of data")
+
+    def seek_end(self) -> None:
+        """Go to the end of data. See `Drive.seek_end`."""
+        tape = self._tape()
+        self._go(tape, tape.end_block)
+
+    def _go(self, tape: Cartridge, block: int) -> None:
+        """Move the head; as SCSI wants it, the buffer is written out before."""
+        self._flush(tape)
+        if block == tape.head_block:
+            return
+        from_byte = tape.head_byte
+        tape.seek(block)
+        self._mechanics.locate(from_byte, tape.head_byte)
+        self._remember()
+
+    # -- blocks --------------------------------------------------------------------------------------------------
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Read the next block or pass a filemark. See `Drive.read_into`."""
+        tape = self._tape()
+        size_bytes = tape.next_size()
+        if size_bytes is None:
+            raise EndOfData(f"there is nothing behind block {tape.head_block}")
+        if size_bytes > buffer.nbytes:
+            raise ValueError(
+                f"block {tape.head_block} has {size_bytes} bytes, the buffer only {buffer.nbytes}: use a larger one"
+            )
+        if size_bytes:
+            tape.read_into(_octets(buffer)[:size_bytes])
+        else:
+            tape.pass_filemark()
+        self._mechanics.read(size_bytes)
+        return size_bytes
+
+    def write_block(self, block: bytes | memoryview) -> bool:
+        """Write one block at the head. See `Drive.write_block`."""
+        data = _octets(block) if isinstance(block, memoryview) else block
+        size_bytes = len(data)
+        if not 0 < size_bytes <= MAX_BLOCK_BYTES:
+            raise ValueError(f"a block has 1 to {MAX_BLOCK_BYTES} bytes, not {size_bytes}")
+        tape = self._writable()
+        end_byte = tape.head_byte + size_bytes
+        if end_byte > tape.capacity_bytes:
+            raise EndOfMedium(f"{tape.barcode} is full: {tape.capacity_bytes} bytes")
+        try:
+            tape.append(data)
+        except WriteFailed:
+            self._position_lost = True
+            raise
+        self._mechanics.write(size_bytes)
+        return end_byte >= self._warning_byte
+
+    def write_filemarks(self, count: int, *, sync: bool) -> None:
+        """Write filemarks, or only flush. See `Drive.write_filemarks`."""
+        if count < 0:
+            raise ValueError(f"cannot write {count} filemarks")
+        tape = self._writable() if count else self._tape()
+        try:
+            for _ in range(count):
+                tape.append_filemark()
+            if count and not sync:
+                tape.note()
+        except WriteFailed:
+            self._position_lost = True
+            raise
+        if count:
+            self._mechanics.write(0)
+        if sync:
+            self._flush(tape)
+        self._remember()
+
+    def _flush(self, tape: Cartridge) -> None:
+        if tape.is_synced:
+            return
+        try:
+            tape.sync()
+        except WriteFailed:
+            self._position_lost = True
+            raise
+        self._mechanics.stop()
+
+    # -- failing and closing -------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Behave as after a reset by another host or a power cycle: the buffer and the position are lost."""
+        self._check_alive()
+        if self._cartridge is not None:
+            self._cartridge.drop_unsynced()
+            self._position_lost = True
+
+    def cut_power(self) -> None:
+        """Behave as when the host's power fails: what was not synced is gone, and nothing works until a new open."""
+        self.reset()
+        self._dead = f"drive{self._number} has lost its power"
+
+    def close(self) -> None:
+        """Let go; the tape stays where it is. What was not synced survives, but not a power cut. See `Drive.close`."""
+        if self._lock == _CLOSED:
+            return
+        lock, self._lock = self._lock, _CLOSED
+        alive = not self._dead
+        self._dead = f"drive{self._number} is closed"
+        try:
+            if self._cartridge is not None and alive:
+                self._cartridge.close()
+            if alive:
+                self._remember(self._head_if_known())
+        finally:
+            os.close(lock)
+
+    def _head_if_known(self) -> int | None:
+        return None if self._cartridge is None or self._position_lost else self._cartridge.head_block
+
+    # -- checks --------------------------------------------------------------------------------------------------
+
+    def _check_alive(self) -> None:
+        if self._dead:
+            raise DeviceFailed(self._dead)
+
+    def _medium(self) -> Cartridge:
+        self._check_alive()
+        if self._cartridge is None:
+            if self._threaded is not None:
+                raise DeviceFailed(f"{self._threaded} in drive{self._number} has a damaged state: unload it")
+            raise NotReady(f"drive{self._number} has no tape threaded: load one")
+        return self._cartridge
+
+    def _tape(self) -> Cartridge:
+        tape = self._cartridge
+        if tape is None or self._dead:
+            return self._medium()
+        if self._position_lost:
+            raise PositionLost(f"drive{self._number} was reset: rewind, then check label and position")
+        return tape
+
+    def _writable(self) -> Cartridge:
+        tape = self._tape()
+        if tape.write_protected:
+            raise WriteProtected(f"{tape.barcode} is write-protected")
+        if not self._can_write(tape.generation):
+            raise IncompatibleMedium(
+                f"an LTO-{self._generation} drive cannot write {tape.barcode}, which is LTO-{tape.generation}"
+            )
+        return tape
+
+
+def _octets(view: memoryview) -> memoryview:
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
+def _take_lock(folder: Path, number: int) -> int:
+    path = drive_lock_path(folder, number)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise DeviceFailed(f"cannot open {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise DriveInUse(f"drive{number} of {folder} is in use by another process") from None
+    return descriptor

@@ -1,0 +1,90 @@
+"""What moving costs a virtual drive: counts, modelled seconds by kind, and their passing. One thread: its drive's."""
+
+from __future__ import annotations
+
+from drivers.interface import Counters
+from drivers.virtual.drive_state import Tally
+from drivers.virtual.motion import BACKHITCH_S, Motion, motion_of
+from drivers.virtual.pace import Pace
+
+
+class Mechanics:
+    """Counts what the drive does; a tape that stops or turns pays a backhitch when it goes on streaming.
+
+    Stopping: a synchronous filemark or flush. Turning: from reading to writing or back. A locate, rewind or load ends
+    the stream; its own time covers the new start. The drive loads and unloads at its own speed, all else is the
+    cartridge's generation.
+    """
+
+    def __init__(self, generation: int, counters: Counters, pace: Pace) -> None:
+        self._drive = motion_of(generation)
+        self._medium: Motion = self._drive
+        self._tally = Tally.resume(counters)
+        self._pace = pace
+        #: "read" or "write" while the tape runs or has just stopped for a sync; "" after a move.
+        self._stream = ""
+        self._stopped = False
+
+    def counters(self) -> Counters:
+        """Return a snapshot."""
+        return self._tally.snapshot()
+
+    def adopt(self, medium_generation: int) -> None:
+        """Take a cartridge's geometry and rate."""
+        self._medium = motion_of(medium_generation)
+        self._stream = ""
+
+    def load(self) -> None:
+        """Account for threading."""
+        self._tally.loads += 1
+        self._spend("load", self._drive.load_s())
+
+    def unload(self, from_byte: int) -> None:
+        """Account for rewinding and unthreading; the latter counts as `load` time."""
+        self.rewind(from_byte)
+        self._spend("load", self._drive.unload_s())
+
+    def rewind(self, from_byte: int) -> None:
+        """Account for going to the load point."""
+        self._spend("rewind", self._medium.rewind_s(from_byte))
+        self._stream = ""
+
+    def locate(self, from_byte: int, to_byte: int) -> None:
+        """Account for a locate that passes at least one block or filemark."""
+        self._tally.locates += 1
+        if from_byte == to_byte:
+            return
+        self._spend("locate", self._medium.locate_s(from_byte, to_byte))
+        self._stream = ""
+
+    def read(self, size_bytes: int) -> None:
+        """Account for one block, or for a filemark with size 0."""
+        self._run("read")
+        if size_bytes:
+            self._tally.blocks_read += 1
+            self._tally.bytes_read += size_bytes
+            self._spend("read", self._medium.read_s(size_bytes))
+
+    def write(self, size_bytes: int) -> None:
+        """Account for one block, or for filemarks with size 0."""
+        self._run("write")
+        if size_bytes:
+            self._tally.blocks_written += 1
+            self._tally.bytes_written += size_bytes
+            self._spend("write", self._medium.write_s(size_bytes))
+
+    def stop(self) -> None:
+        """The drive emptied its buffer onto the tape and stands."""
+        self._stopped = True
+
+    def _run(self, kind: str) -> None:
+        if self._stream == kind and not self._stopped:
+            return
+        if self._stream:
+            self._spend("backhitch", BACKHITCH_S)
+        self._stream = kind
+        self._stopped = False
+
+    def _spend(self, kind: str, seconds: float) -> None:
+        self._tally.seconds[kind] += seconds
+        self._pace.spend(seconds)
