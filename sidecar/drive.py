@@ -1,0 +1,365 @@
+"""The task of one drive: keeps its mover alive, and decides what the drive does next.
+
+One trio run; as many of these as there are drives, all looking at the same queues. The choice is synchronous, so two
+drives never take the same job or tape. What is done, in this order:
+
+1. frames wanted from the tape in the drive are asked for at once, further ones as they come;
+2. a tape is left only when nothing asked of it is open; the mover's reading on does not count;
+3. jobs and recalls from other tapes take turns; while a backup runs, recalls wait for another drive or for its end;
+4. a tape that has had its readers for ten minutes while others wait gets no new ones until it has been left once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+import trio
+
+from catalog.errors import CatalogError
+from catalog.ids import VolumeId
+from catalog.ledger import Ledger
+from catalog.records import JobState
+from drivers.errors import DriveError
+from sidecar.bell import Bell
+from sidecar.jobs import Jobs, Run
+from sidecar.library import Library
+from sidecar.movers import Call, CommandFailed, Mover, MoverCommand, MoverDied, open_mover
+from sidecar.recalling import Recalls
+from sidecar.recovery import has_sealed
+from tapefs.errors import NoTape
+from tapefs.home import Home
+from tapefs.mover.messages import (
+    Backup,
+    DriveState,
+    FinishSets,
+    FrameRange,
+    FramesArrived,
+    FramesFailed,
+    Load,
+    NeedVolume,
+    NoVolume,
+    Recall,
+    Report,
+    Unload,
+    VolumeReady,
+)
+from tapefs.mover.wire import WireError
+
+#: A tape may keep the drive so long while others wait.
+STAY_S = 600.0
+#: Pause before a mover is started again: doubled each time, back to the first after a mover has lived long enough.
+FIRST_PAUSE_S, LONGEST_PAUSE_S, LIVED_S = 0.25, 60.0, 60.0
+#: What the states of DriveState mean for a tape in the drive.
+NOT_THREADED = ("empty", "failed")
+
+SHUTDOWN = "interrupted: the sidecar was stopped while the backup ran; run it again"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all drives use together."""
+
+    home: Home
+    ledger: Ledger
+    library: Library
+    jobs: Jobs
+    recalls: Recalls
+    bell: Bell
+    mover_command: MoverCommand
+    #: Descriptors that movers keep open: the lock on the state folder.
+    inherit: Sequence[int]
+    #: Called when a mover has died; the argument is the sentence for the operator.
+    on_failure: Callable[[str], Awaitable[None]]
+
+
+class DriveTask:
+    """One drive."""
+
+    def __init__(self, number: int, name: str, shared: Shared) -> None:
+        self.number = number
+        self.name = name
+        #: As DriveState has it; `starting` before the mover has said anything.
+        self.state = "starting"
+        #: Sessions in a row in which the mover did not even become ready.
+        self.failures = 0
+        #: Set when the mover was ready, or could not be started, for the first time.
+        self.tried = trio.Event()
+        self._shared = shared
+        self._busy = True
+        #: The tape that is threaded and whose label the mover has checked.
+        self._tape: VolumeId | None = None
+        self._tape_since_s = 0.0
+        self._is_threaded = False
+        self._barcode: str | None = None
+        self._run: Run | None = None
+        self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
+        self._last_was_backup = False
+
+    @property
+    def tape(self) -> str | None:
+        """Label of the cartridge in the drive."""
+        return self._shared.library.in_drive(self.number)
+
+    @property
+    def is_idle(self) -> bool:
+        """Does the drive wait for something to do (or its mover for being started again)?"""
+        return not self._busy
+
+    async def run(self) -> None:
+        """Keep a mover working for ever."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            began = trio.current_time()
+            try:
+                await self._session()
+            except* (MoverDied, WireError, CatalogError, DriveError, OSError) as group:
+                await self._note_failure(group)
+            self._busy = False
+            if trio.current_time() - began > LIVED_S:
+                pause_s = FIRST_PAUSE_S
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    # -- the life of a mover -----------------------------------------------------------------------------------------
+
+    async def _session(self) -> None:
+        """Start a mover and work with it until it dies."""
+        shared = self._shared
+        self._busy, self.state, self._tape = True, "starting", None
+        reason = SHUTDOWN
+        try:
+            async with open_mover(
+                shared.home, self.name, self.number, command=shared.mover_command, inherit=shared.inherit
+            ) as mover:
+                await self._begin(mover)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(mover.run_reports, self._on_report)
+                    nursery.start_soon(self._work, mover, nursery)
+        except* (MoverDied, WireError):
+            reason = f"the mover of {self.name} ended while the backup ran: see the log, then run it again"
+            raise
+        except* (CatalogError, DriveError, OSError) as group:
+            reason = f"{self.name}: {_sentence(group)}"
+            raise
+        finally:
+            await self._clean_up(reason)
+
+    async def _begin(self, mover: Mover) -> None:
+        ready = await mover.wait_ready()
+        self.failures = 0
+        self._is_threaded, self._barcode = ready.loaded, ready.barcode
+        self.state = "loaded" if ready.loaded else "empty"
+        self.tried.set()
+        log.info("drive ready", drive=self.name, tape=ready.barcode, pid=mover.pid)
+
+    async def _clean_up(self, reason: str) -> None:
+        """The mover is gone: bring to an end what it was doing."""
+        with trio.CancelScope(shield=True):
+            if self._run is not None:
+                run, self._run = self._run, None
+                state = JobState.CANCELLED if run.is_cancelled else JobState.FAILED
+                await self._shared.jobs.end(run, state, reason)
+            if self._tape is not None:
+                self._shared.recalls.mover_died(self._tape)
+            self._tape = None
+            self._shared.library.let_go(self.number)
+
+    async def _note_failure(self, group: BaseExceptionGroup[BaseException]) -> None:
+        self.state = "failed"
+        self.failures += 1
+        self.tried.set()
+        sentence = _sentence(group)
+        log.error("drive failed", drive=self.name, error=sentence, failures=self.failures)
+        await self._shared.on_failure(sentence)
+
+    def _on_report(self, report: Report) -> None:
+        """Take what the mover says outside of answers; synchronous, in its order."""
+        shared = self._shared
+        if isinstance(report, FramesArrived):
+            shared.recalls.arrived(FrameRange(report.segment_id, report.first, report.last))
+        elif isinstance(report, FramesFailed):
+            frames = FrameRange(report.segment_id, report.first, report.last)
+            if self._tape is not None:
+                shared.recalls.failed(self._tape, frames, report.message)
+        elif isinstance(report, DriveState):
+            self.state, self._barcode = report.state, report.barcode
+            self._is_threaded = report.state not in NOT_THREADED
+        elif isinstance(report, NeedVolume):
+            self._needs_in.send_nowait(report)
+        elif self._run is not None:
+            self._run.note(report)
+
+    # -- what to do next ---------------------------------------------------------------------------------------------
+
+    async def _work(self, mover: Mover, nursery: trio.Nursery) -> None:
+        await self._finish_sets(mover)
+        while True:
+            step = self._choose(mover, nursery)
+            self._busy = step is not None
+            if step is None:
+                await self._shared.bell.wait_rung()
+            else:
+                await step()
+
+    def _choose(self, mover: Mover, nursery: trio.Nursery) -> Callable[[], Awaitable[None]] | None:
+        """Return the next step, None when there is nothing to do but wait. See the module's rules."""
+        queue, jobs = self._shared.recalls.queue, self._shared.jobs
+        now = trio.current_time()
+        other = queue.next_tape(now, self._is_usable)
+        if self._tape is not None:
+            is_overdue = now > self._tape_since_s + STAY_S and (other is not None or jobs.has_queued())
+            if queue.has_todo(self._tape) and not is_overdue:
+                return partial(self._ask, mover, nursery, self._tape)
+            if queue.has_asked(self._tape):
+                return None
+        if jobs.has_queued() and (other is None or not self._last_was_backup):
+            return partial(self._backup, mover)
+        if other is not None:
+            return partial(self._mount, mover, other)
+        return None
+
+    def _is_usable(self, volume_id: VolumeId) -> bool:
+        """May this drive fetch that tape? One that is nowhere counts as usable, so that somebody notices."""
+        library = self._shared.library
+        return volume_id != self._tape and (library.is_free_for(volume_id, self.number) or not library.is_here(volume_id))
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    async def _finish_sets(self, mover: Mover) -> None:
+        """Have the index of every sealed set put in place."""
+        if not await trio.to_thread.run_sync(has_sealed, self._shared.ledger):
+            return
+        try:
+            await mover.call(lambda number: FinishSets(id=number))
+        except CommandFailed as error:
+            log.error("sealed sets could not be finished; the next start tries again", error=str(error))
+
+    async def _mount(self, mover: Mover, volume_id: VolumeId) -> None:
+        """Get a tape into the drive, threaded and checked; recalls from it fail when that does not work."""
+        shared = self._shared
+        shared.library.hold(volume_id, self.number)
+        self._last_was_backup = False
+        try:
+            if shared.library.in_drive(self.number) is not None:
+                await self._eject(mover)
+            await shared.library.put_in(volume_id, self.number)
+            await mover.call(lambda number: Load(id=number, volume_id=volume_id))
+        except (CommandFailed, NoTape, DriveError) as error:
+            shared.library.let_go(self.number)
+            shared.recalls.tape_failed(volume_id, str(error))
+        else:
+            self._is_threaded = True
+            self._now_in(volume_id)
+
+    async def _eject(self, mover: Mover) -> None:
+        """Unthread the tape in the drive. Raises CommandFailed."""
+        self._tape = None
+        if self._is_threaded:
+            await mover.call(lambda number: Unload(id=number))
+            self._is_threaded = False
+
+    def _now_in(self, volume_id: VolumeId | None) -> None:
+        self._tape = volume_id
+        self._tape_since_s = trio.current_time()
+
+    async def _ask(self, mover: Mover, nursery: trio.Nursery, volume_id: VolumeId) -> None:
+        """Ask for all that is to do on the tape in the drive; do not wait for it."""
+        frames = self._shared.recalls.queue.take(volume_id)
+        self._last_was_backup = False
+        call = await mover.start_call(lambda number: Recall(id=number, volume_id=volume_id, frames=frames))
+        nursery.start_soon(self._follow, call, volume_id, frames)
+
+    async def _follow(self, call: Call, volume_id: VolumeId, frames: list[FrameRange]) -> None:
+        message = "the mover ended the recall without these frames"
+        try:
+            await call.wait_done()
+        except CommandFailed as error:
+            message = str(error)
+        self._shared.recalls.settle(volume_id, frames, message)
+
+    async def _backup(self, mover: Mover) -> None:
+        """Run the next job to its end."""
+        run = self._run = self._shared.jobs.begin_next()
+        self._last_was_backup = True
+        state, error = await self._run_backup(mover, run)
+        self._run = None
+        await self._shared.jobs.end(run, state, error)
+        self._shared.library.let_go(self.number)
+        self._now_in(self._volume_in_drive())
+        await self._finish_sets(mover)
+
+    async def _run_backup(self, mover: Mover, run: Run) -> tuple[JobState, str]:
+        """Return how the mover says it went. Raises MoverDied."""
+        try:
+            kept = await self._keep_or_eject(mover)
+        except CommandFailed as error:
+            return JobState.FAILED, f"the tape in {self.name} could not be ejected: {error}"
+        if run.is_cancelled:
+            return JobState.CANCELLED, "cancelled before it began"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._provide_tapes, mover, kept)
+            run.mover, run.call = mover, await mover.start_call(lambda number: Backup(id=number, job=run.job))
+            outcome = await _outcome(run.call)
+            nursery.cancel_scope.cancel()
+        return outcome
+
+    async def _keep_or_eject(self, mover: Mover) -> VolumeId | None:
+        """Before a backup: keep the threaded tape if it is the one to append to, else eject it. Raises CommandFailed."""
+        library, tape = self._shared.library, self._tape
+        try:
+            wanted = library.choose(self._shared.home.settings.backup.pool, (), self.number).volume_id
+        except NoTape:
+            wanted = None
+        if tape is not None and tape == wanted:
+            library.hold(tape, self.number)
+            self._tape = None
+            return tape
+        await self._eject(mover)
+        return None
+
+    async def _provide_tapes(self, mover: Mover, kept: VolumeId | None) -> None:
+        """Answer the running backup's NeedVolume until cancelled; `kept` is threaded as it begins."""
+        while True:
+            need = await self._needs_out.receive()
+            try:
+                volume_id = await self._provide(need, None if need.ejected else kept)
+            except (NoTape, DriveError) as error:
+                await mover.tell(NoVolume(reason=str(error)))
+            else:
+                await mover.tell(VolumeReady(volume_id=volume_id))
+
+    async def _provide(self, need: NeedVolume, threaded: VolumeId | None) -> VolumeId:
+        """Choose a tape and bring it into the drive. Raises NoTape, DriveError."""
+        library = self._shared.library
+        await library.refresh()
+        volume = library.choose(need.pool, need.exclude, self.number, threaded)
+        library.hold(volume.volume_id, self.number)
+        await library.put_in(volume.volume_id, self.number)
+        return volume.volume_id
+
+    def _volume_in_drive(self) -> VolumeId | None:
+        """Return the tape that a backup has left threaded, whose label the mover knows by then."""
+        if not self._is_threaded or self._barcode is None:
+            return None
+        return self._shared.ledger.volume_by_label(self._barcode).volume_id
+
+
+async def _outcome(call: Call) -> tuple[JobState, str]:
+    try:
+        await call.wait_done()
+    except CommandFailed as error:
+        return (JobState.CANCELLED if error.kind == "cancelled" else JobState.FAILED), str(error)
+    return JobState.COMPLETED, ""
+
+
+def _sentence(group: BaseExceptionGroup[BaseException]) -> str:
+    """Return the message of the first error in a group."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return str(first)

@@ -1,0 +1,69 @@
+"""Keeps the staging area within its limit. One trio run; the work on files is done in a thread."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection
+from functools import partial
+
+import structlog
+import trio
+
+from catalog.ids import SegmentId
+from sidecar.recalling import Recalls
+from tapefs.home import Home
+from tapefs.staging.area import StagingArea
+
+#: Pause between two looks while frames arrive: at 400 MB/s the area grows by half a gigabyte meanwhile.
+PAUSE_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+def limit_bytes(home: Home) -> int:
+    """Return the room that staging may take: as set, or a quarter of what is free now. Blocking."""
+    os.makedirs(home.staging, mode=0o700, exist_ok=True)
+    return home.settings.staging.limit_bytes or shutil.disk_usage(home.staging).free // 4
+
+
+class Evictor:
+    """Shrinks the staging area after arrivals, and empties it on request."""
+
+    def __init__(self, home: Home, recalls: Recalls, limit: int) -> None:
+        """`limit` in bytes; see `limit_bytes`."""
+        self._area = StagingArea(home.staging)
+        self._recalls = recalls
+        self._limit = limit
+        self._working = trio.Lock()
+
+    async def run(self) -> None:
+        """Look after every arrival, for ever."""
+        while True:
+            await self._shrink()
+            await trio.sleep(PAUSE_S)
+            await self._recalls.staged.wait()
+            self._recalls.staged = trio.Event()
+
+    async def evict(self, segments: Collection[SegmentId] | None) -> int:
+        """Drop what is staged of these segments, or of all; open files keep theirs. Returns bytes freed. Raises OSError."""
+        async with self._working:
+            return await trio.to_thread.run_sync(self._area.evict_all, segments)
+
+    async def _shrink(self) -> None:
+        wanted = self._recalls.queue.segments()
+        async with self._working:
+            try:
+                freed = await trio.to_thread.run_sync(partial(self._make_room, wanted))
+            except OSError as error:
+                log.error("cannot make room in the staging area", error=str(error))
+                return
+        if freed:
+            log.info("staging area was full", freed_bytes=freed, limit_bytes=self._limit)
+
+    def _make_room(self, wanted: Collection[SegmentId]) -> int:
+        """Drop what was used longest ago; what readers wait for only when nothing else is left."""
+        freed = self._area.shrink_to(self._limit, wanted)
+        if self._area.used_bytes() > self._limit:
+            freed += self._area.shrink_to(self._limit)
+        return freed

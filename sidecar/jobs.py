@@ -1,0 +1,187 @@
+"""The job queue: which backup runs next, how far it is, what went wrong, and how it ends in the ledger.
+
+One trio run. The ledger is the truth about states; kept in memory are the order of the queue, progress and troubles. Reading the
+ledger takes microseconds and is done in place, writing waits for the disk and goes to a thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+import trio
+
+from catalog.ids import JobNumber, SetId
+from catalog.ledger import Ledger
+from catalog.records import BackupSet, Job, JobState, SetState
+from sidecar.bell import Bell
+from sidecar.movers import Call, Mover
+from tapefs.errors import NotNow
+from tapefs.mover.messages import Cancel, Progress, Report, Trouble
+
+#: Troubles kept for each run; beyond them they are only counted.
+NEWEST_TROUBLES = 100
+#: Runs that ended and are still remembered with progress and troubles.
+NEWEST_RUNS = 1000
+
+OPEN_STATES = (JobState.QUEUED, JobState.RUNNING)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Run:
+    """A run of a job, from its dispatch to a mover on."""
+
+    job: JobNumber
+    progress: Progress | None = None
+    troubles: deque[Trouble] = field(default_factory=lambda: deque(maxlen=NEWEST_TROUBLES))
+    trouble_count: int = 0
+    is_cancelled: bool = False
+    call: Call | None = None
+    mover: Mover | None = None
+
+    def note(self, report: Report) -> None:
+        """Keep what the mover tells about the run."""
+        if isinstance(report, Progress):
+            self.progress = report
+        elif isinstance(report, Trouble):
+            self.troubles.append(report)
+            self.trouble_count += 1
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as it is shown: its record, its newest set and what is known of its newest run."""
+
+    job: Job
+    backup_set: BackupSet | None
+    run: Run | None
+
+
+class Jobs:
+    """All jobs and the queue of those to run."""
+
+    def __init__(self, ledger: Ledger, bell: Bell, now_ns: Callable[[], int] = time.time_ns) -> None:
+        """Take over the jobs that are queued in the ledger; `bell` is rung when there is something to do."""
+        self._ledger = ledger
+        self._bell = bell
+        self._now_ns = now_ns
+        queued = [job for job in ledger.jobs() if job.state is JobState.QUEUED]
+        self._queue = deque(job.number for job in sorted(queued, key=lambda job: (job.queued_at_ns, job.number)))
+        self._running: dict[JobNumber, Run] = {}
+        self._ended: dict[JobNumber, Run] = {}
+
+    # -- for HTTP ----------------------------------------------------------------------------------------------------
+
+    def view(self, number: JobNumber) -> JobView:
+        """Return one job. Raises NotFound."""
+        return self._view(self._ledger.job(number), self._ledger.backup_set)
+
+    def views(self) -> list[JobView]:
+        """Return all jobs, oldest first."""
+        sets = {backup_set.set_id: backup_set for backup_set in self._ledger.backup_sets()}
+        return [self._view(job, sets.__getitem__) for job in self._ledger.jobs()]
+
+    async def create(self, job: Job) -> Job:
+        """Record a new job; it does not run before `queue`."""
+        return await trio.to_thread.run_sync(self._ledger.add_job, job)
+
+    async def queue(self, number: JobNumber) -> Job:
+        """Have the job run. Raises NotFound, NotNow while it is queued or running."""
+        job = self._ledger.job(number)
+        if number in self._running or number in self._queue:
+            raise NotNow(f"task {number} ({job.name}) is {job.state.value} already: wait until it has ended, or cancel it")
+        queued = await trio.to_thread.run_sync(self._ledger.queue_job, number, self._now_ns())
+        self._ended.pop(number, None)
+        self._queue.append(number)
+        self._bell.ring()
+        return queued
+
+    async def cancel(self, number: JobNumber) -> None:
+        """Take the job out of the queue, or ask its mover to stop. Raises NotFound, NotNow when it does neither."""
+        job = self._ledger.job(number)
+        if number in self._queue:
+            self._queue.remove(number)
+            await self._finish(number, JobState.CANCELLED, "cancelled before it began")
+        elif number in self._running:
+            run = self._running[number]
+            run.is_cancelled = True
+            if run.call is not None and run.mover is not None:
+                await run.mover.tell(Cancel(target=run.call.number))
+        else:
+            raise NotNow(f"task {number} ({job.name}) is {job.state.value}: there is nothing to cancel")
+
+    # -- for the drives ----------------------------------------------------------------------------------------------
+
+    def has_queued(self) -> bool:
+        """Does a job wait for a drive?"""
+        return bool(self._queue)
+
+    def is_idle(self) -> bool:
+        """Is no job queued or running?"""
+        return not self._queue and not self._running
+
+    def begin_next(self) -> Run:
+        """Take the next job out of the queue; there must be one. `end` must follow."""
+        number = self._queue.popleft()
+        run = self._running[number] = Run(number)
+        return run
+
+    async def end(self, run: Run, state: JobState, error: str) -> Job:
+        """The run is over: bring set and job to an end in the ledger, unless the mover has. `error` says why it failed.
+
+        A set that is SEALED stays as it is: it is whole on tape, and FinishSets completes it.
+        """
+        try:
+            job = await self._finish(run.job, state, error)
+        finally:
+            run.call = run.mover = None
+            self._running.pop(run.job, None)
+            self._remember(run)
+            self._bell.ring()
+        log.info("job ended", job=run.job, name=job.name, state=job.state.value, error=job.error)
+        return job
+
+    async def fail_queued(self, reason: str) -> None:
+        """Fail all jobs that wait for a drive."""
+        while self._queue:
+            await self._finish(self._queue.popleft(), JobState.FAILED, reason)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    async def _finish(self, number: JobNumber, state: JobState, error: str) -> Job:
+        with trio.CancelScope(shield=True):
+            return await trio.to_thread.run_sync(finish, self._ledger, number, state, error, self._now_ns())
+
+    def _remember(self, run: Run) -> None:
+        self._ended.pop(run.job, None)
+        self._ended[run.job] = run
+        while len(self._ended) > NEWEST_RUNS:
+            del self._ended[next(iter(self._ended))]
+
+    def _view(self, job: Job, set_of: Callable[[SetId], BackupSet]) -> JobView:
+        run = self._running.get(job.number) or self._ended.get(job.number)
+        return JobView(job, set_of(job.set_id) if job.set_id is not None else None, run)
+
+
+def finish(ledger: Ledger, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
+    """Bring a job that is over to its end in the ledger, its set first; return it. Blocking, idempotent.
+
+    What the mover has brought to an end stays. A set is failed only while nothing says that it is whole on tape.
+    """
+    job = ledger.job(number)
+    if job.state not in OPEN_STATES:
+        return job
+    if job.state is JobState.RUNNING and job.set_id is not None:
+        reached = ledger.backup_set(job.set_id).state
+        if reached is SetState.SEALED:
+            return job
+        if reached is SetState.RUNNING:
+            ledger.fail_set(job.set_id, error, now_ns)
+    if state is JobState.COMPLETED:
+        state, error = JobState.FAILED, "the mover said that it was done, but the ledger has no complete set of it"
+    return ledger.finish_job(number, state, error, now_ns)

@@ -1,0 +1,206 @@
+"""The tape library: what lies where, which tape to write next, and the robot's moves.
+
+One trio run; the changer itself is used in one device thread. A cartridge's barcode is the label of its volume. A tape that a
+drive's task works with is *held* by that drive, so that no other takes it; holding is synchronous, moving is not.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection
+
+import structlog
+import trio
+
+from catalog.errors import NotFound
+from catalog.ids import VolumeId, new_uuid
+from catalog.ledger import Ledger
+from catalog.records import Volume, VolumeState
+from drivers.errors import ChangerError
+from drivers.interface import Changer, Element, ElementKind
+from sidecar.devicethread import DeviceThread
+from tapefs.errors import NoTape
+from tapefs.home import Home
+
+log = structlog.get_logger(__name__)
+
+#: Native capacity by LTO generation, decimal as the makers state it; used until the drive has told the real one.
+NATIVE_BYTES = {
+    1: 100 * 10**9,
+    2: 200 * 10**9,
+    3: 400 * 10**9,
+    4: 800 * 10**9,
+    5: 1500 * 10**9,
+    6: 2500 * 10**9,
+    7: 6000 * 10**9,
+    8: 12000 * 10**9,
+    9: 18000 * 10**9,
+    10: 30000 * 10**9,
+}
+
+#: States of tapes that may be appended to.
+WRITABLE = (VolumeState.BLANK, VolumeState.APPENDABLE)
+
+
+class Library:
+    """The cartridges and the robot."""
+
+    def __init__(
+        self, home: Home, ledger: Ledger, changer: Changer, capacity_of: Callable[[str], int | None] | None = None
+    ) -> None:
+        """Use `changer` from now on; `capacity_of` tells a cartridge's bytes by its barcode where a driver knows it."""
+        self._home = home
+        self._ledger = ledger
+        self._changer = changer
+        self._capacity_of = capacity_of or (lambda _: None)
+        self._thread = DeviceThread("changer")
+        self._moving = trio.Lock()
+        self._elements: list[Element] = []
+        self._holders: dict[VolumeId, int] = {}
+        #: Where a cartridge came from, to bring it back there.
+        self._origins: dict[str, int] = {}
+
+    # -- what is where -----------------------------------------------------------------------------------------------
+
+    async def refresh(self) -> None:
+        """Ask the robot what lies where, and enter tapes that the ledger does not know as blank. Raises DriveError."""
+        async with self._moving:
+            await self._take_inventory()
+        await trio.to_thread.run_sync(self._enter_new_tapes, [e.barcode for e in self._elements if e.barcode])
+
+    def place_of(self, label: str) -> Element | None:
+        """Return where the tape is, None when it is not in the library."""
+        return next((element for element in self._elements if element.full and element.barcode == label), None)
+
+    def in_drive(self, drive: int) -> str | None:
+        """Return the label of the tape in the drive."""
+        return self._element(ElementKind.DRIVE, drive).barcode
+
+    def is_free_for(self, volume_id: VolumeId, drive: int) -> bool:
+        """Is the tape in the library, and may this drive have it now?"""
+        if self._holders.get(volume_id, drive) != drive:
+            return False
+        place = self.place_of(self._ledger.volume(volume_id).label)
+        return place is not None and (place.kind is ElementKind.SLOT or place.number == drive)
+
+    def is_here(self, volume_id: VolumeId) -> bool:
+        """Is the tape in the library at all?"""
+        return self.place_of(self._ledger.volume(volume_id).label) is not None
+
+    # -- which tape --------------------------------------------------------------------------------------------------
+
+    def choose(
+        self, pool: str, exclude: Collection[VolumeId], drive: int, threaded: VolumeId | None = None
+    ) -> Volume:
+        """Return the tape to append to: the fullest with room, else a blank one. Raises NoTape, with what to do.
+
+        `threaded` is the tape that the drive has not ejected; where it will do it is taken, for no other can come in.
+        """
+        candidates = [volume for volume in self._ledger.volumes() if volume.pool == pool]
+        usable = [v for v in candidates if v.volume_id not in exclude and self.is_free_for(v.volume_id, drive)]
+        usable = [v for v in usable if v.volume_id == threaded and v.state in WRITABLE] or usable
+        begun = [v for v in usable if v.state is VolumeState.APPENDABLE and v.used_bytes < v.capacity_bytes]
+        if begun:
+            return max(begun, key=lambda volume: volume.used_bytes)
+        blank = [volume for volume in usable if volume.state is VolumeState.BLANK]
+        if blank:
+            return min(blank, key=lambda volume: volume.label)
+        raise NoTape(_nothing_left(pool, candidates, self.is_here))
+
+    def hold(self, volume_id: VolumeId, drive: int) -> None:
+        """Keep a tape for a drive, and no other; to be called right behind `choose` or `is_free_for`."""
+        self.let_go(drive)
+        self._holders[volume_id] = drive
+
+    def let_go(self, drive: int) -> None:
+        """The drive's task does not work with its tape any more; it may still be in the drive."""
+        self._holders = {volume_id: holder for volume_id, holder in self._holders.items() if holder != drive}
+
+    # -- moves -------------------------------------------------------------------------------------------------------
+
+    async def put_in(self, volume_id: VolumeId, drive: int) -> None:
+        """Bring the tape into the drive, whose tape, if any, must be ejected. Raises NoTape, DriveError."""
+        label = self._ledger.volume(volume_id).label
+        async with self._moving:
+            await self._take_inventory()
+            if self.in_drive(drive) == label:
+                return
+            await self._clear(drive)
+            place = self.place_of(label)
+            if place is None or place.kind is not ElementKind.SLOT:
+                raise NoTape(f"tape {label} is not in a slot of the library: put it in")
+            await self._thread.run(lambda: self._changer.load(place.number, drive))
+            self._origins[label] = place.number
+            await self._take_inventory()
+        log.info("tape moved into drive", tape=label, drive=drive, slot=place.number)
+
+    async def _clear(self, drive: int) -> None:
+        """Bring the ejected tape of the drive back to where it came from, or to any free slot."""
+        element = self._element(ElementKind.DRIVE, drive)
+        if not element.full:
+            return
+        slots = [e.number for e in self._elements if e.kind is ElementKind.SLOT and not e.full]
+        if not slots:
+            raise NoTape(f"no slot is free for the tape in drive {drive}: take a tape out of the library")
+        origin = self._origins.get(element.barcode or "", -1)
+        slot = origin if origin in slots else slots[0]
+        await self._thread.run(lambda: self._changer.unload(drive, slot))
+        await self._take_inventory()
+
+    async def close(self) -> None:
+        """Let go of the changer."""
+        with trio.CancelScope(shield=True):
+            async with self._moving:
+                await self._thread.run(self._changer.close)
+                self._thread.close()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    async def _take_inventory(self) -> None:
+        self._elements = await self._thread.run(self._changer.inventory)
+
+    def _element(self, kind: ElementKind, number: int) -> Element:
+        for element in self._elements:
+            if element.kind is kind and element.number == number:
+                return element
+        raise ChangerError(f"the library has no {kind.value} {number}: compare `drives` in tapefs.toml with it")
+
+    def _enter_new_tapes(self, labels: list[str]) -> None:
+        for label in labels:
+            try:
+                self._ledger.volume_by_label(label)
+            except NotFound:
+                self._ledger.add_volume(self._blank(label))
+                log.info("new tape", tape=label)
+
+    def _blank(self, label: str) -> Volume:
+        settings = self._home.settings
+        generation = _generation(label) or settings.library.generation
+        return Volume(
+            volume_id=VolumeId(new_uuid()),
+            label=label,
+            pool=settings.backup.pool,
+            installation_id=self._ledger.installation().installation_id,
+            generation=generation,
+            capacity_bytes=self._capacity_of(label) or NATIVE_BYTES.get(generation, 0),
+            block_size=settings.backup.block_size,
+            state=VolumeState.BLANK,
+            created_at_ns=time.time_ns(),
+        )
+
+
+def _generation(barcode: str) -> int | None:
+    """Return the LTO generation that a barcode's last two characters tell (`TF0001L9`: 9; `M8`: a type M cartridge)."""
+    found = re.search(r"[LM](\d)$", barcode)
+    return int(found[1]) if found else None
+
+
+def _nothing_left(pool: str, candidates: list[Volume], is_here: Callable[[VolumeId], bool]) -> str:
+    away = [
+        volume.label
+        for volume in candidates
+        if volume.state in WRITABLE and not is_here(volume.volume_id)
+    ]
+    hint = f", for instance {away[0]}, which has room" if away else ""
+    return f"no tape with room is left in pool {pool}: put a blank tape into the library{hint}"

@@ -1,0 +1,40 @@
+"""What is done at start with what the last sidecar left behind. Blocking; before any mover runs, the state folder being owned.
+
+| left behind            | because                                              | now                                  |
+|------------------------|------------------------------------------------------|--------------------------------------|
+| SEALED set             | whole on tape, its index file not in place           | a mover gets FinishSets              |
+| RUNNING set            | mover or sidecar ended in the middle                 | set and job FAILED; what is on tape  |
+|                        |                                                      | is adopted or overwritten at the     |
+|                        |                                                      | next append (open intents)           |
+| RUNNING job            | the same, before its set began                       | FAILED                               |
+| QUEUED job             | it waited for a drive                                | it stays queued and runs             |
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from catalog.ledger import Ledger
+from catalog.records import JobState, SetState
+from sidecar.jobs import finish
+
+INTERRUPTED = "interrupted: the sidecar ended while the backup ran; run it again"
+
+log = structlog.get_logger(__name__)
+
+
+def recover(ledger: Ledger, now_ns: int) -> None:
+    """Bring everything that was running to an end. Raises what the ledger raises."""
+    for job in ledger.jobs():
+        if job.state is JobState.RUNNING:
+            after = finish(ledger, job.number, JobState.FAILED, INTERRUPTED, now_ns)
+            log.warning("job was interrupted", job=job.number, name=job.name, state=after.state.value)
+    for backup_set in ledger.backup_sets():
+        if backup_set.state is SetState.RUNNING:
+            ledger.fail_set(backup_set.set_id, INTERRUPTED, now_ns)
+            log.warning("set was interrupted", set=backup_set.set_id, job=backup_set.name)
+
+
+def has_sealed(ledger: Ledger) -> bool:
+    """Is there a set whose index is still to be put in place?"""
+    return any(backup_set.state is SetState.SEALED for backup_set in ledger.backup_sets())

@@ -1,0 +1,79 @@
+"""The only table from errors to HTTP statuses, and the body that goes with them. Pure functions."""
+
+from __future__ import annotations
+
+from catalog.errors import CatalogError, Conflict, NotFound, StorageFailed
+from drivers.errors import DriveError
+from tapefs.errors import (
+    Cancelled,
+    HomeError,
+    NoSuchThing,
+    NoTape,
+    NotNow,
+    RecallFailed,
+    RecallTimedOut,
+    SourceError,
+    TapeError,
+    TapefsError,
+    Unreachable,
+    UsageError,
+)
+
+
+class RequestRefused(TapefsError):
+    """Base of what is wrong with a request as HTTP, whatever it asks for."""
+
+
+class Unauthorised(RequestRefused):
+    """No token, or a wrong one."""
+
+
+class WrongHost(RequestRefused):
+    """The Host header names somebody else."""
+
+
+class BodyTooLarge(RequestRefused):
+    """The body is longer than anything that makes sense here."""
+
+
+class BodyTooSlow(RequestRefused):
+    """The body did not come in time."""
+
+
+#: The first class that fits counts; what fits none is a bug: 500, and a traceback in the log.
+TABLE: tuple[tuple[type[Exception], int], ...] = (
+    (Unauthorised, 401),
+    (WrongHost, 400),
+    (BodyTooLarge, 413),
+    (BodyTooSlow, 408),
+    (UsageError, 422),
+    (SourceError, 422),
+    (NoSuchThing, 404),
+    (NotFound, 404),
+    (NotNow, 409),
+    (Cancelled, 409),
+    (Conflict, 409),
+    (NoTape, 409),
+    (RecallTimedOut, 504),
+    (RecallFailed, 503),
+    (Unreachable, 503),
+    (StorageFailed, 503),
+    (TapeError, 500),
+    (HomeError, 500),
+    (DriveError, 500),
+    (CatalogError, 500),
+    (TapefsError, 500),
+    (OSError, 500),
+)
+
+
+def status_of(error: Exception) -> int:
+    """Return the HTTP status of an error."""
+    return next((status for kind, status in TABLE if isinstance(error, kind)), 500)
+
+
+def sentence_of(error: Exception) -> str:
+    """Return what the client is told."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) or type(error).__name__
