@@ -1,0 +1,157 @@
+"""The whole staging folder.
+
+How much room it takes, and making room. Any process, any thread; blocks for disk I/O only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from catalog.ids import SegmentId
+from tapefs.errors import UsageError
+from tapefs.staging.pair import MAP, PLAIN, changing, pair_paths, remove_pair
+from tapefs.staging.stage import SegmentStage, runs
+
+_STAT_BLOCK_BYTES = 512
+
+
+class _Victim(NamedTuple):
+    """A staged frame; they sort by last use."""
+
+    last_used_s: int
+    segment_id: SegmentId
+    frame: int
+    plain_bytes: int
+
+
+class StagingArea:
+    """The staging folder; it may be missing, then it is empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def used_bytes(self) -> int:
+        """Return the disk space of the staged content, by allocated blocks. Maps (32 bytes a frame) do not count."""
+        return sum(self._used_by(segment_id) for segment_id in self.segments())
+
+    def _used_by(self, segment_id: SegmentId) -> int:
+        try:
+            return pair_paths(self._folder, segment_id)[0].stat().st_blocks * _STAT_BLOCK_BYTES
+        except FileNotFoundError:
+            return 0
+
+    def segments(self) -> list[SegmentId]:
+        """Return the segments that have files here, usable or not, in no order."""
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        stems = {os.path.splitext(name)[0] for name in names if name.endswith((PLAIN, MAP))}
+        return [segment_id for segment_id in map(SegmentId, stems) if self._is_segment(segment_id)]
+
+    def _is_segment(self, segment_id: SegmentId) -> bool:
+        try:
+            pair_paths(self._folder, segment_id)
+        except UsageError:
+            return False
+        return True
+
+    def evict_all(self, segments: Collection[SegmentId] | None = None) -> int:
+        """Drop everything of these segments (None.
+
+        Of all) that is not pinned; return the bytes dropped. Raises OSError.
+        """
+        freed = 0
+        for segment_id in self.segments() if segments is None else segments:
+            freed += self._remove_unusable(segment_id)
+            with self._stage(segment_id) as stage:
+                if stage is not None:
+                    freed += stage.evict(range(stage.frame_count))
+        return freed
+
+    def shrink_to(self, limit_bytes: int, keep: Collection[SegmentId] = ()) -> int:
+        """Drop the frames used longest ago, none of `keep` and none pinned, until at most `limit_bytes` are used.
+
+        Returns the bytes dropped; look at `used_bytes` for whether it was enough. Takes about 150 bytes of memory for
+        every staged frame: 40 MB for a terabyte in frames of 4 MiB. Raises OSError.
+        """
+        if self.used_bytes() <= limit_bytes:
+            return 0
+        segments = self.segments()
+        freed = sum(self._remove_unusable(segment_id) for segment_id in segments)
+        candidates = sorted(set(segments) - set(keep))
+        freed += self._drop_oldest(candidates, limit_bytes)
+        for segment_id in candidates:
+            if self.used_bytes() <= limit_bytes:
+                break
+            freed += self._drop_leftovers(segment_id)
+        return freed
+
+    def _drop_oldest(self, candidates: Collection[SegmentId], limit_bytes: int) -> int:
+        victims = deque(sorted(victim for segment_id in candidates for victim in self._victims(segment_id)))
+        freed = 0
+        while victims and (excess := self.used_bytes() - limit_bytes) > 0:
+            for segment_id, frames in _take(victims, excess).items():
+                freed += self._evict(segment_id, frames)
+        return freed
+
+    def _victims(self, segment_id: SegmentId) -> list[_Victim]:
+        with self._stage(segment_id) as stage:
+            if stage is None:
+                return []
+            return [
+                _Victim(stage.last_used(frame), segment_id, frame, stage.extent_of(frame)[1])
+                for frame in range(stage.frame_count)
+                if stage.has(range(frame, frame + 1))
+            ]
+
+    def _drop_leftovers(self, segment_id: SegmentId) -> int:
+        """Free what is allocated beside the staged frames.
+
+        Blocks between frames, what a killed mover had begun to write.
+        """
+        with self._stage(segment_id) as stage:
+            cold = [] if stage is None else stage.missing(range(stage.frame_count))
+        return self._evict(segment_id, cold)
+
+    def _evict(self, segment_id: SegmentId, frames: Sequence[int]) -> int:
+        with self._stage(segment_id) as stage:
+            return 0 if stage is None else sum(stage.evict(run) for run in runs(frames))
+
+    def _remove_unusable(self, segment_id: SegmentId) -> int:
+        """Remove a pair that nothing will ever be served from: of an earlier boot, damaged, or one file of two."""
+        with self._stage(segment_id) as stage:
+            if stage is not None:
+                return 0
+        with changing(self._folder), self._stage(segment_id) as stage:
+            if stage is not None:
+                return 0
+            used_bytes = self._used_by(segment_id)
+            remove_pair(self._folder, segment_id)
+            return used_bytes
+
+    @contextmanager
+    def _stage(self, segment_id: SegmentId) -> Iterator[SegmentStage | None]:
+        stage = SegmentStage.open(self._folder, segment_id)
+        try:
+            yield stage
+        finally:
+            if stage is not None:
+                stage.close()
+
+
+def _take(victims: deque[_Victim], wanted_bytes: int) -> dict[SegmentId, list[int]]:
+    """Remove victims from the front until they make up `wanted_bytes`; return their frames by segment, ascending."""
+    taken: dict[SegmentId, list[int]] = {}
+    while victims and wanted_bytes > 0:
+        victim = victims.popleft()
+        taken.setdefault(victim.segment_id, []).append(victim.frame)
+        wanted_bytes -= victim.plain_bytes
+    for frames in taken.values():
+        frames.sort()
+    return taken

@@ -1,0 +1,151 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from tapefs.staging import map_file, stage
+from tapefs.staging.area import StagingArea
+from tapefs.staging.stage import SegmentStage
+from tests.staging.content import FRAME_BYTES, FRAMES, OTHER, PLAIN, SEGMENT, frame_content, opened, publish_all
+
+TOTAL = len(PLAIN)
+SLACK = 2 * 4096 * FRAMES
+
+
+class Clock:
+    """Stands in for the time since the machine was started."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000
+
+    def __call__(self) -> int:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(stage, "_now_s", clock)
+    return clock
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "staging"
+
+
+@pytest.fixture
+def area(folder: Path) -> StagingArea:
+    return StagingArea(folder)
+
+
+def test_a_missing_folder_is_empty(area):
+    assert area.used_bytes() == 0
+    assert area.evict_all() == 0
+    assert area.shrink_to(0) == 0
+
+
+def test_used_bytes_are_allocated_blocks(area, folder):
+    with opened(folder) as one, opened(folder, OTHER):
+        assert area.used_bytes() == 0
+        one.publish(7, frame_content(one, 7))
+        assert FRAME_BYTES <= area.used_bytes() <= FRAME_BYTES + 2 * 4096
+        publish_all(one)
+        assert TOTAL <= area.used_bytes() <= TOTAL + 8192
+
+
+def test_evict_all_and_of_one_segment(area, folder):
+    with opened(folder) as one, opened(folder, OTHER) as two:
+        publish_all(one)
+        publish_all(two)
+        assert area.evict_all([OTHER]) == TOTAL
+        assert one.has(range(FRAMES))
+        assert two.missing(range(FRAMES)) == list(range(FRAMES))
+        pin = one.pin(range(2))
+        assert pin is not None
+        assert area.evict_all() == TOTAL - 2 * FRAME_BYTES
+        pin.release()
+        assert area.evict_all() == 2 * FRAME_BYTES
+        assert area.used_bytes() == 0
+
+
+def test_shrinking_takes_what_was_used_longest_ago(area, folder, clock):
+    with opened(folder) as one, opened(folder, OTHER) as two:
+        publish_all(one)
+        clock.now_s += 10
+        publish_all(two)
+        clock.now_s += 10
+        one.touch(range(4))
+        clock.now_s += 10
+        two.touch(range(12, 16))
+        # All of `one` but 0 to 3 is oldest; then `two` but for its end.
+        assert area.shrink_to(TOTAL + 8 * FRAME_BYTES + SLACK) in range(5 * FRAME_BYTES, 9 * FRAME_BYTES)
+        assert set(one.missing(range(FRAMES))) < set(range(4, 16))
+        assert two.has(range(FRAMES))
+        area.shrink_to(8 * FRAME_BYTES + SLACK // 2)
+        assert one.missing(range(FRAMES)) == list(range(4, 16))
+        assert two.has(range(12, 16))
+        assert one.has(range(4))
+        area.shrink_to(4 * FRAME_BYTES + 3 * 4096)
+        assert two.has(range(12, 16))
+        assert not one.has(range(1))
+        assert area.used_bytes() <= 4 * FRAME_BYTES + 3 * 4096
+
+
+def test_shrinking_stops_at_the_limit(area, folder, clock):
+    with opened(folder) as one:
+        for frame in range(FRAMES):
+            clock.now_s += 1
+            one.publish(frame, frame_content(one, frame))
+        assert area.shrink_to(TOTAL + SLACK) == 0
+        assert area.shrink_to(TOTAL - 3 * FRAME_BYTES // 2) == 2 * FRAME_BYTES
+        assert one.missing(range(FRAMES)) == [0, 1]
+
+
+def test_shrinking_spares_kept_segments_and_pins(area, folder, clock):
+    with opened(folder) as one, opened(folder, OTHER) as two:
+        publish_all(one)
+        clock.now_s += 10
+        publish_all(two)
+        pin = two.pin(range(1))
+        assert pin is not None
+        assert area.shrink_to(0, keep=[SEGMENT]) == TOTAL - FRAME_BYTES
+        assert one.has(range(FRAMES))
+        assert two.has(range(1))
+        assert two.read(0, FRAME_BYTES) == PLAIN[:FRAME_BYTES]
+        pin.release()
+        assert area.shrink_to(0) == TOTAL + FRAME_BYTES
+        assert area.used_bytes() == 0
+
+
+def test_shrinking_frees_what_a_killed_mover_left(area, folder):
+    with opened(folder) as one:
+        fd = os.open(folder / f"{SEGMENT}.plain", os.O_WRONLY)
+        os.pwrite(fd, b"x" * 50_000, 3 * FRAME_BYTES)
+        os.close(fd)
+        assert area.used_bytes() > 0
+        assert area.shrink_to(0) == 0
+        assert area.used_bytes() == 0
+        publish_all(one)
+        assert one.read(0, TOTAL) == PLAIN
+
+
+@pytest.mark.parametrize("make_room", [lambda area: area.shrink_to(0), lambda area: area.evict_all()])
+def test_what_an_earlier_boot_left_is_removed(area, folder, monkeypatch, make_room):
+    with opened(folder) as one:
+        publish_all(one)
+    monkeypatch.setattr(map_file, "boot_id", lambda: b"another boot id!")
+    assert make_room(area) >= TOTAL
+    assert area.used_bytes() == 0
+    assert area.segments() == []
+    assert SegmentStage.open(folder, SEGMENT) is None
+
+
+def test_foreign_files_are_left_alone(area, folder):
+    with opened(folder) as one:
+        publish_all(one)
+        (folder / "notes.plain").write_text("mine")
+        (folder / "readme").write_text("mine")
+        assert area.segments() == [SEGMENT]
+        area.evict_all()
+        assert (folder / "notes.plain").read_text() == "mine"

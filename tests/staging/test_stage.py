@@ -1,0 +1,342 @@
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from catalog.crash import VARIABLE
+from tapefs.errors import BadStructure, UsageError
+from tapefs.staging import map_file
+from tapefs.staging.map_file import HEADER_BYTES
+from tapefs.staging.stage import SegmentStage
+from tests.staging.content import (
+    FRAME_BYTES,
+    FRAMES,
+    OTHER,
+    PLAIN,
+    SEGMENT,
+    frame_content,
+    frame_rows,
+    opened,
+    publish_all,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "staging"
+
+
+@pytest.fixture
+def stage(folder: Path):
+    with opened(folder) as made:
+        yield made
+
+
+def used_bytes(folder: Path) -> int:
+    return os.stat(folder / f"{SEGMENT}.plain").st_blocks * 512
+
+
+def test_nothing_is_staged_at_first(stage):
+    assert not stage.has(range(1))
+    assert stage.missing(range(FRAMES)) == list(range(FRAMES))
+    assert stage.read(0, 1) is None
+    assert stage.read(FRAME_BYTES - 1, 2) is None
+    assert stage.pin(range(1)) is None
+
+
+def test_a_published_frame_is_read_exactly(stage):
+    stage.publish(3, memoryview(frame_content(stage, 3)))
+    start = 3 * FRAME_BYTES
+    assert stage.has(range(3, 4))
+    assert stage.missing(range(2, 5)) == [2, 4]
+    for offset, length in ((start, FRAME_BYTES), (start, 1), (start + FRAME_BYTES - 1, 1), (start + 77, 4096)):
+        assert stage.read(offset, length) == PLAIN[offset : offset + length]
+    assert stage.read(start - 1, 2) is None
+    assert stage.read(start, FRAME_BYTES + 1) is None
+
+
+def test_reads_across_frames_and_of_the_whole(stage):
+    publish_all(stage)
+    assert stage.read(0, len(PLAIN)) == PLAIN
+    assert stage.read(FRAME_BYTES - 5, 3 * FRAME_BYTES) == PLAIN[FRAME_BYTES - 5 : 4 * FRAME_BYTES - 5]
+    assert stage.read(77, 0) == b""
+    assert stage.read(len(PLAIN), 0) == b""
+
+
+@pytest.mark.parametrize(("offset", "length"), [(-1, 1), (0, -1), (len(PLAIN), 1), (0, len(PLAIN) + 1), (1 << 70, 1)])
+def test_bytes_that_the_segment_does_not_have_are_an_error(stage, offset, length):
+    with pytest.raises(BadStructure):
+        stage.read(offset, length)
+    with pytest.raises(BadStructure):
+        stage.frames_for(offset, length)
+
+
+def test_frames_for(stage):
+    assert stage.frames_for(0, 1) == range(1)
+    assert stage.frames_for(FRAME_BYTES - 1, 1) == range(1)
+    assert stage.frames_for(FRAME_BYTES, 1) == range(1, 2)
+    assert stage.frames_for(FRAME_BYTES - 1, 2) == range(2)
+    assert stage.frames_for(0, len(PLAIN)) == range(FRAMES)
+    assert not stage.frames_for(5, 0)
+
+
+def test_another_object_and_another_opening_see_it_at_once(folder, stage):
+    other = SegmentStage.open(folder, SEGMENT)
+    assert other is not None
+    stage.publish(1, frame_content(stage, 1))
+    assert other.read(FRAME_BYTES, 10) == PLAIN[FRAME_BYTES : FRAME_BYTES + 10]
+    other.evict(range(FRAMES))
+    assert stage.read(FRAME_BYTES, 10) is None
+    other.close()
+
+
+def test_open_without_files_is_cold(folder):
+    assert SegmentStage.open(folder, SEGMENT) is None
+
+
+def test_modes_are_private(folder, stage):
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for path in folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_eviction_frees_blocks_and_never_a_neighbours_bytes(folder, stage):
+    publish_all(stage)
+    before = used_bytes(folder)
+    assert before >= len(PLAIN)
+    assert stage.evict(range(4, 6)) == 2 * FRAME_BYTES
+    assert before - used_bytes(folder) >= 2 * FRAME_BYTES - 2 * 4096
+    assert stage.read(0, 4 * FRAME_BYTES) == PLAIN[: 4 * FRAME_BYTES]
+    assert stage.read(6 * FRAME_BYTES, 10 * FRAME_BYTES) == PLAIN[6 * FRAME_BYTES :]
+    assert stage.missing(range(FRAMES)) == [4, 5]
+    assert stage.evict(range(4, 6)) == 0
+
+
+def test_eviction_one_by_one_leaves_no_block(folder, stage):
+    """Neighbours share a block: whoever goes last must take it along."""
+    publish_all(stage)
+    for frame in (3, 1, 2, 0, *range(15, 3, -1)):
+        stage.evict(range(frame, frame + 1))
+    assert used_bytes(folder) == 0
+
+
+def test_a_frame_can_be_staged_again(stage):
+    publish_all(stage)
+    words = stage._words.tolist()
+    stage.evict(range(FRAMES))
+    publish_all(stage)
+    assert stage.read(0, len(PLAIN)) == PLAIN
+    assert all(new > old and new & 1 for old, new in zip(words, stage._words.tolist(), strict=True))
+
+
+def test_publishing_the_wrong_length_is_refused(stage):
+    with pytest.raises(BadStructure):
+        stage.publish(0, bytes(FRAME_BYTES - 1))
+    assert not stage.has(range(1))
+
+
+def test_pins_hold(stage):
+    publish_all(stage)
+    pin, second = stage.pin(range(2, 5)), stage.pin(range(4, 6))
+    assert pin is not None
+    assert second is not None
+    assert stage.evict(range(FRAMES)) == (FRAMES - 4) * FRAME_BYTES
+    assert stage.missing(range(FRAMES)) == [0, 1, *range(6, FRAMES)]
+    pin.release()
+    pin.release()
+    assert stage.evict(range(FRAMES)) == 2 * FRAME_BYTES
+    assert stage.has(range(4, 6))
+    second.release()
+    assert stage.evict(range(FRAMES)) == 2 * FRAME_BYTES
+
+
+def test_a_pin_of_frames_that_are_partly_cold_is_none_and_holds_nothing(stage):
+    stage.publish(0, frame_content(stage, 0))
+    assert stage.pin(range(2)) is None
+    assert stage.evict(range(2)) == FRAME_BYTES
+
+
+def test_a_pin_of_nothing_and_pins_after_close(folder, stage):
+    with opened(folder) as other:
+        empty = stage.pin(range(0))
+        assert empty is not None
+        empty.release()
+        other.publish(0, frame_content(other, 0))
+        pin = other.pin(range(1))
+        assert pin is not None
+    pin.release()
+    assert stage.evict(range(1)) == FRAME_BYTES
+
+
+def test_frames_must_tile_the_stream(folder):
+    rows = frame_rows()
+    for wrong in ([rows[1]], [rows[0], rows[2]], [rows[0]._replace(plain_bytes=0)], [rows[0], rows[0]]):
+        with pytest.raises(BadStructure):
+            SegmentStage.create(folder, SEGMENT, wrong)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "", "2F0C1D66-6D7C-4D8E-9A52-6F2F4E1A0B01", "x" * 36])
+def test_only_uuids_become_file_names(folder, name):
+    with pytest.raises(UsageError):
+        SegmentStage.open(folder, name)
+
+
+def test_an_empty_segment(folder):
+    stage = SegmentStage.create(folder, OTHER, [])
+    assert stage.read(0, 0) == b""
+    assert stage.evict(range(0)) == 0
+    stage.close()
+
+
+def test_a_sparse_stage_of_terabytes_costs_nothing(folder):
+    rows = [row._replace(plain_offset=row.plain_offset) for row in frame_rows([1 << 40, 4096])]
+    stage = SegmentStage.create(folder, OTHER, rows)
+    stage.publish(1, b"x" * 4096)
+    assert stage.read((1 << 40) + 4000, 96) == b"x" * 96
+    assert os.stat(folder / f"{OTHER}.plain").st_blocks * 512 <= 8192
+    stage.close()
+
+
+# -- what is not to be trusted ---------------------------------------------------------------------------------------
+
+
+def damage(folder: Path, at: int, content: bytes) -> None:
+    with open(folder / f"{SEGMENT}.map", "r+b") as file:
+        file.seek(at)
+        file.write(content)
+
+
+def assert_cold_and_made_anew(folder: Path, caplog, *, warns: bool = True) -> None:
+    found = SegmentStage.open(folder, SEGMENT)
+    assert found is None
+    assert not caplog.records
+    with opened(folder) as stage:
+        assert stage.missing(range(FRAMES)) == list(range(FRAMES))
+        assert used_bytes(folder) == 0
+        publish_all(stage)
+        assert stage.read(0, len(PLAIN)) == PLAIN
+    assert bool(caplog.records) == warns
+    caplog.clear()
+
+
+@pytest.mark.parametrize(
+    "at", [0, 5, 8, 12, 16, 32, 33, 40, 45, 64, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 16 * FRAMES - 1]
+)
+def test_every_byte_of_header_and_table_counts(folder, caplog, at):
+    with opened(folder) as stage:
+        publish_all(stage)
+        found = (folder / f"{SEGMENT}.map").read_bytes()[at]
+    damage(folder, at, bytes([found ^ 0x10]))
+    assert_cold_and_made_anew(folder, caplog)
+
+
+@pytest.mark.parametrize("length", [0, 10, HEADER_BYTES, HEADER_BYTES + 100, HEADER_BYTES + 32 * FRAMES - 1])
+def test_a_map_cut_short(folder, caplog, length):
+    with opened(folder) as stage:
+        publish_all(stage)
+    os.truncate(folder / f"{SEGMENT}.map", length)
+    assert_cold_and_made_anew(folder, caplog)
+
+
+def test_another_version_is_not_touched_as_ours(folder, caplog):
+    with opened(folder) as stage:
+        publish_all(stage)
+    damage(folder, 8, b"\x02")
+    assert_cold_and_made_anew(folder, caplog)
+
+
+def test_the_map_of_another_segment(folder, caplog):
+    with opened(folder) as stage, opened(folder, OTHER):
+        publish_all(stage)
+    os.replace(folder / f"{OTHER}.map", folder / f"{SEGMENT}.map")
+    assert_cold_and_made_anew(folder, caplog)
+
+
+@pytest.mark.parametrize("suffix", ["plain", "map"])
+def test_one_file_without_the_other_is_cold(folder, caplog, suffix):
+    with opened(folder) as stage:
+        publish_all(stage)
+    (folder / f"{SEGMENT}.{suffix}").unlink()
+    assert_cold_and_made_anew(folder, caplog, warns=False)
+
+
+def test_a_plain_file_from_elsewhere_is_not_taken_for_ours(folder, caplog):
+    with opened(folder) as stage:
+        publish_all(stage)
+    copy = folder / "copy"
+    copy.write_bytes(bytes(len(PLAIN)))
+    os.replace(copy, folder / f"{SEGMENT}.plain")
+    assert_cold_and_made_anew(folder, caplog)
+
+
+def test_a_frame_table_of_another_shape(folder, caplog):
+    with opened(folder) as stage:
+        publish_all(stage)
+    stage = SegmentStage.create(folder, SEGMENT, frame_rows([len(PLAIN)]))
+    assert stage.missing(range(1)) == [0]
+    assert "another frame table" in caplog.text
+    stage.close()
+
+
+def test_a_symbolic_link_is_not_followed(folder, tmp_path):
+    folder.mkdir()
+    (tmp_path / "victim").write_bytes(b"precious")
+    (folder / f"{SEGMENT}.plain").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic"):
+        SegmentStage.open(folder, SEGMENT)
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_nothing_survives_another_boot(folder, monkeypatch, caplog):
+    with opened(folder) as stage:
+        publish_all(stage)
+    monkeypatch.setattr(map_file, "boot_id", lambda: b"another boot id!")
+    assert_cold_and_made_anew(folder, caplog, warns=False)
+
+
+def test_a_plain_file_cut_short_while_open_is_cold_and_comes_back(folder, stage, caplog):
+    publish_all(stage)
+    os.truncate(folder / f"{SEGMENT}.plain", FRAME_BYTES + 10)
+    assert stage.read(FRAME_BYTES, 10) == PLAIN[FRAME_BYTES : FRAME_BYTES + 10]
+    assert stage.read(FRAME_BYTES, 11) is None
+    assert stage.read(5 * FRAME_BYTES, 3 * FRAME_BYTES) is None
+    assert stage.missing(range(FRAMES)) == [1, 5, 6, 7]
+    assert "cut short" in caplog.text
+    publish_all(stage)
+    assert stage.read(FRAME_BYTES, FRAME_BYTES) == frame_content(stage, 1)
+
+
+# -- kills at the named points ----------------------------------------------------------------------------------------
+
+
+def run_and_die(folder: Path, point: str, action: str) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.staging.content import *\n"
+        f"with opened(Path(sys.argv[1])) as stage: {action}"
+    )
+    environment = os.environ | {VARIABLE: point}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, cwd=root)
+    assert done.returncode == -9
+
+
+def test_a_kill_between_write_and_word_serves_nothing(folder, stage):
+    run_and_die(folder, "staging.publish.written", "publish_all(stage)")
+    assert used_bytes(folder) > 0
+    assert stage.read(0, 10) is None
+    assert not stage.has(range(1))
+    # The killed process locked the frame: that went with it.
+    publish_all(stage)
+    assert stage.read(0, len(PLAIN)) == PLAIN
+
+
+def test_a_kill_between_clear_and_punch_serves_nothing(folder, stage):
+    publish_all(stage)
+    run_and_die(folder, "staging.evict.cleared", "stage.evict(range(4))")
+    assert stage.missing(range(FRAMES)) == [0, 1, 2, 3]
+    assert stage.read(0, 10) is None
+    publish_all(stage)
+    assert stage.read(0, len(PLAIN)) == PLAIN
