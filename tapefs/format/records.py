@@ -40,6 +40,8 @@ SegmentUuid = Annotated[SegmentId, _UUID]
 SetUuid = Annotated[SetId, _UUID]
 JobUuid = Annotated[JobId, _UUID]
 DirectoryNumber = Annotated[DirectoryNo, _COUNT]
+#: By another name, because in a record that has a field `bytes` that is what `bytes` means.
+Octets = bytes
 #: BLAKE2b-128.
 FrameSum = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 #: SHA-256, or nothing.
@@ -96,7 +98,7 @@ class Header(_Structure, frozen=True, kw_only=True):
     job_name: str
     #: Source paths that are UTF-8, and those that are not (`split_sources`).
     sources: list[str]
-    sources_b64: list[bytes] = []
+    sources_b64: list[Octets] = []
     #: Source paths that were left out: no room in the block, or the segment is encrypted.
     sources_omitted: Count = 0
     installation: InstallationUuid
@@ -233,7 +235,7 @@ class IndexHead(_Structure, frozen=True, kw_only=True, tag_field="t", tag="index
     job_name: str
     #: As in the header.
     sources: list[str]
-    sources_b64: list[bytes] = []
+    sources_b64: list[Octets] = []
     installation: InstallationUuid
     codec: str
     level: Count
