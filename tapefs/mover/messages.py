@@ -1,9 +1,10 @@
 """What sidecar and mover tell each other over their socket pair.
 
-Every message is msgpack, preceded by its length as four bytes, big-endian. Commands carry an `id`, and every command is answered by
-exactly one `Done` or `Failed` with that id; events may come before. A mover does one command at a time, in order, but reads its
-socket all the while: `Cancel`, further `Recall`s and `VolumeReady` reach it while it works. When the socket closes it stops: a
-backup ends at once (its open intent stays), a recall likewise.
+Every message is msgpack, preceded by its length as four bytes, big-endian. Commands carry an `id`, and every command is
+answered by exactly one `Done` or `Failed` with that id; events may come before. A mover does one command at a time, in
+order, but reads its socket all the while: `Cancel`, further `Recall`s and `VolumeReady` reach it while it works, and
+`Unload` while it waits for a tape. When the socket closes it stops: a backup ends at once (its open intent stays), a
+recall likewise.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class FrameRange(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Recall(_Message, frozen=True, kw_only=True):
-    """Stage these frames from the loaded tape; afterwards read on until the segment ends or something else is wanted."""
+    """Stage these frames from the loaded tape; then read on until the segment ends or something else is wanted."""
 
     id: int
     volume_id: VolumeId
@@ -105,7 +106,10 @@ class Done(_Message, frozen=True, kw_only=True):
 
 
 class Failed(_Message, frozen=True, kw_only=True):
-    """The command failed; `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `source`, `drive`, `catalog`, `internal`."""
+    """The command failed.
+
+    `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `source`, `drive`, `catalog`, `internal`.
+    """
 
     id: int
     kind: str
@@ -113,7 +117,11 @@ class Failed(_Message, frozen=True, kw_only=True):
 
 
 class NeedVolume(_Message, frozen=True, kw_only=True):
-    """The running backup wants a tape to append to. What was in the drive has been ejected if `ejected`."""
+    """The running backup wants a tape to append to.
+
+    What was in the drive has been ejected if `ejected`; otherwise the sidecar may choose the tape in the drive, or send
+    `Unload` (answered with Done at once) before it moves another one in.
+    """
 
     id: int
     pool: str

@@ -1,0 +1,351 @@
+"""The loop of a backup: walk, take in, cut into segments, change tapes, go back when a segment was lost.
+
+Runs in the mover's main thread, the intake thread. Another thread, the tape stream's, owns the drive between `begin` of
+a segment and the next `settle`; whatever touches the drive here settles first.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from catalog.ids import SegmentId, new_uuid
+from catalog.records import Job, SetTotals
+from drivers.errors import EndOfMedium, WriteFailed
+from drivers.interface import Drive
+from tapefs.backup.frames import Pool, Workers
+from tapefs.backup.intake import MEMBER_OVERHEAD_BYTES, Intake, Source, Vanished
+from tapefs.backup.scan import OpenDirectory, Walk
+from tapefs.backup.segment import CommittedSegment, PartProgress, SegmentPlan, SetContext, Tally
+from tapefs.backup.selection import PSEUDO_FILESYSTEMS, Excludes, branches, devices_of
+from tapefs.backup.session import STORED_PER_PLAIN, TapeSession
+from tapefs.backup.set_index import write_set_index
+from tapefs.backup.stream import Lost, TapeStream
+from tapefs.backup.watcher import BackupProgress, Watcher
+
+_PROGRESS_EVERY_S = 0.25
+#: Steps between two looks at the clock.
+_STEPS = 32
+
+
+class SegmentLost(Exception):
+    """The tape stream has lost a segment; go back to its start."""
+
+
+class Engine:
+    """The state of a running backup."""
+
+    def __init__(self, context: SetContext, drive: Drive, watcher: Watcher, job: Job, sources: list[bytes]) -> None:
+        settings = context.home.settings.backup
+        threads = settings.threads or len(os.sched_getaffinity(0))
+        self._context = context
+        self._drive = drive
+        self._watcher = watcher
+        self._largest_members = settings.segment_members
+        self._pool = Pool.of(2 * threads + 3, settings.frame_bytes)
+        self._tapes = TapeSession(context, drive, watcher, settings)
+        self._walk = self._new_walk(sources, job.excludes)
+        self._workers = Workers(threads, context.codec, job.level)
+        self._intake = Intake(self._pool, self._workers, self._trouble, Tally())
+        self._stream: TapeStream | None = None
+        self._plan: SegmentPlan | None = None
+        self._number = 0
+        self._progress = PartProgress()
+        self._lost: Lost | None = None
+        #: Payload bytes on the tapes left behind.
+        self._stored_before = 0
+        self._path = b""
+        self._steps = 0
+        self._told_at_s = 0.0
+
+    def write(self) -> None:
+        """Write the whole set, SET INDEX included. Raises what `run_backup` names."""
+        self._open_stream()
+        while True:
+            try:
+                self._begin_segment(0)
+                while self._walk.stack:
+                    self._step()
+                self._end_segment()
+                self._settle()
+                break
+            except SegmentLost:
+                self._go_back()
+        self._write_final_index()
+
+    def close(self) -> None:
+        """End all threads and let go of all descriptors; what is not committed is lost."""
+        self._intake.abandon()
+        if self._stream is not None:
+            self._stream.close()
+        self._workers.close()
+        self._walk.close()
+
+    def tell(self, stage: str) -> None:
+        """Report progress now."""
+        tally, stream = self._intake.tally, self._stream
+        tape = self._tapes.tape
+        self._watcher.progress(
+            BackupProgress(
+                set_id=self._context.backup_set.set_id,
+                stage=stage,
+                files=tally.files,
+                bytes=tally.bytes,
+                stored_bytes=self._stored_before + (stream.stored_bytes if stream is not None else 0),
+                path=self._path,
+                tape=tape.volume.label if tape is not None else "",
+            )
+        )
+
+    # -- the walk ----------------------------------------------------------------------------------------------------
+
+    def _new_walk(self, sources: list[bytes], excludes: tuple[str, ...]) -> Walk:
+        home = os.stat(self._context.home.path)
+        return Walk(
+            branches(sources),
+            Excludes(excludes),
+            self._trouble,
+            left_out=frozenset({(home.st_dev, home.st_ino)}),
+            pseudo_devices=devices_of(PSEUDO_FILESYSTEMS),
+        )
+
+    def _step(self) -> None:
+        self._steps += 1
+        if self._steps % _STEPS == 0:
+            self._look_around()
+        directory = self._walk.stack[-1]
+        if directory.next_file < len(directory.files):
+            self._take_file(directory)
+        elif directory.next_directory < len(directory.directories):
+            self._make_room(0)
+            child = self._walk.enter_next()
+            if child is not None:
+                self._path = child.path
+                self._intake.enter(child)
+        else:
+            self._intake.leave(self._walk.leave())
+
+    def _look_around(self) -> None:
+        if self._stream is not None and self._stream.is_broken:
+            raise SegmentLost
+        now_s = time.monotonic()
+        if now_s - self._told_at_s >= _PROGRESS_EVERY_S:
+            self._told_at_s = now_s
+            self._watcher.check_cancelled()
+            self.tell("write")
+
+    def _take_file(self, directory: OpenDirectory) -> None:
+        name = directory.files[directory.next_file]
+        if name in directory.specials:
+            self._take_special(directory, name)
+            return
+        try:
+            source = Source(directory, name)
+        except Vanished as error:
+            self._pass_over(directory, name, f"left out: {error}")
+            return
+        except FileNotFoundError:
+            self._pass_over(directory, name, "left out: it vanished before it was read")
+            return
+        except OSError as error:
+            self._take_unreadable(directory, name, error)
+            return
+        try:
+            self._take_regular(source)
+        finally:
+            source.close()
+
+    def _take_special(self, directory: OpenDirectory, name: bytes) -> None:
+        try:
+            mode = os.stat(name, dir_fd=directory.held_fd(), follow_symlinks=False).st_mode
+            if not stat.S_ISLNK(mode):
+                self._pass_over(directory, name, f"left out: a {_kind_of(mode)}")
+                return
+            self._make_room(0)
+            self._intake.symlink(directory, name)
+        except OSError as error:
+            self._pass_over(directory, name, f"left out: {error.strerror}")
+
+    def _take_unreadable(self, directory: OpenDirectory, name: bytes, error: OSError) -> None:
+        try:
+            status = os.stat(name, dir_fd=directory.held_fd(), follow_symlinks=False)
+        except OSError as second:
+            self._pass_over(directory, name, f"left out: {second.strerror}")
+            return
+        self._make_room(0)
+        self._intake.unreadable(directory, name, status, str(error.strerror))
+
+    def _pass_over(self, directory: OpenDirectory, name: bytes, reason: str) -> None:
+        self._trouble(directory.path + b"/" + name, reason)
+        self._intake.tally.troubled_files += 1
+        directory.pass_over()
+
+    def _take_regular(self, source: Source) -> None:
+        size = source.status.st_size
+        if self._progress.status is not None or size + MEMBER_OVERHEAD_BYTES > self._tapes.full_segment_bytes():
+            self._take_parts(source)
+        else:
+            self._make_room(size)
+            self._intake.file(source)
+
+    def _take_parts(self, source: Source) -> None:
+        """A file larger than a segment: parts that fill one segment each, the first a fresh one."""
+        if self._progress.status is None:
+            self._progress = PartProgress(0, 0, source.status)
+            if self._intake.members:
+                self._next_segment(0)
+        else:
+            # Later parts go by what the first one said; if the file has changed since, it gets its mark.
+            source.status = self._progress.status
+        while self._take_part(source):
+            self._next_segment(0)
+
+    def _take_part(self, source: Source) -> bool:
+        """Fill the segment at hand with the next part; False when it was the last."""
+        part, rest = self._progress, source.status.st_size - self._progress.offset
+        room = self._at_hand().limit_bytes - self._intake.plain_bytes - MEMBER_OVERHEAD_BYTES
+        length = min(rest, max(room, 1))
+        self._intake.part(source, part.part, part.offset, length)
+        if length == rest:
+            self._progress = PartProgress()
+            return False
+        self._progress = PartProgress(part.part + 1, part.offset + length, source.status)
+        return True
+
+    # -- segments ----------------------------------------------------------------------------------------------------
+
+    def _at_hand(self) -> SegmentPlan:
+        if self._plan is None:
+            raise AssertionError("no segment has begun")
+        return self._plan
+
+    def _make_room(self, content_bytes: int) -> None:
+        """Begin another segment if one more member with that content would make this one too large."""
+        members = self._intake.members
+        fits = self._intake.plain_bytes + content_bytes + MEMBER_OVERHEAD_BYTES <= self._at_hand().limit_bytes
+        if fits and (not members or (members < self._largest_members and not self._ends_soon())):
+            return
+        self._next_segment(content_bytes + MEMBER_OVERHEAD_BYTES)
+
+    def _next_segment(self, needed_bytes: int) -> None:
+        self._end_segment()
+        self._begin_segment(needed_bytes)
+
+    def _begin_segment(self, needed_bytes: int) -> None:
+        """Begin a segment that holds at least `needed_bytes`, on another tape if this one has no room."""
+        if not self._has_room(needed_bytes):
+            self._settle()
+            self._tapes.look_at_room()
+        while not self._has_room(needed_bytes):
+            self._change_tape(None)
+        self._plan = SegmentPlan(
+            segment_id=SegmentId(new_uuid()),
+            number=self._number,
+            limit_bytes=self._tapes.room_for_segment(),
+            checkpoint=self._walk.checkpoint(),
+            tally=self._intake.tally.copy(),
+            progress=self._progress,
+        )
+        stream = self._open_stream()
+        stream.begin(self._plan)
+        self._intake.begin(stream)
+        for directory in self._walk.stack:
+            self._intake.enter(directory)
+
+    def _has_room(self, needed_bytes: int) -> bool:
+        return self._tapes.room_for_segment() >= max(needed_bytes, 1) and not self._ends_soon()
+
+    def _ends_soon(self) -> bool:
+        return self._stream is not None and self._stream.end_is_near
+
+    def _end_segment(self) -> None:
+        self._intake.finish()
+        self._open_stream().finish()
+        self._walk.segment_ends(self._at_hand().segment_id)
+        self._tapes.room_bytes -= self._intake.plain_bytes * STORED_PER_PLAIN
+        self._number += 1
+
+    def _committed(self, segment: CommittedSegment) -> None:
+        self._tapes.segments.append(segment)
+        self._tapes.unindexed.append(segment)
+
+    # -- tapes -------------------------------------------------------------------------------------------------------
+
+    def _open_stream(self) -> TapeStream:
+        if self._stream is None:
+            tape = self._tapes.open_next()
+            self._stream = TapeStream(self._context, self._drive, tape, self._pool, self._committed)
+        return self._stream
+
+    def _settle(self) -> None:
+        """Have the drive for ourselves, everything handed over being committed. Raises SegmentLost."""
+        self._lost = self._open_stream().settle()
+        if self._lost is not None:
+            raise SegmentLost
+
+    def _change_tape(self, trouble: BaseException | None) -> None:
+        """Leave the tape at hand and open the next; the stream is settled."""
+        stream = self._open_stream()
+        stream.close()
+        self._stored_before += stream.stored_bytes
+        self._stream = None
+        self._tapes.leave(self._totals(), trouble)
+        self._open_stream()
+
+    def _go_back(self) -> None:
+        """Stand at the start of the lost segment again, on another tape. Raises what no other tape would help."""
+        lost = self._lost or self._open_stream().settle()
+        if lost is None:
+            raise AssertionError("no segment was lost")
+        self._lost = None
+        self._intake.abandon()
+        if not isinstance(lost.error, EndOfMedium | WriteFailed):
+            raise lost.error
+        self._walk.go_back(lost.plan.checkpoint)
+        self._intake.tally = lost.plan.tally.copy()
+        self._number = lost.plan.number
+        self._progress = lost.plan.progress
+        self._change_tape(lost.error)
+
+    def _write_final_index(self) -> None:
+        while True:
+            try:
+                tapes = self._tapes
+                write_set_index(
+                    self._context,
+                    self._drive,
+                    tapes.at_hand(),
+                    tapes.segments,
+                    tapes.unindexed,
+                    self._totals(),
+                    final=True,
+                )
+                return
+            except (EndOfMedium, WriteFailed) as error:
+                self._change_tape(error)
+
+    def _totals(self) -> SetTotals:
+        tally = self._intake.tally
+        return SetTotals(
+            files=tally.files,
+            directories=tally.directories,
+            bytes=tally.bytes,
+            stored_bytes=sum(segment.segment.stored_bytes for segment in self._tapes.segments),
+            troubled_files=tally.troubled_files,
+        )
+
+    def _trouble(self, path: bytes, reason: str) -> None:
+        self._watcher.trouble(path, reason)
+
+
+def _kind_of(mode: int) -> str:
+    for test, name in (
+        (stat.S_ISSOCK, "socket"),
+        (stat.S_ISFIFO, "fifo"),
+        (stat.S_ISCHR, "character device"),
+        (stat.S_ISBLK, "block device"),
+    ):
+        if test(mode):
+            return name
+    return "file of unknown kind"

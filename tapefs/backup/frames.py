@@ -1,0 +1,133 @@
+"""Frames on their way: buffers, and the threads that hash and compress them.
+
+One thread fills a frame and submits it; worker threads make SHA-256 sums and the stored bytes (both release the GIL);
+one thread takes the frames out in the order they were submitted. Buffers are allocated once and used again: a fresh one
+for every frame cost four times as much in page faults. Memory: (2 * workers + 3) frames, plain and stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tapefs.codecs import Codec
+from tapefs.format.frames import frame_checksum
+
+
+class Span(NamedTuple):
+    """Content of one member that lies wholly in a frame: the SHA-256 goes to draft number `draft` of the frame."""
+
+    draft: int
+    start: int
+    length: int
+
+
+class Piece(NamedTuple):
+    """Content of a member that runs over several frames; the last one names the draft that gets the SHA-256."""
+
+    start: int
+    length: int
+    first: bool
+    #: -1: goes on in the next frame.
+    draft: int
+
+
+class Frame:
+    """A buffer with tar members, what is to be hashed in it, and what the workers made of it."""
+
+    __slots__ = (
+        "checksum",
+        "drafts",
+        "error",
+        "pieces",
+        "ready",
+        "spans",
+        "stored",
+        "sums",
+        "used",
+        "view",
+    )
+
+    def __init__(self, frame_bytes: int) -> None:
+        self.view = memoryview(bytearray(frame_bytes))
+        self.ready = threading.Event()
+        self.clear()
+
+    def clear(self) -> None:
+        """Make it empty again; the buffer stays."""
+        self.used = 0
+        #: Lines for the trailer in order: finished ones, and drafts that still want a sum.
+        self.drafts: list[object] = []
+        self.spans: list[Span] = []
+        self.pieces: list[Piece] = []
+        self.stored = b""
+        self.checksum = b""
+        #: SHA-256 by draft number.
+        self.sums: dict[int, bytes] = {}
+        self.error: BaseException | None = None
+        self.ready.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The frames that exist; `free` holds those nobody uses."""
+
+    free: queue.SimpleQueue[Frame]
+
+    @classmethod
+    def of(cls, count: int, frame_bytes: int) -> Pool:
+        """Make `count` frames."""
+        free: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        for _ in range(count):
+            free.put(Frame(frame_bytes))
+        return cls(free)
+
+    def give_back(self, frame: Frame) -> None:
+        """The frame may be filled again."""
+        frame.clear()
+        self.free.put(frame)
+
+
+class Workers:
+    """Threads that turn submitted frames into stored ones; each has a compressor of its own."""
+
+    def __init__(self, count: int, codec: Codec, level: int) -> None:
+        self._waiting: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, args=(codec.encoder(level),), name=f"compress-{n}")
+            for n in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, frame: Frame) -> None:
+        """Have the frame hashed and compressed; `frame.ready` tells when."""
+        self._waiting.put(frame)
+
+    def close(self) -> None:
+        """Finish what was submitted and end the threads."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, encode: Callable[[memoryview], bytes]) -> None:
+        while (frame := self._waiting.get()) is not None:
+            try:
+                _process(frame, encode)
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that takes the frame out
+                frame.error = error
+            frame.ready.set()
+
+
+def _process(frame: Frame, encode: Callable[[memoryview], bytes]) -> None:
+    view = frame.view
+    sha256 = hashlib.sha256
+    for draft, start, length in frame.spans:
+        frame.sums[draft] = sha256(view[start : start + length]).digest()
+    frame.stored = encode(view[: frame.used])
+    frame.checksum = frame_checksum(frame.stored)

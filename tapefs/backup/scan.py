@@ -1,0 +1,317 @@
+"""The walk over the sources: a stack of open directories that can be set back to a checkpoint.
+
+In a directory the files come in name order, then its subdirectories in name order: as `rsync`, `cp -r` and `tar` walk
+it again. Names are bytes. Memory: the names of the directories on the way down, 8 bytes more a file. Directories are
+opened relative to their parents without following links, so nothing that is renamed meanwhile leads the walk astray.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from catalog.ids import DirectoryNo, SegmentId
+from tapefs.backup.selection import Branch, Excludes
+from tapefs.format.records import Elsewhere, as_text
+
+#: In `OpenDirectory.places`: this name has no member.
+NOWHERE = 2**64 - 1
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: File descriptors held for directories on the way down; deeper ones are opened again when needed.
+_DEPTH_HELD = 400
+
+
+class _Kind(Enum):
+    REGULAR = 1
+    DIRECTORY = 2
+    #: Symbolic links, and what is never opened: opening a device can do harm.
+    SPECIAL = 3
+
+
+class OpenDirectory:
+    """A directory that the walk is in."""
+
+    __slots__ = (
+        "announced",
+        "branch",
+        "children",
+        "directories",
+        "elsewhere",
+        "fd",
+        "files",
+        "here",
+        "name",
+        "next_directory",
+        "next_file",
+        "number",
+        "parent",
+        "part_place",
+        "path",
+        "places",
+        "specials",
+        "status",
+    )
+
+    def __init__(
+        self,
+        parent: OpenDirectory | None,
+        name: bytes,
+        number: DirectoryNo,
+        status: os.stat_result,
+        branch: Branch | None,
+        fd: int,
+    ) -> None:
+        self.parent = parent
+        self.name = name
+        #: Absolute, without a slash at the end; empty for the root.
+        self.path: bytes = b"" if parent is None else parent.path + b"/" + name
+        self.number = number
+        self.status = status
+        #: Part of the selection while above a source, None inside one.
+        self.branch = branch
+        self.fd = fd
+        #: It has a line in a trailer already.
+        self.announced = False
+        #: Names of everything but directories, sorted; those in `specials` are no regular files.
+        self.files: list[bytes] = []
+        self.specials: set[bytes] = set()
+        self.directories: list[bytes] = []
+        self.next_file = 0
+        self.next_directory = 0
+        #: Numbers of the subdirectories entered so far.
+        self.children: list[DirectoryNo] = []
+        #: Runs of member ordinals in the present segment.
+        self.here: list[tuple[int, int]] = []
+        #: Per file written in the present segment: where its content begins; in the order of `files`.
+        self.places = array("Q")
+        #: The same of a part of the file at `next_file`, which goes on in the next segment.
+        self.part_place = NOWHERE
+        self.elsewhere: list[Elsewhere] = []
+
+    def member_done(self, ordinal: int, place: int) -> None:
+        """The file at `next_file` ends with member line `ordinal`, whose content is at `place` of the plain stream."""
+        self._add_run(ordinal)
+        self.places.append(place)
+        self.part_place = NOWHERE
+        self.next_file += 1
+
+    def part_done(self, ordinal: int, place: int) -> None:
+        """A part of the file at `next_file` is member line `ordinal`; the file goes on in the next segment."""
+        self._add_run(ordinal)
+        self.part_place = place
+
+    def pass_over(self) -> None:
+        """The file at `next_file` gets no member."""
+        self.places.append(NOWHERE)
+        self.next_file += 1
+
+    def _add_run(self, ordinal: int) -> None:
+        if self.here and sum(self.here[-1]) == ordinal:
+            self.here[-1] = (self.here[-1][0], self.here[-1][1] + 1)
+        else:
+            self.here.append((ordinal, 1))
+
+    def segment_ends(self, segment_id: SegmentId) -> None:
+        """What was in this segment is from now on elsewhere."""
+        start = self.next_file - len(self.places)
+        for name, place in zip(self.files[start : self.next_file], self.places, strict=True):
+            self._is_elsewhere(name, segment_id, place)
+        if self.part_place != NOWHERE:
+            self._is_elsewhere(self.files[self.next_file], segment_id, self.part_place)
+        self._begin_segment()
+
+    def _is_elsewhere(self, name: bytes, segment_id: SegmentId, place: int) -> None:
+        if place != NOWHERE:
+            text, raw = as_text(name)
+            self.elsewhere.append(Elsewhere(name=text, name_b64=raw, segment=segment_id, at=place))
+
+    def _begin_segment(self) -> None:
+        self.here, self.places, self.part_place = [], array("Q"), NOWHERE
+
+    def go_back(self, level: Level) -> None:
+        """Stand as at the start of the segment that did not come to be."""
+        self.announced = level.announced
+        self.next_file, self.next_directory = level.next_file, level.next_directory
+        del self.children[level.children :]
+        del self.elsewhere[level.elsewhere :]
+        self._begin_segment()
+
+    def close(self) -> None:
+        """Let go of the file descriptor; it comes back when needed."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def held_fd(self) -> int:
+        """Return a descriptor of this directory, opening it again below its parent if need be. Raises OSError."""
+        if self.fd < 0:
+            if self.parent is None:
+                self.fd = os.open(b"/", _DIRECTORY_FLAGS)
+            else:
+                self.fd = os.open(self.name, _DIRECTORY_FLAGS, dir_fd=self.parent.held_fd())
+        return self.fd
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How far an open directory was."""
+
+    directory: OpenDirectory
+    announced: bool
+    next_file: int
+    next_directory: int
+    children: int
+    elsewhere: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A place in the walk between two members."""
+
+    levels: tuple[Level, ...]
+    next_number: int
+
+
+class Walk:
+    """The stack of open directories. `trouble` is told (path, reason) of what cannot be read or is left out."""
+
+    def __init__(
+        self,
+        selection: Branch,
+        excludes: Excludes,
+        trouble: Callable[[bytes, str], None],
+        *,
+        left_out: frozenset[tuple[int, int]] = frozenset(),
+        pseudo_devices: frozenset[int] = frozenset(),
+    ) -> None:
+        self._excludes = excludes
+        self._trouble = trouble
+        #: (st_dev, st_ino) of directories never entered: the state folder.
+        self._left_out = left_out
+        self._pseudo_devices = pseudo_devices
+        self.stack: list[OpenDirectory] = []
+        self._next_number = 0
+        self._push(None, b"", selection)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the present place; taken at the start of a segment, when no directory has members in it yet."""
+        levels = tuple(
+            Level(d, d.announced, d.next_file, d.next_directory, len(d.children), len(d.elsewhere)) for d in self.stack
+        )
+        return Checkpoint(levels, self._next_number)
+
+    def go_back(self, checkpoint: Checkpoint) -> None:
+        """Stand at `checkpoint` again, its segment not having come to be."""
+        keep = {id(level.directory) for level in checkpoint.levels}
+        for directory in self.stack:
+            if id(directory) not in keep:
+                directory.close()
+        self.stack = []
+        for level in checkpoint.levels:
+            level.directory.go_back(level)
+            self.stack.append(level.directory)
+        self._next_number = checkpoint.next_number
+
+    def segment_ends(self, segment_id: SegmentId) -> None:
+        """Tell all open directories that their members so far lie in that segment."""
+        for directory in self.stack:
+            directory.segment_ends(segment_id)
+
+    def enter_next(self) -> OpenDirectory | None:
+        """Enter the next subdirectory of the topmost one; None when it could not be entered (told as trouble)."""
+        parent = self.stack[-1]
+        name = parent.directories[parent.next_directory]
+        parent.next_directory += 1
+        branch = parent.branch.children[name] if parent.branch is not None else None
+        return self._push(parent, name, branch)
+
+    def leave(self) -> OpenDirectory:
+        """Leave the topmost directory and return it."""
+        directory = self.stack.pop()
+        directory.close()
+        return directory
+
+    def close(self) -> None:
+        """Let go of all descriptors."""
+        for directory in self.stack:
+            directory.close()
+
+    def _push(self, parent: OpenDirectory | None, name: bytes, branch: Branch | None) -> OpenDirectory | None:
+        path = b"/" if parent is None else parent.path + b"/" + name
+        try:
+            if parent is None:
+                fd = os.open(b"/", _DIRECTORY_FLAGS)
+            else:
+                fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent.held_fd())
+        except OSError as error:
+            self._trouble(path, f"directory left out: {error.strerror}")
+            return None
+        status = os.fstat(fd)
+        if reason := self._reason_against(status, inside=parent is not None):
+            os.close(fd)
+            self._trouble(path, reason)
+            return None
+        inner = None if branch is None or branch.whole else branch
+        directory = OpenDirectory(parent, name, DirectoryNo(self._next_number), status, inner, fd)
+        self._next_number += 1
+        self._list(directory)
+        if parent is not None:
+            parent.children.append(directory.number)
+        self.stack.append(directory)
+        if len(self.stack) > _DEPTH_HELD:
+            self.stack[-_DEPTH_HELD].close()
+        return directory
+
+    def _reason_against(self, status: os.stat_result, *, inside: bool) -> str:
+        if inside and status.st_dev in self._pseudo_devices:
+            return "left out: a filesystem of the kernel's own, or a tapefs mount"
+        if (status.st_dev, status.st_ino) in self._left_out:
+            return "left out: the state folder of this tapefs"
+        return ""
+
+    def _list(self, directory: OpenDirectory) -> None:
+        for name, kind in self._names(directory):
+            if kind is _Kind.DIRECTORY:
+                directory.directories.append(name)
+            else:
+                directory.files.append(name)
+                if kind is _Kind.SPECIAL:
+                    directory.specials.add(name)
+        directory.files.sort()
+        directory.directories.sort()
+
+    def _names(self, directory: OpenDirectory) -> Iterator[tuple[bytes, _Kind]]:
+        if directory.branch is None:
+            return self._all_names(directory)
+        return self._branch_names(directory, directory.branch)
+
+    def _branch_names(self, directory: OpenDirectory, branch: Branch) -> Iterator[tuple[bytes, _Kind]]:
+        for name in branch.children:
+            try:
+                mode = os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_mode
+            except OSError as error:
+                self._trouble(directory.path + b"/" + name, f"left out: {error.strerror}")
+                continue
+            yield name, _kind(stat.S_ISDIR(mode), stat.S_ISREG(mode))
+
+    def _all_names(self, directory: OpenDirectory) -> Iterator[tuple[bytes, _Kind]]:
+        excludes = self._excludes if self._excludes else None
+        try:
+            # A bytes path gives bytes names; the magic link leads to the very directory that is open.
+            with os.scandir(b"/proc/self/fd/%d" % directory.fd) as entries:
+                for entry in entries:
+                    if excludes is None or not excludes.match(directory.path, entry.name):
+                        is_directory = entry.is_dir(follow_symlinks=False)
+                        yield entry.name, _kind(is_directory, is_directory or entry.is_file(follow_symlinks=False))
+        except OSError as error:
+            self._trouble(directory.path or b"/", f"listing is incomplete: {error.strerror}")
+
+
+def _kind(is_directory: bool, is_regular: bool) -> _Kind:
+    if is_directory:
+        return _Kind.DIRECTORY
+    return _Kind.REGULAR if is_regular else _Kind.SPECIAL

@@ -1,0 +1,104 @@
+"""Which files a backup takes: sources, their ancestors, exclude patterns, and filesystems that hold no files.
+
+Pure apart from `check_sources` and `pseudo_devices`, which look at the system once.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tapefs.errors import SourceError
+
+#: Filesystems made by the kernel on the fly, and our own mounts: a backup of them would not be one of files.
+OWN_FILESYSTEM = "fuse.tapefs"
+PSEUDO_FILESYSTEMS = frozenset(
+    {"autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs"}
+    | {"fusectl", "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs"}
+    | {OWN_FILESYSTEM}
+)
+
+
+@dataclass(slots=True)
+class Branch:
+    """A node on the way from the root to the sources; `whole` means: everything below is wanted."""
+
+    whole: bool = False
+    children: dict[bytes, Branch] = field(default_factory=dict)
+
+
+def branches(sources: Iterable[bytes]) -> Branch:
+    """Return the tree of absolute, normalised sources; one inside another adds nothing."""
+    root = Branch()
+    for source in sources:
+        node = root
+        for part in filter(None, source.split(b"/")):
+            if node.whole:
+                break
+            node = node.children.setdefault(part, Branch())
+        node.whole = True
+        node.children.clear()
+    return root
+
+
+def check_sources(sources: Sequence[bytes]) -> list[bytes]:
+    """Return the sources normalised. Raises SourceError for one that is missing, unreadable or on a tapefs mount."""
+    if not sources:
+        raise SourceError("there is nothing to back up: name at least one source")
+    own = devices_of({OWN_FILESYSTEM})
+    return [_checked(source, own) for source in sources]
+
+
+def _checked(source: bytes, own_devices: frozenset[int]) -> bytes:
+    shown = os.fsdecode(source)
+    if not source.startswith(b"/"):
+        raise SourceError(f"{shown} is not an absolute path")
+    # Symbolic links above the source are followed once, here, so that the walk meets none on its way down.
+    parent, name = os.path.split(os.path.normpath(source))
+    path = os.path.join(os.path.realpath(parent), name) if name else b"/"
+    try:
+        status = os.lstat(path)
+        if stat.S_ISDIR(status.st_mode):
+            os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
+        elif stat.S_ISREG(status.st_mode):
+            os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
+    except OSError as error:
+        raise SourceError(f"source {shown}: {error.strerror}") from error
+    if status.st_dev in own_devices:
+        raise SourceError(f"source {shown} lies on a tapefs mount: back up the original instead")
+    return path
+
+
+def devices_of(kinds: Iterable[str], mountinfo: Path = Path("/proc/self/mountinfo")) -> frozenset[int]:
+    """Return the device numbers (st_dev) of all mounted filesystems of these kinds."""
+    wanted = frozenset(kinds)
+    found = set()
+    for line in mountinfo.read_bytes().splitlines():
+        before, _, after = line.partition(b" - ")
+        if after.split(b" ", 1)[0].decode() in wanted:
+            major, minor = before.split(b" ")[2].split(b":")
+            found.add(os.makedev(int(major), int(minor)))
+    return frozenset(found)
+
+
+class Excludes:
+    """Patterns as `fnmatch` knows them; one matches a whole path or a last name."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        sources = [fnmatch.translate(os.fsdecode(pattern)) for pattern in patterns]
+        self._pattern = re.compile("|".join(sources)) if sources else None
+
+    def __bool__(self) -> bool:
+        return self._pattern is not None
+
+    def match(self, directory: bytes, name: bytes) -> bool:
+        """Is `name` in `directory` (absolute, without a slash at the end) to be left out?"""
+        if self._pattern is None:
+            return False
+        shown = os.fsdecode(name)
+        return bool(self._pattern.match(shown) or self._pattern.match(f"{os.fsdecode(directory)}/{shown}"))

@@ -1,0 +1,125 @@
+"""The tapes of a running backup: getting one, knowing its room, leaving it with a SET INDEX. Intake thread."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from catalog.ids import VolumeId
+from catalog.records import SetTotals, VolumeState
+from drivers.errors import DriveError, EndOfMedium, WriteFailed, WriteProtected
+from drivers.interface import BlockNo, Drive
+from tapefs.backup.segment import CommittedSegment, SetContext
+from tapefs.backup.set_index import write_set_index
+from tapefs.errors import TapeError
+from tapefs.home import BackupSettings
+from tapefs.tape.append import OpenTape, open_for_append
+
+log = structlog.get_logger(__name__)
+
+#: What a segment takes on tape at most for each plain byte: 1 % if nothing can be compressed, and its trailer and the
+#: SET INDEX, which repeats it (about 80 bytes for a member of at least 1,536).
+STORED_PER_PLAIN = 1.16
+_LARGEST_SEGMENT_BYTES = 32 * 1024**3
+_SEGMENTS_ON_A_TAPE = 50
+_SMALLEST_SEGMENT_BYTES = 4 * 1024**2
+_RESERVE_BYTES = 1024**2
+
+
+class VolumeSource(Protocol):
+    """Who puts tapes into the drive."""
+
+    def next_volume(self, exclude: list[VolumeId], *, ejected: bool) -> VolumeId:
+        """Wait until another tape is in the drive, not yet threaded. Raises NoTape, Cancelled."""
+        ...
+
+
+@dataclass(slots=True)
+class TapeSession:
+    """The tape at hand and those before it."""
+
+    context: SetContext
+    drive: Drive
+    source: VolumeSource
+    settings: BackupSettings
+    tape: OpenTape | None = None
+    #: Bytes to the early warning when the drive was last asked, less what was handed over since.
+    room_bytes: float = 0.0
+    #: All segments of the set so far, and those that no SET INDEX repeats yet.
+    segments: list[CommittedSegment] = field(default_factory=list)
+    unindexed: list[CommittedSegment] = field(default_factory=list)
+    _tried: list[VolumeId] = field(default_factory=list)
+
+    def at_hand(self) -> OpenTape:
+        """Return the tape in the drive."""
+        if self.tape is None:
+            raise AssertionError("no tape has been opened")
+        return self.tape
+
+    def open_next(self) -> OpenTape:
+        """Get a tape and stand at its end. Tapes that cannot be used are marked SUSPECT and passed over.
+
+        Raises NoTape, Cancelled, and drive errors that another tape would not help.
+        """
+        while True:
+            loaded = self.drive.status().loaded
+            volume_id = self.source.next_volume(self._tried, ejected=not loaded)
+            self._tried.append(volume_id)
+            self.drive.load()
+            try:
+                self.tape = open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns())
+            except (TapeError, WriteProtected, WriteFailed, EndOfMedium) as error:
+                self._set_aside(volume_id, str(error))
+                continue
+            self.look_at_room()
+            return self.tape
+
+    def look_at_room(self) -> None:
+        """Ask the drive; only while the intake thread owns it."""
+        waiting = sum(segment.trailer_bytes for segment in self.unindexed)
+        self.room_bytes = self.drive.status().remaining_bytes - 1.1 * waiting - _RESERVE_BYTES
+
+    def full_segment_bytes(self) -> int:
+        """Plain bytes of a segment where there is plenty of room."""
+        capacity_bytes = self.at_hand().volume.capacity_bytes
+        if self.settings.segment_bytes:
+            return min(self.settings.segment_bytes, capacity_bytes // 3)
+        share = capacity_bytes // _SEGMENTS_ON_A_TAPE
+        return max(_SMALLEST_SEGMENT_BYTES, min(_LARGEST_SEGMENT_BYTES, share))
+
+    def room_for_segment(self) -> int:
+        """Plain bytes that the next segment may hold by what is known now; 0 when another tape is better."""
+        room = int(self.room_bytes / STORED_PER_PLAIN)
+        full = self.full_segment_bytes()
+        return min(room, full) if room >= full // 4 else 0
+
+    def leave(self, totals: SetTotals, trouble: BaseException | None) -> None:
+        """Be done with the tape at hand: SET INDEX, FULL (or SUSPECT after a failed write), eject."""
+        tape, self.tape = self.at_hand(), None
+        ledger, volume_id = self.context.ledger, tape.volume.volume_id
+        if isinstance(trouble, WriteFailed):
+            self._set_aside(volume_id, str(trouble))
+            return
+        try:
+            if trouble is not None:
+                # The lost segment began where the committed data ends; the index takes its place.
+                self.drive.locate(BlockNo(tape.end.block))
+            if self.unindexed:
+                write_set_index(self.context, self.drive, tape, self.segments, self.unindexed, totals, final=False)
+                self.unindexed.clear()
+        except (EndOfMedium, WriteFailed) as error:
+            log.warning("no set index at the end of the tape", tape=tape.volume.label, error=str(error))
+        ledger.mark_volume(volume_id, VolumeState.FULL)
+        self.drive.unload()
+
+    def _set_aside(self, volume_id: VolumeId, reason: str) -> None:
+        log.warning("tape set aside", volume=volume_id, reason=reason)
+        self.context.ledger.mark_volume(volume_id, VolumeState.SUSPECT, reason)
+        try:
+            self.drive.unload()
+        except DriveError as error:
+            log.warning("the tape set aside does not come out", error=str(error))
+            raise

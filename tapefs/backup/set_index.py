@@ -1,0 +1,156 @@
+"""The SET INDEX: what a rebuild reads first. Written at the end of a tape and of a job, in the drive's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import zstandard
+
+from catalog.crash import crash_point
+from catalog.ids import BlockNo, FileNo, InstallationId, new_uuid
+from catalog.records import IndexCopy, Intent, IntentKind, SetTotals, VolumeEnd
+from drivers.interface import Drive
+from tapefs.backup.segment import CommittedSegment, SetContext
+from tapefs.format.records import IndexEnd, IndexHead, IndexSegment
+from tapefs.tape.append import OpenTape
+from tapefs.tape.blocks import BlockWriter
+
+_LEVEL = 3
+_READ_BYTES = 1024 * 1024
+
+_before_index = crash_point("set_index.before")
+_after_index = crash_point("set_index.after")
+_after_sync = crash_point("set_index.sync.after")
+_after_commit = crash_point("set_index.commit.after")
+
+
+def write_set_index(
+    context: SetContext,
+    drive: Drive,
+    tape: OpenTape,
+    segments: Sequence[CommittedSegment],
+    delta: Sequence[CommittedSegment],
+    totals: SetTotals,
+    *,
+    final: bool,
+) -> None:
+    """Write the index at the tape's end and commit it; a final one seals the set. Raises drive and catalog errors.
+
+    `segments` are all the set has so far; of `delta`, those since the previous index, the trailers are repeated.
+    """
+    index_id, now_ns = new_uuid(), time.time_ns()
+    volume, start = tape.volume, tape.end
+    set_id = context.backup_set.set_id
+    intent = Intent(
+        structure_id=index_id,
+        kind=IntentKind.INDEX,
+        volume_id=volume.volume_id,
+        block=start.block,
+        set_id=set_id,
+        opened_at_ns=now_ns,
+    )
+    context.ledger.open_intent(intent, tape.claim)
+    _before_index()
+    blocks = BlockWriter(drive, volume.block_size)
+    head = _head(context, index_id, volume.installation_id, totals, now_ns, final=final)
+    _compress(blocks, _text(context, head, segments, delta))
+    blocks.finish()
+    _after_index()
+    drive.write_filemarks(1, sync=True)
+    _after_sync()
+    position = drive.position()
+    index = IndexCopy(
+        index_id=index_id,
+        set_id=set_id,
+        volume_id=volume.volume_id,
+        file=start.file,
+        block=start.block,
+        end_block=BlockNo(position.block),
+    )
+    end = VolumeEnd(
+        block=BlockNo(position.block), file=FileNo(position.file), used_bytes=start.used_bytes + blocks.bytes
+    )
+    if final:
+        context.ledger.seal_set(set_id, totals, index, tape.claim, end, now_ns)
+    else:
+        context.ledger.commit_index(index, tape.claim, end, now_ns)
+    tape.end = end
+    _after_commit()
+
+
+def _head(
+    context: SetContext, index_id: str, installation: InstallationId, totals: SetTotals, now_ns: int, *, final: bool
+) -> IndexHead:
+    backup_set = context.backup_set
+    return IndexHead(
+        index=index_id,
+        set=backup_set.set_id,
+        set_number=backup_set.number,
+        base_set=backup_set.parent_id,
+        type=backup_set.type,
+        job=backup_set.job_id,
+        job_number=backup_set.job_number,
+        job_name=backup_set.name,
+        sources=[source.decode("utf-8", "backslashreplace") for source in backup_set.sources],
+        installation=installation,
+        codec=backup_set.codec,
+        level=backup_set.level,
+        set_started_ns=backup_set.started_at_ns,
+        created_ns=now_ns,
+        final=final,
+        files=totals.files,
+        directories=totals.directories,
+        bytes=totals.bytes,
+        stored_bytes=totals.stored_bytes,
+        troubled_files=totals.troubled_files,
+    )
+
+
+def _text(
+    context: SetContext, head: IndexHead, segments: Sequence[CommittedSegment], delta: Sequence[CommittedSegment]
+) -> Iterator[bytes]:
+    """Yield the JSON lines in pieces of any length."""
+    encode = msgspec.json.Encoder().encode
+    repeated = {segment.segment.segment_id for segment in delta}
+    lines = 1
+    yield encode(head) + b"\n"
+    for segment in segments:
+        lines += 1
+        yield encode(_segment_line(segment)) + b"\n"
+        if segment.segment.segment_id in repeated:
+            for text in _plain(context.home.trailer(segment.segment.segment_id)):
+                lines += text.count(b"\n")
+                yield text
+    yield encode(IndexEnd(index=head.index, lines=lines)) + b"\n"
+
+
+def _segment_line(committed: CommittedSegment) -> IndexSegment:
+    copy = committed.copy
+    return IndexSegment(
+        segment=copy.segment_id,
+        number=committed.segment.number,
+        volume=copy.volume_id,
+        label=committed.label,
+        header_file=copy.header_file,
+        header_block=copy.header_block,
+        payload_block=copy.payload_block,
+        trailer_block=copy.trailer_block,
+        end_block=copy.end_block,
+        block_size=copy.block_size,
+    )
+
+
+def _plain(trailer: Path) -> Iterator[bytes]:
+    with trailer.open("rb") as stored, zstandard.ZstdDecompressor().stream_reader(stored) as reader:
+        while text := reader.read(_READ_BYTES):
+            yield text
+
+
+def _compress(blocks: BlockWriter, text: Iterator[bytes]) -> None:
+    compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compressobj()
+    for piece in text:
+        blocks.write(compressor.compress(piece))
+    blocks.write(compressor.flush())

@@ -1,0 +1,41 @@
+"""How a running backup speaks with the outside: the seam between `tapefs.backup` and the mover."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from catalog.ids import SetId
+from tapefs.backup.session import VolumeSource
+
+
+@dataclass(frozen=True, slots=True)
+class BackupProgress:
+    """How far a backup is."""
+
+    set_id: SetId
+    #: `write` or `index`.
+    stage: str
+    #: Label of the tape at hand.
+    tape: str
+    #: Where the walk is, for people.
+    path: bytes
+    files: int
+    bytes: int
+    stored_bytes: int
+
+
+class Watcher(VolumeSource, Protocol):
+    """What a backup tells and asks. All calls come from the intake thread."""
+
+    def progress(self, progress: BackupProgress) -> None:
+        """Told a few times a second."""
+        ...
+
+    def trouble(self, path: bytes, reason: str) -> None:
+        """Told of every file that is not in the backup as it was."""
+        ...
+
+    def check_cancelled(self) -> None:
+        """Raise Cancelled when somebody wants the job to stop."""
+        ...

@@ -1,0 +1,61 @@
+"""`python -m tapefs.mover`: started by the sidecar, never by hand."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import structlog
+
+from catalog.lmdb_ledger import LmdbLedger
+from drivers.errors import DriveError
+from drivers.registry import open_drive
+from tapefs.home import open_home
+from tapefs.mover.mover import Mover
+from tapefs.mover.post import Post
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Serve one drive until the sidecar closes the socket; 1 when the drive cannot be opened."""
+    parser = argparse.ArgumentParser(prog="tapefs.mover")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--drive", required=True, help="name, for instance drive0")
+    parser.add_argument("--number", type=int, required=True)
+    parser.add_argument("--fd", type=int, required=True, help="this end of the socket pair")
+    arguments = parser.parse_args()
+    _die_with_the_sidecar()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    home = open_home(arguments.home)
+    library = home.settings.library
+    ledger = LmdbLedger.open(home.ledger)
+    try:
+        drive = open_drive(library.driver, home.library, arguments.number, library.motion)
+    except DriveError as error:
+        print(f"tapefs mover {arguments.drive}: {error}", file=sys.stderr)
+        return 1
+    with socket.socket(fileno=arguments.fd) as connection:
+        try:
+            Mover(home, ledger, drive, arguments.drive, Post(connection)).run()
+        finally:
+            drive.close()
+            ledger.close()
+    return 0
+
+
+def _die_with_the_sidecar() -> None:
+    """A sidecar that was killed takes its movers along: no second one may find the drive held by a ghost.
+
+    Signals of the terminal are the sidecar's affair: it ends its movers by closing their sockets.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

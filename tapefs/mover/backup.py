@@ -1,0 +1,63 @@
+"""A backup's way to the sidecar: progress, troubles, and tapes. Main thread of the mover."""
+
+from __future__ import annotations
+
+import os
+
+from catalog.ids import VolumeId
+from drivers.interface import Drive
+from tapefs.backup.watcher import BackupProgress
+from tapefs.errors import NoTape
+from tapefs.mover.messages import Done, NeedVolume, NoVolume, Progress, Trouble, Unload, VolumeReady
+from tapefs.mover.post import Post
+
+
+class PostWatcher:
+    """Implements `tapefs.backup.watcher.Watcher` over the socket."""
+
+    def __init__(self, post: Post, drive: Drive, command_id: int, pool: str) -> None:
+        self._post = post
+        self._drive = drive
+        self._id = command_id
+        self._pool = pool
+
+    def next_volume(self, exclude: list[VolumeId], *, ejected: bool) -> VolumeId:
+        """Ask for a tape; while waiting, eject when told to. Raises NoTape, Cancelled, drive errors."""
+        self._post.send(NeedVolume(id=self._id, pool=self._pool, exclude=list(exclude), ejected=ejected))
+        while True:
+            answer = self._post.wait_cancelled_or(self._id, VolumeReady, NoVolume, Unload)
+            if isinstance(answer, VolumeReady):
+                return answer.volume_id
+            if isinstance(answer, NoVolume):
+                raise NoTape(answer.reason)
+            if isinstance(answer, Unload):
+                self._drive.unload()
+                self._post.send(Done(id=answer.id))
+
+    def progress(self, progress: BackupProgress) -> None:
+        """Pass it on."""
+        self._post.send(
+            Progress(
+                id=self._id,
+                set_id=progress.set_id,
+                stage=progress.stage,
+                files=progress.files,
+                bytes=progress.bytes,
+                stored_bytes=progress.stored_bytes,
+                path=_shown(progress.path),
+                tape=progress.tape,
+            )
+        )
+
+    def trouble(self, path: bytes, reason: str) -> None:
+        """Pass it on."""
+        self._post.send(Trouble(id=self._id, path=_shown(path), reason=reason))
+
+    def check_cancelled(self) -> None:
+        """Raise Cancelled or SidecarGone."""
+        self._post.check_cancelled(self._id)
+
+
+def _shown(path: bytes) -> str:
+    """Return a path as text that any encoder takes; what is not UTF-8 is escaped."""
+    return os.fsdecode(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

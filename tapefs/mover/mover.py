@@ -1,0 +1,172 @@
+"""The mover's main loop: one command after the other on one drive. Everything here runs in the main thread."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import cast
+
+import structlog
+
+from catalog.ids import FrameNo, SegmentId
+from catalog.ledger import Ledger
+from drivers.errors import DriveError
+from drivers.interface import Drive
+from tapefs.backup.run import run_backup
+from tapefs.home import Home
+from tapefs.mover.backup import PostWatcher
+from tapefs.mover.drive_file import write_drive_file
+from tapefs.mover.kinds import kind_of
+from tapefs.mover.messages import (
+    Backup,
+    Done,
+    DriveState,
+    Failed,
+    FinishSets,
+    FramesArrived,
+    FramesFailed,
+    Load,
+    Ready,
+    Recall,
+    Unload,
+)
+from tapefs.mover.post import Post, SidecarGone
+from tapefs.recall.stager import Stager
+from tapefs.sets.finish import finish_all
+from tapefs.tape.label import check_label
+
+Work = Load | Unload | Backup | FinishSets | Recall
+
+log = structlog.get_logger(__name__)
+
+#: While it reads on, the mover stops when the staging folder has less than this left on its disk.
+_LEAST_FREE_BYTES = 256 * 1024**2
+
+
+class Mover:
+    """One drive and the socket to the sidecar."""
+
+    def __init__(self, home: Home, ledger: Ledger, drive: Drive, name: str, post: Post) -> None:
+        self._home = home
+        self._ledger = ledger
+        self._drive = drive
+        self._name = name
+        self._post = post
+        self._stager: Stager | None = None
+        self._work: dict[type, Callable[..., Done]] = {
+            Load: self._load,
+            Unload: self._unload,
+            Backup: self._backup,
+            FinishSets: self._finish_sets,
+            Recall: self._recall,
+        }
+
+    def run(self) -> None:
+        """Serve until the sidecar is gone."""
+        status = self._drive.status()
+        self._post.send(Ready(drive=self._name, loaded=status.loaded, barcode=status.barcode))
+        self._tell_rest()
+        try:
+            while True:
+                self._serve(cast(Work, self._post.take(Load, Unload, Backup, FinishSets, Recall)))
+        except SidecarGone:
+            log.info("the sidecar is gone, the mover ends", drive=self._name)
+        finally:
+            self._forget_stager()
+
+    def _serve(self, command: Work) -> None:
+        try:
+            done = self._work[type(command)](command)
+        except SidecarGone:
+            raise
+        except Exception as error:  # the process boundary: the sidecar decides what comes next
+            kind = kind_of(error)
+            if kind == "internal":
+                log.exception("a command failed unexpectedly", command=type(command).__name__)
+            self._forget_stager()
+            self._tell_rest()
+            self._post.send(Failed(id=command.id, kind=kind, message=str(error) or type(error).__name__))
+            return
+        self._tell_rest()
+        self._post.send(done)
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    def _load(self, command: Load) -> Done:
+        self._forget_stager()
+        volume = self._ledger.volume(command.volume_id)
+        self._tell("locating")
+        self._drive.load()
+        check_label(self._drive, volume)
+        return Done(id=command.id)
+
+    def _unload(self, command: Unload) -> Done:
+        self._forget_stager()
+        self._drive.unload()
+        return Done(id=command.id)
+
+    def _backup(self, command: Backup) -> Done:
+        self._forget_stager()
+        job = self._ledger.job(command.job)
+        watcher = PostWatcher(self._post, self._drive, command.id, self._home.settings.backup.pool)
+        self._tell("writing")
+        set_id = run_backup(self._home, self._ledger, self._drive, job, watcher)
+        return Done(id=command.id, set_id=set_id)
+
+    def _finish_sets(self, command: FinishSets) -> Done:
+        finish_all(self._home, self._ledger, time.time_ns())
+        return Done(id=command.id)
+
+    def _recall(self, command: Recall) -> Done:
+        self._tell("reading")
+        if self._stager is None:
+            self._stager = Stager(self._home, self._ledger, self._drive, command.volume_id, _Announcer(self._post))
+        for wish in command.frames:
+            self._post.check_cancelled(command.id)
+            self._stager.fetch(wish.segment_id, wish.first, wish.last)
+        if command.read_on and command.frames:
+            last = command.frames[-1]
+            self._stager.read_on(last.segment_id, last.last, self._may_read_on)
+        return Done(id=command.id)
+
+    def _may_read_on(self) -> bool:
+        return self._post.is_idle() and _free_bytes(self._home) > _LEAST_FREE_BYTES
+
+    # -- states ------------------------------------------------------------------------------------------------------
+
+    def _forget_stager(self) -> None:
+        if self._stager is not None:
+            self._stager.close()
+            self._stager = None
+
+    def _tell_rest(self) -> None:
+        """Tell the state between two commands."""
+        try:
+            self._tell("loaded" if self._drive.status().loaded else "empty")
+        except DriveError as error:
+            log.error("the drive does not answer", drive=self._name, error=str(error))
+            self._post.send(DriveState(state="failed", barcode=None))
+
+    def _tell(self, state: str) -> None:
+        status = self._drive.status()
+        write_drive_file(self._home.drives, self._name, state, status)
+        self._post.send(DriveState(state=state, barcode=status.barcode))
+
+
+class _Announcer:
+    """Implements `tapefs.recall.stager.Listener` over the socket."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+
+    def arrived(self, segment_id: SegmentId, first: FrameNo, last: FrameNo) -> None:
+        self._post.send(FramesArrived(segment_id=segment_id, first=first, last=last))
+
+    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str) -> None:
+        self._post.send(FramesFailed(segment_id=segment_id, first=first, last=last, message=message))
+
+
+def _free_bytes(home: Home) -> int:
+    status = os.statvfs(home.staging)
+    return status.f_bavail * status.f_frsize

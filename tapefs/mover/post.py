@@ -1,0 +1,115 @@
+"""The mover's end of the socket pair.
+
+A thread reads all the while, so that a cancel or a further wish reaches a mover that is at work. `take` and `send`
+belong to the main thread; the writer thread of a backup does not speak.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+from typing import TypeVar
+
+from tapefs.errors import Cancelled, TapefsError
+from tapefs.mover.messages import Cancel, Command, Report
+from tapefs.mover.wire import PREFIX_BYTES, decode, encode, length_of
+
+#: A mover whose sidecar is gone and that hangs in a device call ends itself after this.
+_GRACE_S = 10.0
+
+Kind = TypeVar("Kind")
+
+
+class SidecarGone(TapefsError):
+    """The sidecar has closed the socket: stop."""
+
+
+class Post:
+    """Commands in, reports out."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._waiting: deque[Command] = deque()
+        self._cancelled: set[int] = set()
+        self._gone = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._read_all, name="post", daemon=True).start()
+
+    def send(self, report: Report) -> None:
+        """Tell the sidecar. Raises SidecarGone."""
+        try:
+            self._connection.sendall(encode(report))
+        except OSError as error:
+            raise SidecarGone("the sidecar is gone") from error
+
+    def take(self, *kinds: type[Kind]) -> Kind:
+        """Wait for the oldest command of one of these kinds. Raises SidecarGone."""
+        with self._changed:
+            while True:
+                if (command := self._find(kinds)) is not None:
+                    return command
+                if self._gone:
+                    raise SidecarGone("the sidecar is gone")
+                self._changed.wait()
+
+    def is_idle(self) -> bool:
+        """Nothing waits to be taken, and the sidecar is there."""
+        return not self._waiting and not self._gone
+
+    def check_cancelled(self, command_id: int) -> None:
+        """Raise Cancelled if the sidecar wants that command to stop, SidecarGone if it is gone."""
+        if self._gone:
+            raise SidecarGone("the sidecar is gone")
+        if command_id in self._cancelled:
+            raise Cancelled("it was cancelled")
+
+    def wait_cancelled_or(self, command_id: int, *kinds: type[Kind]) -> Kind:
+        """As `take`, but raises Cancelled when that command is to stop."""
+        with self._changed:
+            while True:
+                self.check_cancelled(command_id)
+                if (command := self._find(kinds)) is not None:
+                    return command
+                self._changed.wait()
+
+    def _find(self, kinds: tuple[type[Kind], ...]) -> Kind | None:
+        for command in self._waiting:
+            if isinstance(command, kinds):
+                self._waiting.remove(command)
+                return command
+        return None
+
+    def _read_all(self) -> None:
+        try:
+            while (prefix := self._read(PREFIX_BYTES)) is not None:
+                payload = self._read(length_of(prefix))
+                if payload is None:
+                    break
+                self._deliver(decode(payload, Command))  # type: ignore[arg-type]
+        except OSError:
+            pass  # the other end is gone, as after an orderly close
+        with self._changed:
+            self._gone = True
+            self._changed.notify_all()
+        timer = threading.Timer(_GRACE_S, os._exit, args=(3,))
+        timer.daemon = True
+        timer.start()
+
+    def _deliver(self, command: Command) -> None:
+        with self._changed:
+            if isinstance(command, Cancel):
+                self._cancelled.add(command.target)
+            else:
+                self._waiting.append(command)
+            self._changed.notify_all()
+
+    def _read(self, length: int) -> bytes | None:
+        data = bytearray()
+        while len(data) < length:
+            piece = self._connection.recv(length - len(data))
+            if not piece:
+                return None
+            data += piece
+        return bytes(data)

@@ -1,0 +1,93 @@
+"""Frames of one segment, read from the tape in the drive. Runs in the drive's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from catalog.index.model import FrameRow
+from catalog.records import SegmentCopy
+from drivers.errors import EndOfData
+from drivers.interface import BlockNo, Drive
+from tapefs.codecs import Codec
+from tapefs.errors import BadStructure
+from tapefs.format.frames import frame_checksum
+from tapefs.tape.blocks import BlockReader
+
+
+class PayloadReader:
+    """Reads frames in any order; going on behind the last one costs no locate."""
+
+    def __init__(self, drive: Drive, copy: SegmentCopy, rows: Sequence[FrameRow], codec: Codec) -> None:
+        self.copy = copy
+        self.rows = rows
+        self._drive = drive
+        self._codec = codec
+        self._blocks = BlockReader(drive, copy.block_size)
+        #: Bytes of the payload that were read and not yet used, and where they begin; the head stands behind them.
+        self._buffer = bytearray()
+        self._base: int | None = None
+
+    def plain(self, number: int) -> bytes:
+        """Return a frame decoded. Raises BadStructure when it is damaged, and drive errors; others stay readable."""
+        row = self.rows[number]
+        try:
+            stored = self._stored(row)
+            if frame_checksum(stored) != row.checksum:
+                raise BadStructure(f"frame {number} of segment {self.copy.segment_id} is damaged on tape")
+            return self._codec.decode(stored, row.plain_bytes)
+        except BaseException:
+            self.forget()
+            raise
+
+    @property
+    def next_offset(self) -> int | None:
+        """Where in the payload reading goes on without a locate; None when the head is somewhere else."""
+        return self._base
+
+    def read_over(self, offset: int) -> None:
+        """Drop what lies before `offset`, which is ahead. Raises BadStructure and drive errors."""
+        if self._base is None:
+            raise AssertionError("the head is somewhere else")
+        try:
+            while self._base + len(self._buffer) <= offset:
+                self._base += len(self._buffer)
+                self._buffer.clear()
+                self._buffer += self._next_block()
+        except BaseException:
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        """The head was moved, or may have been: the next frame is located anew."""
+        self._buffer.clear()
+        self._base = None
+
+    def _stored(self, row: FrameRow) -> bytes:
+        base = self._base
+        if base is None or not base <= row.offset <= base + len(self._buffer):
+            base = self._locate(row.offset)
+        del self._buffer[: row.offset - base]
+        while len(self._buffer) < row.stored_bytes:
+            self._buffer += self._next_block()
+        stored = bytes(memoryview(self._buffer)[: row.stored_bytes])
+        del self._buffer[: row.stored_bytes]
+        self._base = row.offset + row.stored_bytes
+        return stored
+
+    def _locate(self, offset: int) -> int:
+        block = offset // self.copy.block_size
+        target = BlockNo(self.copy.payload_block + block)
+        if self._drive.position().block != target:
+            self._drive.locate(target)
+        self._buffer.clear()
+        self._base = block * self.copy.block_size
+        return self._base
+
+    def _next_block(self) -> memoryview:
+        try:
+            block = self._blocks.read()
+        except EndOfData:
+            block = memoryview(b"")
+        if not block:
+            raise BadStructure(f"the payload of segment {self.copy.segment_id} ends too early on tape")
+        return block

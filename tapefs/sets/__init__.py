@@ -1,0 +1,1 @@
+"""Backup sets as a whole: building their index, finishing them."""

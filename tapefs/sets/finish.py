@@ -1,0 +1,43 @@
+"""From SEALED to COMPLETE: the namespace index is put in place. Needs no tape; harmless to repeat."""
+
+from __future__ import annotations
+
+from catalog.errors import NotFound
+from catalog.ids import SetId
+from catalog.ledger import Ledger
+from catalog.records import BackupSet, SetState
+from tapefs.errors import BadStructure
+from tapefs.home import Home
+from tapefs.sets.build import build_index
+
+
+def finish_set(home: Home, ledger: Ledger, set_id: SetId, now_ns: int) -> None:
+    """Build the index of a SEALED set from its local trailers and make the set COMPLETE.
+
+    Raises NotFound when a trailer is missing, BadStructure when the trailers do not give what the set says of itself.
+    """
+    backup_set = ledger.backup_set(set_id)
+    if backup_set.state is SetState.COMPLETE:
+        return
+    path = home.index(set_id)
+    if not path.exists():
+        trailers = [home.trailer(segment.segment_id) for segment in ledger.segments(set_id)]
+        for trailer in trailers:
+            if not trailer.exists():
+                raise NotFound(f"{trailer} is missing: set {set_id} cannot be completed from this folder")
+        totals = build_index(path, set_id, trailers)
+        if (totals.files, totals.directories, totals.bytes) != _promised(backup_set):
+            path.unlink()
+            raise BadStructure(f"the trailers of set {set_id} hold {totals}, but the set says {_promised(backup_set)}")
+    ledger.complete_set(set_id, now_ns)
+
+
+def finish_all(home: Home, ledger: Ledger, now_ns: int) -> None:
+    """Finish every SEALED set; used after a start."""
+    for backup_set in ledger.backup_sets():
+        if backup_set.state is SetState.SEALED:
+            finish_set(home, ledger, backup_set.set_id, now_ns)
+
+
+def _promised(backup_set: BackupSet) -> tuple[int, int, int]:
+    return backup_set.files, backup_set.directories, backup_set.bytes

@@ -1,0 +1,118 @@
+"""Getting a tape ready to be appended to: label, claim, and proof that it ends where the ledger says.
+
+At append, the end of data must be where the last committed structure ends. If one torn or uncommitted structure follows
+and an open intent announced it there, it is overwritten: nothing in it was ever reported done. Anything else stops with
+LedgerMismatch, and the caller marks the tape SUSPECT: nothing is written to a tape that is not understood. Runs in the
+drive's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+import zstandard
+
+from catalog.crash import crash_point
+from catalog.ids import VolumeId
+from catalog.ledger import Ledger
+from catalog.records import IntentKind, Volume, VolumeEnd, VolumeState
+from drivers.errors import EndOfData, WriteProtected
+from drivers.interface import BlockNo, Drive
+from tapefs.errors import BadStructure, LedgerMismatch, WrongTape
+from tapefs.format.records import IndexHead
+from tapefs.format.structures import read_header
+from tapefs.tape.blocks import BlockReader
+from tapefs.tape.label import check_label, write_label
+
+#: Filemarks that a structure has at most.
+_FILEMARKS = {IntentKind.LABEL: 2, IntentKind.SEGMENT: 3, IntentKind.INDEX: 1}
+
+_before_overwrite = crash_point("tape.overwrite.before")
+
+
+@dataclass(slots=True)
+class OpenTape:
+    """A tape in the drive that may be appended to; the head stands at `end`."""
+
+    volume: Volume
+    #: Fencing token of this writer.
+    claim: int
+    end: VolumeEnd
+
+
+def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: int) -> OpenTape:
+    """Take the threaded tape for writing and stand at its end.
+
+    Raises WrongTape, NotBlank, LedgerMismatch, WriteProtected, and what drive and ledger raise.
+    """
+    volume = ledger.volume(volume_id)
+    status = drive.status()
+    if status.write_protected:
+        raise WriteProtected(f"tape {volume.label} is write-protected: move its tab, or use another tape")
+    if status.barcode is not None and status.barcode != volume.label:
+        raise WrongTape(f"the tape in the drive has barcode {status.barcode}, not {volume.label}: check the library")
+    claim = ledger.claim_volume(volume_id)
+    if volume.state is VolumeState.BLANK:
+        return OpenTape(volume, claim, write_label(drive, ledger, volume, claim, now_ns))
+    check_label(drive, volume)
+    drive.seek_end()
+    end = VolumeEnd(block=volume.end_block, file=volume.end_file, used_bytes=volume.used_bytes)
+    found = drive.position()
+    if found.block < volume.end_block:
+        raise LedgerMismatch(
+            f"tape {volume.label} ends at block {found.block}, but the ledger knows data up to block "
+            f"{volume.end_block}: data is missing; do not use it, and verify its sets"
+        )
+    if found.block > volume.end_block:
+        _give_up_uncommitted(drive, ledger, volume)
+    for intent in ledger.intents(volume_id):
+        ledger.drop_intent(intent.structure_id)
+    return OpenTape(volume, claim, end)
+
+
+def _give_up_uncommitted(drive: Drive, ledger: Ledger, volume: Volume) -> None:
+    """Stand where the one announced structure begins, to overwrite it; LedgerMismatch when it is anything else."""
+    filemarks = drive.position().file - volume.end_file
+    announced = [intent for intent in ledger.intents(volume.volume_id) if intent.block == volume.end_block]
+    if len(announced) != 1 or filemarks > _FILEMARKS[announced[0].kind]:
+        raise LedgerMismatch(
+            f"tape {volume.label} has data behind block {volume.end_block} that the ledger does not know: "
+            "somebody else wrote to it; import it or erase it, and use another tape meanwhile"
+        )
+    drive.locate(BlockNo(volume.end_block))
+    if _identity(drive, volume, announced[0].kind) not in (None, announced[0].structure_id):
+        raise LedgerMismatch(
+            f"tape {volume.label} has another structure at block {volume.end_block} than the one begun there: "
+            "somebody else wrote to it; use another tape"
+        )
+    _before_overwrite()
+    drive.locate(BlockNo(volume.end_block))
+
+
+def _identity(drive: Drive, volume: Volume, kind: IntentKind) -> str | None:
+    """Return the uuid of the structure that begins here; None when not even its first block is whole."""
+    try:
+        block = bytes(BlockReader(drive, volume.block_size).read())
+        if kind is IntentKind.INDEX:
+            return next(_index_heads(block)).index
+        return read_header(block).segment
+    except (EndOfData, StopIteration):
+        return None
+    except BadStructure as error:
+        raise LedgerMismatch(
+            f"tape {volume.label} has something at block {volume.end_block} that is not ours ({error}): "
+            "use another tape"
+        ) from error
+
+
+def _index_heads(block: bytes) -> Iterator[IndexHead]:
+    """Yield the head of a SET INDEX if its first block holds it."""
+    try:
+        text = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj().decompress(block)
+        line, newline, _ = text.partition(b"\n")
+        if newline:
+            yield msgspec.json.decode(line, type=IndexHead)
+    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+        raise BadStructure(f"no SET INDEX: {error}") from error

@@ -1,0 +1,117 @@
+"""Whose tape is in the drive: reading, checking and writing labels. Runs in the drive's thread."""
+
+from __future__ import annotations
+
+from catalog.crash import crash_point
+from catalog.ids import BlockNo, FileNo, VolumeId
+from catalog.ledger import Ledger
+from catalog.records import Intent, IntentKind, Volume, VolumeEnd
+from drivers.errors import EndOfData
+from drivers.interface import Drive
+from tapefs import __version__
+from tapefs.errors import BadStructure, LedgerMismatch, NotBlank, WrongTape
+from tapefs.format.records import Label, SetLabel
+from tapefs.format.structures import label_block, read_label, set_label_block
+from tapefs.tape.blocks import BlockReader
+
+_before_label = crash_point("tape.label.before")
+_after_label = crash_point("tape.label.after")
+_after_label_sync = crash_point("tape.label.sync.after")
+
+
+def check_label(drive: Drive, volume: Volume) -> None:
+    """Rewind and make sure that the loaded tape is `volume`. Raises WrongTape, NotBlank, BadStructure, drive errors."""
+    label = _label_or_none(drive, volume)
+    if label is None:
+        raise WrongTape(
+            f"the tape in the drive is blank, but {volume.label} has been written to: put {volume.label} in"
+        )
+    if label.volume != volume.volume_id:
+        raise WrongTape(
+            f"the tape in the drive says it is {label.label} ({label.volume}), not {volume.label} "
+            f"({volume.volume_id}): check the barcodes"
+        )
+
+
+def write_label(drive: Drive, ledger: Ledger, volume: Volume, claim: int, now_ns: int) -> VolumeEnd:
+    """Label a blank tape and read the label back. Raises NotBlank and writes nothing when there is something on it.
+
+    A label of this very volume, left by a crash while labelling, is written once more.
+    """
+    label = Label(
+        volume=volume.volume_id,
+        installation=volume.installation_id,
+        label=volume.label,
+        pool=volume.pool,
+        created_ns=now_ns,
+        block_size=volume.block_size,
+        software=f"tapefs {__version__}",
+    )
+    _require_blank(drive, ledger, volume)
+    intent = Intent(
+        structure_id=volume.volume_id,
+        kind=IntentKind.LABEL,
+        volume_id=volume.volume_id,
+        block=BlockNo(0),
+        set_id=None,
+        opened_at_ns=now_ns,
+    )
+    ledger.open_intent(intent, claim)
+    blocks = [
+        label_block(label),
+        set_label_block(SetLabel(volume=volume.volume_id, volume_set=volume.volume_id, sequence=1)),
+    ]
+    _before_label()
+    drive.rewind()
+    drive.write_block(blocks[0])
+    drive.write_filemarks(1, sync=False)
+    _after_label()
+    drive.write_block(blocks[1])
+    drive.write_filemarks(1, sync=True)
+    _after_label_sync()
+    position = drive.position()
+    check_label(drive, volume)
+    end = VolumeEnd(block=BlockNo(position.block), file=FileNo(position.file), used_bytes=sum(map(len, blocks)))
+    ledger.label_volume(volume.volume_id, claim, end, now_ns)
+    drive.locate(position.block)
+    return end
+
+
+def _require_blank(drive: Drive, ledger: Ledger, volume: Volume) -> None:
+    try:
+        label = _label_or_none(drive, volume)
+    except BadStructure as error:
+        # A label torn by a crash while it was written: the open intent says that it was us.
+        if _was_labelling(ledger, volume.volume_id):
+            return
+        raise NotBlank(
+            f"tape {volume.label} should be blank, but {error}: use another tape, or erase this one"
+        ) from error
+    if label is None:
+        return
+    if label.volume == volume.volume_id and _was_labelling(ledger, volume.volume_id):
+        _require_nothing_behind_labels(drive, volume)
+        return
+    raise NotBlank(
+        f"tape {volume.label} should be blank, but is labelled {label.label} by installation {label.installation}: "
+        "use another tape, or erase this one"
+    )
+
+
+def _require_nothing_behind_labels(drive: Drive, volume: Volume) -> None:
+    drive.seek_end()
+    if drive.position().file > 2:
+        raise LedgerMismatch(f"tape {volume.label} is being labelled, yet holds data: somebody else wrote to it")
+
+
+def _was_labelling(ledger: Ledger, volume_id: VolumeId) -> bool:
+    return any(intent.kind is IntentKind.LABEL for intent in ledger.intents(volume_id))
+
+
+def _label_or_none(drive: Drive, volume: Volume) -> Label | None:
+    drive.rewind()
+    try:
+        block = BlockReader(drive, volume.block_size).read()
+    except EndOfData:
+        return None
+    return read_label(bytes(block))
