@@ -1,0 +1,374 @@
+"""The FUSE handlers: a thin adapter from pyfuse3 to the tree, the open files and the attributes. The only user of
+pyfuse3.
+
+Handlers run in trio's event loop, and everything but waiting for tape is done there: a look-up takes microseconds, a
+hop to a thread a hundred. An exception other than FUSEError would end the mount, so every handler is wrapped.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import stat
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import pyfuse3
+import structlog
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ReaddirToken,
+    RequestContext,
+    StatvfsData,
+    XAttrNameT,
+    readdir_reply,
+)
+
+from catalog.index.model import Directory, Entry
+from tapefs.errors import NoSuchThing, UsageError
+from tapefs.mount.content import Contents, OpenFile, OpenText
+from tapefs.mount.describe import Description
+from tapefs.mount.errnos import errno_of
+from tapefs.mount.quick_wait import quick_trio
+from tapefs.vfs.inodes import Inode
+from tapefs.vfs.nodes import DirectoryNode, EntryNode, Node, SetView, VirtualNode
+from tapefs.vfs.totals import Totals
+from tapefs.vfs.tree import Tree
+
+#: What is in a set never changes.
+_FOREVER_S = 86400.0
+#: The virtual part follows the ledger.
+_SOON_S = 1.0
+_EIO = 5
+_LONGEST_NAME = 255
+_BLOCK_BYTES = 4096
+#: Positions in a listing: `.` and `..` come before the first entry.
+_DOTS = 2
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+log = structlog.get_logger("tapefs.mount")
+
+
+def _handler(
+    function: Callable[Concatenate[MountOperations, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[MountOperations, P], Coroutine[Any, Any, R]]:
+    """Turn whatever a handler raises into FUSEError."""
+
+    @functools.wraps(function)
+    async def translated(self: MountOperations, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await function(self, *args, **kwargs)
+        except FUSEError:
+            raise
+        except Exception as error:  # anything else would unmount the file system
+            raise FUSEError(_errno(error, function.__name__)) from error
+
+    return translated
+
+
+def _errno(error: Exception, handler: str) -> int:
+    number = errno_of(error)
+    if number is None:
+        log.error("defect in the mount", handler=handler, exc_info=error)
+        return _EIO
+    if number == _EIO:
+        log.error("input/output error", handler=handler, reason=str(error))
+    return number
+
+
+@dataclass(slots=True)
+class _Listing:
+    """An open directory, and how far it has been read."""
+
+    inode: Inode
+    rows: Iterator[_Row] | None = None
+    #: Read from `rows` but not taken by the kernel yet.
+    pending: _Row | None = None
+    #: Position behind the last row taken; the next request mostly goes on from there.
+    position: int = -1
+    #: What `rows` reads from; another one if the index was closed meanwhile.
+    view: SetView | None = None
+
+
+class MountOperations(pyfuse3.Operations):
+    """The handlers of one mount."""
+
+    supports_dot_lookup = True
+    enable_writeback_cache = False
+    # Without it the kernel takes the group bits for what the owning group may do, where an ACL makes them a mask.
+    enable_acl = True
+
+    def __init__(self, tree: Tree, contents: Contents, description: Description, totals: Totals) -> None:
+        super().__init__()
+        self._tree = tree
+        self._contents = contents
+        self._description = description
+        self._totals = totals
+        self._files: dict[int, OpenFile] = {}
+        self._listings: dict[int, _Listing] = {}
+        self._handles = itertools.count(1)
+
+    # -- names and attributes ----------------------------------------------------------------------------------------
+
+    @_handler
+    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        """Return the attributes of a name; that a set has none of that name may be remembered, too."""
+        try:
+            return _attributes_of(self._tree.lookup(Inode(parent_inode), name))
+        except NoSuchThing:
+            if not isinstance(self._tree.node(Inode(parent_inode)), DirectoryNode):
+                raise
+            return _absent()
+
+    @_handler
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        """Return the attributes of a node."""
+        return _attributes_of(self._tree.node(Inode(inode)))
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        """Nothing is kept per inode."""
+
+    @_handler
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        """Return the target of a symbolic link."""
+        node = self._tree.node(Inode(inode))
+        if isinstance(node, EntryNode) and stat.S_ISLNK(node.entry.mode):
+            return node.entry.target
+        if isinstance(node, VirtualNode) and stat.S_ISLNK(node.mode):
+            return node.content
+        raise UsageError("this is no symbolic link")
+
+    @_handler
+    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        """Return what is known about where a file is."""
+        return self._description.value(self._tree.node(Inode(inode)), name)
+
+    @_handler
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
+        """Return the names for getxattr."""
+        return self._description.names(self._tree.node(Inode(inode)))
+
+    @_handler
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        """Tell the size of everything that is shown; nothing is free."""
+        size_bytes, nodes = self._totals.now()
+        data = StatvfsData()
+        data.f_bsize = data.f_frsize = _BLOCK_BYTES
+        data.f_blocks = -(-size_bytes // _BLOCK_BYTES)
+        data.f_files = nodes
+        data.f_namemax = _LONGEST_NAME
+        return data
+
+    # -- directories -------------------------------------------------------------------------------------------------
+
+    @_handler
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        """Begin to list a directory."""
+        handle = next(self._handles)
+        self._listings[handle] = _Listing(Inode(inode))
+        return FileHandleT(handle)
+
+    @_handler
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        """List with attributes, so that whoever stats every name asks nothing more."""
+        listing = self._listings[fh]
+        node = self._tree.node(listing.inode)
+        if isinstance(node, VirtualNode):
+            self._list_virtual(node, start_id, token)
+        elif isinstance(node, DirectoryNode):
+            self._list_set(listing, node, start_id, token)
+        else:
+            raise UsageError("this is no directory")
+
+    def _list_virtual(self, node: VirtualNode, position: int, token: ReaddirToken) -> None:
+        parent = self._tree.node(node.parent)
+        rows = itertools.chain(((b".", node), (b"..", parent)), self._tree.children(node))
+        for place, (name, child) in enumerate(rows, 1):
+            if place > position and not readdir_reply(token, name, _attributes_of(child), place):
+                return
+
+    def _list_set(self, listing: _Listing, node: DirectoryNode, position: int, token: ReaddirToken) -> None:
+        if position < _DOTS and not self._list_dots(node, position, token):
+            return
+        place = max(0, position - _DOTS)
+        if listing.rows is None or listing.position != place or listing.view is not node.view:
+            listing.rows = node.view.reader.list_from(node.directory, place)
+            listing.pending = None
+            listing.view = node.view
+        listing.position = _reply_rows(listing, listing.rows, node.view, place, token)
+
+    def _list_dots(self, node: DirectoryNode, position: int, token: ReaddirToken) -> bool:
+        # Of these two the kernel takes the inode number and the type only.
+        attributes = _blank(node.view, stat.S_IFDIR)
+        if position == 0:
+            attributes.st_ino = InodeT(node.inode)
+            if not readdir_reply(token, b".", attributes, 1):
+                return False
+        attributes.st_ino = InodeT(self._tree.parent(node))
+        return readdir_reply(token, b"..", attributes, _DOTS)
+
+    @_handler
+    async def releasedir(self, fh: FileHandleT) -> None:
+        """Forget how far the listing was."""
+        del self._listings[fh]
+
+    # -- content -----------------------------------------------------------------------------------------------------
+
+    @_handler
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        """Open a regular file; nothing is fetched before it is read."""
+        node = self._tree.node(Inode(inode))
+        file: OpenFile
+        if isinstance(node, EntryNode):
+            file = self._contents.open(node, ctx.uid, ctx.pid)
+        elif isinstance(node, VirtualNode):
+            file = OpenText(node.content)
+        else:
+            raise UsageError("this is a directory")
+        handle = next(self._handles)
+        self._files[handle] = file
+        return FileInfo(fh=FileHandleT(handle), direct_io=not file.is_cacheable, keep_cache=file.is_cacheable)
+
+    @_handler
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        """Return the bytes, after having waited for tape if need be."""
+        return await self._files[fh].read(off, size)
+
+    async def flush(self, fh: FileHandleT) -> None:
+        """Nothing is ever written."""
+
+    @_handler
+    async def release(self, fh: FileHandleT) -> None:
+        """Let go of an open file."""
+        self._files.pop(fh).release()
+
+    def close(self) -> None:
+        """Let go of all open files, after the session has ended."""
+        while self._files:
+            self._files.popitem()[1].release()
+
+
+#: Position behind the row, number of the entry, the entry.
+_Row = tuple[int, int, Entry]
+
+
+def _reply_rows(listing: _Listing, rows: Iterator[_Row], view: SetView, position: int, token: ReaddirToken) -> int:
+    """Hand rows to the kernel until its buffer is full; return the position behind the last one that it took.
+
+    One attributes object serves all rows, since the kernel's copy is made at once: half the time of a new one each.
+    """
+    attributes = _blank(view, 0)
+    pending = listing.pending
+    listing.pending = None
+    for row in rows if pending is None else itertools.chain((pending,), rows):
+        behind, number, entry = row
+        _fill(attributes, view, number, entry)
+        if not readdir_reply(token, entry[0], attributes, behind + _DOTS):
+            listing.pending = row
+            break
+        position = behind
+    return position
+
+
+def _fill(attributes: EntryAttributes, view: SetView, number: int, entry: Entry) -> None:
+    """Set what differs from entry to entry."""
+    (_, mode, uid, gid, size, mtime_ns, ctime_ns, nlink, rdev, _, _, blocks, _, _, offset, _) = entry
+    attributes.st_mode = mode
+    attributes.st_ino = view.directory_base + offset if stat.S_ISDIR(mode) else view.entry_base + number
+    attributes.st_uid = uid
+    attributes.st_gid = gid
+    attributes.st_size = size
+    attributes.st_mtime_ns = attributes.st_atime_ns = mtime_ns
+    attributes.st_ctime_ns = ctime_ns
+    attributes.st_nlink = nlink
+    attributes.st_rdev = rdev
+    attributes.st_blocks = blocks
+
+
+def _blank(view: SetView, mode: int) -> EntryAttributes:
+    attributes = EntryAttributes()
+    attributes.generation = view.generation
+    attributes.entry_timeout = attributes.attr_timeout = _FOREVER_S
+    attributes.st_mode = mode
+    return attributes
+
+
+def _absent() -> EntryAttributes:
+    attributes = EntryAttributes()
+    attributes.st_ino = InodeT(0)
+    attributes.entry_timeout = _FOREVER_S
+    return attributes
+
+
+def _attributes_of(node: Node) -> EntryAttributes:
+    if isinstance(node, EntryNode):
+        attributes = _blank(node.view, 0)
+        _fill(attributes, node.view, node.number, node.entry)
+        return attributes
+    if isinstance(node, DirectoryNode):
+        return _of_directory(node, node.directory)
+    return _of_virtual(node)
+
+
+def _of_directory(node: DirectoryNode, directory: Directory) -> EntryAttributes:
+    attributes = _blank(node.view, directory.mode)
+    attributes.st_ino = InodeT(node.inode)
+    attributes.st_uid = directory.uid
+    attributes.st_gid = directory.gid
+    attributes.st_size = directory.size
+    attributes.st_mtime_ns = attributes.st_atime_ns = directory.mtime_ns
+    attributes.st_ctime_ns = directory.ctime_ns
+    attributes.st_nlink = directory.nlink
+    attributes.st_blocks = directory.blocks
+    if directory.number == directory.parent:
+        # The root of a set is an entry of a virtual folder, from which it goes when the set expires.
+        attributes.entry_timeout = _SOON_S
+    return attributes
+
+
+def _of_virtual(node: VirtualNode) -> EntryAttributes:
+    attributes = EntryAttributes()
+    attributes.st_ino = InodeT(node.inode)
+    attributes.entry_timeout = attributes.attr_timeout = _SOON_S
+    attributes.st_mode = node.mode
+    attributes.st_uid = node.uid
+    attributes.st_gid = node.gid
+    attributes.st_size = len(node.content)
+    attributes.st_atime_ns = attributes.st_mtime_ns = attributes.st_ctime_ns = node.mtime_ns
+    # As on btrfs: it says nothing about how many folders are inside.
+    attributes.st_nlink = 1
+    return attributes
+
+
+# -- the session, for `tapefs.mount.session` ---------------------------------------------------------------------------
+
+
+def attach(operations: MountOperations, mount_point: str, options: set[str]) -> None:
+    """Mount. Raises RuntimeError with what libfuse says on stderr."""
+    # A later pyfuse3 may take trio in another way: then it works as before, only slower.
+    setattr(pyfuse3, "trio", quick_trio())  # noqa: B010
+    pyfuse3.init(operations, mount_point, options)
+
+
+async def serve_requests(max_tasks: int) -> None:
+    """Serve the kernel's requests until `stop` or an unmount."""
+    await pyfuse3.main(min_tasks=8, max_tasks=max_tasks)
+
+
+def stop() -> None:
+    """Let `serve_requests` return when the requests at hand are answered."""
+    pyfuse3.terminate()
+
+
+def detach(*, unmount: bool) -> None:
+    """End the session and unmount lazily: files that are open stay so, and fail."""
+    pyfuse3.close(unmount=unmount)

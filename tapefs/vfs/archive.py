@@ -1,0 +1,161 @@
+"""The complete sets and their trees, read only: what the mount, the command line and HTTP look things up in.
+
+One thread uses an Archive. Everything is looked up in the ledger and the indexes; nothing is fetched from tape.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
+
+from catalog.ids import DirectoryNo, EntryNo, SetId, SetNumber
+from catalog.index.model import Directory, Entry
+from catalog.index.reader import IndexReader
+from catalog.ledger import Ledger
+from catalog.records import BackupSet
+from tapefs.errors import NoSuchThing
+from tapefs.home import Home
+from tapefs.vfs.roster import Roster
+
+#: An open index is a file, an address range and a few pages.
+OPEN_INDEXES = 64
+#: Events tell of changes at once; this is for a change that left none.
+ROSTER_AGE_S = 5.0
+
+ROOT_DIRECTORY = DirectoryNo(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A name in a set."""
+
+    #: From the set's root, without slashes at the ends; empty for the root itself.
+    path: bytes
+    #: None for the root, which is in no directory.
+    number: EntryNo | None
+    entry: Entry | None
+    #: None unless it is a directory.
+    directory: Directory | None
+
+
+class Archive:
+    """What can be seen of a state folder."""
+
+    def __init__(self, home: Home, ledger: Ledger, *, open_indexes: int = OPEN_INDEXES) -> None:
+        self._home = home
+        self._ledger = ledger
+        self._limit = open_indexes
+        self._readers: OrderedDict[SetId, IndexReader] = OrderedDict()
+        self._roster: Roster | None = None
+        self._roster_at_s = 0.0
+        self._event = 0
+
+    # -- sets --------------------------------------------------------------------------------------------------------
+
+    def roster(self) -> Roster:
+        """Return the sets as they are now; the same object as long as nothing has changed."""
+        news = self._news()
+        if self._roster is not None and not news and monotonic() - self._roster_at_s < ROSTER_AGE_S:
+            return self._roster
+        sets = self._ledger.backup_sets()
+        self._roster_at_s = monotonic()
+        if self._roster is None or news or sets != self._roster.sets:
+            self._roster = Roster(sets)
+        return self._roster
+
+    def _news(self) -> bool:
+        """Read on in the events; tell whether there were any."""
+        before = self._event
+        while events := self._ledger.events_since(self._event):
+            self._event = events[-1].number
+        return self._event != before
+
+    def complete_sets(self) -> list[BackupSet]:
+        """Return the complete sets, oldest first."""
+        return list(self.roster().complete)
+
+    def find_set(self, text: str) -> BackupSet:
+        """Return the set that an operator names: id, at least 4 characters of it, NAME (its newest), or NAME/TIME.
+
+        Raises NoSuchThing with what to do.
+        """
+        return self.roster().find(text)
+
+    def set_by_number(self, number: SetNumber) -> BackupSet:
+        """Return a complete set. Raises NoSuchThing."""
+        return self.roster().by_number(number)
+
+    def time_name(self, backup_set: BackupSet) -> str:
+        """Return the set's name in its job's folder: 2026-11-23T020000Z, the second one of a second with -2."""
+        return self.roster().time_name(backup_set.set_id)
+
+    # -- trees -------------------------------------------------------------------------------------------------------
+
+    def index(self, set_id: SetId) -> IndexReader:
+        """Return the set's index, open. It is closed after as many others were asked for as are kept open, so ask again
+        rather than keep it for long. Raises as IndexReader.
+        """
+        reader = self._readers.get(set_id)
+        if reader is not None:
+            self._readers.move_to_end(set_id)
+            return reader
+        reader = self._readers[set_id] = IndexReader(self._home.index(set_id))
+        if len(self._readers) > self._limit:
+            self._readers.popitem(last=False)[1].close()
+        return reader
+
+    def resolve(self, reader: IndexReader, path: bytes) -> Found:
+        """Return what is at `path`, counted from the set's root; slashes at the ends do not matter.
+
+        Raises NoSuchThing.
+        """
+        here = Found(b"", None, None, reader.directory(ROOT_DIRECTORY))
+        for name in path.split(b"/"):
+            if name in (b"", b"."):
+                continue
+            here = self._child(reader, here, name)
+        return here
+
+    def _child(self, reader: IndexReader, parent: Found, name: bytes) -> Found:
+        path = parent.path + b"/" + name if parent.path else name
+        found = reader.lookup(parent.directory, name) if parent.directory is not None else None
+        if found is None:
+            raise NoSuchThing(f"the set has no {path.decode(errors='replace')!r}")
+        return _found(reader, path, *found)
+
+    def children(self, reader: IndexReader, parent: Found) -> Iterator[Found]:
+        """Return what is in a directory: its files in name order, then its directories; nothing for anything else."""
+        if parent.directory is None:
+            return
+        for _, number, entry in reader.list_from(parent.directory, 0):
+            yield _found(reader, parent.path + b"/" + entry.name if parent.path else entry.name, number, entry)
+
+    def walk(self, reader: IndexReader, start: Found) -> Iterator[Found]:
+        """Return `start` and everything below it, a directory before what is in it.
+
+        The order is that of a full set on tape: of each directory the files by name, then its directories by name.
+        """
+        yield start
+        levels = [self.children(reader, start)]
+        while levels:
+            child = next(levels[-1], None)
+            if child is None:
+                levels.pop()
+                continue
+            yield child
+            if child.directory is not None:
+                levels.append(self.children(reader, child))
+
+    def close(self) -> None:
+        """Close all indexes. Harmless twice."""
+        while self._readers:
+            self._readers.popitem()[1].close()
+
+
+def _found(reader: IndexReader, path: bytes, number: EntryNo, entry: Entry) -> Found:
+    is_directory = stat.S_ISDIR(entry.mode)
+    directory = reader.directory(DirectoryNo(entry.offset)) if is_directory else None
+    return Found(path, number, entry, directory)

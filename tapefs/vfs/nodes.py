@@ -1,0 +1,70 @@
+"""The nodes of the mounted tree, as typed records."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass, field
+
+from catalog.ids import EntryNo
+from catalog.index.model import Directory, Entry
+from catalog.index.reader import IndexReader
+from catalog.records import BackupSet
+from tapefs.vfs.inodes import Inode
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualNode:
+    """A node that no backup made: a folder of sets, a link to one, a text."""
+
+    inode: Inode
+    parent: Inode
+    #: As st_mode, with the type bits.
+    mode: int
+    mtime_ns: int
+    #: Owner: that of the state folder.
+    uid: int
+    gid: int
+    #: Of a link its target, of a file its text.
+    content: bytes = b""
+    #: Of a folder: what is in it, in the order of listing. Filled while the tree is built.
+    children: dict[bytes, Inode] = field(default_factory=dict)
+
+    @property
+    def is_directory(self) -> bool:
+        """Is it a folder?"""
+        return stat.S_ISDIR(self.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class SetView:
+    """A complete set with its index open."""
+
+    backup_set: BackupSet
+    reader: IndexReader
+    #: 32 bits of the set's uuid: tells sets apart should a number ever come back.
+    generation: int
+    #: What to add to an entry's number, and to a directory's, to get its inode number.
+    entry_base: int
+    directory_base: int
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryNode:
+    """A directory of a set."""
+
+    inode: Inode
+    view: SetView
+    directory: Directory
+
+
+@dataclass(frozen=True, slots=True)
+class EntryNode:
+    """Anything else in a set: a file, a symbolic link, a device."""
+
+    inode: Inode
+    view: SetView
+    number: EntryNo
+    entry: Entry
+
+
+Node = VirtualNode | DirectoryNode | EntryNode

@@ -1,0 +1,159 @@
+"""Where the content of a file is: which bytes of which segments, on which tape, and whether they are staged.
+
+Nothing here fetches anything. One thread uses a Residency.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from catalog.errors import NotFound
+from catalog.ids import EntryNo, SegmentId, SegmentNo
+from catalog.index.model import Entry, EntryFlag, NumberedFrame
+from catalog.index.reader import IndexReader
+from catalog.ledger import Ledger
+from catalog.records import SegmentCopy, Volume
+from tapefs.errors import BadStructure
+
+
+class State(Enum):
+    """How soon the content can be read. The values are those of the extended attribute."""
+
+    #: All of it is staged, or there is none.
+    ONLINE = "online"
+    #: On a tape.
+    NEARLINE = "nearline"
+    #: On a tape, and somebody waits for it.
+    STAGING = "staging"
+    #: It cannot be fetched now: it was unreadable at backup time, lies on no tape, or no sidecar answers.
+    OFFLINE = "offline"
+
+
+class Piece(NamedTuple):
+    """A run of a file's content within one segment."""
+
+    file_offset: int
+    length: int
+    segment_no: SegmentNo
+    segment_id: SegmentId
+    #: In the segment's plain tar stream.
+    offset: int
+
+
+class Place(NamedTuple):
+    """Where a piece begins on a tape."""
+
+    label: str
+    #: Tape file and logical block of the payload's block that holds it, and the byte in that block where its frame
+    #: begins.
+    file: int
+    block: int
+    byte: int
+
+
+class Stage(Protocol):
+    """What is needed of a segment's staging file."""
+
+    def frames_for(self, offset: int, length: int) -> range:
+        """Return the frames that hold these bytes."""
+        ...
+
+    def has(self, frames: range) -> bool:
+        """Are all of them staged?"""
+        ...
+
+
+def pieces_of(reader: IndexReader, number: EntryNo, entry: Entry) -> tuple[Piece, ...]:
+    """Return the pieces of a file in order, none for anything without content. Raises BadStructure for a gap."""
+    if not stat.S_ISREG(entry.mode) or entry.flags & EntryFlag.UNREADABLE or not entry.size:
+        return ()
+    if not entry.flags & EntryFlag.SPLIT:
+        segment = SegmentNo(entry.segment)
+        return (Piece(0, entry.size, segment, reader.segment(segment).segment_id, entry.offset),)
+    pieces = tuple(
+        Piece(part.file_offset, part.length, part.segment, reader.segment(part.segment).segment_id, part.offset)
+        for part in sorted(reader.extents(number))
+        if part.length
+    )
+    _check(pieces, entry)
+    return pieces
+
+
+def _check(pieces: Iterable[Piece], entry: Entry) -> None:
+    end = 0
+    for piece in pieces:
+        if piece.file_offset != end:
+            break
+        end += piece.length
+    if end != entry.size:
+        raise BadStructure(f"the parts of {entry.name!r} do not make up its {entry.size} bytes: the index is damaged")
+
+
+class Residency:
+    """Answers where files are.
+
+    `stage_of` gives the staging file of a segment for one question, None if there is none; `is_awaited` tells whether
+    somebody waits for frames of a segment (first to last, both included); `can_recall` whether recalls are possible at
+    all.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        stage_of: Callable[[SegmentId], Stage | None],
+        is_awaited: Callable[[SegmentId, int, int], bool],
+        can_recall: Callable[[], bool],
+    ) -> None:
+        self._ledger = ledger
+        self._stage_of = stage_of
+        self._is_awaited = is_awaited
+        self._can_recall = can_recall
+
+    def state(self, reader: IndexReader, entry: Entry, pieces: tuple[Piece, ...]) -> State:
+        """Return how soon the file can be read."""
+        if entry.flags & EntryFlag.UNREADABLE:
+            return State.OFFLINE
+        if all(self._is_staged(piece) for piece in pieces):
+            return State.ONLINE
+        if not self._can_recall() or not all(self._ledger.copies(piece.segment_id) for piece in pieces):
+            return State.OFFLINE
+        if any(self._is_awaited(piece.segment_id, *_frame_range(reader, piece)) for piece in pieces):
+            return State.STAGING
+        return State.NEARLINE
+
+    def _is_staged(self, piece: Piece) -> bool:
+        stage = self._stage_of(piece.segment_id)
+        return stage is not None and stage.has(stage.frames_for(piece.offset, piece.length))
+
+    def place(self, reader: IndexReader, piece: Piece) -> Place | None:
+        """Return where the piece begins on the first tape that has it; None if no tape does."""
+        home = self._home_of(piece.segment_id)
+        if home is None:
+            return None
+        copy, volume = home
+        frame = _frame_at(reader, piece, piece.offset)
+        blocks, byte = divmod(frame.row.offset, copy.block_size)
+        return Place(volume.label, copy.header_file + 1, copy.payload_block + blocks, byte)
+
+    def _home_of(self, segment_id: SegmentId) -> tuple[SegmentCopy, Volume] | None:
+        for copy in self._ledger.copies(segment_id):
+            try:
+                return copy, self._ledger.volume(copy.volume_id)
+            except NotFound:
+                continue
+        return None
+
+
+def _frame_range(reader: IndexReader, piece: Piece) -> tuple[int, int]:
+    last = _frame_at(reader, piece, piece.offset + piece.length - 1)
+    return _frame_at(reader, piece, piece.offset).number, last.number
+
+
+def _frame_at(reader: IndexReader, piece: Piece, offset: int) -> NumberedFrame:
+    frames = reader.frames_covering(piece.segment_no, offset, 1)
+    if not frames:
+        raise BadStructure(f"segment {piece.segment_id} has no byte {offset}: the index is damaged")
+    return frames[0]
