@@ -10,6 +10,7 @@ trailers/       the trailer of every segment as it is on tape, <segment id>.zst,
 staging/        per segment <segment id>.plain (sparse) and <segment id>.map
 library/        the virtual library
 drives/         per drive <name>.json, its newest status and counters, for `tapefs drives`
+sidecar.log     what sidecars said that a command started for itself
 """
 
 from __future__ import annotations
@@ -141,6 +142,11 @@ class Home:
     def trailer(self, segment_id: str) -> Path:
         """Return the local trailer of a segment."""
         return self.trailers / f"{segment_id}.zst"
+
+
+def drive_names(settings: Settings) -> list[str]:
+    """Return the names of the drives, by number."""
+    return [f"drive{number}" for number in range(settings.library.drives)]
 
 
 def default_home() -> Path:

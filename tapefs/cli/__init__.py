@@ -1,1 +1,85 @@
-"""See the modules."""
+"""The command line, and the composition root: it may import everything.
+
+Every family of commands is a module of its own, imported only when one of its commands runs: a listing has to answer
+within 200 ms, of which Python and click take half. Listings read ledger and indexes themselves; what changes something
+goes through the sidecar.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from tapefs.cli.exits import FAILED, report
+from tapefs.cli.place import Place
+from tapefs.home import VARIABLE, default_home
+
+#: Command -> the module that has it.
+COMMANDS = {
+    "init": "tapefs.cli.setting_up",
+    "serve": "tapefs.cli.service",
+    "mount": "tapefs.cli.service",
+    "backup": "tapefs.cli.backup",
+    "sets": "tapefs.cli.sets",
+    "show": "tapefs.cli.sets",
+    "ls": "tapefs.cli.listing",
+    "restore": "tapefs.cli.restore",
+    "tapes": "tapefs.cli.library",
+    "drives": "tapefs.cli.library",
+    "stage": "tapefs.cli.staging",
+    "evict": "tapefs.cli.staging",
+    "jobs": "tapefs.cli.jobs",
+    "version": "tapefs.cli.setting_up",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(COMMANDS[cmd_name]), f"{cmd_name}_command")
+        if not isinstance(command, click.Command):
+            raise AssertionError(f"{COMMANDS[cmd_name]} has no command {cmd_name}")
+        return command
+
+
+@click.command(cls=LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help=f"State folder; else {VARIABLE}, else {default_home()}.",
+)
+@click.pass_context
+def group(ctx: click.Context, home: Path | None) -> None:
+    """Back up to tape, and mount what lies there."""
+    ctx.obj = Place(home or default_home())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and leave with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command (the process's own when `arguments` is None); return its exit code."""
+    try:
+        group.main(args=arguments, prog_name="tapefs", standalone_mode=False)
+    except BrokenPipeError:
+        # Our reader has seen enough (`tapefs ls … | head`). Nothing more can be said on stdout, not even at exit.
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+        return FAILED
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 -- the process boundary; `report` raises bugs again
+        return report(error)
+    return 0

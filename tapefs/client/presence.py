@@ -7,6 +7,7 @@ each start a sidecar; the one that loses the lock on the state folder waits for 
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import subprocess
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from tapefs.client.api import Arrival, Client, decode
 from tapefs.client.transport import LineStream
@@ -34,17 +36,25 @@ SILENCE_S = 60.0
 #: The log is begun anew beyond this.
 LOG_BYTES = 4 * 1024 * 1024
 
+#: After a sidecar went away.
+AGAIN_S = 1.0
+
+_log = logging.getLogger(__name__)
+
 Listener = Callable[[Arrival], None]
 
 
 class Presence:
     """Calls to the sidecar, and the hold on it."""
 
-    def __init__(self, home: Home, stream: LineStream, lines: Iterator[bytes]) -> None:
+    def __init__(self, home: Home, *, keep: bool = False) -> None:
+        """Find a sidecar or start one; with `keep` find or start another one whenever it goes away."""
         self.client = Client(home.socket)
-        self._stream = stream
-        self._lines = lines
+        self._home = home
+        self._keep = keep
+        self._closing = threading.Event()
         self._listener: Listener | None = None
+        self._hold, self._ours = _find_or_start(home)
         self._thread = threading.Thread(target=self._listen, name="arrivals", daemon=True)
         self._thread.start()
 
@@ -52,51 +62,75 @@ class Presence:
         """Have every arrival from now on told to `listener`, in a thread of its own."""
         self._listener = listener
 
+    def close(self) -> None:
+        """Let go of the sidecar."""
+        self._closing.set()
+        self._hold.stream.end()
+        self._thread.join()
+        self._hold.stream.close()
+
     def _listen(self) -> None:
+        self._follow()
+        while self._keep and not self._closing.wait(AGAIN_S):
+            self._hold_again()
+
+    def _follow(self) -> None:
         # When the sidecar goes away the next call says so; here is nobody to tell.
         with suppress(Unreachable):
-            for line in self._lines:
+            for line in self._hold.lines:
                 listener = self._listener
                 if listener is not None and b'"segment"' in line:
                     listener(decode(line, Arrival))
 
-    def close(self) -> None:
-        """Let go of the sidecar."""
-        self._stream.end()
-        self._thread.join()
-        self._stream.close()
+    def _hold_again(self) -> None:
+        """Find a sidecar again. Start one only in place of one that we had started: an operator restarts his own."""
+        try:
+            hold, ours = _find_or_start(self._home) if self._ours else (_try_hold(self._home), False)
+        except TapefsError as error:
+            _log.warning("no sidecar, files that are not staged cannot be read: %s", error)
+            return
+        if hold is None:
+            return
+        before, self._hold = self._hold, hold
+        before.stream.close()
+        self._ours = self._ours and ours
+        if self._closing.is_set():
+            hold.stream.end()
+        self._follow()
 
 
 @contextmanager
-def connected(home: Home) -> Iterator[Presence]:
-    """Be with the sidecar of `home` inside the block. Raises Unreachable with the reason a start failed."""
-    presence = _find_or_start(home)
+def connected(home: Home, *, keep: bool = False) -> Iterator[Presence]:
+    """Be with the sidecar of `home` inside the block. Raises Unreachable with the reason why a start failed."""
+    presence = Presence(home, keep=keep)
     try:
         yield presence
     finally:
         presence.close()
 
 
-def _find_or_start(home: Home) -> Presence:
+class _Hold(NamedTuple):
+    stream: LineStream
+    #: The lines behind the greeting.
+    lines: Iterator[bytes]
+
+
+def _find_or_start(home: Home) -> tuple[_Hold, bool]:
+    """Return a hold on the sidecar, and whether we started it. Raises Unreachable."""
     deadline = time.monotonic() + START_S
+    started = False
     while True:
-        presence = _hold(home)
-        if presence is not None:
-            return presence
+        hold = _try_hold(home)
+        if hold is not None:
+            return hold, started
         if time.monotonic() > deadline:
             raise Unreachable(f"{home.path} is owned by a process that does not answer: {_owner(home)}")
-        if not _start(home, deadline):
+        started = _start(home, deadline)
+        if not started:
             time.sleep(0.1)
 
 
-def _owner(home: Home) -> str:
-    try:
-        return f"look at pid {home.lock.read_text().strip()}"
-    except OSError:
-        return "look who holds its file `lock`"
-
-
-def _hold(home: Home) -> Presence | None:
+def _try_hold(home: Home) -> _Hold | None:
     """Return a hold on the running sidecar, None when there is none or it is just ending."""
     try:
         stream = LineStream(home.socket, "/api/v1/arrivals", SILENCE_S)
@@ -104,13 +138,20 @@ def _hold(home: Home) -> Presence | None:
         return None
     lines = iter(stream)
     try:
-        first = next(lines, b"")
+        greeting = next(lines, b"")
     except Unreachable:
-        first = b""
-    if not first:
+        greeting = b""
+    if not greeting:
         stream.close()
         return None
-    return Presence(home, stream, lines)
+    return _Hold(stream, lines)
+
+
+def _owner(home: Home) -> str:
+    try:
+        return f"look at pid {home.lock.read_text().strip()}"
+    except OSError:
+        return "look who holds its file `lock`"
 
 
 def _start(home: Home, deadline: float) -> bool:

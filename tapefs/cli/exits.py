@@ -1,0 +1,65 @@
+"""The only table from errors to exit codes, and the line on stderr that goes with them."""
+
+from __future__ import annotations
+
+import click
+
+from catalog.errors import CatalogError
+from drivers.errors import DriveError
+from tapefs.errors import TapefsError, UsageError
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+
+#: The first class that fits counts; what fits none is a bug and keeps its traceback.
+TABLE: tuple[tuple[type[BaseException], int], ...] = (
+    (UsageError, USAGE),
+    (click.UsageError, USAGE),
+    (TapefsError, FAILED),
+    (CatalogError, FAILED),
+    (DriveError, FAILED),
+    (click.ClickException, FAILED),
+    (click.Abort, FAILED),
+    (KeyboardInterrupt, FAILED),
+    (OSError, FAILED),
+)
+
+
+def exit_code(error: BaseException) -> int | None:
+    """Return the exit code of an expected error, None for any other."""
+    return next((code for kind, code in TABLE if isinstance(error, kind)), None)
+
+
+def report(error: BaseException) -> int:
+    """Say on stderr, in one line, what is wrong and what to do; return the exit code.
+
+    Raises an unexpected error again.
+    """
+    code = exit_code(error)
+    if code is None:
+        raise error
+    click.echo(f"tapefs: {' '.join(_sentence(error).split())}", err=True)
+    return code
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, click.UsageError):
+        return _usage(error)
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{_text(error.filename)}: " if error.filename is not None else ""
+        return f"{place}{error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _usage(error: click.UsageError) -> str:
+    command = error.ctx.command_path if error.ctx is not None else "tapefs"
+    return f"{error.format_message().rstrip('.')}; see `{command} --help`"
+
+
+def _text(name: object) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)

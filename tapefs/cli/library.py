@@ -1,0 +1,139 @@
+"""`tapefs tapes` and `tapefs drives`."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from catalog.records import BackupSet, Volume
+from tapefs.cli.output import Json, iso_time, print_json, print_table, size
+from tapefs.cli.place import Place, ledger_of
+from tapefs.errors import HomeError
+from tapefs.home import Home, drive_names
+
+
+@click.command("tapes")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def tapes_command(place: Place, as_json: bool) -> None:
+    """List the tapes and what lies on them."""
+    with ledger_of(place) as ledger:
+        volumes = ledger.volumes()
+        sets = _sets_by_label(ledger.backup_sets())
+    if as_json:
+        print_json([_tape_json(volume, sets.get(volume.label, [])) for volume in volumes])
+        return
+    print_table(
+        ("TAPE", "POOL", "STATE", "LTO", "USED", "CAPACITY", "SETS", "WRITTEN"),
+        [
+            (
+                volume.label,
+                volume.pool,
+                volume.state.value + (f": {volume.reason}" if volume.reason else ""),
+                str(volume.generation),
+                size(volume.used_bytes),
+                size(volume.capacity_bytes),
+                len(sets.get(volume.label, [])),
+                iso_time(volume.written_at_ns) or "-",
+            )
+            for volume in volumes
+        ],
+    )
+
+
+def _sets_by_label(sets: list[BackupSet]) -> dict[str, list[str]]:
+    """Return the ids of the sets on each tape, oldest first; failed ones, too: they take its room."""
+    result: dict[str, list[str]] = {}
+    for each in sets:
+        for label in each.tapes:
+            result.setdefault(label, []).append(each.set_id)
+    return result
+
+
+def _tape_json(volume: Volume, sets: list[str]) -> Json:
+    return {
+        "label": volume.label,
+        "uuid": volume.volume_id,
+        "pool": volume.pool,
+        "state": volume.state.value,
+        "capacity_bytes": volume.capacity_bytes,
+        "used_bytes": volume.used_bytes,
+        "sets": sets,
+        "reason": volume.reason or None,
+        "generation": volume.generation,
+        "block_size": volume.block_size,
+        "installation": volume.installation_id,
+        "end_file": volume.end_file,
+        "end_block": volume.end_block,
+        "written_at": iso_time(volume.written_at_ns),
+    }
+
+
+class DriveSeconds(msgspec.Struct, frozen=True):
+    """Time spent by kind, by the motion model or by the clock."""
+
+    load: float = 0.0
+    locate: float = 0.0
+    read: float = 0.0
+    write: float = 0.0
+    rewind: float = 0.0
+    backhitch: float = 0.0
+
+
+class DriveCounters(msgspec.Struct, frozen=True):
+    """What a drive has done since the library was made."""
+
+    loads: int = 0
+    locates: int = 0
+    blocks_read: int = 0
+    blocks_written: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    seconds: DriveSeconds = DriveSeconds()
+
+
+class DriveReport(msgspec.Struct, frozen=True):
+    """What a mover left about its drive in `drives/<name>.json`."""
+
+    name: str
+    state: str = "empty"
+    tape: str | None = None
+    counters: DriveCounters = DriveCounters()
+
+
+@click.command("drives")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def drives_command(place: Place, as_json: bool) -> None:
+    """List the drives with their counters."""
+    home = place.home()
+    drives = [_report(home, name) for name in drive_names(home.settings)]
+    if as_json:
+        print_json([msgspec.to_builtins(drive) for drive in drives])
+        return
+    print_table(
+        ("DRIVE", "STATE", "TAPE", "LOADS", "LOCATES", "READ", "WRITTEN", "BUSY"),
+        [
+            (
+                drive.name,
+                drive.state,
+                drive.tape or "-",
+                drive.counters.loads,
+                drive.counters.locates,
+                size(drive.counters.bytes_read),
+                size(drive.counters.bytes_written),
+                f"{sum(msgspec.structs.astuple(drive.counters.seconds)):,.0f} s",
+            )
+            for drive in drives
+        ],
+    )
+
+
+def _report(home: Home, name: str) -> DriveReport:
+    path = home.drives / f"{name}.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=DriveReport)
+    except FileNotFoundError:
+        return DriveReport(name)  # It was never opened.
+    except msgspec.MsgspecError as error:
+        raise HomeError(f"{path} is damaged, remove it: {error}") from error

@@ -1,0 +1,70 @@
+"""Progress of long work on stderr: a bar on a terminal, plain lines elsewhere. One thread."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from tapefs.cli.output import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+#: Plain lines come at most this often.
+LINE_S = 1.0
+
+
+class Reporter(Protocol):
+    """Where progress goes."""
+
+    def update(self, done: int, total: int | None, text: str) -> None:
+        """Say how far the work is: `done` of `total` bytes (None: not known), and in words."""
+        ...
+
+
+class _Lines:
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._next_s = time.monotonic() + LINE_S
+
+    def update(self, done: int, total: int | None, text: str) -> None:
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + LINE_S
+        share = f"{100 * done // total} %, " if total else ""
+        click.echo(f"{self._title}: {share}{printable(text)}", err=True)
+
+
+class _Bar:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def update(self, done: int, total: int | None, text: str) -> None:
+        self._progress.update(self._task, completed=done, total=total, text=printable(text))
+
+
+@contextmanager
+def reporting(title: str) -> Iterator[Reporter]:
+    """Yield where to report; the bar disappears at the end."""
+    if not sys.stderr.isatty():
+        yield _Lines(title)
+        return
+    # Imported here: it takes longer than a listing command may run.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[text]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as progress:
+        yield _Bar(progress, progress.add_task(title, total=None, text=""))

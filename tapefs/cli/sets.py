@@ -1,0 +1,180 @@
+"""`tapefs sets` and `tapefs show`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+
+from catalog.records import BackupSet, Segment, SegmentCopy, SetState
+from tapefs.cli.output import Json, iso_time, paths, print_json, print_table, printable, short_time, size
+from tapefs.cli.place import Catalog, Place, catalog_of, ledger_of
+
+#: A sealed set is on tape but not shown yet: for those who script, it still runs.
+STATES = {SetState.SEALED: SetState.RUNNING}
+
+
+@click.command("sets")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def sets_command(place: Place, as_json: bool) -> None:
+    """List the backup sets, oldest first."""
+    with ledger_of(place) as ledger:
+        sets = ledger.backup_sets()
+    if as_json:
+        print_json([set_json(each) for each in sets])
+        return
+    if not sets:
+        click.echo("No sets yet: make one with `tapefs backup DIR`.")
+        return
+    print_table(
+        ("SET", "NAME", "TYPE", "STATE", "STARTED", "FILES", "SIZE", "ON TAPE", "TAPES"),
+        [
+            (
+                each.set_id,
+                each.name,
+                each.type,
+                _state(each),
+                short_time(each.started_at_ns),
+                each.files,
+                size(each.bytes),
+                size(each.stored_bytes),
+                " ".join(each.tapes),
+            )
+            for each in sets
+        ],
+    )
+
+
+def _state(backup_set: BackupSet) -> str:
+    return STATES.get(backup_set.state, backup_set.state).value
+
+
+def set_json(each: BackupSet) -> Json:
+    """Return what `sets --json` tells of a set."""
+    return {
+        "set_id": each.set_id,
+        "name": each.name,
+        "type": each.type,
+        "state": _state(each),
+        "started_at": iso_time(each.started_at_ns),
+        "finished_at": iso_time(each.finished_at_ns),
+        "files": each.files,
+        "bytes": each.bytes,
+        "stored_bytes": each.stored_bytes,
+        "segments": each.segments,
+        "tapes": list(each.tapes),
+        "number": each.number,
+        "job": each.job_number,
+        "parent": each.parent_id,
+        "codec": each.codec,
+        "level": each.level,
+        **paths("sources", each.sources),
+        "directories": each.directories,
+        "troubled_files": each.troubled_files,
+        "error": each.error or None,
+    }
+
+
+@click.command("show")
+@click.argument("wanted", metavar="SET")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def show_command(place: Place, wanted: str, as_json: bool) -> None:
+    """Show a set and where it lies on tape.
+
+    SET is an id or its beginning, a job's NAME for its newest set, or NAME/TIME as in the mount.
+    """
+    with catalog_of(place) as catalog:
+        chosen = catalog.any_set(wanted)
+        segments = _placed_segments(catalog, chosen)
+        folder = f"jobs/{chosen.name}/{catalog.archive.time_name(chosen)}"
+    if as_json:
+        print_json({**set_json(chosen), "folder": folder, "segment_list": [_segment_json(each) for each in segments]})
+        return
+    for title, value in _facts(chosen, folder):
+        click.echo(f"{title:<12}{printable(value)}")
+    if segments:
+        click.echo()
+        _print_segments(segments)
+
+
+def _facts(chosen: BackupSet, folder: str) -> list[tuple[str, str]]:
+    sources = " ".join(source.decode("utf-8", "surrogateescape") for source in chosen.sources)
+    facts = [
+        ("set", chosen.set_id),
+        ("name", chosen.name),
+        ("state", _state(chosen)),
+        ("type", f"{chosen.type}, {chosen.codec} level {chosen.level}"),
+        ("sources", sources),
+        ("started", short_time(chosen.started_at_ns)),
+        ("finished", short_time(chosen.finished_at_ns)),
+        ("content", f"{chosen.files:,} files, {chosen.directories:,} directories, {size(chosen.bytes)}"),
+        ("on tape", f"{size(chosen.stored_bytes)} in {chosen.segments} segments: {' '.join(chosen.tapes) or 'none'}"),
+        ("in a mount", folder),
+    ]
+    if chosen.troubled_files:
+        facts.append(("troubled", f"{chosen.troubled_files:,} files changed while they were read, or were unreadable"))
+    if chosen.error:
+        facts.append(("error", chosen.error))
+    return facts
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A segment and where it lies."""
+
+    segment: Segment
+    #: Label of the tape, and the place there.
+    copies: list[tuple[str, SegmentCopy]]
+
+
+def _placed_segments(catalog: Catalog, chosen: BackupSet) -> list[_Placed]:
+    labels = {volume.volume_id: volume.label for volume in catalog.ledger.volumes()}
+    return [
+        _Placed(
+            segment,
+            [(labels.get(copy.volume_id, copy.volume_id), copy) for copy in catalog.ledger.copies(segment.segment_id)],
+        )
+        for segment in catalog.ledger.segments(chosen.set_id)
+    ]
+
+
+def _segment_json(placed: _Placed) -> Json:
+    segment = placed.segment
+    return {
+        "segment_id": segment.segment_id,
+        "number": segment.number,
+        "members": segment.members,
+        "frames": segment.frames,
+        "plain_bytes": segment.plain_bytes,
+        "stored_bytes": segment.stored_bytes,
+        "payload_sha256": segment.payload_sha256.hex(),
+        "copies": [
+            {
+                "tape": label,
+                "header_file": copy.header_file,
+                "header_block": copy.header_block,
+                "payload_block": copy.payload_block,
+                "trailer_block": copy.trailer_block,
+                "block_size": copy.block_size,
+            }
+            for label, copy in placed.copies
+        ],
+    }
+
+
+def _print_segments(segments: list[_Placed]) -> None:
+    print_table(
+        ("SEGMENT", "MEMBERS", "ON TAPE", "TAPE:FILE OF THE PAYLOAD"),
+        [
+            (
+                placed.segment.segment_id,
+                placed.segment.members,
+                size(placed.segment.stored_bytes),
+                # The payload is the file behind the header.
+                " ".join(f"{label}:{copy.header_file + 1}" for label, copy in placed.copies),
+            )
+            for placed in segments
+        ],
+    )

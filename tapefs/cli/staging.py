@@ -1,0 +1,135 @@
+"""`tapefs stage` and `tapefs evict`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from catalog.ids import SegmentId
+from tapefs.cli.output import size
+from tapefs.cli.place import Place, catalog_of, split_target
+from tapefs.cli.progress import reporting
+from tapefs.client.api import Arrival, FrameSpan
+from tapefs.errors import RecallFailed
+
+POLL_S = 0.5
+#: A sidecar that went away is noticed after this.
+ASK_S = 5.0
+
+
+@click.command("stage")
+@click.argument("targets", metavar="SET[:PATH]...", nargs=-1, required=True)
+@click.pass_obj
+def stage_command(place: Place, targets: tuple[str, ...]) -> None:
+    """Fetch sets, or trees of them, from tape, so that reading them waits for nothing."""
+    from tapefs.client.presence import connected
+
+    home = place.home()
+    spans = _spans(place, targets)
+    if not spans:
+        click.echo("nothing to stage: there is no content", err=True)
+        return
+    wanted = Wanted(home.staging, spans)
+    wanted.look()
+    with connected(home) as presence, reporting("stage") as reporter:
+        presence.listen(wanted.arrived)
+        if wanted.missing:
+            presence.client.stage(spans)
+        ask_s = time.monotonic() + ASK_S
+        while wanted.missing:
+            reporter.update(wanted.total - wanted.missing, wanted.total, f"{wanted.missing:,} frames to come")
+            wanted.wait(POLL_S)
+            wanted.look()
+            if time.monotonic() > ask_s:
+                presence.client.status()
+                ask_s = time.monotonic() + ASK_S
+    click.echo(f"stage: {wanted.total:,} frames are staged", err=True)
+
+
+def _spans(place: Place, targets: Iterable[str]) -> list[FrameSpan]:
+    from tapefs.cli.spans import FrameRuns, add_set, add_tree
+
+    runs = FrameRuns()
+    with catalog_of(place) as catalog:
+        for target in targets:
+            name, path = split_target(target)
+            reader = catalog.archive.index(catalog.archive.find_set(name).set_id)
+            if path.strip(b"/"):
+                add_tree(runs, catalog.archive, reader, catalog.archive.resolve(reader, path))
+            else:
+                add_set(runs, reader)
+    return runs.spans()
+
+
+class Wanted:
+    """The frames that have not been staged since we asked.
+
+    One that came and was evicted again counts as come: what is wanted may be more than the staging area holds.
+    """
+
+    def __init__(self, folder: Path, spans: Iterable[FrameSpan]) -> None:
+        self._folder = folder
+        self._missing: dict[SegmentId, set[int]] = {}
+        for span in spans:
+            self._missing.setdefault(span.segment, set()).update(range(span.first, span.last + 1))
+        self.total = self.missing
+        self._failure: str = ""
+        self._news = threading.Condition()
+
+    @property
+    def missing(self) -> int:
+        """How many frames are still to come."""
+        return sum(len(frames) for frames in self._missing.values())
+
+    def arrived(self, arrival: Arrival) -> None:
+        """Note what the sidecar tells; called in another thread."""
+        with self._news:
+            frames = self._missing.get(arrival.segment, set())
+            told = frames.intersection(range(arrival.first, arrival.last + 1))
+            if told and arrival.error:
+                self._failure = arrival.message or arrival.error
+            frames.difference_update(told)
+            self._news.notify()
+
+    def look(self) -> None:
+        """Look into the maps of the staging area, which tell the truth. Raises RecallFailed."""
+        from tapefs.staging.stage import SegmentStage
+
+        with self._news:
+            if self._failure:
+                raise RecallFailed(self._failure)
+            for segment_id, frames in self._missing.items():
+                stage = SegmentStage.open(self._folder, segment_id) if frames else None
+                if stage is not None:
+                    frames.difference_update([frame for frame in frames if stage.has(range(frame, frame + 1))])
+                    stage.close()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for news from the sidecar, at most so long."""
+        with self._news:
+            self._news.wait(timeout_s)
+
+
+@click.command("evict")
+@click.argument("sets", metavar="[SET]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Everything that is staged.")
+@click.pass_obj
+def evict_command(place: Place, sets: tuple[str, ...], everything: bool) -> None:
+    """Drop what is staged, so that it has to be fetched from tape again. What is open stays."""
+    from tapefs.client.presence import connected
+
+    if bool(sets) == everything:
+        raise click.UsageError("name sets, or give --all")
+    with catalog_of(place) as catalog:
+        segments = [
+            segment.segment_id
+            for name in sets
+            for segment in catalog.ledger.segments(catalog.archive.find_set(name).set_id)
+        ]
+    with connected(catalog.home) as presence:
+        freed_bytes = presence.client.evict(None if everything else segments)
+    click.echo(f"evict: {size(freed_bytes)} freed", err=True)
