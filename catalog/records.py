@@ -21,6 +21,9 @@ from catalog.ids import (
     VolumeId,
 )
 
+#: A path as the kernel has it. An alias, because within a record that has a field `bytes`, that name means the field.
+RawPath = bytes
+
 
 class VolumeState(Enum):
     """What may be done with a tape."""
@@ -144,7 +147,7 @@ class BackupSet(Record, frozen=True, kw_only=True):
     type: str
     codec: str
     level: int
-    sources: tuple[bytes, ...]
+    sources: tuple[RawPath, ...]
     state: SetState
     started_at_ns: int
     finished_at_ns: int = 0

@@ -1,0 +1,116 @@
+"""Operations on jobs: functions of a transaction (see `catalog.ledger`)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from catalog.errors import Conflict, NotFound
+from catalog.ids import JobNumber
+from catalog.ledger_store.tables import JOB_COUNTER, JOB_IDS, JOBS, SETS, job_key, text_key
+from catalog.ledger_store.transaction import Reader, Writer, plain_text
+from catalog.records import BackupSet, Job, JobState, SetState
+
+_ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
+_FINISHED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+_MAX_NUMBER = 2**64 - 1
+#: What a job was asked to do; operations never change it.
+_REQUEST = ("name", "sources", "type", "codec", "level", "excludes", "description", "retention_days")
+
+
+def get(tx: Reader, number: JobNumber) -> Job:
+    """Return a job. Raises NotFound."""
+    job = tx.find(JOBS, job_key(number)) if 0 < number <= _MAX_NUMBER else None
+    if job is None:
+        raise NotFound(f"there is no job {number}")
+    return job
+
+
+def all_by_number(tx: Reader) -> list[Job]:
+    """Return all jobs, oldest first."""
+    return [job for _, job in tx.scan(JOBS)]
+
+
+def add(tx: Writer, job: Job) -> Job:
+    """Record a job under the next number; return it, or the one that is there already by that id. Raises Conflict."""
+    number = tx.find(JOB_IDS, text_key(job.job_id))
+    if number is not None:
+        known = tx.follow(JOBS, job_key(JobNumber(number)), f"job id {job.job_id}")
+        if any(getattr(known, field) != getattr(job, field) for field in _REQUEST):
+            raise Conflict(f"job {job.job_id} is recorded already, as number {number}, and asks for something else")
+        return known
+    added = msgspec.structs.replace(job, number=JobNumber(tx.next_number(JOB_COUNTER)))
+    tx.insert(JOBS, job_key(added.number), added)
+    tx.insert(JOB_IDS, text_key(added.job_id), added.number)
+    tx.tell("job.added", added.number, added.name, added.created_at_ns)
+    return added
+
+
+def queue(tx: Writer, number: JobNumber, now_ns: int) -> Job:
+    """Begin a new run: the job becomes QUEUED and forgets its last run. Raises NotFound, Conflict."""
+    job = get(tx, number)
+    if job.state in _ACTIVE:
+        raise Conflict(f"job {number} is {job.state.value} already")
+    return _change(
+        tx,
+        msgspec.structs.replace(
+            job,
+            state=JobState.QUEUED,
+            runs=job.runs + 1,
+            set_id=None,
+            queued_at_ns=now_ns,
+            started_at_ns=0,
+            finished_at_ns=0,
+            error="",
+        ),
+        now_ns,
+    )
+
+
+def start(tx: Writer, job: Job, backup_set: BackupSet) -> None:
+    """The QUEUED job becomes RUNNING with its set. Raises Conflict."""
+    if job.state is not JobState.QUEUED:
+        raise Conflict(f"job {job.number} is {job.state.value}, not queued: it cannot begin a set")
+    at_ns = backup_set.started_at_ns
+    running = msgspec.structs.replace(job, state=JobState.RUNNING, set_id=backup_set.set_id, started_at_ns=at_ns)
+    _change(tx, running, at_ns)
+
+
+def finish(tx: Writer, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
+    """End the job's run; the same state again is harmless. Raises NotFound, Conflict, ValueError for no end."""
+    if state not in _FINISHED:
+        raise ValueError(f"{state.value} is no end of a job")
+    job = get(tx, number)
+    if job.state is state:
+        return job
+    if job.state not in _ACTIVE:
+        raise Conflict(f"job {number} is {job.state.value}: it cannot become {state.value}")
+    if state is JobState.COMPLETED:
+        _check_complete(tx, job)
+    return _finish(tx, job, state, error, now_ns)
+
+
+def _check_complete(tx: Reader, job: Job) -> None:
+    """Nothing is reported done that is not on tape."""
+    if job.set_id is None:
+        return
+    backup_set = tx.follow(SETS, text_key(job.set_id), f"job {job.number}")
+    if backup_set.state is not SetState.COMPLETE:
+        raise Conflict(f"job {job.number} is not completed: its set {job.set_id} is {backup_set.state.value}")
+
+
+def complete(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:
+    """The set's job is COMPLETED, if the set is of its newest run: even if it was given up while the set was SEALED."""
+    job = get(tx, backup_set.job_number)
+    if job.set_id == backup_set.set_id and job.state is not JobState.COMPLETED:
+        _finish(tx, job, JobState.COMPLETED, "", now_ns)
+
+
+def _finish(tx: Writer, job: Job, state: JobState, error: str, now_ns: int) -> Job:
+    ended = msgspec.structs.replace(job, state=state, error=plain_text(error), finished_at_ns=now_ns)
+    return _change(tx, ended, now_ns)
+
+
+def _change(tx: Writer, job: Job, now_ns: int) -> Job:
+    tx.put(JOBS, job_key(job.number), job)
+    tx.tell("job.state", job.number, job.state.value, now_ns)
+    return job

@@ -1,0 +1,180 @@
+"""Operations on backup sets: functions of a transaction (see `catalog.ledger`).
+
+RUNNING -> SEALED -> COMPLETE        and        RUNNING -> FAILED
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from catalog.errors import Conflict, NotFound
+from catalog.ids import SetId, SetNumber
+from catalog.ledger_store import appending, jobs, volumes
+from catalog.ledger_store.tables import (
+    INDEX_COPIES,
+    SET_COUNTER,
+    SET_NUMBERS,
+    SETS,
+    index_copy_key,
+    parts,
+    set_number_key,
+    text_key,
+)
+from catalog.ledger_store.transaction import Reader, Writer, plain_text
+from catalog.records import BackupSet, IndexCopy, SetState, SetTotals, VolumeEnd
+
+#: States in which a set may gain segments and indexes: a mover that died between tape and ledger leaves one that may be
+#: adopted later, when its set has FAILED. Such a set stays FAILED.
+OPEN_STATES = frozenset({SetState.RUNNING, SetState.FAILED})
+#: A set's number is 24 bits of its inode numbers.
+MAX_SET_NUMBER = 2**24 - 1
+
+
+def get(tx: Reader, set_id: SetId) -> BackupSet:
+    """Return a set. Raises NotFound."""
+    backup_set = tx.find(SETS, text_key(set_id))
+    if backup_set is None:
+        raise NotFound(f"there is no backup set {set_id}")
+    return backup_set
+
+
+def all_by_number(tx: Reader) -> list[BackupSet]:
+    """Return all sets, oldest first."""
+    return sorted((backup_set for _, backup_set in tx.scan(SETS)), key=lambda backup_set: backup_set.number)
+
+
+def index_copies(tx: Reader, set_id: SetId) -> list[IndexCopy]:
+    """Return where the set's SET INDEX structures lie, by tape and block."""
+    copies = (copy for _, copy in tx.scan(INDEX_COPIES, parts(set_id)))
+    return sorted(copies, key=lambda copy: (copy.volume_id, copy.block))
+
+
+def begin(tx: Writer, backup_set: BackupSet) -> BackupSet:
+    """Record a RUNNING set under the next number and start its job; return it, or the one that is there by that id.
+
+    Raises NotFound, Conflict, ValueError when the record's state is another.
+    """
+    if backup_set.state is not SetState.RUNNING:
+        raise ValueError(f"a set begins as running, not as {backup_set.state.value}")
+    known = tx.find(SETS, text_key(backup_set.set_id))
+    if known is not None:
+        if known.job_id != backup_set.job_id:
+            raise Conflict(f"set {known.set_id} is recorded already, for job {known.job_number}")
+        return known
+    job = jobs.get(tx, backup_set.job_number)
+    if job.job_id != backup_set.job_id:
+        raise Conflict(f"job {job.number} has the id {job.job_id}, not {backup_set.job_id}")
+    begun = msgspec.structs.replace(backup_set, number=_next_number(tx))
+    jobs.start(tx, job, begun)
+    tx.insert(SETS, text_key(begun.set_id), begun)
+    tx.insert(SET_NUMBERS, set_number_key(begun.number), begun.set_id)
+    tx.tell("set.running", begun.set_id, begun.name, begun.started_at_ns)
+    return begun
+
+
+def _next_number(tx: Writer) -> SetNumber:
+    number = tx.next_number(SET_COUNTER)
+    if number > MAX_SET_NUMBER:
+        raise Conflict(f"{MAX_SET_NUMBER} sets were made with this ledger: it has no number for another one")
+    return SetNumber(number)
+
+
+def seal(
+    tx: Writer, set_id: SetId, totals: SetTotals, index: IndexCopy, token: int, end: VolumeEnd, now_ns: int
+) -> None:
+    """RUNNING becomes SEALED with the place of its last index; the same index again is harmless.
+
+    Raises NotFound, StaleClaim, Conflict, ValueError when `index` is of another set.
+    """
+    if index.set_id != set_id:
+        raise ValueError(f"index {index.index_id} belongs to set {index.set_id}, not {set_id}")
+    backup_set = get(tx, set_id)
+    if _has_index(tx, index) and backup_set.state in (SetState.SEALED, SetState.COMPLETE):
+        return
+    if backup_set.state is not SetState.RUNNING:
+        raise Conflict(f"set {set_id} is {backup_set.state.value}: it cannot be sealed with index {index.index_id}")
+    placed = _place_index(tx, backup_set, index, token, end, now_ns)
+    _change(tx, _totalled(placed, totals, now_ns), now_ns)
+
+
+def commit_index(tx: Writer, index: IndexCopy, token: int, end: VolumeEnd, now_ns: int) -> None:
+    """Record the place of an index that is not the last; the same again is harmless.
+
+    Raises NotFound, StaleClaim, Conflict.
+    """
+    if _has_index(tx, index):
+        return
+    backup_set = get(tx, index.set_id)
+    if backup_set.state not in OPEN_STATES:
+        raise Conflict(f"set {index.set_id} is {backup_set.state.value}: it cannot gain an index")
+    tx.put(SETS, text_key(index.set_id), _place_index(tx, backup_set, index, token, end, now_ns))
+    tx.tell("index.committed", index.index_id, index.set_id, now_ns)
+
+
+def _has_index(tx: Reader, index: IndexCopy) -> bool:
+    """Is this index recorded at this place? Raises Conflict when the tape holds it elsewhere."""
+    known = tx.find(INDEX_COPIES, index_copy_key(index.set_id, index.index_id, index.volume_id))
+    if known is not None and known != index:
+        raise Conflict(f"index {index.index_id} lies on tape {index.volume_id} already, at block {known.block}")
+    return known is not None
+
+
+def _place_index(
+    tx: Writer, backup_set: BackupSet, index: IndexCopy, token: int, end: VolumeEnd, now_ns: int
+) -> BackupSet:
+    """Record the index and the tape's end; return the set, to be stored, with its tape. Raises StaleClaim, Conflict."""
+    volume = volumes.claimed(tx, index.volume_id, token)
+    if not volume.end_block <= index.block < index.end_block <= end.block or _has_index(tx, index):
+        raise Conflict(
+            f"an index in blocks {index.block} to {index.end_block} does not fit tape {volume.label}, "
+            f"whose data ended at block {volume.end_block} and is to end at block {end.block}"
+        )
+    tx.insert(INDEX_COPIES, index_copy_key(index.set_id, index.index_id, index.volume_id), index)
+    appending.move_end(tx, volume, end, now_ns)
+    return _on_tape(backup_set, volume.label)
+
+
+def _totalled(backup_set: BackupSet, totals: SetTotals, now_ns: int) -> BackupSet:
+    return msgspec.structs.replace(
+        backup_set, state=SetState.SEALED, finished_at_ns=now_ns, **msgspec.structs.asdict(totals)
+    )
+
+
+def _on_tape(backup_set: BackupSet, label: str) -> BackupSet:
+    if label in backup_set.tapes:
+        return backup_set
+    return msgspec.structs.replace(backup_set, tapes=(*backup_set.tapes, label))
+
+
+def count_segment(tx: Writer, backup_set: BackupSet, label: str, new_segments: int) -> None:
+    """Record that a copy of one of the set's segments lies on the tape `label`."""
+    counted = msgspec.structs.replace(_on_tape(backup_set, label), segments=backup_set.segments + new_segments)
+    tx.put(SETS, text_key(backup_set.set_id), counted)
+
+
+def complete(tx: Writer, set_id: SetId, now_ns: int) -> None:
+    """SEALED becomes COMPLETE and its job COMPLETED; harmless when it is COMPLETE. Raises NotFound, Conflict."""
+    backup_set = get(tx, set_id)
+    if backup_set.state is SetState.COMPLETE:
+        return
+    if backup_set.state is not SetState.SEALED:
+        raise Conflict(f"set {set_id} is {backup_set.state.value}, not sealed: it cannot be complete")
+    completed = msgspec.structs.replace(backup_set, state=SetState.COMPLETE, finished_at_ns=now_ns)
+    _change(tx, completed, now_ns)
+    jobs.complete(tx, completed, now_ns)
+
+
+def fail(tx: Writer, set_id: SetId, error: str, now_ns: int) -> None:
+    """RUNNING becomes FAILED; harmless when it is FAILED. Raises NotFound, Conflict."""
+    backup_set = get(tx, set_id)
+    if backup_set.state is SetState.FAILED:
+        return
+    if backup_set.state is not SetState.RUNNING:
+        raise Conflict(f"set {set_id} is {backup_set.state.value}: it cannot fail any more")
+    failed = msgspec.structs.replace(backup_set, state=SetState.FAILED, error=plain_text(error), finished_at_ns=now_ns)
+    _change(tx, failed, now_ns)
+
+
+def _change(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:
+    tx.put(SETS, text_key(backup_set.set_id), backup_set)
+    tx.tell(f"set.{backup_set.state.value}", backup_set.set_id, backup_set.name, now_ns)

@@ -1,0 +1,166 @@
+"""The ledger's databases and their keys.
+
+    database          key                                     value
+    meta              `layout`                                Layout: version of this layout, and LMDB's version
+                      `installation`                          Installation
+                      `counter.job|set|intent|event`          the number given out last, an integer from 0
+    volumes           volume id                               Volume
+    volume_labels     label                                   volume id
+    jobs              job number (8)                          Job
+    job_ids           job id                                  job number
+    sets              set id                                  BackupSet
+    set_numbers       set number (4)                          set id; a number is never given out twice
+    segments          segment id                              Segment
+    segments_by_set   set id, 0, number within the set (4)    segment id
+    copies            segment id, 0, volume id                SegmentCopy
+    copies_by_volume  volume id, 0, header's block (8)        segment id
+    index_copies      set id, 0, index id, 0, volume id       IndexCopy
+    intents           volume id, 0, order of opening (8)      Intent; only open ones are kept
+    events            event number (8)                        Event; the newest 10,000
+
+Numbers in keys are unsigned, big-endian, of the length in parentheses, so that LMDB's order is theirs. Texts are UTF-8
+(see `text_key` for the odd ones). Every value is sealed by `catalog.checked` under its database's name. A database that
+points to another (`volume_labels`, `job_ids`, `set_numbers`, `segments_by_set`, `copies_by_volume`) changes in the same
+transaction as its target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+
+from catalog.checked import Codec
+from catalog.ids import BlockNo, JobNumber, SegmentId, SetId, SetNumber, VolumeId
+from catalog.records import BackupSet, Event, IndexCopy, Installation, Intent, Job, Segment, SegmentCopy, Volume
+
+#: Version of this layout. It grows when an older program could not read or would spoil what a newer one wrote.
+LAYOUT_VERSION = 1
+#: Longer texts are hashed in keys; three of these and their separators stay below LMDB's limit of 511 bytes.
+_MAX_TEXT_BYTES = 160
+
+R = TypeVar("R")
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """Which layout a ledger has. This record, its database and its key stay readable in all versions."""
+
+    version: int
+    #: LMDB's version when the ledger was made, for the operator.
+    lmdb: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table(Generic[R]):
+    """One database with one type of records; `meta` has several."""
+
+    name: str
+    codec: Codec[R]
+
+
+def _table(name: str, type_: type[R]) -> Table[R]:
+    return Table(name, Codec(name, type_))
+
+
+LAYOUT = _table("meta", Layout)
+INSTALLATION = _table("meta", Installation)
+COUNTERS = _table("meta", int)
+VOLUMES = _table("volumes", Volume)
+VOLUME_LABELS = _table("volume_labels", str)
+JOBS = _table("jobs", Job)
+JOB_IDS = _table("job_ids", int)
+SETS = _table("sets", BackupSet)
+SET_NUMBERS = _table("set_numbers", str)
+SEGMENTS = _table("segments", Segment)
+SEGMENTS_BY_SET = _table("segments_by_set", str)
+COPIES = _table("copies", SegmentCopy)
+COPIES_BY_VOLUME = _table("copies_by_volume", str)
+INDEX_COPIES = _table("index_copies", IndexCopy)
+INTENTS = _table("intents", Intent)
+EVENTS = _table("events", Event)
+
+DATABASES = (
+    "meta",
+    "volumes",
+    "volume_labels",
+    "jobs",
+    "job_ids",
+    "sets",
+    "set_numbers",
+    "segments",
+    "segments_by_set",
+    "copies",
+    "copies_by_volume",
+    "index_copies",
+    "intents",
+    "events",
+)
+#: Fixed when an environment is opened; more than there are, so that a newer minor version may add some.
+MAX_DATABASES = 32
+
+LAYOUT_KEY = b"layout"
+INSTALLATION_KEY = b"installation"
+JOB_COUNTER = b"counter.job"
+SET_COUNTER = b"counter.set"
+INTENT_COUNTER = b"counter.intent"
+EVENT_COUNTER = b"counter.event"
+
+
+def text_key(text: str) -> bytes:
+    """Return the key for an id or a label: its UTF-8.
+
+    A text that is empty, long or contains a zero byte (it came from a user then) becomes a zero byte and a BLAKE2b-256,
+    so that every text is a valid key, different texts have different ones, and none is the beginning of another key's
+    first part with its separator.
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    if 0 < len(data) <= _MAX_TEXT_BYTES and b"\0" not in data:
+        return data
+    return b"\0" + hashlib.blake2b(data, digest_size=32).digest()
+
+
+def parts(*texts: str) -> bytes:
+    """Return the beginning of a key that goes on behind these texts: each with a zero byte behind it."""
+    return b"".join(text_key(text) + b"\0" for text in texts)
+
+
+def job_key(number: JobNumber) -> bytes:
+    """Key in `jobs`."""
+    return number.to_bytes(8, "big")
+
+
+def event_key(number: int) -> bytes:
+    """Key in `events`."""
+    return number.to_bytes(8, "big")
+
+
+def set_number_key(number: SetNumber) -> bytes:
+    """Key in `set_numbers`."""
+    return number.to_bytes(4, "big")
+
+
+def segment_by_set_key(set_id: SetId, number: int) -> bytes:
+    """Key in `segments_by_set`."""
+    return parts(set_id) + number.to_bytes(4, "big")
+
+
+def copy_key(segment_id: SegmentId, volume_id: VolumeId) -> bytes:
+    """Key in `copies`."""
+    return parts(segment_id) + text_key(volume_id)
+
+
+def copy_by_volume_key(volume_id: VolumeId, block: BlockNo) -> bytes:
+    """Key in `copies_by_volume`."""
+    return parts(volume_id) + block.to_bytes(8, "big")
+
+
+def index_copy_key(set_id: SetId, index_id: str, volume_id: VolumeId) -> bytes:
+    """Key in `index_copies`."""
+    return parts(set_id, index_id) + text_key(volume_id)
+
+
+def intent_key(volume_id: VolumeId, order: int) -> bytes:
+    """Key in `intents`."""
+    return parts(volume_id) + order.to_bytes(8, "big")

@@ -1,0 +1,148 @@
+"""Reading every record of a ledger and checking how they hang together.
+
+`python -m catalog.ledger_store.verify FOLDER` does so as a program of its own: a file that was cut short can kill the
+process that maps it (SIGBUS), so a suspect ledger is read there first.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from catalog.errors import Damaged, WrongVersion
+from catalog.ledger_store.environment import MAP_SIZE_BYTES, open_lmdb
+from catalog.ledger_store.tables import (
+    COPIES,
+    COPIES_BY_VOLUME,
+    DATABASES,
+    EVENTS,
+    INDEX_COPIES,
+    INTENTS,
+    JOB_IDS,
+    JOBS,
+    SEGMENTS,
+    SEGMENTS_BY_SET,
+    SET_NUMBERS,
+    SETS,
+    VOLUME_LABELS,
+    VOLUMES,
+    Table,
+    copy_by_volume_key,
+    event_key,
+    index_copy_key,
+    job_key,
+    segment_by_set_key,
+    set_number_key,
+    text_key,
+)
+from catalog.ledger_store.transaction import Reader
+
+R = TypeVar("R")
+Problems = Iterator[str]
+
+
+def problems(tx: Reader) -> list[str]:
+    """Return one sentence per record that is damaged, missing or contradicts another; empty when all is well."""
+    try:
+        return [*_volumes(tx), *_jobs(tx), *_sets(tx), *_segments(tx), *_copies(tx), *_pointers(tx), *_rest(tx)]
+    except (Damaged, WrongVersion) as error:
+        return [str(error)]
+
+
+def _points(tx: Reader, table: Table[R], key: bytes, wanted: R, what: str) -> Problems:
+    if tx.find(table, key) != wanted:
+        yield f"{table.name} does not lead to {what}"
+
+
+def _volumes(tx: Reader) -> Problems:
+    for _, volume in tx.scan(VOLUMES):
+        yield from _points(tx, VOLUME_LABELS, text_key(volume.label), volume.volume_id, f"tape {volume.volume_id}")
+
+
+def _jobs(tx: Reader) -> Problems:
+    for key, job in tx.scan(JOBS):
+        if key != job_key(job.number):
+            yield f"job {job.number} is under a wrong key"
+        yield from _points(tx, JOB_IDS, text_key(job.job_id), job.number, f"job {job.number}")
+        if job.set_id is not None and tx.find(SETS, text_key(job.set_id)) is None:
+            yield f"job {job.number} names set {job.set_id}, which is missing"
+
+
+def _sets(tx: Reader) -> Problems:
+    for key, backup_set in tx.scan(SETS):
+        what = f"set {backup_set.set_id}"
+        if key != text_key(backup_set.set_id):
+            yield f"{what} is under a wrong key"
+        yield from _points(tx, SET_NUMBERS, set_number_key(backup_set.number), backup_set.set_id, what)
+        if tx.find(JOBS, job_key(backup_set.job_number)) is None:
+            yield f"{what} names job {backup_set.job_number}, which is missing"
+
+
+def _segments(tx: Reader) -> Problems:
+    counts: dict[str, int] = {}
+    for _, segment in tx.scan(SEGMENTS):
+        what = f"segment {segment.segment_id}"
+        counts[segment.set_id] = counts.get(segment.set_id, 0) + 1
+        key = segment_by_set_key(segment.set_id, segment.number)
+        yield from _points(tx, SEGMENTS_BY_SET, key, segment.segment_id, what)
+    for _, backup_set in tx.scan(SETS):
+        if counts.pop(backup_set.set_id, 0) != backup_set.segments:
+            yield f"set {backup_set.set_id} has another number of segments than the {backup_set.segments} it states"
+    for set_id in counts:
+        yield f"set {set_id} is missing but has segments"
+
+
+def _copies(tx: Reader) -> Problems:
+    for _, copy in tx.scan(COPIES):
+        what = f"the copy of segment {copy.segment_id} on tape {copy.volume_id}"
+        key = copy_by_volume_key(copy.volume_id, copy.header_block)
+        yield from _points(tx, COPIES_BY_VOLUME, key, copy.segment_id, what)
+        if tx.find(SEGMENTS, text_key(copy.segment_id)) is None:
+            yield f"{what} is of a segment that is missing"
+        volume = tx.find(VOLUMES, text_key(copy.volume_id))
+        if volume is None or copy.end_block > volume.end_block:
+            yield f"{what} lies behind the end of its tape's data, or the tape is missing"
+
+
+def _pointers(tx: Reader) -> Problems:
+    """Every record is pointed to, no two by the same pointer: with equal numbers no pointer leads nowhere."""
+    sizes = (
+        (VOLUME_LABELS.name, sum(1 for _ in tx.scan(VOLUME_LABELS)), sum(1 for _ in tx.scan(VOLUMES))),
+        (JOB_IDS.name, sum(1 for _ in tx.scan(JOB_IDS)), sum(1 for _ in tx.scan(JOBS))),
+        (SET_NUMBERS.name, sum(1 for _ in tx.scan(SET_NUMBERS)), sum(1 for _ in tx.scan(SETS))),
+        (SEGMENTS_BY_SET.name, sum(1 for _ in tx.scan(SEGMENTS_BY_SET)), sum(1 for _ in tx.scan(SEGMENTS))),
+        (COPIES_BY_VOLUME.name, sum(1 for _ in tx.scan(COPIES_BY_VOLUME)), sum(1 for _ in tx.scan(COPIES))),
+    )
+    for name, pointers, records in sizes:
+        if pointers != records:
+            yield f"{name} has {pointers} entries for {records} records"
+
+
+def _rest(tx: Reader) -> Problems:
+    for key, index in tx.scan(INDEX_COPIES):
+        if key != index_copy_key(index.set_id, index.index_id, index.volume_id):
+            yield f"index {index.index_id} is under a wrong key"
+        if tx.find(SETS, text_key(index.set_id)) is None:
+            yield f"index {index.index_id} is of set {index.set_id}, which is missing"
+    for _, intent in tx.scan(INTENTS):
+        if tx.find(VOLUMES, text_key(intent.volume_id)) is None:
+            yield f"an intent names tape {intent.volume_id}, which is missing"
+    for key, event in tx.scan(EVENTS):
+        if key != event_key(event.number):
+            yield f"event {event.number} is under a wrong key"
+
+
+def main(path: Path) -> int:
+    """Print what is wrong with the ledger in the folder `path`; return 0 when nothing is, else 1."""
+    with open_lmdb(path, readonly=True, map_size_bytes=MAP_SIZE_BYTES) as environment:
+        databases = {name: environment.open_db(name.encode(), create=False) for name in DATABASES}
+        with environment.begin() as transaction:
+            found = problems(Reader(transaction, databases))
+    print("\n".join(found))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

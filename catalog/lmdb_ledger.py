@@ -1,0 +1,286 @@
+"""The ledger on LMDB: the embedded default, for one host.
+
+Every operation is one transaction in one function and one thread; a writing one is on disk when it returns. Any thread
+may call any method, and any number of processes may have the ledger open; writers take turns. What is stored under
+which key stands in `catalog.ledger_store.tables`, why LMDB is set as it is in `catalog.ledger_store.environment`, the
+order of writes and what a crash leaves in `docs/ledger.md`.
+
+Crash points: `ledger.OPERATION.before` and `ledger.OPERATION.after`, directly before and after the commit of each
+writing operation, `create` included; a call that finds its work done already commits nothing and passes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Concatenate, ParamSpec, TypeVar
+
+from catalog.errors import StorageFailed
+from catalog.ids import JobNumber, SegmentId, SetId, VolumeId
+from catalog.ledger_store import appending, events, jobs, layout, segments, sets, verify, volumes
+from catalog.ledger_store.environment import (
+    MAP_SIZE_BYTES,
+    Operation,
+    SharedEnvironment,
+    acquire,
+    operation,
+    release,
+)
+from catalog.ledger_store.transaction import Reader, Writer
+from catalog.records import (
+    BackupSet,
+    Event,
+    IndexCopy,
+    Installation,
+    Intent,
+    Job,
+    JobState,
+    Segment,
+    SegmentCopy,
+    SetTotals,
+    Volume,
+    VolumeEnd,
+    VolumeState,
+)
+
+_ADD_VOLUME = operation("add_volume")
+_CLAIM_VOLUME = operation("claim_volume")
+_LABEL_VOLUME = operation("label_volume")
+_MARK_VOLUME = operation("mark_volume")
+_ADD_JOB = operation("add_job")
+_QUEUE_JOB = operation("queue_job")
+_FINISH_JOB = operation("finish_job")
+_BEGIN_SET = operation("begin_set")
+_SEAL_SET = operation("seal_set")
+_COMMIT_INDEX = operation("commit_index")
+_COMPLETE_SET = operation("complete_set")
+_FAIL_SET = operation("fail_set")
+_OPEN_INTENT = operation("open_intent")
+_DROP_INTENT = operation("drop_intent")
+_COMMIT_SEGMENT = operation("commit_segment")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class LmdbLedger:
+    """A `catalog.ledger.Ledger` in a folder; see there for what the operations do and raise.
+
+    Several in one process on the same folder share one LMDB environment. Never take one over a fork: every use in the
+    child raises StorageFailed. A context manager that closes itself.
+    """
+
+    def __init__(self, environment: SharedEnvironment, *, readonly: bool) -> None:
+        self._environment: SharedEnvironment | None = environment
+        self._path = environment.path
+        self._readonly = readonly
+
+    @classmethod
+    def create(cls, path: Path, now_ns: int) -> LmdbLedger:
+        """Make an empty ledger in the folder `path`, which must not exist or be empty, and open it.
+
+        Raises Conflict when something is there, StorageFailed.
+        """
+        layout.create(path, now_ns)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path, *, readonly: bool = False, map_size_bytes: int = MAP_SIZE_BYTES) -> LmdbLedger:
+        """Open the ledger in the folder `path`; with `readonly` writing operations raise StorageFailed.
+
+        `map_size_bytes` is where the map begins to grow. Raises NotFound, WrongVersion, Damaged, StorageFailed.
+        """
+        environment = acquire(path, readonly=readonly, map_size_bytes=map_size_bytes)
+        try:
+            environment.read(layout.check, path)
+        except BaseException:
+            release(environment)
+            raise
+        return cls(environment, readonly=readonly)
+
+    def __enter__(self) -> LmdbLedger:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the storage; harmless twice."""
+        environment, self._environment = self._environment, None
+        if environment is not None:
+            release(environment)
+
+    def verify(self) -> list[str]:
+        """Read everything; return one sentence per damaged, missing or contradicting record, none when all is well."""
+        return self._read(verify.problems)
+
+    def _open_environment(self) -> SharedEnvironment:
+        if self._environment is None:
+            raise StorageFailed(f"the ledger {self._path} is closed", retryable=False)
+        return self._environment
+
+    def _read(self, function: Callable[Concatenate[Reader, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._open_environment().read(function, *args, **kwargs)
+
+    def _write(
+        self, what: Operation, function: Callable[Concatenate[Writer, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        environment = self._open_environment()
+        if self._readonly:
+            raise StorageFailed(f"the ledger {self._path} is open for reading only: no {what.name}", retryable=False)
+        return environment.write(what, function, *args, **kwargs)
+
+    # -- installation ------------------------------------------------------------------------------------------------
+
+    def installation(self) -> Installation:
+        """Return this ledger's identity."""
+        return self._read(layout.installation)
+
+    # -- volumes -----------------------------------------------------------------------------------------------------
+
+    def add_volume(self, volume: Volume) -> None:
+        """Record a tape. The same again is harmless, whatever has been done with it since. Raises Conflict."""
+        self._write(_ADD_VOLUME, volumes.add, volume)
+
+    def volume(self, volume_id: VolumeId) -> Volume:
+        """Return one tape. Raises NotFound."""
+        return self._read(volumes.get, volume_id)
+
+    def volume_by_label(self, label: str) -> Volume:
+        """Return one tape. Raises NotFound."""
+        return self._read(volumes.by_label, label)
+
+    def volumes(self) -> list[Volume]:
+        """Return all tapes, by label."""
+        return self._read(volumes.all_by_label)
+
+    def claim_volume(self, volume_id: VolumeId) -> int:
+        """Count the tape's fencing token up and return it. Raises NotFound."""
+        return self._write(_CLAIM_VOLUME, volumes.claim, volume_id)
+
+    def label_volume(self, volume_id: VolumeId, claim: int, end: VolumeEnd, now_ns: int) -> None:
+        """BLANK becomes APPENDABLE; closes the label's intent. Raises NotFound, StaleClaim, Conflict."""
+        self._write(_LABEL_VOLUME, appending.label, volume_id, claim, end, now_ns)
+
+    def mark_volume(self, volume_id: VolumeId, state: VolumeState, reason: str = "") -> None:
+        """Set the state. Raises NotFound, and Conflict when a tape with data would become BLANK."""
+        self._write(_MARK_VOLUME, volumes.mark, volume_id, state, reason)
+
+    # -- jobs --------------------------------------------------------------------------------------------------------
+
+    def add_job(self, job: Job) -> Job:
+        """Record a job under the next free number. Idempotent by `job_id`. Raises Conflict if that asked otherwise."""
+        return self._write(_ADD_JOB, jobs.add, job)
+
+    def job(self, number: JobNumber) -> Job:
+        """Return one job. Raises NotFound."""
+        return self._read(jobs.get, number)
+
+    def jobs(self) -> list[Job]:
+        """Return all jobs, oldest first."""
+        return self._read(jobs.all_by_number)
+
+    def queue_job(self, number: JobNumber, now_ns: int) -> Job:
+        """Begin a new run. Raises NotFound, and Conflict while the job is queued or running."""
+        return self._write(_QUEUE_JOB, jobs.queue, number, now_ns)
+
+    def finish_job(self, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
+        """End a run; the same state again is harmless. COMPLETED needs the run's set, if any, to be COMPLETE.
+
+        Raises NotFound, Conflict, and ValueError for a state that ends nothing.
+        """
+        return self._write(_FINISH_JOB, jobs.finish, number, state, error, now_ns)
+
+    # -- sets --------------------------------------------------------------------------------------------------------
+
+    def begin_set(self, backup_set: BackupSet) -> BackupSet:
+        """Record a RUNNING set under the next number and start its job. Idempotent by `set_id`.
+
+        Raises NotFound, Conflict, and ValueError when the record is not RUNNING.
+        """
+        return self._write(_BEGIN_SET, sets.begin, backup_set)
+
+    def backup_set(self, set_id: SetId) -> BackupSet:
+        """Return one set. Raises NotFound."""
+        return self._read(sets.get, set_id)
+
+    def backup_sets(self) -> list[BackupSet]:
+        """Return all sets in whatever state, oldest first."""
+        return self._read(sets.all_by_number)
+
+    def seal_set(
+        self, set_id: SetId, totals: SetTotals, index: IndexCopy, claim: int, end: VolumeEnd, now_ns: int
+    ) -> None:
+        """RUNNING becomes SEALED. Idempotent by `index.index_id`. Raises NotFound, StaleClaim, Conflict, ValueError."""
+        self._write(_SEAL_SET, sets.seal, set_id, totals, index, claim, end, now_ns)
+
+    def commit_index(self, index: IndexCopy, claim: int, end: VolumeEnd, now_ns: int) -> None:
+        """Record a SET INDEX that is not the last one. Idempotent by `index.index_id` and tape.
+
+        Raises NotFound, StaleClaim, Conflict.
+        """
+        self._write(_COMMIT_INDEX, sets.commit_index, index, claim, end, now_ns)
+
+    def complete_set(self, set_id: SetId, now_ns: int) -> None:
+        """SEALED becomes COMPLETE, its job COMPLETED. Idempotent. Raises NotFound, Conflict."""
+        self._write(_COMPLETE_SET, sets.complete, set_id, now_ns)
+
+    def fail_set(self, set_id: SetId, error: str, now_ns: int) -> None:
+        """RUNNING becomes FAILED. Idempotent. Raises NotFound, Conflict."""
+        self._write(_FAIL_SET, sets.fail, set_id, error, now_ns)
+
+    # -- segments ----------------------------------------------------------------------------------------------------
+
+    def open_intent(self, intent: Intent, claim: int) -> None:
+        """Record what is about to be written. Idempotent by structure and tape.
+
+        Raises NotFound, StaleClaim; Conflict when the tape's state forbids it, or committed data would be overwritten.
+        """
+        self._write(_OPEN_INTENT, appending.open_intent, intent, claim)
+
+    def intents(self, volume_id: VolumeId) -> list[Intent]:
+        """Return the open intents on a tape, oldest first."""
+        return self._read(appending.intents_on, volume_id)
+
+    def drop_intent(self, structure_id: str) -> None:
+        """Forget the structure's open intents on all tapes. Idempotent."""
+        self._write(_DROP_INTENT, appending.drop_intent, structure_id)
+
+    def commit_segment(self, segment: Segment, copy: SegmentCopy, claim: int, end: VolumeEnd, label: str) -> None:
+        """Record a segment that is on tape and synced. Idempotent by segment and tape.
+
+        A segment of a FAILED set is accepted (an adopted one); the set stays FAILED.
+        Raises NotFound, StaleClaim, Conflict, ValueError.
+        """
+        self._write(_COMMIT_SEGMENT, segments.commit, segment, copy, claim, end, label)
+
+    def segments(self, set_id: SetId) -> list[Segment]:
+        """Return the set's committed segments, by number."""
+        return self._read(segments.of_set, set_id)
+
+    def segment(self, segment_id: SegmentId) -> Segment:
+        """Return one segment. Raises NotFound."""
+        return self._read(segments.get, segment_id)
+
+    def copies(self, segment_id: SegmentId) -> list[SegmentCopy]:
+        """Return where the segment lies; empty when nowhere."""
+        return self._read(segments.copies, segment_id)
+
+    def copies_on(self, volume_id: VolumeId) -> list[SegmentCopy]:
+        """Return what lies on a tape, in tape order."""
+        return self._read(segments.copies_on, volume_id)
+
+    def index_copies(self, set_id: SetId) -> list[IndexCopy]:
+        """Return where the set's SET INDEX structures lie, by tape and block."""
+        return self._read(sets.index_copies, set_id)
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def events_since(self, number: int, limit: int = 1000) -> list[Event]:
+        """Return events with a higher number, oldest first; the newest 10,000 are kept."""
+        return self._read(events.since, number, limit)
