@@ -23,16 +23,14 @@ def print_json(value: object) -> None:
 
 def print_lines(lines: Iterable[bytes]) -> None:
     """Print lines of any bytes, many at a time."""
-    stream = click.get_binary_stream("stdout")
     batch: list[bytes] = []
     for line in lines:
         batch.append(line)
         if len(batch) >= _BATCH_LINES:
-            stream.write(b"\n".join(batch) + b"\n")
+            click.echo(b"\n".join(batch))
             batch.clear()
     if batch:
-        stream.write(b"\n".join(batch) + b"\n")
-    stream.flush()
+        click.echo(b"\n".join(batch))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str | int]]) -> None:
