@@ -63,8 +63,7 @@ def _handler(
 ) -> Callable[Concatenate[MountOperations, P], Coroutine[Any, Any, R]]:
     """Turn whatever a handler raises into FUSEError."""
 
-    @functools.wraps(function)
-    async def translated(self: MountOperations, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def translated(self: MountOperations, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return await function(self, *args, **kwargs)
         except FUSEError:
@@ -72,6 +71,7 @@ def _handler(
         except Exception as error:  # anything else would unmount the file system
             raise FUSEError(_errno(error, function.__name__)) from error
 
+    functools.update_wrapper(translated, function)
     return translated
 
 

@@ -1,0 +1,307 @@
+"""A state folder with sets in it, made from local trees without any tape: ledger, indexes, and the plain streams at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import msgspec
+
+from catalog.ids import BlockNo, DirectoryNo, EntryNo, FileNo, JobNumber, SegmentId, SegmentNo, SetId, VolumeId, new_uuid
+from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, SegmentRow
+from catalog.index.writer import IndexWriter
+from catalog.lmdb_ledger import LmdbLedger
+from catalog.records import (
+    BackupSet,
+    IndexCopy,
+    Job,
+    Segment,
+    SegmentCopy,
+    SetState,
+    SetTotals,
+    Volume,
+    VolumeEnd,
+    VolumeState,
+)
+from tapefs.home import Home, open_home
+from tapefs.staging.stage import SegmentStage
+
+FRAME_BYTES = 64 * 1024
+BLOCK_BYTES = 256 * 1024
+STARTED_NS = 1_795_399_200_000_000_000  # 2026-11-23T020000Z
+LABEL = "TAP001L9"
+
+
+@dataclass
+class PlainSegment:
+    """A segment as it is before compression."""
+
+    segment_id: SegmentId
+    number: int
+    plain: bytearray = field(default_factory=bytearray)
+    hashes: list[tuple[int, bytes]] = field(default_factory=list)
+    members: int = 0
+
+    def add(self, content: bytes) -> int:
+        """Append a member and return where its content begins."""
+        self.plain += b"\xee" * 512
+        offset = len(self.plain)
+        self.plain += content + bytes(-len(content) % 512)
+        self.hashes.append((offset, hashlib.sha256(content).digest()))
+        self.members += 1
+        return offset
+
+    def frames(self) -> list[FrameRow]:
+        """Return its frames; they are stored in half their length."""
+        plain = self.plain
+        return [
+            FrameRow(at, min(FRAME_BYTES, len(plain) - at), at // 2, FRAME_BYTES // 2, bytes(16))
+            for at in range(0, len(plain), FRAME_BYTES)
+        ]
+
+
+class Shelf:
+    """A state folder that grows by `add_set`."""
+
+    def __init__(self, path: Path, settings: str = "") -> None:
+        path.mkdir()
+        (path / "tapefs.toml").write_text("format = 1\n" + settings)
+        self.home: Home = open_home(path)
+        for folder in (self.home.indexes, self.home.staging):
+            folder.mkdir()
+        self.ledger = LmdbLedger.create(self.home.ledger, 1)
+        self.segments: dict[SegmentId, PlainSegment] = {}
+        self._clock = count(1)
+        self._add_volume(LABEL)
+
+    def close(self) -> None:
+        self.ledger.close()
+
+    def _add_volume(self, label: str) -> None:
+        self.volume_id = VolumeId(new_uuid())
+        self.ledger.add_volume(
+            Volume(
+                volume_id=self.volume_id,
+                label=label,
+                pool="default",
+                installation_id=self.ledger.installation().installation_id,
+                generation=9,
+                capacity_bytes=10**9,
+                block_size=BLOCK_BYTES,
+                state=VolumeState.BLANK,
+            )
+        )
+        claim = self.ledger.claim_volume(self.volume_id)
+        self.ledger.label_volume(self.volume_id, claim, VolumeEnd(block=BlockNo(4), file=FileNo(2), used_bytes=2), 1)
+
+    def add_set(
+        self,
+        source: Path,
+        *,
+        name: str = "docs",
+        started_at_ns: int = STARTED_NS,
+        segment_bytes: int = 1 << 30,
+        unreadable: Collection[bytes] = (),
+        complete: bool = True,
+    ) -> BackupSet:
+        """Record what is at `source` as a set, at its path without the leading slash."""
+        backup_set = self._begin(source, name, started_at_ns)
+        builder = _Builder(self.home.index(backup_set.set_id), backup_set.set_id, segment_bytes, unreadable)
+        builder.add_root(os.fsencode(source))
+        totals = builder.finish()
+        self._commit(backup_set, builder.segments)
+        if complete:
+            self._seal(backup_set, totals)
+        return self.ledger.backup_set(backup_set.set_id)
+
+    def _begin(self, source: Path, name: str, started_at_ns: int) -> BackupSet:
+        job = Job(number=JobNumber(0), job_id=new_uuid(), name=name, sources=(os.fsencode(source),))  # type: ignore[arg-type]
+        job = self.ledger.add_job(job)
+        self.ledger.queue_job(job.number, next(self._clock))
+        return self.ledger.begin_set(
+            BackupSet(
+                set_id=SetId(new_uuid()),
+                number=0,  # type: ignore[arg-type]
+                job_id=job.job_id,
+                job_number=job.number,
+                name=name,
+                type="full",
+                codec="zstd",
+                level=3,
+                sources=job.sources,
+                state=SetState.RUNNING,
+                started_at_ns=started_at_ns,
+            )
+        )
+
+    def _commit(self, backup_set: BackupSet, segments: list[PlainSegment]) -> None:
+        claim = self.ledger.claim_volume(self.volume_id)
+        for each in segments:
+            self.segments[each.segment_id] = each
+            volume = self.ledger.volume(self.volume_id)
+            stored = len(each.frames()) * FRAME_BYTES // 2
+            payload = volume.end_block + 2
+            trailer = BlockNo(payload + -(-stored // BLOCK_BYTES) + 1)
+            copy = SegmentCopy(
+                segment_id=each.segment_id,
+                volume_id=self.volume_id,
+                header_file=volume.end_file,
+                header_block=volume.end_block,
+                payload_block=BlockNo(payload),
+                trailer_block=trailer,
+                end_block=BlockNo(trailer + 2),
+                block_size=BLOCK_BYTES,
+            )
+            segment = Segment(
+                segment_id=each.segment_id,
+                set_id=backup_set.set_id,
+                number=each.number,
+                codec="zstd",
+                plain_bytes=len(each.plain),
+                stored_bytes=stored,
+                members=each.members,
+                frames=len(each.frames()),
+                payload_sha256=bytes(32),
+                committed_at_ns=next(self._clock),
+            )
+            end = VolumeEnd(block=copy.end_block, file=FileNo(copy.header_file + 3), used_bytes=volume.used_bytes + stored)
+            self.ledger.commit_segment(segment, copy, claim, end, volume.label)
+
+    def _seal(self, backup_set: BackupSet, totals: SetTotals) -> None:
+        claim = self.ledger.claim_volume(self.volume_id)
+        volume = self.ledger.volume(self.volume_id)
+        index = IndexCopy(
+            index_id=new_uuid(),
+            set_id=backup_set.set_id,
+            volume_id=self.volume_id,
+            file=volume.end_file,
+            block=volume.end_block,
+            end_block=BlockNo(volume.end_block + 2),
+        )
+        end = VolumeEnd(block=index.end_block, file=FileNo(index.file + 1), used_bytes=volume.used_bytes)
+        self.ledger.seal_set(backup_set.set_id, totals, index, claim, end, next(self._clock))
+        self.ledger.complete_set(backup_set.set_id, next(self._clock))
+
+    # -- staging -----------------------------------------------------------------------------------------------------
+
+    def stage_frames(self, segment_id: SegmentId, first: int, last: int) -> None:
+        """Do what a mover does when frames come from tape. Any thread."""
+        segment = self.segments[segment_id]
+        rows = segment.frames()
+        stage = SegmentStage.create(self.home.staging, segment_id, rows)
+        try:
+            for number in range(first, last + 1):
+                row = rows[number]
+                stage.publish(number, bytes(segment.plain[row.plain_offset : row.plain_offset + row.plain_bytes]))
+        finally:
+            stage.close()
+
+    def stage_all(self) -> None:
+        """Stage every frame of every segment."""
+        for segment_id, segment in self.segments.items():
+            if segment.plain:
+                self.stage_frames(segment_id, 0, len(segment.frames()) - 1)
+
+
+class _Builder:
+    """Writes an index as the backup does: directory numbers on entering, listings on leaving."""
+
+    def __init__(self, path: Path, set_id: SetId, segment_bytes: int, unreadable: Collection[bytes]) -> None:
+        self.segments = [PlainSegment(SegmentId(new_uuid()), 0)]
+        self._index = IndexWriter(path, set_id)
+        self._segment_bytes = segment_bytes
+        self._unreadable = unreadable
+        self._numbers = count()
+
+    def finish(self) -> SetTotals:
+        for each in self.segments:
+            rows = each.frames()
+            stored = len(rows) * FRAME_BYTES // 2
+            number = SegmentNo(each.number)
+            self._index.add_segment(SegmentRow(number, each.segment_id, len(each.plain), stored, len(rows)))
+            self._index.add_frames(number, rows)
+            self._index.add_hashes(number, each.hashes)
+        totals = self._index.finish()
+        return SetTotals(
+            files=totals.files,
+            directories=totals.directories,
+            bytes=totals.bytes,
+            stored_bytes=totals.bytes // 2,
+            troubled_files=len(self._unreadable),
+        )
+
+    def add_root(self, source: bytes) -> None:
+        self._enter(b"/", None, source.strip(b"/").split(b"/"))
+
+    def _enter(self, path: bytes, parent: DirectoryNo | None, way: list[bytes]) -> DirectoryNo:
+        """Add a directory: along `way` only the next name of it, then everything."""
+        number = DirectoryNo(next(self._numbers))
+        names = [way[0]] if way else sorted(os.listdir(path))
+        found = [(name, os.lstat(os.path.join(path, name))) for name in names]
+        files, extents = [], {}
+        for name, status in found:
+            if not stat.S_ISDIR(status.st_mode):
+                entry, parts = self._file(os.path.join(path, name), name, status)
+                files.append(entry)
+                if parts:
+                    extents[len(files) - 1] = parts
+        directories = [
+            _entry(name, status, offset=self._enter(os.path.join(path, name), number, way[1:]))
+            for name, status in found
+            if stat.S_ISDIR(status.st_mode)
+        ]
+        first = self._index.add_entries(files)
+        for ordinal, parts in extents.items():
+            self._index.add_extents(EntryNo(first + ordinal), parts)
+        first_directory = self._index.add_entries(directories)
+        status = os.lstat(path)
+        self._index.add_directory(
+            Directory(
+                number, number if parent is None else parent, status.st_mode, status.st_uid, status.st_gid, status.st_size,
+                status.st_mtime_ns, status.st_ctime_ns, status.st_nlink, status.st_dev, status.st_ino, status.st_blocks,
+                first, len(files), first_directory, len(directories),
+            )
+        )  # fmt: skip
+        return number
+
+    def _file(self, path: bytes, name: bytes, status: os.stat_result) -> tuple[Entry, list[Extent]]:
+        if stat.S_ISLNK(status.st_mode):
+            return _entry(name, status, target=os.readlink(path)), []
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return _entry(name, status), []
+        if name in self._unreadable:
+            return _entry(name, status, flags=EntryFlag.UNREADABLE), []
+        content = Path(os.fsdecode(path)).read_bytes()
+        if len(content) <= self._segment_bytes:
+            segment = self._room_for(len(content))
+            return _entry(name, status, segment=segment.number, offset=segment.add(content)), []
+        extents = []
+        for at in range(0, len(content), self._segment_bytes):
+            part = content[at : at + self._segment_bytes]
+            segment = self._room_for(len(part))
+            extents.append(Extent(at, len(part), SegmentNo(segment.number), segment.add(part)))
+        return _entry(name, status, flags=EntryFlag.SPLIT, segment=extents[0].segment, offset=extents[0].offset), extents
+
+    def _room_for(self, length: int) -> PlainSegment:
+        if self.segments[-1].plain and len(self.segments[-1].plain) + length > self._segment_bytes:
+            self.segments.append(PlainSegment(SegmentId(new_uuid()), len(self.segments)))
+        return self.segments[-1]
+
+
+def _entry(
+    name: bytes, status: os.stat_result, *, flags: int = 0, segment: int = 0, offset: int = 0, target: bytes = b""
+) -> Entry:
+    return Entry(
+        name, status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+        status.st_nlink, status.st_rdev, status.st_dev, status.st_ino, status.st_blocks, flags, segment, offset, target,
+    )  # fmt: skip
+
+
+def renamed(backup_set: BackupSet, **changes: object) -> BackupSet:
+    """Return the set with other fields."""
+    return msgspec.structs.replace(backup_set, **changes)
