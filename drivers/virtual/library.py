@@ -123,6 +123,31 @@ def add_from(folder: Path, source: Path) -> str:
     return barcode
 
 
+def take_out(folder: Path, barcode: str, target: Path) -> None:
+    """Take a cartridge out of its slot: its folder moves to `target`, which must not exist; `add_from` takes it back.
+
+    Raises SlotEmpty when there is none, NotReady while it is in a drive, DeviceFailed.
+    """
+    with library_lock(folder):
+        library = read_library(folder)
+        slot = _slot_of(library, barcode)
+        source = cartridge_folder(folder, barcode)
+        try:
+            _copy_durably(source, target)
+            write_library(folder, library.with_slot(slot, None))
+            shutil.rmtree(source)
+        except OSError as error:
+            raise DeviceFailed(f"cannot move {source} to {target}: {error.strerror or error}") from error
+
+
+def _slot_of(library: LibraryRecord, barcode: str) -> int:
+    if barcode not in library.barcodes():
+        raise SlotEmpty(f"the library has no cartridge {barcode}")
+    if barcode not in library.slots:
+        raise NotReady(f"{barcode} is in a drive: move it to a slot first")
+    return library.slots.index(barcode)
+
+
 def _copy_durably(source: Path, target: Path) -> None:
     draft = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
     try:
@@ -165,11 +190,7 @@ def set_write_protected(folder: Path, barcode: str, protected: bool) -> None:
     Raises SlotEmpty when there is none, NotReady while it is in a drive, DeviceFailed, WriteFailed.
     """
     with library_lock(folder):
-        library = read_library(folder)
-        if barcode not in library.barcodes():
-            raise SlotEmpty(f"the library has no cartridge {barcode}")
-        if barcode not in library.slots:
-            raise NotReady(f"{barcode} is in a drive: move it to a slot first")
+        _slot_of(read_library(folder), barcode)
         tape = Cartridge(cartridge_folder(folder, barcode))
         tape.protect(protected)
         tape.close()

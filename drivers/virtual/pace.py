@@ -60,7 +60,7 @@ class Pace:
 
     def spend(self, seconds: float) -> None:
         """Let `seconds` of the model pass."""
-        if self._speed is None:
+        if self._speed is None or seconds == 0:
             return
         now_s = self._now()
         self._due_s = max(self._due_s, now_s - _BUFFER_S / self._speed) + seconds / self._speed

@@ -51,5 +51,5 @@ class BlockRuns:
 
     def pairs(self) -> list[tuple[int, int]]:
         """Return (size, count) of every run."""
-        ends = [*self._first_blocks[1:], self.blocks]
-        return [(size, end - first) for size, first, end in zip(self._sizes, self._first_blocks, ends, strict=True)]
+        bounds = [*self._first_blocks, self.blocks]
+        return [(size, bounds[run + 1] - bounds[run]) for run, size in enumerate(self._sizes)]
