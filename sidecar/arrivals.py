@@ -1,12 +1,12 @@
 """Fans arrivals out to the mounts: one stream of JSON lines per client.
 
-One trio run; `publish` is synchronous. Every client has a bounded queue. One that does not read is cut off rather than waited
-for: it connects again and posts its waiters again, so nothing is lost.
+One trio run; `publish` is synchronous. Every client has a bounded queue. One that does not read is cut off rather
+than waited for: it connects again and posts its waiters again, so nothing is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -57,22 +57,19 @@ class Subscription:
         self._is_ended = True
         self._send.close()
 
-    async def lines(self) -> AsyncIterator[bytes]:
-        """Yield the stream in pieces of whole lines, first the greeting; ends when the hub ends it.
+    async def next_piece(self) -> bytes | None:
+        """Wait for the next whole lines: a ping when nothing comes for PING_S, None when the stream is over."""
+        with trio.move_on_after(PING_S):
+            try:
+                return self._with_more(await self._receive.receive())
+            except trio.EndOfChannel:
+                return None
+        return PING
 
-        Where the hub has ended already not even the greeting comes: a client can tell that nobody serves it.
-        """
-        if self._is_ended:
-            return
-        yield HELLO
-        while True:
-            piece = PING
-            with trio.move_on_after(PING_S):
-                try:
-                    piece = await self._receive.receive()
-                except trio.EndOfChannel:
-                    return
-            yield self._with_more(piece)
+    @property
+    def is_ended(self) -> bool:
+        """Has the stream been ended? Lines may still be queued."""
+        return self._is_ended
 
     def _with_more(self, piece: bytes) -> bytes:
         parts, size = [piece], len(piece)
@@ -116,7 +113,7 @@ class Arrivals:
 
     def failed(self, frames: FrameRange, error: str, message: str) -> None:
         """Tell everybody that frames cannot be had: `error` is a word for programs, `message` a sentence for people."""
-        place = {"segment": frames.segment_id, "first": frames.first, "last": frames.last}
+        place: dict[str, int | str] = {"segment": frames.segment_id, "first": frames.first, "last": frames.last}
         self._publish(_line({**place, "error": error, "message": message}))
 
     def end(self) -> None:

@@ -226,7 +226,9 @@ class DriveTask:
     def _is_usable(self, volume_id: VolumeId) -> bool:
         """May this drive fetch that tape? One that is nowhere counts as usable, so that somebody notices."""
         library = self._shared.library
-        return volume_id != self._tape and (library.is_free_for(volume_id, self.number) or not library.is_here(volume_id))
+        return volume_id != self._tape and (
+            library.is_free_for(volume_id, self.number) or not library.is_here(volume_id)
+        )
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -309,7 +311,10 @@ class DriveTask:
         return outcome
 
     async def _keep_or_eject(self, mover: Mover) -> VolumeId | None:
-        """Before a backup: keep the threaded tape if it is the one to append to, else eject it. Raises CommandFailed."""
+        """Before a backup: keep the threaded tape if it is the one to append to, else eject it.
+
+        Raises CommandFailed.
+        """
         library, tape = self._shared.library, self._tape
         try:
             wanted = library.choose(self._shared.home.settings.backup.pool, (), self.number).volume_id

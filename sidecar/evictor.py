@@ -46,7 +46,10 @@ class Evictor:
             self._recalls.staged = trio.Event()
 
     async def evict(self, segments: Collection[SegmentId] | None) -> int:
-        """Drop what is staged of these segments, or of all; open files keep theirs. Returns bytes freed. Raises OSError."""
+        """Drop what is staged of these segments, or of all; open files keep theirs.
+
+        Returns bytes freed. Raises OSError.
+        """
         async with self._working:
             return await trio.to_thread.run_sync(self._area.evict_all, segments)
 

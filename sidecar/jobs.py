@@ -1,7 +1,7 @@
 """The job queue: which backup runs next, how far it is, what went wrong, and how it ends in the ledger.
 
-One trio run. The ledger is the truth about states; kept in memory are the order of the queue, progress and troubles. Reading the
-ledger takes microseconds and is done in place, writing waits for the disk and goes to a thread.
+One trio run. The ledger is the truth about states; kept in memory are the order of the queue, progress and troubles.
+Reading the ledger takes microseconds and is done in place, writing waits for the disk and goes to a thread.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Jobs:
         """Take over the jobs that are queued in the ledger; `bell` is rung when there is something to do."""
         self._ledger = ledger
         self._bell = bell
-        self._now_ns = now_ns
+        self.now_ns = now_ns
         queued = [job for job in ledger.jobs() if job.state is JobState.QUEUED]
         self._queue = deque(job.number for job in sorted(queued, key=lambda job: (job.queued_at_ns, job.number)))
         self._running: dict[JobNumber, Run] = {}
@@ -94,8 +94,10 @@ class Jobs:
         """Have the job run. Raises NotFound, NotNow while it is queued or running."""
         job = self._ledger.job(number)
         if number in self._running or number in self._queue:
-            raise NotNow(f"task {number} ({job.name}) is {job.state.value} already: wait until it has ended, or cancel it")
-        queued = await trio.to_thread.run_sync(self._ledger.queue_job, number, self._now_ns())
+            raise NotNow(
+                f"task {number} ({job.name}) is {job.state.value} already: wait until it has ended, or cancel it"
+            )
+        queued = await trio.to_thread.run_sync(self._ledger.queue_job, number, self.now_ns())
         self._ended.pop(number, None)
         self._queue.append(number)
         self._bell.ring()
@@ -155,7 +157,8 @@ class Jobs:
 
     async def _finish(self, number: JobNumber, state: JobState, error: str) -> Job:
         with trio.CancelScope(shield=True):
-            return await trio.to_thread.run_sync(finish, self._ledger, number, state, error, self._now_ns())
+            job = await trio.to_thread.run_sync(finish, self._ledger, number, state, error, self.now_ns())
+        return job
 
     def _remember(self, run: Run) -> None:
         self._ended.pop(run.job, None)

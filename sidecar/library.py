@@ -1,7 +1,8 @@
 """The tape library: what lies where, which tape to write next, and the robot's moves.
 
-One trio run; the changer itself is used in one device thread. A cartridge's barcode is the label of its volume. A tape that a
-drive's task works with is *held* by that drive, so that no other takes it; holding is synchronous, moving is not.
+One trio run; the changer itself is used in one device thread. A cartridge's barcode is the label of its volume. A
+tape that a drive's task works with is *held* by that drive, so that no other takes it; holding is synchronous, moving
+is not.
 """
 
 from __future__ import annotations
@@ -90,9 +91,7 @@ class Library:
 
     # -- which tape --------------------------------------------------------------------------------------------------
 
-    def choose(
-        self, pool: str, exclude: Collection[VolumeId], drive: int, threaded: VolumeId | None = None
-    ) -> Volume:
+    def choose(self, pool: str, exclude: Collection[VolumeId], drive: int, threaded: VolumeId | None = None) -> Volume:
         """Return the tape to append to: the fullest with room, else a blank one. Raises NoTape, with what to do.
 
         `threaded` is the tape that the drive has not ejected; where it will do it is taken, for no other can come in.
@@ -197,10 +196,6 @@ def _generation(barcode: str) -> int | None:
 
 
 def _nothing_left(pool: str, candidates: list[Volume], is_here: Callable[[VolumeId], bool]) -> str:
-    away = [
-        volume.label
-        for volume in candidates
-        if volume.state in WRITABLE and not is_here(volume.volume_id)
-    ]
+    away = [volume.label for volume in candidates if volume.state in WRITABLE and not is_here(volume.volume_id)]
     hint = f", for instance {away[0]}, which has room" if away else ""
     return f"no tape with room is left in pool {pool}: put a blank tape into the library{hint}"

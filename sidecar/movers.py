@@ -1,8 +1,9 @@
 """A mover process and the socket to it, seen from the sidecar.
 
-Used by tasks of one trio run. One task (`run_reports`) reads what the mover says and routes it: answers go to the call that
-waits for them, everything else to `on_report`, in the order it was said. The process is started from the thread of the
-trio run itself: the kernel ends it with its parent *thread*, and trio's worker threads end after ten idle seconds.
+Used by tasks of one trio run. One task (`run_reports`) reads what the mover says and routes it: answers go to the
+call that waits for them, everything else to `on_report`, in the order it was said. The process is started from the
+thread of the trio run itself: the kernel ends it with its parent *thread*, and trio's worker threads end after ten
+idle seconds.
 """
 
 from __future__ import annotations
@@ -179,18 +180,19 @@ class Mover:
     async def end(self) -> int | None:
         """Close the socket, wait for the process, kill it when it does not end.
 
-        Returns its exit code; None when even the kill did not end it: a process inside a hanging ioctl cannot be killed.
+        Returns its exit code; None when even the kill did not end it: a process inside a hanging ioctl cannot be
+        killed.
         """
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._stream)
             with trio.move_on_after(END_S):
-                await _wait_exit(self._process)
+                await wait_exit(self._process)
             if self._process.poll() is None:
                 log.warning("mover does not end, killing it", drive=self.drive, pid=self.pid)
                 self._process.kill()
                 with trio.move_on_after(KILL_S):
-                    await _wait_exit(self._process)
-            return self._process.poll()
+                    await wait_exit(self._process)
+        return self._process.poll()
 
 
 @asynccontextmanager
@@ -201,7 +203,10 @@ async def open_mover(
     ours, theirs = socket.socketpair()
     with theirs:
         arguments = command(home, drive, number, theirs.fileno())
-        process = subprocess.Popen(arguments, pass_fds=(theirs.fileno(), *inherit), stdin=subprocess.DEVNULL)
+        # A process group of its own: a Ctrl-C on our terminal is for us, and we end our movers in order.
+        process = subprocess.Popen(
+            arguments, pass_fds=(theirs.fileno(), *inherit), stdin=subprocess.DEVNULL, process_group=0
+        )
     ours.setblocking(False)
     mover = Mover(drive, process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
     log.debug("mover started", drive=drive, pid=process.pid)
@@ -215,8 +220,8 @@ async def open_mover(
         log.debug("mover ended", drive=drive, pid=process.pid, code=code)
 
 
-async def _wait_exit(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the process without a thread and without reaping it."""
+async def wait_exit(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the process without a thread. A cancel leaves it as it is."""
     if process.poll() is not None:
         return
     descriptor = os.pidfd_open(process.pid)

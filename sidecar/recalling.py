@@ -129,7 +129,9 @@ class Recalls:
 
     def mover_died(self, volume_id: VolumeId) -> None:
         """What was asked of the mover is to do again, unless that has killed movers before."""
-        self._lose(self.queue.mover_died(volume_id), _Refusal("mover_died", "reading it ended several movers: see the log"))
+        self._lose(
+            self.queue.mover_died(volume_id), _Refusal("mover_died", "reading it ended several movers: see the log")
+        )
         self._bell.ring()
 
     def settle(self, volume_id: VolumeId, asked: Sequence[FrameRange], message: str) -> None:

@@ -1,4 +1,6 @@
-"""What is done at start with what the last sidecar left behind. Blocking; before any mover runs, the state folder being owned.
+"""What is done at start with what the last sidecar left behind.
+
+Blocking; before any mover runs, the state folder being owned.
 
 | left behind            | because                                              | now                                  |
 |------------------------|------------------------------------------------------|--------------------------------------|

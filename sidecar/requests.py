@@ -102,9 +102,7 @@ def _query_number(request: Request, name: str, default: int, least: int) -> int:
     if not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise Invalid("int_parsing", ["query", name], "Input should be a whole number", text)
     if int(text) < least:
-        raise Invalid(
-            "greater_than_equal", ["query", name], f"Input should be greater than or equal to {least}", text
-        )
+        raise Invalid("greater_than_equal", ["query", name], f"Input should be greater than or equal to {least}", text)
     return int(text)
 
 

@@ -1,0 +1,79 @@
+"""The application: all routes, and how errors become answers. Serves both kinds of listener."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, ExceptionHandler
+
+from catalog.errors import CatalogError
+from drivers.errors import DriveError
+from sidecar.answers import json_answer
+from sidecar.gates import BodyLimits
+from sidecar.own.jobs import JobCalls
+from sidecar.own.recalls import RecallCalls
+from sidecar.own.status import StatusCalls
+from sidecar.requests import Invalid
+from sidecar.service import Service
+from sidecar.statuses import sentence_of, status_of
+from sidecar.taf.backup import BackupCalls
+from sidecar.taf.recovery import RecoveryCalls
+from sidecar.taf.tape import TapeCalls
+from tapefs.errors import TapefsError
+
+#: Errors that belong to requests; any other is a bug.
+EXPECTED = (TapefsError, CatalogError, DriveError, OSError)
+
+log = structlog.get_logger(__name__)
+
+
+def make_app(service: Service) -> ASGIApp:
+    """Return the application on top of a running service."""
+    families = (
+        StatusCalls(service),
+        JobCalls(service),
+        RecallCalls(service),
+        BackupCalls(service),
+        RecoveryCalls(service),
+        TapeCalls(service),
+    )
+    routes: list[Route] = [route for family in families for route in family.routes()]
+    handlers: dict[int | type[Exception], ExceptionHandler] = {
+        kind: cast(ExceptionHandler, _expected) for kind in EXPECTED
+    }
+    handlers[HTTPException] = cast(ExceptionHandler, _http)
+    handlers[ClientDisconnect] = cast(ExceptionHandler, _gone)
+    handlers[Exception] = cast(ExceptionHandler, _unexpected)
+    return BodyLimits(Starlette(routes=routes, exception_handlers=handlers))
+
+
+async def _expected(request: Request, error: Exception) -> Response:
+    """Answer in the shape of the family that was called: FastAPI's list for TAF's calls, a sentence for our own."""
+    status = status_of(error)
+    if isinstance(error, Invalid) and not request.url.path.startswith("/api/v1/"):
+        return json_answer({"detail": [error.problem]}, status)
+    if status >= 500:
+        log.error("request failed", method=request.method, path=request.url.path, error=str(error))
+    return json_answer({"detail": sentence_of(error)}, status)
+
+
+async def _http(request: Request, error: HTTPException) -> Response:
+    answer = json_answer({"detail": error.detail}, error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    """Nobody reads the answer; 499 is what others log for it."""
+    return Response(status_code=499)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    """Say only that it failed; the server logs the traceback."""
+    return json_answer({"detail": "internal error: see the sidecar's log"}, 500)

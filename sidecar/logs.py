@@ -1,0 +1,52 @@
+"""Logs on stderr: lines for people on a terminal, JSON elsewhere; ours and those of libraries in one form.
+
+Nothing secret is ever given to a logger: no token, no header, no body.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import orjson
+import structlog
+from structlog.typing import Processor
+
+#: Environment variable for the least level, such as `debug`.
+VARIABLE = "TAPEFS_LOG"
+
+
+def configure_logs() -> None:
+    """Set up logging for the process."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    is_terminal = sys.stderr.isatty()
+    end: list[Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if is_terminal
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_dump)]
+    )
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *end]
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.getLevelNamesMapping().get(os.environ.get(VARIABLE, "").upper(), logging.INFO))
+
+
+def _dump(value: object, **_: object) -> str:
+    return orjson.dumps(value, default=repr).decode("utf-8", "backslashreplace")

@@ -1,0 +1,161 @@
+"""Recalls, staging and the stream of arrivals: what the mount, `tapefs stage` and `tapefs evict` use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from catalog.ids import FrameNo, SegmentId
+from sidecar.answers import json_answer
+from sidecar.arrivals import HELLO, Arrivals, Subscription
+from sidecar.listeners import CONNECTION, Connection
+from sidecar.recalling import Wish
+from sidecar.requests import Invalid, Uuid, body_of
+from sidecar.service import Service
+from tapefs.mover.messages import FrameRange
+
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+
+
+class WaiterBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A reader that waits; `uid` and `pid` tell who it is, for limits and for the log."""
+
+    id: Uuid
+    segment: Uuid
+    first: _Number
+    last: _Number
+    uid: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
+    pid: _Number = 0
+    #: Seconds from now; 0 means never.
+    deadline_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+class RecallsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/recalls."""
+
+    waiters: list[WaiterBody]
+
+
+class CancelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/recalls/cancel."""
+
+    ids: list[Uuid]
+
+
+class SpanBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Frames to stage."""
+
+    segment: Uuid
+    first: _Number
+    last: _Number
+
+
+class StageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/stage."""
+
+    segments: list[SpanBody]
+
+
+class EvictBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/evict; null means everything."""
+
+    segments: list[Uuid] | None
+
+
+class RecallCalls:
+    """The way of the data back from tape."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        """Return the routes of this family."""
+        return [
+            Route("/api/v1/recalls", self.recall, methods=["POST"]),
+            Route("/api/v1/recalls/cancel", self.cancel, methods=["POST"]),
+            Route("/api/v1/arrivals", self.arrivals, methods=["GET"]),
+            Route("/api/v1/stage", self.stage, methods=["POST"]),
+            Route("/api/v1/evict", self.evict, methods=["POST"]),
+        ]
+
+    async def recall(self, request: Request) -> Response:
+        """Note waiting readers; what becomes of them comes with the arrivals."""
+        body = await body_of(request, RecallsBody)
+        wishes = [
+            Wish(waiter.id, _frames(waiter, ["body", "waiters", place]), waiter.deadline_s)
+            for place, waiter in enumerate(body.waiters)
+        ]
+        self._service.recalls.wait_for(wishes)
+        return json_answer({"accepted": len(wishes)}, 202)
+
+    async def cancel(self, request: Request) -> Response:
+        """Detach readers; a tape that moves for them goes on."""
+        body = await body_of(request, CancelBody)
+        return json_answer({"cancelled": self._service.recalls.cancel(body.ids)})
+
+    async def stage(self, request: Request) -> Response:
+        """Have frames staged without waiting."""
+        body = await body_of(request, StageBody)
+        ranges = [_frames(span, ["body", "segments", place]) for place, span in enumerate(body.segments)]
+        self._service.recalls.order(ranges)
+        return json_answer({"accepted": len(ranges)}, 202)
+
+    async def evict(self, request: Request) -> Response:
+        """Empty the staging area, wholly or in part."""
+        body = await body_of(request, EvictBody)
+        segments = None if body.segments is None else [SegmentId(segment) for segment in body.segments]
+        return json_answer({"freed_bytes": await self._service.evictor.evict(segments)})
+
+    async def arrivals(self, request: Request) -> Response:
+        """Stream what arrives until the client or the sidecar ends."""
+        return ArrivalsResponse(self._service.arrivals)
+
+
+class ArrivalsResponse(Response):
+    """Streams a subscription.
+
+    Where the hub has ended not even the greeting comes, so a client sees that nobody serves.
+    """
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        super().__init__()
+        self._arrivals = arrivals
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the client or the hub ends."""
+        connection: Connection = scope[CONNECTION]
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        with self._arrivals.subscribe(connection.cut) as client:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_wait_gone, receive, nursery.cancel_scope)
+                await self._send_lines(client, send)
+                nursery.cancel_scope.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_lines(self, client: Subscription, send: Send) -> None:
+        piece: bytes | None = None if client.is_ended else HELLO
+        while piece is not None:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            piece = await client.next_piece()
+
+
+async def _wait_gone(receive: Receive, scope: trio.CancelScope) -> None:
+    """Cancel `scope` when the client has closed its connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+def _frames(body: WaiterBody | SpanBody, place: list[str | int]) -> FrameRange:
+    if body.first > body.last:
+        raise Invalid("value_error", [*place, "last"], "must not be less than `first`", body.last)
+    return FrameRange(SegmentId(body.segment), FrameNo(body.first), FrameNo(body.last))

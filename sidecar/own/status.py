@@ -1,0 +1,62 @@
+"""GET /api/v1/status and GET /health."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sidecar.answers import json_answer
+from sidecar.service import Service
+from tapefs import __version__
+
+
+class StatusCalls:
+    """Who answers, and how the drives are."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        """Return the routes of this family."""
+        return [Route("/health", self.health), Route("/api/v1/status", self.status)]
+
+    async def health(self, request: Request) -> Response:
+        """Tell that HTTP works, and whether every drive does."""
+        states = {drive.name: drive.state for drive in self._service.drives}
+        return json_answer({"status": "degraded" if "failed" in states.values() else "ok", "drives": states})
+
+    async def status(self, request: Request) -> Response:
+        """Tell everything about this sidecar and its drives."""
+        service = self._service
+        counters = await trio.to_thread.run_sync(_counters, service.home.drives, [d.name for d in service.drives])
+        drives = [
+            {"name": drive.name, "state": drive.state, "tape": drive.tape, "counters": counters[drive.name]}
+            for drive in service.drives
+        ]
+        return json_answer(
+            {
+                "version": __version__,
+                "home": os.fsencode(service.home.path).decode("utf-8", "backslashreplace"),
+                "pid": os.getpid(),
+                "installation_id": service.ledger.installation().installation_id,
+                "drives": drives,
+            }
+        )
+
+
+def _counters(folder: Path, names: list[str]) -> dict[str, object]:
+    """Return by drive the counters that its mover has left in HOME/drives; empty before it has. Blocking."""
+    return {name: _read(folder / f"{name}.json").get("counters", {}) for name in names}
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, object])
+    except FileNotFoundError:
+        return {}

@@ -1,0 +1,163 @@
+"""The trio run of the sidecar: puts the parts together, runs them, ends them.
+
+The end (SIGTERM, SIGINT, SIGHUP, or idle): no new connections, streams end, movers are asked to cancel and their
+sockets closed, what is left of connections is cut.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import trio
+from starlette.types import ASGIApp
+
+from catalog.ledger import Ledger
+from drivers.registry import drive_name, open_changer
+from drivers.virtual.layout import cartridge_folder
+from drivers.virtual.state import read_state
+from sidecar.app import make_app
+from sidecar.arrivals import Arrivals
+from sidecar.bell import Bell
+from sidecar.drive import DriveTask, Shared
+from sidecar.evictor import Evictor, limit_bytes
+from sidecar.gates import HttpOnly, TokenGate
+from sidecar.jobs import Jobs
+from sidecar.library import Library
+from sidecar.listeners import Connections, HttpServer
+from sidecar.mount_child import MountChild
+from sidecar.movers import MoverCommand
+from sidecar.recalling import Recalls
+from sidecar.service import Service
+from tapefs.home import Home
+
+#: A sidecar that ends by itself does so after this long without work and connections.
+IDLE_S = 1.0
+#: … but gives whoever started it this long to connect.
+FIRST_CONNECTION_S = 10.0
+#: How long the start waits for the drives; one that is slower comes later.
+DRIVES_S = 15.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run."""
+
+    mount: Path | None
+    until_idle: bool
+    command: MoverCommand
+    #: Descriptors that movers keep open.
+    inherit: Sequence[int]
+    #: Called when everything answers.
+    on_ready: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """The TCP listener."""
+
+    bound: socket.socket
+    host: str
+    token: str
+
+
+async def run_sidecar(
+    home: Home, ledger: Ledger, options: Options, unix: socket.socket, owner_uid: int, tcp: Tcp | None
+) -> None:
+    """Serve until the end. Raises what keeps the sidecar from starting: DriveError, NotNow."""
+    http = HttpServer()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        service = await _assemble(home, ledger, options)
+        app = make_app(service)
+        listeners: list[tuple[socket.socket, ASGIApp, int | None]] = [(unix, HttpOnly(app), owner_uid)]
+        if tcp is not None:
+            listeners.append((tcp.bound, TokenGate(app, tcp.token, tcp.host), None))
+            log.info("listening", address=tcp.bound.getsockname())
+        try:
+            async with trio.open_nursery() as servers:
+                servers.start_soon(http.serve, listeners)
+                await _work(service, options, http, signals)
+        finally:
+            await service.library.close()
+    log.info("sidecar ended")
+
+
+async def _work(service: Service, options: Options, http: HttpServer, signals: AsyncIterator[int]) -> None:
+    """Run all tasks until the end has come; then have HTTP end, too."""
+    end = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_wait_signal, signals, end)
+        for drive in service.drives:
+            nursery.start_soon(drive.run)
+        nursery.start_soon(service.evictor.run)
+        nursery.start_soon(service.recalls.run_deadlines)
+        nursery.start_soon(_get_ready, service, options, http.connections, nursery, end)
+        await end.wait()
+        service.arrivals.end()
+        http.end()
+        nursery.cancel_scope.cancel()
+
+
+async def _get_ready(
+    service: Service, options: Options, connections: Connections, nursery: trio.Nursery, end: trio.Event
+) -> None:
+    """Say that everything answers, when it does. Raises NotNow when the mount does not come up."""
+    with trio.move_on_after(DRIVES_S):
+        for drive in service.drives:
+            await drive.tried.wait()
+    if options.mount is not None:
+        await nursery.start(MountChild(service.home, options.mount).run)
+    log.info("ready", home=str(service.home.path), pid=os.getpid())
+    options.on_ready()
+    if options.until_idle:
+        await _wait_idle(service, connections)
+        log.info("nothing left to do")
+        end.set()
+
+
+async def _wait_signal(signals: AsyncIterator[int], end: trio.Event) -> None:
+    async for number in signals:
+        log.info("ending", signal=signal.Signals(number).name)
+        end.set()
+        return
+
+
+async def _wait_idle(service: Service, connections: Connections) -> None:
+    """Wait until there has been neither work nor a connection for a while. Looks ten times a second."""
+    quiet_s = 0.0
+    while not service.is_idle() or quiet_s < (IDLE_S if connections.had_any else FIRST_CONNECTION_S):
+        await trio.sleep(0.1)
+        quiet_s = connections.quiet_s()
+
+
+async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
+    """Make the parts and look into the library. Raises DriveError when the changer does not work."""
+    settings = home.settings.library
+    changer = await trio.to_thread.run_sync(open_changer, settings.driver, home.library, settings.motion)
+    bell, arrivals = Bell(), Arrivals()
+    library = Library(
+        home, ledger, changer, lambda label: read_state(cartridge_folder(home.library, label)).capacity_bytes
+    )
+    await library.refresh()
+    jobs = Jobs(ledger, bell)
+    recalls = Recalls(home, ledger, library, arrivals, bell)
+    limit = await trio.to_thread.run_sync(limit_bytes, home)
+    services: list[Service] = []
+
+    async def drive_failed(reason: str) -> None:
+        await services[0].drive_failed(reason)
+
+    shared = Shared(home, ledger, library, jobs, recalls, bell, options.command, options.inherit, drive_failed)
+    drives = [DriveTask(number, drive_name(number), shared) for number in range(settings.drives)]
+    evictor = Evictor(home, recalls, limit)
+    services.append(Service(home, ledger, library, jobs, recalls, arrivals, evictor, drives))
+    for drive in drives:
+        library.in_drive(drive.number)
+    return services[0]

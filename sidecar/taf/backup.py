@@ -1,0 +1,252 @@
+"""TAF's /api/backup/tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from catalog.ids import JobId, JobNumber, new_uuid
+from catalog.records import Job, JobState, SetState
+from sidecar.answers import json_answer, moment, shown
+from sidecar.jobs import JobView
+from sidecar.new_jobs import check_name, check_sources, check_type
+from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
+from sidecar.service import Service
+
+#: TAF knows no `queued`: what waits for a drive is pending.
+STATUSES = {state: state.value for state in JobState} | {JobState.QUEUED: "pending"}
+#: TAF's stages, and where ours stand among them.
+STEPS = ("scan", "prefetch", "compress", "copy", "finalize")
+LABELS = ("Scan", "Read ahead", "Compress", "Write to tape", "Finish")
+STAGES = {"scan": 0, "write": 3, "index": 4}
+
+
+class BackupTaskRequest(msgspec.Struct, frozen=True):
+    """TAF's body of a new task; unknown keys are ignored, as TAF does.
+
+    `tape_device` and `enable_simple_scan` are taken and have no meaning here: the library chooses drive and tape, and
+    there is one way to scan.
+    """
+
+    task_name: str
+    source_paths: list[str]
+    task_type: object = "full"
+    exclude_patterns: list[str] = []
+    compression_enabled: bool = True
+    encryption_enabled: bool = False
+    retention_days: int = 180
+    description: str = ""
+    tape_device: str | None = None
+    enable_simple_scan: bool = True
+
+
+class BackupCalls:
+    """Backup tasks: a task is a job, its number is the task's id."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        """Return the routes of this family."""
+        return [
+            Route("/api/backup/tasks", self.list, methods=["GET"]),
+            Route("/api/backup/tasks", self.create, methods=["POST"]),
+            Route("/api/backup/tasks/{task_id}", self.show, methods=["GET"]),
+            Route("/api/backup/tasks/{task_id}/run", self.run, methods=["POST"]),
+            Route("/api/backup/tasks/{task_id}/cancel", self.cancel, methods=["POST", "PUT"]),
+        ]
+
+    async def list(self, request: Request) -> Response:
+        """Show tasks, newest first, filtered by status, task_type and text."""
+        page, is_wanted = page_of(request), _filter(request)
+        views = [view for view in reversed(self._service.jobs.views()) if is_wanted(view)]
+        return json_answer([self._task(view) for view in page.cut(views)])
+
+    async def show(self, request: Request) -> Response:
+        """Show one task."""
+        return json_answer(self._task(self._service.jobs.view(_number(request))))
+
+    async def create(self, request: Request) -> Response:
+        """Record a task; it does not run yet."""
+        body = await body_of(request, BackupTaskRequest)
+        job = await self._service.jobs.create(await _job(body, self._service.jobs.now_ns()))
+        return json_answer(
+            {
+                "success": True,
+                "task_id": job.number,
+                "message": f"Task {job.number} was created; run it with POST /api/backup/tasks/{job.number}/run",
+                "task_name": job.name,
+                "is_template": True,
+            }
+        )
+
+    async def run(self, request: Request) -> Response:
+        """Queue a task."""
+        number = _number(request)
+        job = self._service.jobs.view(number).job
+        await trio.to_thread.run_sync(check_sources, job.sources, "source_paths")
+        await self._service.jobs.queue(number)
+        return json_answer(
+            {
+                "success": True,
+                "task_id": number,
+                "message": f"Task {number} was queued; see GET /api/backup/tasks/{number}",
+                "run_options": {"mode": "auto", "force_rescan": False},
+            },
+            202,
+        )
+
+    async def cancel(self, request: Request) -> Response:
+        """Stop a task that waits or runs."""
+        number = _number(request)
+        await self._service.jobs.cancel(number)
+        return json_answer({"success": True, "message": f"Task {number} is being cancelled"})
+
+    # -- shapes ------------------------------------------------------------------------------------------------------
+
+    def _task(self, view: JobView) -> dict[str, object]:
+        """Return a task with all of TAF's fields."""
+        job, done = view.job, view.backup_set
+        files, read_bytes, stored_bytes = _amounts(view)
+        totals = self._totals(view, files, read_bytes)
+        stage = _stage(view)
+        return {
+            "task_id": job.number,
+            "task_name": job.name,
+            "task_type": job.type,
+            "status": STATUSES[job.state],
+            "progress_percent": _percent(job, read_bytes, totals[1]),
+            "total_files": totals[0],
+            "processed_files": files,
+            "total_bytes": totals[1],
+            "total_bytes_actual": totals[1],
+            "processed_bytes": read_bytes,
+            "compressed_bytes": stored_bytes,
+            "compression_ratio": round(stored_bytes / read_bytes, 4) if read_bytes else 0.0,
+            "created_at": moment(job.created_at_ns),
+            "started_at": moment(job.started_at_ns),
+            "completed_at": moment(job.finished_at_ns),
+            "error_message": job.error or None,
+            "source_paths": [shown(source) for source in job.sources],
+            "tape_device": None,
+            "tape_id": done.tapes[0] if done and done.tapes else None,
+            "is_template": job.state is JobState.PENDING,
+            "from_scheduler": False,
+            "enabled": True,
+            "description": job.description,
+            "estimated_archive_count": None,
+            "operation_status": _operation(view, files),
+            "operation_stage": STEPS[stage] if stage is not None else None,
+            "operation_stage_label": LABELS[stage] if stage is not None else None,
+            "stage_steps": _steps(job, stage),
+            "current_compression_progress": None,
+        }
+
+    def _totals(self, view: JobView, files: int, read_bytes: int) -> tuple[int, int]:
+        """Return files and bytes in all: of a running task what its last complete set had, if that is more."""
+        if view.job.state is not JobState.RUNNING:
+            return files, read_bytes
+        for earlier in reversed(self._service.ledger.backup_sets()):
+            if earlier.job_id == view.job.job_id and earlier.state is SetState.COMPLETE:
+                return max(files, earlier.files), max(read_bytes, earlier.bytes)
+        return files, read_bytes
+
+
+def _number(request: Request) -> JobNumber:
+    return JobNumber(number_in_path(request, "task_id"))
+
+
+async def _job(body: BackupTaskRequest, now_ns: int) -> Job:
+    """Return the job that a request asks for. Raises Invalid, NoSuchThing, SourceError."""
+    if body.encryption_enabled:
+        raise Invalid("value_error", ["body", "encryption_enabled"], "encryption is not offered: leave it off", True)
+    if not body.compression_enabled:
+        message = "sets are always compressed (zstd): leave it on"
+        raise Invalid("value_error", ["body", "compression_enabled"], message, False)
+    if body.retention_days < 0:
+        raise Invalid("value_error", ["body", "retention_days"], "must not be negative", body.retention_days)
+    name, kind = check_name(body.task_name, "task_name"), check_type(body.task_type, "task_type")
+    paths = [path.encode() for path in body.source_paths]
+    return Job(
+        number=JobNumber(0),
+        job_id=JobId(new_uuid()),
+        name=name,
+        sources=await trio.to_thread.run_sync(check_sources, paths, "source_paths"),
+        type=kind,
+        excludes=tuple(pattern for pattern in body.exclude_patterns if pattern),
+        description=body.description,
+        retention_days=body.retention_days,
+        created_at_ns=now_ns,
+    )
+
+
+def _filter(request: Request) -> Callable[[JobView], bool]:
+    status, kind, text = (text_of(request, name) for name in ("status", "task_type", "q"))
+    if status is not None and status.lower() not in (*STATUSES.values(), "paused"):
+        raise Invalid("enum", ["query", "status"], "must be a task's status", status)
+
+    def is_wanted(view: JobView) -> bool:
+        job = view.job
+        return (
+            (status is None or STATUSES[job.state] == status.lower())
+            and (kind is None or job.type == kind.lower())
+            and (text is None or text.lower() in f"{job.name}\n{job.description}".lower())
+        )
+
+    return is_wanted
+
+
+def _amounts(view: JobView) -> tuple[int, int, int]:
+    """Return files, bytes read and bytes stored of the newest run so far."""
+    done, run = view.backup_set, view.run
+    if view.job.state is not JobState.COMPLETED and run is not None and run.progress is not None:
+        return run.progress.files, run.progress.bytes, run.progress.stored_bytes
+    return (done.files, done.bytes, done.stored_bytes) if done else (0, 0, 0)
+
+
+def _percent(job: Job, read_bytes: int, total_bytes: int) -> float:
+    """Return how much is done; unknown totals count as nothing, and only what is complete is 100."""
+    if job.state is JobState.COMPLETED:
+        return 100.0
+    if job.state is not JobState.RUNNING or total_bytes <= read_bytes:
+        return 0.0
+    return round(100 * read_bytes / total_bytes, 1)
+
+
+def _stage(view: JobView) -> int | None:
+    if view.job.state is JobState.COMPLETED:
+        return STAGES["index"]
+    progress = view.run.progress if view.run else None
+    return STAGES.get(progress.stage) if progress else None
+
+
+def _steps(job: Job, stage: int | None) -> list[dict[str, str]]:
+    """Return TAF's steps.
+
+    Reading, compressing and writing go on at once: while we write, those before count as done.
+    """
+    return [
+        {"code": code, "label": label, "status": _step(place, job, stage)}
+        for place, (code, label) in enumerate(zip(STEPS, LABELS, strict=True))
+    ]
+
+
+def _step(place: int, job: Job, stage: int | None) -> str:
+    if job.state is JobState.COMPLETED or (stage is not None and place < stage):
+        return "completed"
+    return "active" if place == stage and job.state is JobState.RUNNING else "pending"
+
+
+def _operation(view: JobView, files: int) -> str:
+    """Return a sentence on what goes on."""
+    job, run = view.job, view.run
+    if job.state is JobState.RUNNING and run is not None and run.progress is not None:
+        return f"{run.progress.stage}: {files} files, {run.progress.path}"
+    if job.state is JobState.QUEUED:
+        return "waiting for a drive"
+    return job.error or job.state.value

@@ -1,0 +1,79 @@
+"""TAF's /api/tape/list. A tape's id there is its label here."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from catalog.records import SetState, Volume, VolumeState
+from drivers.interface import ElementKind
+from sidecar.answers import json_answer, moment
+from sidecar.service import Service
+
+STATUSES = {
+    VolumeState.BLANK: "available",
+    VolumeState.APPENDABLE: "in_use",
+    VolumeState.FULL: "full",
+    VolumeState.SUSPECT: "error",
+}
+
+
+class TapeCalls:
+    """The tapes."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        """Return the routes of this family."""
+        return [Route("/api/tape/list", self.list, methods=["GET"])]
+
+    async def list(self, request: Request) -> Response:
+        """Show all tapes by label."""
+        written: Counter[str] = Counter()
+        complete: Counter[str] = Counter()
+        for backup_set in self._service.ledger.backup_sets():
+            written.update(backup_set.tapes)
+            if backup_set.state is SetState.COMPLETE:
+                complete.update(backup_set.tapes)
+        tapes = [
+            self._tape(volume, written[volume.label], complete[volume.label])
+            for volume in self._service.ledger.volumes()
+        ]
+        return json_answer({"success": True, "tapes": tapes, "count": len(tapes)})
+
+    def _tape(self, volume: Volume, written: int, complete: int) -> dict[str, object]:
+        """Return a tape with all of TAF's fields; null is what nobody has measured or set."""
+        capacity, used = volume.capacity_bytes, volume.used_bytes
+        is_begun = volume.state is not VolumeState.BLANK and used > 0
+        return {
+            "tape_id": volume.label,
+            "label": volume.label,
+            "status": STATUSES[volume.state],
+            "media_type": "LTO",
+            "generation": volume.generation,
+            "serial_number": None,
+            "location": self._location(volume.label),
+            "capacity_bytes": capacity,
+            "used_bytes": used,
+            "usage_percent": round(100 * used / capacity, 2) if capacity else 0.0,
+            "write_count": written,
+            "read_count": None,
+            "load_count": None,
+            "health_score": 0 if volume.state is VolumeState.SUSPECT else 100,
+            "first_use_date": moment(volume.created_at_ns) if is_begun else None,
+            "last_erase_date": None,
+            "expiry_date": None,
+            "retention_months": None,
+            "backup_set_count": complete,
+            "notes": volume.reason,
+        }
+
+    def _location(self, label: str) -> str:
+        place = self._service.library.place_of(label)
+        if place is None:
+            return "not in the library"
+        return f"{'drive' if place.kind is ElementKind.DRIVE else 'slot'} {place.number}"
