@@ -37,7 +37,7 @@ class Codec(Protocol):
     def encoder(self, level: int) -> Encoder:
         """Return an encoder for one thread; each of its calls makes one frame that decodes on its own.
 
-        Raises UsageError for a level that does not exist. The encoder raises ValueError for a frame over MAX_FRAME_BYTES.
+        Raises UsageError for a level that does not exist; the encoder raises ValueError over MAX_FRAME_BYTES.
         """
         ...
 

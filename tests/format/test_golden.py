@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 from hashlib import sha256
@@ -92,3 +93,20 @@ def test_the_payload_restores_with_the_commands_of_the_label(tmp_path: Path) -> 
         assert Path(os.fsdecode(root + b"/" + path)).read_bytes() == content
         assert os.lstat(root + b"/" + path).st_mtime_ns == tree.MTIME_NS
     assert os.readlink(root + b"/" + tree.LINK) == tree.TARGET
+
+
+def test_one_file_comes_out_with_the_commands_of_docs_format() -> None:
+    """From its frame on, without what stands before it."""
+    frames = _frames()
+    (member,) = (line for line in _trailer() if isinstance(line, Member) and line.name_b64 == tree.LATIN_NAME)
+    frame, start = frames[1], frames[0].plain
+    assert start <= member.at < start + frame.plain
+    command = f"tail -c +{frame.at + 1} | zstd -dc | tail -c +{member.at - start + 1} | head -c {member.size}"
+    done = subprocess.run(command, shell=True, input=PAYLOAD.read_bytes(), capture_output=True, check=True)
+    assert done.stdout == tree.NUMBERS
+
+
+def test_the_payload_sum_comes_out_with_the_commands_of_docs_format() -> None:
+    command = "sha256sum | cut -c-64 | tr a-f A-F | basenc --base16 -d | base64"
+    done = subprocess.run(command, shell=True, input=PAYLOAD.read_bytes(), capture_output=True, check=True)
+    assert base64.b64decode(done.stdout) == _trailer()[-1].payload_sha256

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -84,8 +86,6 @@ def test_one_structure_is_not_taken_for_another(read: Read) -> None:
 
 def _signed(body: bytes) -> bytes:
     """Return a block with a right checksum, as only somebody who knows the format makes it."""
-    from hashlib import blake2b
-
     return body + b"blake2b-128 " + blake2b(body, digest_size=16).hexdigest().encode() + b"\n"
 
 
@@ -176,3 +176,9 @@ def test_structures_begin_with_ascii_text_and_the_commands() -> None:
     assert "--xattrs --xattrs-include='*' --acls --numeric-owner -xpf -" in text
     large = msgspec.structs.replace(examples.HEADER, block_size=4 << 20)
     assert b"bs=4194304" in header_block(large, 17)
+
+
+@pytest.mark.parametrize(("block", "read"), BLOCKS)
+def test_the_checksum_is_what_docs_format_says(block: bytes, read: Read) -> None:
+    said = subprocess.run("head -n -1 | b2sum -l 128", shell=True, input=block, capture_output=True, check=True).stdout
+    assert block.splitlines()[-1].split() == [b"blake2b-128", said.split()[0]]
