@@ -1,0 +1,117 @@
+"""A state folder, a virtual library and a backup in this process: the product's parts without sidecar and mover."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from catalog.ids import JobId, JobNumber, SetId, VolumeId, new_uuid
+from catalog.lmdb_ledger import LmdbLedger
+from catalog.records import Job, Volume, VolumeState
+from drivers.interface import Drive, ElementKind
+from drivers.registry import open_changer, open_drive
+from tapefs.backup.run import run_backup
+from tapefs.backup.watcher import BackupProgress
+from tapefs.errors import NoTape
+from tapefs.home import Home, open_home
+from tapefs.setup_home import NewHome, create_home
+
+
+class LocalWatcher:
+    """Puts tapes in with the changer itself, and remembers what it is told."""
+
+    def __init__(self, home: Home, ledger: LmdbLedger, drive: Drive) -> None:
+        self._ledger = ledger
+        self._drive = drive
+        self._changer = open_changer("virtual", home.library, "account")
+        self.troubles: list[tuple[bytes, str]] = []
+        self.progresses: list[BackupProgress] = []
+        self.asked = 0
+        #: Called at every look at cancellation; may raise.
+        self.interrupt = lambda: None
+
+    def next_volume(self, exclude: list[VolumeId], *, ejected: bool) -> VolumeId:
+        self.asked += 1
+        if not ejected:
+            self._drive.unload()
+        self._clear_drive()
+        for state in (VolumeState.APPENDABLE, VolumeState.BLANK):
+            for volume in self._ledger.volumes():
+                if volume.state is state and volume.volume_id not in exclude:
+                    self._put_in(volume)
+                    return volume.volume_id
+        raise NoTape("no tape with room is left")
+
+    def progress(self, progress: BackupProgress) -> None:
+        self.progresses.append(progress)
+
+    def trouble(self, path: bytes, reason: str) -> None:
+        self.troubles.append((path, reason))
+
+    def check_cancelled(self) -> None:
+        self.interrupt()
+
+    def put_in(self, label: str) -> None:
+        """Have that tape in the drive, not threaded."""
+        self._drive.unload()
+        self._clear_drive()
+        self._put_in(self._ledger.volume_by_label(label))
+
+    def _put_in(self, volume: Volume) -> None:
+        for element in self._changer.inventory():
+            if element.kind is ElementKind.SLOT and element.barcode == volume.label:
+                self._changer.load(element.number, 0)
+                return
+        raise AssertionError(f"{volume.label} is in no slot")
+
+    def _clear_drive(self) -> None:
+        inventory = self._changer.inventory()
+        if any(e.kind is ElementKind.DRIVE and e.full for e in inventory):
+            free = next(e.number for e in inventory if e.kind is ElementKind.SLOT and not e.full)
+            self._changer.unload(0, free)
+
+    def close(self) -> None:
+        self._changer.close()
+
+
+class Rig:
+    """Everything a backup needs, in one process."""
+
+    def __init__(self, folder: Path, *, tapes: int = 4, tape_bytes: int = 256 * 1024**2, settings: str = "") -> None:
+        path = folder / "home"
+        create_home(NewHome(path=path, tapes=tapes, tape_bytes=tape_bytes), time.time_ns())
+        if settings:
+            with (path / "tapefs.toml").open("a") as file:
+                file.write(settings)
+        self.home = open_home(path)
+        self.open()
+
+    def open(self) -> None:
+        """Open ledger and drive, as a mover does."""
+        self.ledger = LmdbLedger.open(self.home.ledger)
+        self.drive = open_drive("virtual", self.home.library, 0, "account")
+        self.watcher = LocalWatcher(self.home, self.ledger, self.drive)
+
+    def backup(self, *sources: Path | bytes, name: str = "job", excludes: tuple[str, ...] = ()) -> SetId:
+        """Queue a job and run it."""
+        return run_backup(
+            self.home, self.ledger, self.drive, self.queued(*sources, name=name, excludes=excludes), self.watcher
+        )
+
+    def queued(self, *sources: Path | bytes, name: str = "job", excludes: tuple[str, ...] = ()) -> Job:
+        """Return a QUEUED job."""
+        job = Job(
+            number=JobNumber(0),
+            job_id=JobId(new_uuid()),
+            name=name,
+            sources=tuple(bytes(source) if isinstance(source, Path) else source for source in sources),
+            excludes=excludes,
+        )
+        number = self.ledger.add_job(job).number
+        return self.ledger.queue_job(number, time.time_ns())
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.watcher.close()
+        self.drive.close()
+        self.ledger.close()
