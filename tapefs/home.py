@@ -144,11 +144,6 @@ class Home:
         return self.trailers / f"{segment_id}.zst"
 
 
-def drive_names(settings: Settings) -> list[str]:
-    """Return the names of the drives, by number."""
-    return [f"drive{number}" for number in range(settings.library.drives)]
-
-
 def default_home() -> Path:
     """Return TAPEFS_HOME, or /var/lib/tapefs for root, or ~/.local/share/tapefs."""
     if VARIABLE in os.environ:

@@ -6,10 +6,11 @@ import click
 import msgspec
 
 from catalog.records import BackupSet, Volume
+from drivers.registry import drive_name
 from tapefs.cli.output import Json, iso_time, print_json, print_table, size
 from tapefs.cli.place import Place, ledger_of
 from tapefs.errors import HomeError
-from tapefs.home import Home, drive_names
+from tapefs.home import Home
 
 
 @click.command("tapes")
@@ -107,7 +108,7 @@ class DriveReport(msgspec.Struct, frozen=True):
 def drives_command(place: Place, as_json: bool) -> None:
     """List the drives with their counters."""
     home = place.home()
-    drives = [_report(home, name) for name in drive_names(home.settings)]
+    drives = [_report(home, name) for name in map(drive_name, range(home.settings.library.drives))]
     if as_json:
         print_json([msgspec.to_builtins(drive) for drive in drives])
         return

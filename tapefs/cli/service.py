@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
 from tapefs.cli.place import Place
 from tapefs.cli.values import Address
-from tapefs.errors import HomeInUse
 
 
 @click.command("serve")
@@ -20,16 +18,10 @@ from tapefs.errors import HomeInUse
 def serve_command(place: Place, directory: Path | None, listen: str | None, until_idle: bool) -> None:
     """Run the sidecar: HTTP, jobs, recalls and the library. Ends at SIGTERM and Ctrl-C."""
     from sidecar.serve import serve
-    from tapefs.client.presence import IN_USE, READY_VARIABLE
 
     home = place.home()
-    try:
-        serve(home, listen=listen, mount=directory, until_idle=until_idle)
-    except HomeInUse:
-        ready = os.environ.get(READY_VARIABLE, "")
-        if ready.isdigit():
-            os.write(int(ready), IN_USE)
-        raise
+    address = None if until_idle else listen or home.settings.http.listen
+    serve(home, listen=address, mount=directory, until_idle=until_idle)
 
 
 @click.command("mount")
@@ -38,9 +30,11 @@ def serve_command(place: Place, directory: Path | None, listen: str | None, unti
 @click.pass_obj
 def mount_command(place: Place, directory: Path, allow_other: bool) -> None:
     """Mount the archive read-only, in the foreground. SIGTERM and Ctrl-C unmount it."""
+    from sidecar.logs import configure_logs
     from tapefs.client.presence import connected
     from tapefs.mount.session import run_mount
 
     home = place.home()
+    configure_logs()
     with connected(home, keep=True):
         run_mount(home, directory, allow_other=allow_other)

@@ -12,8 +12,8 @@ for _power, _letter in enumerate("kmgtp", start=1):
     _UNITS[f"{_letter}ib"] = _UNITS[_letter] = 1024**_power
     _UNITS[f"{_letter}b"] = 1000**_power
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
-_SCALED = re.compile(r"scaled:(\d+(?:\.\d+)?)")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_SCALED = re.compile(r"scaled:([0-9]+(?:\.[0-9]+)?)")
 GENERATIONS = ("lto5", "lto6", "lto7", "lto8", "lto9")
 
 #: A name becomes a folder of the mount; a file system takes 255 bytes, and the times below it need none of them.

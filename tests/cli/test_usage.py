@@ -1,0 +1,152 @@
+"""Wrong usage exits 2, what fails exits 1, both with one line on stderr that says what to do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from catalog.errors import Damaged, StorageFailed
+from drivers.errors import DeviceFailed
+from tapefs import __version__
+from tapefs.cli import COMMANDS, exits
+from tapefs.errors import HomeInUse, NoTape, SourceError, UsageError
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nonsense",),
+        ("sets", "--nonsense"),
+        ("sets", "surplus"),
+        ("show",),
+        ("ls",),
+        ("backup",),
+        ("backup", "/usr", "--level", "0"),
+        ("backup", "/usr", "--codec", "rar"),
+        ("backup", "/usr", "--type", "half"),
+        ("backup", "/usr", "--name", "a/b"),
+        ("backup", "/usr", "--name", "a:b"),
+        ("backup", "/usr", "--name", ".."),
+        ("backup", "/usr", "--name", "line\nbreak"),
+        ("backup", "/usr", "--name", "x" * 256),
+        ("restore", "docs"),
+        ("mount",),
+        ("serve", "--listen", "8080"),
+        ("serve", "--listen", "localhost:99999"),
+        ("evict",),
+        ("evict", "docs", "--all"),
+        ("stage",),
+        ("init", "--tapes", "0"),
+        ("init", "--drives", "none"),
+        ("init", "--generation", "lto4"),
+        ("init", "--motion", "fast"),
+        ("init", "--motion", "scaled:0"),
+        ("init", "--tape-size", "2GXB"),
+        ("init", "--tape-size", "-1"),
+        ("init", "--tape-size", "1KiB"),
+        ("--home",),
+    ],
+)
+def test_wrong_usage(tapefs, home_path, arguments):
+    outcome = tapefs(*arguments)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert "--help`" in outcome.one_line()
+    assert not home_path.exists()
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("init", "version")])
+def test_without_a_state_folder(tapefs, home_path, command):
+    arguments = {
+        "show": ["docs"],
+        "ls": ["docs"],
+        "stage": ["docs"],
+        "evict": ["--all"],
+        "backup": ["/usr"],
+        "mount": ["/mnt"],
+        "restore": ["docs", "--to", "/tmp/x"],
+    }
+    outcome = tapefs(command, *arguments.get(command, []))
+    assert outcome.code == 1
+    assert f"`tapefs --home {home_path} init`" in outcome.one_line()
+
+
+def test_a_state_folder_of_another_version(tapefs, home):
+    text = (home.path / "tapefs.toml").read_text()
+    (home.path / "tapefs.toml").write_text(text.replace("format = 1", "format = 7"))
+    outcome = tapefs("sets")
+    assert outcome.code == 1
+    assert "has layout 7" in outcome.one_line()
+
+
+@pytest.mark.parametrize("text", ["format = 1\n[library]\ncolour = 1\n", "format = 1\n[", "nothing"])
+def test_settings_that_make_no_sense(tapefs, home, text):
+    (home.path / "tapefs.toml").write_text(text)
+    outcome = tapefs("sets")
+    assert outcome.code == 1
+    assert str(home.path) in outcome.one_line()
+
+
+def test_the_option_goes_before_the_variable(tapefs, home, tmp_path):
+    assert tapefs("sets").code == 0
+    assert str(tmp_path / "other") in tapefs("--home", str(tmp_path / "other"), "sets").one_line()
+
+
+def test_help_names_every_command(tapefs):
+    outcome = tapefs("--help")
+    assert outcome.code == 0
+    for command in COMMANDS:
+        assert f"\n  {command} " in outcome.out
+        assert tapefs(command, "--help").code == 0
+
+
+def test_version(tapefs):
+    assert tapefs("version").out == f"tapefs {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UsageError("no"), 2, "no"),
+        (HomeInUse("owned by\n another"), 1, "owned by another"),
+        (SourceError("gone"), 1, "gone"),
+        (NoTape("no tape"), 1, "no tape"),
+        (DeviceFailed("smoke"), 1, "smoke"),
+        (Damaged("bad", "row 1"), 1, "bad (row 1)"),
+        (StorageFailed("full", retryable=True), 1, "full"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied"),
+        (KeyboardInterrupt(), 1, "interrupted"),
+    ],
+)
+def test_every_expected_error_is_one_line(capsys, error, code, line):
+    assert exits.report(error) == code
+    assert capsys.readouterr().err == f"tapefs: {line}\n"
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        exits.report(ZeroDivisionError())
+
+
+def test_a_reader_that_has_seen_enough(home):
+    """`tapefs tapes | head -1`: no traceback, whatever was still to be printed."""
+    command = subprocess.Popen(
+        [sys.executable, "-m", "tapefs", "tapes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    command.stdout.close()
+    _, errors = command.communicate(timeout=30)
+    assert errors == b""
+    assert command.returncode == 1
+
+
+def test_names_are_printed_in_any_locale(home, tmp_path):
+    """The C locale of cron and of bare containers."""
+    environment = {"PATH": os.environ["PATH"], "TAPEFS_HOME": str(home.path), "LC_ALL": "C"}
+    done = subprocess.run([sys.executable, "-m", "tapefs", "ls", "é\udcff"], env=environment, capture_output=True)
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.startswith(b"tapefs: there is no set")

@@ -1,0 +1,70 @@
+"""For all tests: a warning in the log fails the test, and a state folder to work in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from tapefs.home import Home, open_home
+
+#: Enough for a label and a few segments; the files are sparse until written.
+TAPE_BYTES = 32 * 1024**2
+
+
+class _Warnings(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _structlog_through_logging() -> None:
+    """Send what structlog gets to the standard logging, where warnings are seen."""
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_unexpected_warnings(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a warning in the log.
+
+    Tests marked `log_warnings` expect some, and those that use `caplog` look for themselves.
+    """
+    if request.node.get_closest_marker("log_warnings") or "caplog" in request.fixturenames:
+        yield
+        return
+    handler = _Warnings()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert not handler.lines, "unexpected warnings in the log: mark the test with log_warnings if they belong there"
+
+
+@pytest.fixture
+def home_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a state folder could be; TAPEFS_HOME points there."""
+    path = tmp_path / "state"
+    monkeypatch.setenv("TAPEFS_HOME", str(path))
+    return path
+
+
+@pytest.fixture
+def home(home_path: Path) -> Home:
+    """A fresh state folder with three small blank tapes; TAPEFS_HOME points there."""
+    from tapefs.setup_home import NewHome, create_home
+
+    create_home(NewHome(path=home_path, tapes=3, tape_bytes=TAPE_BYTES), 1)
+    return open_home(home_path)
