@@ -138,9 +138,11 @@ class SharedEnvironment:
 
         Seldom that is right (8 of 1,800 commits ended with pages that were taken and given back), else it was cut.
         """
-        used_bytes = (self._lmdb.info()["last_pgno"] + 1) * self._lmdb.stat()["psize"]
-        if (self.path / DATA_FILE).stat().st_size < used_bytes:
+        if (self.path / DATA_FILE).stat().st_size < self._used_bytes():
             _probe(self.path)
+
+    def _used_bytes(self) -> int:
+        return (self._lmdb.info()["last_pgno"] + 1) * self._lmdb.stat()["psize"]
 
     @property
     def failed(self) -> bool:

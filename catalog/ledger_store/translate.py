@@ -44,7 +44,7 @@ def translate(error: lmdb.Error, path: Path) -> CatalogError:
 
 
 def _storage_failure(error: lmdb.Error, path: Path) -> StorageFailed:
-    code = error.code
+    code: int = getattr(error, "code", 0)  # Errors that are made in Python have none.
     if code in (errno.ENOSPC, errno.EDQUOT) or (code in _WRITE_ERRNOS and free_bytes(path) < _FULL_BYTES):
         return StorageFailed(f"the disk that holds the ledger {path} is full; make room", retryable=True)
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):

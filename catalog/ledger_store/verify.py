@@ -16,14 +16,23 @@ from catalog.ledger_store.environment import MAP_SIZE_BYTES, open_lmdb
 from catalog.ledger_store.tables import (
     COPIES,
     COPIES_BY_VOLUME,
+    COUNTERS,
     DATABASES,
+    EVENT_COUNTER,
     EVENTS,
     INDEX_COPIES,
+    INSTALLATION,
+    INSTALLATION_KEY,
+    INTENT_COUNTER,
     INTENTS,
+    JOB_COUNTER,
     JOB_IDS,
     JOBS,
+    LAYOUT,
+    LAYOUT_KEY,
     SEGMENTS,
     SEGMENTS_BY_SET,
+    SET_COUNTER,
     SET_NUMBERS,
     SETS,
     VOLUME_LABELS,
@@ -46,7 +55,16 @@ Problems = Iterator[str]
 def problems(tx: Reader) -> list[str]:
     """Return one sentence per record that is damaged, missing or contradicts another; empty when all is well."""
     try:
-        return [*_volumes(tx), *_jobs(tx), *_sets(tx), *_segments(tx), *_copies(tx), *_pointers(tx), *_rest(tx)]
+        return [
+            *_meta(tx),
+            *_volumes(tx),
+            *_jobs(tx),
+            *_sets(tx),
+            *_segments(tx),
+            *_copies(tx),
+            *_pointers(tx),
+            *_rest(tx),
+        ]
     except (Damaged, WrongVersion) as error:
         return [str(error)]
 
@@ -54,6 +72,21 @@ def problems(tx: Reader) -> list[str]:
 def _points(tx: Reader, table: Table[R], key: bytes, wanted: R, what: str) -> Problems:
     if tx.find(table, key) != wanted:
         yield f"{table.name} does not lead to {what}"
+
+
+def _meta(tx: Reader) -> Problems:
+    """No number is in use that its counter has not given out yet."""
+    if tx.find(LAYOUT, LAYOUT_KEY) is None or tx.find(INSTALLATION, INSTALLATION_KEY) is None:
+        yield "the ledger does not state its layout and identity"
+    used = (
+        (JOB_COUNTER, [job.number for _, job in tx.scan(JOBS)]),
+        (SET_COUNTER, [backup_set.number for _, backup_set in tx.scan(SETS)]),
+        (EVENT_COUNTER, [event.number for _, event in tx.scan(EVENTS)]),
+        (INTENT_COUNTER, [int.from_bytes(key[-8:], "big") for key, _ in tx.scan(INTENTS)]),
+    )
+    for counter, numbers in used:
+        if (tx.find(COUNTERS, counter) or 0) < max(numbers, default=0):
+            yield f"{counter.decode()} would give out a number that is in use"
 
 
 def _volumes(tx: Reader) -> Problems:

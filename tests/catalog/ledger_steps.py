@@ -1,0 +1,61 @@
+"""The life of a ledger in steps, for tests that stop it at one. Imports little: child processes start with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from catalog.ids import JobNumber
+from catalog.ledger import Ledger
+from catalog.records import IntentKind, JobState, VolumeState
+from tests.catalog.builders import (
+    LABEL_END,
+    NOW,
+    TOTALS,
+    copy_of,
+    end_of,
+    index_of,
+    intent_of,
+    job_of,
+    segment_of,
+    set_of,
+    volume_of,
+)
+
+T1 = volume_of("T1")
+JOB = job_of("job", number=JobNumber(1))
+SET = set_of("set", JOB)
+SEGMENT = segment_of("segment", SET, 0)
+INDEX = index_of("index", SET, T1, 10, 5)
+LAST_INDEX = index_of("last index", SET, T1, 12, 6)
+OTHER_JOB = job_of("other", number=JobNumber(2))
+OTHER_SET = set_of("other set", OTHER_JOB)
+
+#: Name of the operation, and what does it. Every writing operation occurs.
+STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
+    ("add_volume", lambda ledger: ledger.add_volume(T1)),
+    ("claim_volume", lambda ledger: ledger.claim_volume(T1.volume_id)),
+    ("open_intent", lambda ledger: ledger.open_intent(intent_of(T1.volume_id, IntentKind.LABEL, T1, 0, None), 1)),
+    ("label_volume", lambda ledger: ledger.label_volume(T1.volume_id, 1, LABEL_END, NOW)),
+    ("add_job", lambda ledger: ledger.add_job(JOB)),
+    ("queue_job", lambda ledger: ledger.queue_job(JOB.number, NOW)),
+    ("begin_set", lambda ledger: ledger.begin_set(SET)),
+    (
+        "open_intent",
+        lambda ledger: ledger.open_intent(intent_of(SEGMENT.segment_id, IntentKind.SEGMENT, T1, 4, SET.set_id), 1),
+    ),
+    (
+        "commit_segment",
+        lambda ledger: ledger.commit_segment(SEGMENT, copy_of(SEGMENT, T1, 4, 2), 1, end_of(10, 5), "T1"),
+    ),
+    ("commit_index", lambda ledger: ledger.commit_index(INDEX, 1, end_of(12, 6), NOW)),
+    ("seal_set", lambda ledger: ledger.seal_set(SET.set_id, TOTALS, LAST_INDEX, 1, end_of(14, 7), NOW)),
+    ("complete_set", lambda ledger: ledger.complete_set(SET.set_id, NOW)),
+    ("add_job", lambda ledger: ledger.add_job(OTHER_JOB)),
+    ("queue_job", lambda ledger: ledger.queue_job(OTHER_JOB.number, NOW)),
+    ("begin_set", lambda ledger: ledger.begin_set(OTHER_SET)),
+    ("open_intent", lambda ledger: ledger.open_intent(intent_of("torn", IntentKind.SEGMENT, T1, 14, None), 1)),
+    ("drop_intent", lambda ledger: ledger.drop_intent("torn")),
+    ("fail_set", lambda ledger: ledger.fail_set(OTHER_SET.set_id, "no tape", NOW)),
+    ("finish_job", lambda ledger: ledger.finish_job(OTHER_JOB.number, JobState.FAILED, "no tape", NOW)),
+    ("mark_volume", lambda ledger: ledger.mark_volume(T1.volume_id, VolumeState.FULL)),
+]
