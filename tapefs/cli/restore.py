@@ -1,0 +1,126 @@
+"""`tapefs restore`: from tape through the staging cache to a folder, with the permissions of whoever asks."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from catalog.ids import FrameNo, SegmentId
+from tapefs.cli.output import printable, size
+from tapefs.cli.place import Place, catalog_of
+from tapefs.cli.progress import Reporter, reporting
+from tapefs.client.api import Arrival, Client, FrameSpan
+from tapefs.errors import TapefsError
+
+if TYPE_CHECKING:
+    from tapefs.restore.records import FrameWish, RestoreProgress, RestoreReport
+
+#: A sidecar that went away is noticed after this.
+ASK_S = 5.0
+#: Troubles that are told one by one; the rest is counted.
+TROUBLES = 50
+
+
+@click.command("restore")
+@click.argument("wanted", metavar="SET")
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=bytes))
+@click.option("--to", "target", metavar="DIR", required=True, type=click.Path(path_type=Path), help="Where to.")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there already; they are left alone otherwise.")
+@click.pass_obj
+def restore_command(place: Place, wanted: str, paths: tuple[bytes, ...], target: Path, overwrite: bool) -> None:
+    """Restore a set, or the named paths of it, beneath a folder; every file is checked against its SHA-256.
+
+    Paths are as `tapefs ls` shows them: the source's whole path, with or without its leading slash.
+    """
+    from tapefs.client.presence import connected
+    from tapefs.restore.engine import restore
+
+    home = place.home()
+    with (
+        catalog_of(place) as catalog,
+        connected(home) as presence,
+        reporting("restore") as reporter,
+    ):
+        reader = catalog.archive.index(catalog.archive.find_set(wanted).set_id)
+        recalls = _Recalls(presence.client)
+        presence.listen(recalls.arrived)
+        report = restore(
+            home,
+            reader,
+            paths,
+            target,
+            fetch=recalls.fetch,
+            failed=recalls.failed,
+            progress=_progress_to(reporter),
+            overwrite=overwrite,
+        )
+    _tell(report)
+
+
+class _Recalls:
+    """What the restore wants of the sidecar."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._failures: dict[tuple[SegmentId, int], str] = {}
+        self._lock = threading.Lock()
+        self._ask_s = time.monotonic() + ASK_S
+
+    def fetch(self, wishes: Sequence[FrameWish]) -> None:
+        """Ask for frames. Raises Unreachable."""
+        self._client.stage(
+            [FrameSpan(segment=each.segment_id, first=FrameNo(each.first), last=FrameNo(each.last)) for each in wishes]
+        )
+
+    def arrived(self, arrival: Arrival) -> None:
+        """Note what cannot be had; called in another thread."""
+        with self._lock:
+            for frame in range(arrival.first, arrival.last + 1):
+                if arrival.error:
+                    self._failures[arrival.segment, frame] = arrival.message or arrival.error
+                else:
+                    self._failures.pop((arrival.segment, frame), None)
+
+    def failed(self) -> Mapping[tuple[SegmentId, int], str]:
+        """Return what cannot be had. Raises Unreachable when the sidecar has gone: then nothing comes any more."""
+        if time.monotonic() > self._ask_s:
+            self._client.status()
+            self._ask_s = time.monotonic() + ASK_S
+        with self._lock:
+            return dict(self._failures)
+
+
+def _progress_to(reporter: Reporter) -> Callable[[RestoreProgress], None]:
+    def tell(progress: RestoreProgress) -> None:
+        words = f"{progress.files:,} of {progress.files_total:,} files, {size(progress.bytes)}"
+        waits = ", waiting for the tape" if progress.is_waiting else ""
+        path = os.fsdecode(progress.path)
+        # While it is planned the total still grows.
+        total = None if progress.stage == "plan" else progress.bytes_total
+        reporter.update(progress.bytes, total, f"{progress.stage}: {words}{waits} {path}")
+
+    return tell
+
+
+def _tell(report: RestoreReport) -> None:
+    """Say what was done. Raises TapefsError when something is not as it was recorded."""
+    for trouble in report.troubles[:TROUBLES]:
+        click.echo(f"restore: {printable(os.fsdecode(trouble.path))}: {printable(trouble.reason)}", err=True)
+    if report.trouble_count > TROUBLES:
+        click.echo(f"restore: {report.trouble_count:,} troubles in all", err=True)
+    if report.owners_kept:
+        click.echo(f"restore: {report.owners_kept:,} names belong to you now: only root can give them back", err=True)
+    if report.changed:
+        click.echo(f"restore: {report.changed:,} files had changed while they were backed up", err=True)
+    click.echo(f"restore: {report.files:,} files, {size(report.bytes)}, all checked", err=True)
+    if report.stopped:
+        raise TapefsError(report.stopped)
+    if not report.is_complete:
+        counts = f"{report.damaged:,} damaged, {report.skipped:,} already there, {report.failed:,} other"
+        raise TapefsError(f"not everything was restored: {counts}; see the lines above")
