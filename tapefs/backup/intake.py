@@ -1,8 +1,8 @@
 """Files become members of frames: the intake thread's inner loop.
 
 A frame begins at a tar header wherever it can: a member that fits into a frame is never cut, a larger one runs over as
-many as it needs. What a file does while it is read never breaks its neighbours: it is cut or padded to the length in its
-header, and marked.
+many as it needs. What a file does while it is read never breaks its neighbours: it is cut or padded to the length in
+its header, and marked.
 """
 
 from __future__ import annotations

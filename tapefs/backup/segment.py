@@ -21,7 +21,7 @@ from tapefs.backup.scan import Checkpoint
 from tapefs.codecs import Codec
 from tapefs.durable import sync_folder
 from tapefs.format.lines import LineWriter
-from tapefs.format.records import End, FrameLine, Header, Member, as_text
+from tapefs.format.records import End, FrameLine, Header, Member, as_text, split_sources
 from tapefs.format.structures import header_block
 from tapefs.home import Home
 from tapefs.tape.append import OpenTape
@@ -253,6 +253,7 @@ class SegmentWriter:
 
     def _header(self) -> Header:
         backup_set, volume = self._context.backup_set, self._tape.volume
+        sources, sources_b64 = split_sources(backup_set.sources)
         return Header(
             segment=self._plan.segment_id,
             number=self._plan.number,
@@ -263,7 +264,8 @@ class SegmentWriter:
             job=backup_set.job_id,
             job_number=backup_set.job_number,
             job_name=backup_set.name,
-            sources=[source.decode("utf-8", "backslashreplace") for source in backup_set.sources],
+            sources=sources,
+            sources_b64=sources_b64,
             installation=volume.installation_id,
             volume=volume.volume_id,
             codec=backup_set.codec,

@@ -14,7 +14,7 @@ from catalog.ids import BlockNo, FileNo, InstallationId, new_uuid
 from catalog.records import IndexCopy, Intent, IntentKind, SetTotals, VolumeEnd
 from drivers.interface import Drive
 from tapefs.backup.segment import CommittedSegment, SetContext
-from tapefs.format.records import IndexEnd, IndexHead, IndexSegment
+from tapefs.format.records import IndexEnd, IndexHead, IndexSegment, split_sources
 from tapefs.tape.append import OpenTape
 from tapefs.tape.blocks import BlockWriter
 
@@ -85,6 +85,7 @@ def _head(
     context: SetContext, index_id: str, installation: InstallationId, totals: SetTotals, now_ns: int, *, final: bool
 ) -> IndexHead:
     backup_set = context.backup_set
+    sources, sources_b64 = split_sources(backup_set.sources)
     return IndexHead(
         index=index_id,
         set=backup_set.set_id,
@@ -94,7 +95,8 @@ def _head(
         job=backup_set.job_id,
         job_number=backup_set.job_number,
         job_name=backup_set.name,
-        sources=[source.decode("utf-8", "backslashreplace") for source in backup_set.sources],
+        sources=sources,
+        sources_b64=sources_b64,
         installation=installation,
         codec=backup_set.codec,
         level=backup_set.level,

@@ -8,11 +8,7 @@ drive's thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-
-import msgspec
-import zstandard
 
 from catalog.crash import crash_point
 from catalog.ids import VolumeId
@@ -21,7 +17,8 @@ from catalog.records import IntentKind, Volume, VolumeEnd, VolumeState
 from drivers.errors import EndOfData, WriteProtected
 from drivers.interface import BlockNo, Drive
 from tapefs.errors import BadStructure, LedgerMismatch, WrongTape
-from tapefs.format.records import IndexHead
+from tapefs.format.lines import read_lines
+from tapefs.format.records import IndexHead, IndexLine
 from tapefs.format.structures import read_header
 from tapefs.tape.blocks import BlockReader
 from tapefs.tape.label import check_label, write_label
@@ -95,10 +92,8 @@ def _identity(drive: Drive, volume: Volume, kind: IntentKind) -> str | None:
     """Return the uuid of the structure that begins here; None when not even its first block is whole."""
     try:
         block = bytes(BlockReader(drive, volume.block_size).read())
-        if kind is IntentKind.INDEX:
-            return next(_index_heads(block)).index
-        return read_header(block).segment
-    except (EndOfData, StopIteration):
+        return _index_of(block) if kind is IntentKind.INDEX else read_header(block).segment
+    except EndOfData:
         return None
     except BadStructure as error:
         raise LedgerMismatch(
@@ -107,12 +102,9 @@ def _identity(drive: Drive, volume: Volume, kind: IntentKind) -> str | None:
         ) from error
 
 
-def _index_heads(block: bytes) -> Iterator[IndexHead]:
-    """Yield the head of a SET INDEX if its first block holds it."""
-    try:
-        text = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj().decompress(block)
-        line, newline, _ = text.partition(b"\n")
-        if newline:
-            yield msgspec.json.decode(line, type=IndexHead)
-    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
-        raise BadStructure(f"no SET INDEX: {error}") from error
+def _index_of(first_block: bytes) -> str:
+    """Return the uuid of the SET INDEX that begins with this block. Raises BadStructure."""
+    head = next(read_lines([first_block], IndexLine), None)
+    if not isinstance(head, IndexHead):
+        raise BadStructure("a SET INDEX without its first line")
+    return head.index

@@ -86,6 +86,14 @@ class Rig:
         self.home = open_home(path)
         self.open()
 
+    @classmethod
+    def existing(cls, home: Path) -> Rig:
+        """Return a rig on a state folder that is there already."""
+        rig = cls.__new__(cls)
+        rig.home = open_home(home)
+        rig.open()
+        return rig
+
     def open(self) -> None:
         """Open ledger and drive, as a mover does."""
         self.ledger = LmdbLedger.open(self.home.ledger)

@@ -1,0 +1,13 @@
+"""A backup in a process of its own, to be killed at a crash point: `python -m tests.backup.crash_child HOME SOURCE`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.backup.rig import Rig
+
+if __name__ == "__main__":
+    rig = Rig.existing(Path(sys.argv[1]))
+    rig.backup(Path(sys.argv[2]))
+    rig.close()

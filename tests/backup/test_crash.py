@@ -1,0 +1,95 @@
+"""Kill the process at every crash point of a backup; afterwards only whole sets count, and the next backup works."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tapefs.backup.run  # registers the crash points
+from catalog.crash import known_points
+from catalog.index.reader import IndexReader
+from catalog.records import SetState
+from tapefs.sets.finish import finish_all
+from tests.backup.rig import Rig
+from tests.backup.trees import entries, extract, odd_tree, random_files, snapshot
+
+#: Points of the tape, of a set's completion and of the ledger's writes during a backup.
+_PREFIXES = ("segment.", "set_index.", "tape.label", "index.", "ledger.")
+_BACKUP_OPERATIONS = (
+    "begin_set",
+    "claim_volume",
+    "commit_segment",
+    "complete_set",
+    "label_volume",
+    "open_intent",
+    "queue_job",
+    "seal_set",
+)
+
+
+def points() -> list[str]:
+    """Return all crash points that a plain backup passes, with the second passing of those in every segment."""
+    assert tapefs.backup.run is not None
+    found = []
+    for name in sorted(known_points()):
+        if name.startswith("ledger.") and name.split(".")[1] not in _BACKUP_OPERATIONS:
+            continue
+        if name.startswith(_PREFIXES):
+            found.append(name)
+            if name.startswith(("segment.", "ledger.commit_segment", "ledger.open_intent")):
+                found.append(f"{name}:3")
+    return found
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tree of about ten segments."""
+    folder = tmp_path_factory.mktemp("source")
+    tree = odd_tree(folder)
+    random_files(tree / "files", 20, 1_500_000)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a fresh state folder to copy."""
+    folder = tmp_path_factory.mktemp("prepared")
+    Rig(folder, tapes=2, tape_bytes=200 * 1024**2).close()
+    return folder / "home"
+
+
+@pytest.mark.parametrize("point", points())
+def test_killed_at(point: str, source: Path, prepared: Path, tmp_path: Path) -> None:
+    """After a kill at the point a restart shows whole sets only; the backup run again is complete and identical."""
+    home = tmp_path / "home"
+    shutil.copytree(prepared, home)
+    child = subprocess.run(
+        [sys.executable, "-m", "tests.backup.crash_child", str(home), str(source)],
+        env={**os.environ, "TAPEFS_CRASH_AT": point},
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == -signal.SIGKILL, f"{point} was not passed: {child.stderr}"
+    rig = Rig.existing(home)
+    try:
+        finish_all(rig.home, rig.ledger, time.time_ns())
+        for interrupted in rig.ledger.backup_sets():
+            if interrupted.state is SetState.RUNNING:
+                rig.ledger.fail_set(interrupted.set_id, "interrupted", time.time_ns())
+            elif interrupted.state is SetState.COMPLETE:
+                assert len(entries(IndexReader(rig.home.index(interrupted.set_id)))) > 40
+        set_id = rig.backup(source)
+        assert rig.ledger.backup_set(set_id).state is SetState.COMPLETE
+        states = {each.state for each in rig.ledger.backup_sets()}
+        assert states <= {SetState.FAILED, SetState.COMPLETE}
+        assert all(not rig.ledger.intents(volume.volume_id) for volume in rig.ledger.volumes())
+        assert snapshot(Path(f"{extract(rig, tmp_path / 'out')}{source}")) == snapshot(source)
+    finally:
+        rig.close()
