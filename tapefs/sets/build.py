@@ -1,0 +1,287 @@
+"""The namespace index of a set, as a pure function of its trailers.
+
+Blocking, one thread. Memory is bounded: lines come in batches, subdirectories that wait for their parent's end go to a
+scratch file beyond a thousand. What the trailers claim (counts, listings, order) is checked against what they bring, so
+that a lost or foreign line cannot become a quietly incomplete tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+
+from catalog.errors import StorageFailed
+from catalog.ids import EntryNo, SegmentId, SegmentNo, SetId
+from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, SegmentRow, Totals
+from catalog.index.writer import IndexWriter
+from tapefs.errors import BadStructure
+from tapefs.format.lines import read_lines
+from tapefs.format.records import (
+    DirectoryEntered,
+    DirectoryLeft,
+    End,
+    FrameLine,
+    Member,
+    TrailerLine,
+    name_of,
+)
+from tapefs.sets.listing import Listing, SplitFile
+from tapefs.sets.members import Batch, check_ascending, decode
+from tapefs.sets.spill import Queue, Spill
+
+#: Lines taken at a time.
+_BATCH = 2048
+
+
+def build_index(path: Path, set_id: SetId, trailers: Sequence[Path]) -> Totals:
+    """Build the index at `path` from the local trailers of all of a set's segments, in order; replaces an older one.
+
+    Raises BadStructure, naming the segment; StorageFailed; Conflict when somebody else builds it. Then nothing is left.
+    """
+    spill = Spill(path.parent)
+    try:
+        with IndexWriter(path, set_id) as writer:
+            builder = _Builder(writer, spill)
+            for number, trailer in enumerate(trailers):
+                builder.read(SegmentNo(number), trailer)
+            builder.check_whole()
+            return writer.finish()
+    finally:
+        spill.close()
+
+
+@dataclass(slots=True)
+class _Segment:
+    """The segment at hand: what its lines have brought so far."""
+
+    number: SegmentNo
+    members: int = 0
+    frames: int = 0
+    plain_bytes: int = 0
+    #: Where the last frame ends in the payload, and the last content in the plain stream.
+    stored_end: int = 0
+    content_end: int = 0
+    end: End | None = None
+
+
+class _Builder:
+    """Follows the walk of the backup with a stack of open directories."""
+
+    def __init__(self, writer: IndexWriter, spill: Spill) -> None:
+        self._writer = writer
+        self._spill = spill
+        self._stack: list[Listing] = []
+        self._last_number = -1
+        self._segments: set[SegmentId] = set()
+        self._segment = _Segment(SegmentNo(0))
+
+    def read(self, number: SegmentNo, trailer: Path) -> None:
+        """Take in one segment. Raises BadStructure, StorageFailed."""
+        self._segment = _Segment(number)
+        try:
+            with trailer.open("rb") as file:
+                self._read_lines(read_lines(file, TrailerLine))
+            self._writer.flush()
+        except (BadStructure, ValueError) as error:
+            raise BadStructure(f"segment {number} ({trailer.name}): {error}") from error
+        except OSError as error:
+            raise StorageFailed(f"cannot read {trailer}: {error.strerror}", retryable=False) from error
+
+    def check_whole(self) -> None:
+        """Raise BadStructure unless a tree was brought, and brought to its end."""
+        if self._stack:
+            raise BadStructure(f"the set's last segment ends inside directory {self._stack[-1].line.n}")
+        if self._last_number < 0:
+            raise BadStructure("the set has no root directory")
+
+    def _read_lines(self, lines: Iterator[TrailerLine]) -> None:
+        while batch := list(islice(lines, _BATCH)):
+            if self._segment.end is not None:
+                raise BadStructure("there are lines behind its end line")
+            self._take_batch(batch)
+        if self._segment.end is None:
+            raise BadStructure("its end line is missing")
+
+    def _take_batch(self, lines: list[TrailerLine]) -> None:
+        """Decode all member lines at once, then follow the walk."""
+        found = [line for line in lines if line.__class__ is Member]
+        members = self._decode(found) if found else None
+        start = 0
+        for kind, group in groupby(lines, type):
+            if kind is not Member:
+                for line in group:
+                    self._take_line(line)
+            elif members is not None:
+                stop = start + len(list(group))
+                self._take_members(members, start, stop)
+                start = stop
+
+    def _decode(self, members: list[Member]) -> Batch:
+        segment = self._segment
+        batch = decode(members, segment.number, segment.content_end)
+        segment.content_end = batch.end
+        self._writer.add_hashes(segment.number, batch.hashes)
+        return batch
+
+    def _take_line(self, line: TrailerLine) -> None:
+        if self._segment.end is not None:
+            raise BadStructure("there are lines behind its end line")
+        match line:
+            case FrameLine():
+                self._take_frame(line)
+            case DirectoryEntered():
+                self._enter(line)
+            case DirectoryLeft():
+                self._leave(line)
+            case End():
+                self._end(line)
+
+    # -- directories -------------------------------------------------------------------------------------------------
+
+    def _enter(self, line: DirectoryEntered) -> None:
+        if line.again:
+            if not any((line.n, line.p) == (listing.line.n, listing.line.p) for listing in self._stack):
+                raise BadStructure(f"directory {line.n} goes on, but it is not open")
+            return
+        name = name_of(line)
+        if line.n <= self._last_number:
+            raise BadStructure(f"directory {line.n} is entered after directory {self._last_number}")
+        if self._stack:
+            self._enter_below(self._stack[-1], line, name)
+        elif self._last_number >= 0 or line.n != 0 or line.p != 0:
+            raise BadStructure(f"directory {line.n} is outside the root")
+        if not S_ISDIR(line.mode):
+            raise BadStructure(f"directory {line.n} has the mode {line.mode:o} of something else")
+        self._last_number = line.n
+        self._stack.append(Listing(line, name, Queue(self._spill)))
+
+    def _enter_below(self, parent: Listing, line: DirectoryEntered, name: bytes) -> None:
+        if line.p != parent.line.n:
+            raise BadStructure(f"directory {line.n} is in {line.p}, but {parent.line.n} is open")
+        if parent.split is not None:
+            raise BadStructure(f"the split file {parent.split.entry.name!r} is not whole")
+        check_ascending([name], parent.last_subdirectory)
+        parent.last_subdirectory = name
+        parent.children.append(line.n)
+
+    def _leave(self, left: DirectoryLeft) -> None:
+        listing = self._top(left.n)
+        listing.check(left)
+        self._stack.pop()
+        first, count = 0, 0
+        for entries in listing.subdirectories.drain():
+            number = self._writer.add_entries(entries)
+            first = first if count else number
+            count += len(entries)
+        line = listing.line
+        self._writer.add_directory(
+            Directory(
+                line.n, line.p, line.mode, line.uid, line.gid, line.size, line.mtime, line.ctime, line.nlink, line.dev,
+                line.ino, line.blocks, EntryNo(listing.files_first), listing.files_count, EntryNo(first), count,
+            )
+        )  # fmt: skip
+        if self._stack:
+            self._stack[-1].subdirectories.put(_entry_of(line, listing.name))
+
+    def _top(self, number: int) -> Listing:
+        if not self._stack or self._stack[-1].line.n != number:
+            raise BadStructure(f"a line is about directory {number}, which is not the one at hand")
+        return self._stack[-1]
+
+    # -- members -----------------------------------------------------------------------------------------------------
+
+    def _take_members(self, batch: Batch, start: int, stop: int) -> None:
+        """Take neighbouring lines: only by entering or leaving does the walk come to another directory."""
+        listing = self._top(batch.directories[start])
+        if set(batch.directories[start:stop]) != {listing.line.n}:
+            raise BadStructure(f"directory {listing.line.n} is followed by another without a line of its own")
+        if listing.children:
+            raise BadStructure(f"directory {listing.line.n} has files behind its subdirectories")
+        listing.note(self._segment.members, batch.names[start:stop], batch.places[start:stop])
+        self._segment.members += stop - start
+        if not batch.has_parts:
+            self._take_whole(listing, batch.names[start:stop], batch.entries[start:stop])
+            return
+        for member, name, entry in zip(
+            batch.members[start:stop], batch.names[start:stop], batch.entries[start:stop], strict=True
+        ):
+            if member.part < 0:
+                self._take_whole(listing, [name], [entry])
+            else:
+                self._take_part(listing, member, entry)
+
+    def _take_whole(self, listing: Listing, names: Sequence[bytes], entries: list[Entry]) -> None:
+        if listing.split is not None:
+            raise BadStructure(f"the split file {listing.split.entry.name!r} is not whole")
+        check_ascending(names, listing.last_file)
+        self._add_files(listing, entries)
+
+    def _take_part(self, listing: Listing, member: Member, entry: Entry) -> None:
+        if listing.split is None:
+            check_ascending([entry.name], listing.last_file)
+            listing.split = SplitFile(entry)
+        split = listing.split
+        expected = (split.entry.name, split.entry.size, len(split.extents), split.length)
+        found = (entry.name, entry.size, member.part, member.part_offset)
+        if found != expected or not member.part_bytes or not S_ISREG(entry.mode):
+            raise BadStructure(f"part {member.part} of {entry.name!r} does not follow the part before it")
+        split.extents.append(Extent(split.length, member.part_bytes, self._segment.number, member.at))
+        split.flags |= member.flags
+        split.length += member.part_bytes
+        if split.length >= entry.size:
+            self._finish_split(listing, split)
+
+    def _finish_split(self, listing: Listing, split: SplitFile) -> None:
+        if split.length > split.entry.size:
+            raise BadStructure(f"the parts of {split.entry.name!r} have {split.length} bytes, not {split.entry.size}")
+        listing.split = None
+        number = self._add_files(listing, [split.entry._replace(flags=split.flags | int(EntryFlag.SPLIT))])
+        self._writer.add_extents(number, split.extents)
+
+    def _add_files(self, listing: Listing, entries: list[Entry]) -> EntryNo:
+        number = self._writer.add_entries(entries)
+        if not listing.files_count:
+            listing.files_first = number
+        listing.files_count += len(entries)
+        listing.last_file = entries[-1].name
+        return number
+
+    # -- the segment -------------------------------------------------------------------------------------------------
+
+    def _take_frame(self, line: FrameLine) -> None:
+        segment = self._segment
+        if line.at < segment.stored_end or not line.plain or not line.stored:
+            raise BadStructure(f"frame {segment.frames} is empty or overlaps the one before it")
+        row = FrameRow(segment.plain_bytes, line.plain, line.at, line.stored, line.sum)
+        self._writer.add_frames(segment.number, [row])
+        segment.frames += 1
+        segment.plain_bytes += line.plain
+        segment.stored_end = line.at + line.stored
+
+    def _end(self, end: End) -> None:
+        segment = self._segment
+        claimed = (end.number, end.members, end.frames, end.plain_bytes)
+        found = (segment.number, segment.members, segment.frames, segment.plain_bytes)
+        if claimed != found:
+            raise BadStructure(f"its end line says number, members, frames, plain bytes are {claimed}, not {found}")
+        if segment.stored_end > end.payload_bytes or segment.content_end > segment.plain_bytes:
+            raise BadStructure("its frames or contents reach beyond its payload")
+        if end.segment in self._segments:
+            raise BadStructure("it was there before")
+        self._segments.add(end.segment)
+        segment.end = end
+        for listing in self._stack:
+            listing.segment_ends(end.segment)
+        self._writer.add_segment(
+            SegmentRow(segment.number, end.segment, end.plain_bytes, end.payload_bytes, end.frames)
+        )
+
+
+def _entry_of(line: DirectoryEntered, name: bytes) -> Entry:
+    return Entry(
+        name, line.mode, line.uid, line.gid, line.size, line.mtime, line.ctime, line.nlink, 0, line.dev, line.ino,
+        line.blocks, 0, 0, line.n, b"",
+    )  # fmt: skip

@@ -1,0 +1,115 @@
+"""A directory that the trailers have entered and not left: what it holds so far, and what its last line must say.
+
+Blocking; belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+from zlib import crc32
+
+from catalog.ids import SegmentId
+from catalog.index.model import Entry, Extent
+from tapefs.errors import BadStructure
+from tapefs.format.records import DirectoryEntered, DirectoryLeft, as_bytes
+from tapefs.sets.spill import Queue
+
+_segment_of = attrgetter("segment")
+
+
+@dataclass(slots=True)
+class Sums:
+    """Stands for a list of (name, place) that may be long: its length and two checksums."""
+
+    count: int = 0
+    names: int = 0
+    places: int = 0
+
+    def add(self, names: Sequence[bytes], places: Iterable[int]) -> None:
+        """Append to the list."""
+        self.count += len(names)
+        self.names = crc32(b"\0".join((*names, b"")), self.names)
+        self.places = crc32(array("Q", places), self.places)
+
+
+@dataclass(slots=True)
+class SplitFile:
+    """A file whose parts are still coming."""
+
+    #: As its first part says, without the flags of the parts.
+    entry: Entry
+    flags: int = 0
+    extents: list[Extent] = field(default_factory=list)
+    #: Bytes of the parts so far.
+    length: int = 0
+
+
+@dataclass(slots=True)
+class Listing:
+    """The state of one open directory."""
+
+    line: DirectoryEntered
+    name: bytes
+    #: Entries of its subdirectories, written when it is left.
+    subdirectories: Queue
+    #: Numbers of its subdirectories.
+    children: array[int] = field(default_factory=lambda: array("Q"))
+    files_first: int = 0
+    files_count: int = 0
+    last_file: bytes = b""
+    last_subdirectory: bytes = b""
+    split: SplitFile | None = None
+    #: Member lines in the present segment: ordinal of the first, and what they say.
+    first_member: int = 0
+    here: Sums = field(default_factory=Sums)
+    #: The same of earlier segments.
+    earlier: list[tuple[SegmentId, Sums]] = field(default_factory=list)
+
+    def note(self, ordinal: int, names: Sequence[bytes], places: Sequence[int]) -> None:
+        """Member lines of this directory begin at `ordinal`."""
+        if not self.here.count:
+            self.first_member = ordinal
+        self.here.add(names, places)
+
+    def segment_ends(self, segment: SegmentId) -> None:
+        """What was here is elsewhere from now on."""
+        if self.here.count:
+            self.earlier.append((segment, self.here))
+            self.here = Sums()
+
+    def check(self, left: DirectoryLeft) -> None:
+        """Compare with what the directory's last line says. Raises BadStructure."""
+        number = self.line.n
+        if self.split is not None:
+            raise BadStructure(f"directory {number} ends before its split file {self.split.entry.name!r} does")
+        here = [(self.first_member, self.here.count)] if self.here.count else []
+        if left.here != here and _joined(left.here) != here:
+            raise BadStructure(f"directory {number} has members {here} in this segment, its listing says {left.here}")
+        if (left.elsewhere or self.earlier) and _elsewhere(left) != self.earlier:
+            raise BadStructure(f"the listing of directory {number} does not name its members in earlier segments")
+        if array("Q", left.directories) != self.children:
+            raise BadStructure(f"the listing of directory {number} does not name its subdirectories")
+
+
+def _joined(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for first, count in runs:
+        if joined and sum(joined[-1]) == first:
+            joined[-1] = (joined[-1][0], joined[-1][1] + count)
+        else:
+            joined.append((first, count))
+    return joined
+
+
+def _elsewhere(left: DirectoryLeft) -> list[tuple[SegmentId, Sums]]:
+    found = []
+    for segment, rows in groupby(left.elsewhere, _segment_of):
+        members = list(rows)
+        sums = Sums()
+        sums.add([as_bytes(row.name, row.name_b64) for row in members], [row.at for row in members])
+        found.append((segment, sums))
+    return found

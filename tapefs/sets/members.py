@@ -1,0 +1,123 @@
+"""Member lines become entries, a batch at a time and column by column: a third of the time of line by line.
+
+Pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import compress, repeat
+from operator import le, lt
+from stat import S_IFLNK, S_IFREG
+from typing import NamedTuple, cast
+
+from msgspec.structs import astuple
+
+from catalog.index.model import Entry, EntryFlag
+from tapefs.errors import BadStructure
+from tapefs.format.records import Member, name_of
+
+#: Makes an Entry of a tuple of its fields: half the time of Entry._make.
+_as_entry = cast("Callable[[tuple[object, ...]], Entry]", partial(tuple.__new__, Entry))
+
+#: Plain numbers: an IntFlag costs 1.5 us an operation.
+_UNREADABLE = int(EntryFlag.UNREADABLE)
+_SPLIT = int(EntryFlag.SPLIT)
+_TYPE = 0o170000
+_KINDS = {S_IFREG, S_IFLNK}
+_DIGEST_BYTES = {32}
+
+
+class Batch(NamedTuple):
+    """What some member lines say, line by line; they may belong to several directories."""
+
+    members: Sequence[Member]
+    directories: tuple[int, ...]
+    names: list[bytes]
+    #: Of a part of a file: the file, as if its content began here.
+    entries: list[Entry]
+    places: tuple[int, ...]
+    has_parts: bool
+    #: (place in the plain stream, SHA-256) of what has content.
+    hashes: list[tuple[int, bytes]]
+    #: Where the last content ends in the plain stream.
+    end: int
+
+
+def decode(members: Sequence[Member], segment: int, begin: int) -> Batch:
+    """Read one or more lines of a segment whose contents must lie behind `begin`. Raises BadStructure."""
+    fields = zip(*map(astuple, members), strict=True)
+    (directories, texts, raws, modes, uids, gids, sizes, mtimes, ctimes, nlinks, rdevs, devs, inos, blocks, flags,
+     places, digests, targets, raw_targets, parts, _, part_sizes) = fields  # fmt: skip
+    names = _merged(texts, raws)
+    if not _are_plain(names):
+        names = [name_of(member) for member in members]
+    kinds = [mode & _TYPE for mode in modes]
+    if not _KINDS.issuperset(kinds):
+        raise BadStructure("a member is neither a regular file nor a symbolic link")
+    has_parts = max(parts) >= 0
+    lengths = sizes
+    if has_parts:
+        lengths = tuple(
+            size if part < 0 else part_size for size, part, part_size in zip(sizes, parts, part_sizes, strict=True)
+        )
+    segments: Iterable[int] = repeat(segment)
+    offsets = places
+    if any(flags):
+        _check_split_flags(flags, parts)
+        segments = [0 if flag & _UNREADABLE else segment for flag in flags]
+        offsets = tuple(0 if flag & _UNREADABLE else place for flag, place in zip(flags, places, strict=True))
+        lengths = tuple(0 if flag & _UNREADABLE else length for flag, length in zip(flags, lengths, strict=True))
+    target_column = _merged(targets, raw_targets) if S_IFLNK in kinds else repeat(b"")
+    rows = zip(
+        names, modes, uids, gids, sizes, mtimes, ctimes, nlinks, rdevs, devs, inos, blocks, flags, segments, offsets,
+        target_column, strict=False,
+    )  # fmt: skip
+    filled = [length and kind == S_IFREG for kind, length in zip(kinds, lengths, strict=True)]
+    contents = list(compress(zip(places, digests, strict=True), filled))
+    end = _check_contents(contents, list(compress(lengths, filled)), begin)
+    return Batch(members, directories, names, list(map(_as_entry, rows)), places, has_parts, contents, end)
+
+
+def check_ascending(names: Sequence[bytes], after: bytes) -> None:
+    """Raise BadStructure unless the names ascend, from a name before them on."""
+    if not (after < names[0] and all(map(lt, names, names[1:]))):
+        before = [after, *names]
+        at = next(number for number, name in enumerate(names) if name <= before[number])
+        raise BadStructure(f"the name {names[at]!r} comes after {before[at]!r}")
+
+
+def _merged(texts: Sequence[str], raws: Sequence[bytes]) -> list[bytes]:
+    """Return the values of a key and its `_b64` twin as bytes."""
+    if any(raws):
+        return [raw or text.encode() for text, raw in zip(texts, raws, strict=True)]
+    return list(map(str.encode, texts))
+
+
+def _are_plain(names: list[bytes]) -> bool:
+    """Tell whether `name_of` would let all of them pass."""
+    joined = b"/".join(names)
+    if joined.count(b"/") != len(names) - 1 or b"\0" in joined or b"." in names or b".." in names:
+        return False
+    lengths = list(map(len, names))
+    return 1 <= min(lengths) <= max(lengths) <= 255
+
+
+def _check_split_flags(flags: Sequence[int], parts: Sequence[int]) -> None:
+    for flag, part in zip(flags, parts, strict=True):
+        if (part >= 0 and flag & _UNREADABLE) or (part < 0 and flag & _SPLIT):
+            raise BadStructure("a member says that it is split and not, or that it is a part that is not there")
+
+
+def _check_contents(contents: Sequence[tuple[int, bytes]], lengths: Sequence[int], begin: int) -> int:
+    """Check that contents (place, SHA-256) follow one another, each with its sum; return where the last one ends."""
+    if not contents:
+        return begin
+    places, digests = zip(*contents, strict=True)
+    ends = [begin, *map(int.__add__, places, lengths)]
+    if not all(map(le, ends, places)):
+        raise BadStructure("the contents of two members overlap in the plain stream")
+    if set(map(len, digests)) != _DIGEST_BYTES:
+        raise BadStructure("a member with content has no SHA-256")
+    return ends[-1]
