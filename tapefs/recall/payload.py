@@ -66,12 +66,13 @@ class PayloadReader:
         base = self._base
         if base is None or not base <= row.offset <= base + len(self._buffer):
             base = self._locate(row.offset)
-        del self._buffer[: row.offset - base]
-        while len(self._buffer) < row.stored_bytes:
+        start = row.offset - base
+        end = start + row.stored_bytes
+        while len(self._buffer) < end:
             self._buffer += self._next_block()
-        stored = bytes(memoryview(self._buffer)[: row.stored_bytes])
-        del self._buffer[: row.stored_bytes]
-        self._base = row.offset + row.stored_bytes
+        stored = bytes(self._buffer[start:end])
+        del self._buffer[:end]
+        self._base = base + end
         return stored
 
     def _locate(self, offset: int) -> int:

@@ -1,0 +1,137 @@
+"""Frames back from tape: what was written is what is staged; damage costs its own frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from catalog.ids import FrameNo, SegmentId, SetId
+from catalog.index.reader import IndexReader
+from catalog.records import SegmentCopy
+from drivers.virtual.faults import FaultyDrive, ReadError
+from tapefs.recall.stager import Stager
+from tapefs.staging.stage import SegmentStage
+from tests.backup.rig import Rig
+from tests.backup.trees import entries, random_files
+
+
+@dataclass
+class Heard:
+    """Remembers what a stager announces."""
+
+    arrivals: list[int] = field(default_factory=list)
+    failures: list[tuple[int, int, str]] = field(default_factory=list)
+
+    def arrived(self, segment_id: SegmentId, first: FrameNo, last: FrameNo) -> None:
+        self.arrivals.extend(range(first, last + 1))
+
+    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str) -> None:
+        self.failures.append((first, last, message))
+
+
+@dataclass
+class Archived:
+    """A set of one segment with some forty frames."""
+
+    rig: Rig
+    tree: Path
+    set_id: SetId
+    copy: SegmentCopy
+    heard: Heard
+
+    def stager(self) -> Stager:
+        return Stager(self.rig.home, self.rig.ledger, self.rig.drive, self.copy.volume_id, self.heard)
+
+    def stage(self) -> SegmentStage:
+        stage = SegmentStage.open(self.rig.home.staging, self.copy.segment_id)
+        assert stage is not None
+        return stage
+
+    def locates(self) -> int:
+        return self.rig.drive.status().counters.locates
+
+
+@pytest.fixture
+def archived(make_rig, tmp_path: Path) -> Archived:  # type: ignore[no-untyped-def]
+    rig = make_rig(tapes=1, tape_bytes=20_000 * 1024**2)
+    tree = random_files(tmp_path / "tree", 40, 3_500_000)
+    set_id = rig.backup(tree)
+    (segment,) = rig.ledger.segments(set_id)
+    (copy,) = rig.ledger.copies(segment.segment_id)
+    return Archived(rig, tree, set_id, copy, Heard())
+
+
+def test_every_file_comes_back(archived: Archived) -> None:
+    """All frames of a segment, asked for at once: each file's bytes are in the staging, and it took one locate."""
+    reader = IndexReader(archived.rig.home.index(archived.set_id))
+    last = reader.segments()[0].frames - 1
+    before = archived.locates()
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(0), FrameNo(last))
+    assert archived.locates() - before == 1
+    assert archived.heard.arrivals == list(range(last + 1))
+    stage = archived.stage()
+    compared = 0
+    for path, entry in entries(reader).items():
+        if path.startswith(bytes(archived.tree)[1:] + b"/"):
+            assert stage.read(entry.offset, entry.size) == Path(f"/{path.decode()}").read_bytes()
+            compared += 1
+    assert compared == 40
+
+
+def test_present_frames_are_not_read_again(archived: Archived) -> None:
+    """What is staged is announced at once and costs the drive nothing."""
+    stager = archived.stager()
+    stager.fetch(archived.copy.segment_id, FrameNo(3), FrameNo(5))
+    blocks = archived.rig.drive.status().counters.blocks_read
+    stager.fetch(archived.copy.segment_id, FrameNo(3), FrameNo(5))
+    assert archived.rig.drive.status().counters.blocks_read == blocks
+    assert archived.heard.arrivals == [3, 4, 5, 3, 4, 5]
+
+
+def test_reading_on_goes_to_the_end_without_a_locate(archived: Archived) -> None:
+    """After the wished frame the rest of the segment follows while nobody wants anything else."""
+    stager = archived.stager()
+    stager.fetch(archived.copy.segment_id, FrameNo(2), FrameNo(2))
+    before = archived.locates()
+    stager.read_on(archived.copy.segment_id, FrameNo(2), lambda: True)
+    assert archived.locates() == before
+    assert archived.stage().missing(range(len(archived.heard.arrivals) + 2)) == [0, 1]
+
+
+def test_reading_on_stops_when_something_else_is_wanted(archived: Archived) -> None:
+    """It is asked before every frame."""
+    stager = archived.stager()
+    stager.fetch(archived.copy.segment_id, FrameNo(0), FrameNo(0))
+    answers = iter([True, True, False])
+    stager.read_on(archived.copy.segment_id, FrameNo(0), lambda: next(answers))
+    assert archived.heard.arrivals == [0, 1, 2]
+
+
+def test_a_bad_block_costs_its_frame_only(archived: Archived) -> None:
+    """The frame on an unreadable block is told as failed; those before and behind it arrive."""
+    reader = IndexReader(archived.rig.home.index(archived.set_id))
+    row = reader.frame(0, 4)  # type: ignore[arg-type]
+    middle = (row.offset + row.stored_bytes // 2) // archived.copy.block_size
+    bad = archived.copy.payload_block + middle
+    archived.rig.drive = FaultyDrive(archived.rig.drive, [ReadError(block=bad, times=0)])  # type: ignore[arg-type]
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(2), FrameNo(7))
+    assert archived.heard.arrivals == [2, 3, 5, 6, 7]
+    assert [(first, last) for first, last, _ in archived.heard.failures] == [(4, 4)]
+
+
+def test_a_flipped_bit_is_never_staged(archived: Archived) -> None:
+    """A frame whose stored bytes are not those that were written is refused by its checksum."""
+    reader = IndexReader(archived.rig.home.index(archived.set_id))
+    row = reader.frame(0, 1)  # type: ignore[arg-type]
+    payload = archived.rig.home.library / "cartridges/TP0001L9" / f"{archived.copy.header_file + 1:05}"
+    with payload.open("r+b") as file:
+        file.seek(row.offset + 1000)
+        byte = file.read(1)[0]
+        file.seek(row.offset + 1000)
+        file.write(bytes([byte ^ 4]))
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(0), FrameNo(2))
+    assert archived.heard.arrivals == [0, 2]
+    assert "damaged" in archived.heard.failures[0][2]
+    assert not archived.stage().has(range(1, 2))
