@@ -91,6 +91,7 @@ class LmdbLedger:
 
         `map_size_bytes` is where the map begins to grow. Raises NotFound, WrongVersion, Damaged, StorageFailed.
         """
+        path = path.absolute()
         environment = acquire(path, readonly=readonly, map_size_bytes=map_size_bytes)
         try:
             environment.read(layout.check, path)

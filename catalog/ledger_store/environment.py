@@ -17,6 +17,7 @@ Settings and why:
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -44,6 +45,8 @@ _READER_CHECK_S = 60.0
 _ATTEMPTS = 10
 
 DATA_FILE = "data.mdb"
+#: Exit code of `catalog.ledger_store.verify` for a damaged ledger; 1 is Python's own for any error.
+PROBLEMS_EXIT = 3
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,16 +89,21 @@ def open_lmdb(path: Path, *, readonly: bool, map_size_bytes: int) -> lmdb.Enviro
 
 
 def _probe(path: Path) -> None:
-    """Read the ledger in a child process, which a file that was cut short may kill. Raises Damaged."""
-    root = Path(__file__).parents[2]
-    child = subprocess.run(  # noqa: PLW1510
+    """Read the ledger in a child process, which a file that was cut short may kill. Raises Damaged, StorageFailed."""
+    root = os.fspath(Path(__file__).parents[2])
+    child = subprocess.run(
         [sys.executable, "-m", "catalog.ledger_store.verify", os.fspath(path)],
-        env={**os.environ, "PYTHONPATH": os.fspath(root)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])},
         stdin=subprocess.DEVNULL,
         capture_output=True,
+        text=True,
+        check=False,
     )
+    if child.returncode == PROBLEMS_EXIT or child.returncode < 0:
+        found = child.stdout.partition("\n")[0] or signal.Signals(-child.returncode).name
+        raise Damaged(f"the ledger's file is cut short or damaged: {found}", str(path / DATA_FILE))
     if child.returncode:
-        raise Damaged("the ledger's file is cut short or damaged", str(path / DATA_FILE))
+        raise StorageFailed(f"the ledger {path} could not be checked: {child.stderr.strip()[-200:]}", retryable=False)
 
 
 class SharedEnvironment:

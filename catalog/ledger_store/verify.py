@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import lmdb
+
 from catalog.errors import Damaged, WrongVersion
-from catalog.ledger_store.environment import MAP_SIZE_BYTES, open_lmdb
+from catalog.ledger_store.environment import MAP_SIZE_BYTES, PROBLEMS_EXIT, open_lmdb
 from catalog.ledger_store.tables import (
     COPIES,
     COPIES_BY_VOLUME,
@@ -168,13 +170,16 @@ def _rest(tx: Reader) -> Problems:
 
 
 def main(path: Path) -> int:
-    """Print what is wrong with the ledger in the folder `path`; return 0 when nothing is, else 1."""
-    with open_lmdb(path, readonly=True, map_size_bytes=MAP_SIZE_BYTES) as environment:
-        databases = {name: environment.open_db(name.encode(), create=False) for name in DATABASES}
-        with environment.begin() as transaction:
-            found = problems(Reader(transaction, databases))
+    """Print what is wrong with the ledger in the folder `path`; return 0 when nothing is, else PROBLEMS_EXIT."""
+    try:
+        with open_lmdb(path, readonly=True, map_size_bytes=MAP_SIZE_BYTES) as environment:
+            databases = {name: environment.open_db(name.encode(), create=False) for name in DATABASES}
+            with environment.begin() as transaction:
+                found = problems(Reader(transaction, databases))
+    except lmdb.Error as error:
+        found = [str(error)]
     print("\n".join(found))
-    return 1 if found else 0
+    return PROBLEMS_EXIT if found else 0
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class LedgerContract:
     @pytest.mark.parametrize("text", [uuid_of("nowhere"), *ODD_TEXTS])
     def test_what_is_not_there_is_not_found(self, ledger: Ledger, text: str) -> None:
         """Whatever text a user asks for."""
-        for ask in (
+        asked: list[Callable[[], object]] = [
             lambda: ledger.volume(VolumeId(text)),
             lambda: ledger.volume_by_label(text),
             lambda: ledger.backup_set(SetId(text)),
@@ -86,7 +86,8 @@ class LedgerContract:
             lambda: ledger.mark_volume(VolumeId(text), VolumeState.FULL),
             lambda: ledger.complete_set(SetId(text), NOW),
             lambda: ledger.fail_set(SetId(text), "", NOW),
-        ):
+        ]
+        for ask in asked:
             with pytest.raises(NotFound):
                 ask()
 

@@ -63,6 +63,21 @@ def test_a_failed_creation_leaves_nothing(folder: Path, monkeypatch: pytest.Monk
     assert list(folder.parent.iterdir()) == []
 
 
+def test_the_settings_that_keep_commits_safe(ledger: LmdbLedger) -> None:
+    """A kill does not show a missing sync, only a power cut would."""
+    assert ledger._environment is not None
+    flags = ledger._environment._lmdb.flags()
+    assert (flags["sync"], flags["metasync"], flags["writemap"], flags["lock"]) == (True, True, False, True)
+    assert ledger._environment._lmdb.lib_version()[:2] == (0, 9)
+
+
+def test_the_engine_is_not_chosen_by_the_environment(folder: Path, ledger: LmdbLedger) -> None:
+    ledger.close()
+    assert run(GROW, folder, LMDB_DEFAULT_LIB_VERSION="1")[0] == 0
+    with LmdbLedger.open(folder) as opened:
+        assert len(opened.volumes()) == 300
+
+
 # -- opening ---------------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +256,8 @@ def test_a_forked_child_is_refused(folder: Path, ledger: LmdbLedger) -> None:
 def test_many_threads(folder: Path, ledger: LmdbLedger) -> None:
     """Every thread's operations are done once each, while others read."""
     ledger.add_volume(volume_of("T1"))
-    volume_id, claims, stop = volume_of("T1").volume_id, [], threading.Event()
+    volume_id, stop = volume_of("T1").volume_id, threading.Event()
+    claims: list[int] = []
     seen: list[int] = []
 
     def read() -> None:
