@@ -1,0 +1,1 @@
+"""Benchmarks: ratios to well-known programs, measured side by side in one run. `scripts/bench` runs them."""

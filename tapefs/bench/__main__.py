@@ -1,0 +1,54 @@
+"""The command `scripts/bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tapefs.bench import backup, listing, read, walk
+from tapefs.bench.stand import Result, print_results, stand
+from tapefs.bench.trees import Tree, join, measure, real_tree
+
+NAMES = ("backup", "walk", "read", "listing")
+
+
+@click.command()
+@click.argument("names", metavar="[backup|walk|read|listing|all]...", nargs=-1)
+@click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Take the median of so many.")
+@click.option(
+    "--tree",
+    "sources",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    multiple=True,
+    help="Measure with this folder; else with folders of this machine, 100,000 files or more. May be repeated.",
+)
+def main(names: tuple[str, ...], runs: int, sources: tuple[Path, ...]) -> None:
+    """Measure tapefs beside well-known programs and print ratios. Takes minutes; TMPDIR needs some 20 GB."""
+    unknown = set(names) - {*NAMES, "all"}
+    if unknown:
+        raise click.UsageError(f"there is no benchmark {', '.join(sorted(unknown))}")
+    wanted = NAMES if not names or "all" in names else [name for name in NAMES if name in names]
+    results: list[Result] = []
+    for name in wanted:
+        results += _run(name, runs, sources)
+    print_results(results)
+
+
+def _run(name: str, runs: int, sources: tuple[Path, ...]) -> list[Result]:
+    with stand() as place:
+        if name == "backup":
+            return backup.run(place, _tree(sources), runs)
+        if name == "walk":
+            return walk.run(place, _tree(sources), runs)
+        if name == "read":
+            return read.run(place, runs)
+        return listing.run(place)
+
+
+def _tree(sources: tuple[Path, ...]) -> Tree:
+    return join([measure(source) for source in sources]) if sources else real_tree()
+
+
+if __name__ == "__main__":
+    main()

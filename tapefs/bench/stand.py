@@ -1,0 +1,121 @@
+"""What the benchmarks share: a place to work, commands with their times, results as lines of a table. Blocking."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tapefs.home import Home, open_home
+from tapefs.setup_home import NewHome, create_home
+
+#: Large enough that no benchmark changes tapes; the files are as long as what is written.
+TAPE_BYTES = 64 * 1024**3
+MOUNT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One line of the table."""
+
+    what: str
+    ours: str
+    against: str
+    theirs: str
+    #: Ours to theirs; None where there is nothing to compare with.
+    ratio: float | None
+    goal: str
+    is_reached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Where a benchmark works."""
+
+    folder: Path
+
+    def new_home(self, name: str) -> Home:
+        """Make a state folder."""
+        path = self.folder / name
+        create_home(NewHome(path=path, tapes=4, tape_bytes=TAPE_BYTES), time.time_ns())
+        return open_home(path)
+
+
+@contextmanager
+def stand() -> Iterator[Stand]:
+    """Yield a place to work, in TMPDIR; removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="tapefs-bench."))
+    try:
+        yield Stand(folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def tapefs(home: Home, *arguments: str | Path) -> list[str]:
+    """Return the command line of one of our commands."""
+    return [sys.executable, "-m", "tapefs", "--home", str(home.path), *map(str, arguments)]
+
+
+def timed(command: Sequence[str], output: Path | None = None) -> float:
+    """Run a command to its good end and return its seconds; stdout goes to `output` or nowhere."""
+    with open(output or os.devnull, "wb") as sink:
+        begin = time.perf_counter()
+        subprocess.run(command, stdout=sink, stderr=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - begin
+
+
+def out_of(command: Sequence[str]) -> str:
+    """Run a command to its good end and return the last line it printed."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    return done.stdout.decode().rstrip("\n").rpartition("\n")[2]
+
+
+@contextmanager
+def mounted(command: Sequence[str], folder: Path) -> Iterator[None]:
+    """Run a command that mounts at `folder` until the end of the block. Raises RuntimeError when it does not mount."""
+    folder.mkdir(exist_ok=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + MOUNT_S
+        while not os.path.ismount(folder):
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                raise RuntimeError(f"{folder} was not mounted: {process.communicate()[1].decode(errors='replace')}")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the middle one."""
+    return sorted(values)[len(values) // 2]
+
+
+def machine() -> str:
+    """Return one line about this machine."""
+    with open("/proc/cpuinfo") as file:
+        model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "unknown")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024**3
+    return f"{os.cpu_count()} cores of {model}, {memory} GiB, Linux {platform.release()}, Python {platform.python_version()}"
+
+
+def print_results(results: Sequence[Result]) -> None:
+    """Print the table as Markdown, which also reads well on a terminal."""
+    print(f"\n{machine()}\n")
+    print("| what | tapefs | against | there | ratio | goal | |")
+    print("|---|---|---|---|---|---|---|")
+    for each in results:
+        ratio = "" if each.ratio is None else f"{each.ratio:.2f}"
+        verdict = "reached" if each.is_reached else "**missed**"
+        print(f"| {each.what} | {each.ours} | {each.against} | {each.theirs} | {ratio} | {each.goal} | {verdict} |")
