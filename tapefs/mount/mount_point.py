@@ -101,7 +101,8 @@ def clear_stale(path: Path) -> None:
 def is_stale(path: Path) -> bool:
     """Is a mount at `path` whose process has died?"""
     try:
-        path.stat()
+        # Not stat(), which the kernel may answer from what it remembers.
+        os.statvfs(path)
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

@@ -100,7 +100,10 @@ class _Listing:
 
 
 class MountOperations(pyfuse3.Operations):
-    """The handlers of one mount."""
+    """The handlers of one mount.
+
+    `flush` is left out on purpose: the kernel then never again asks at every close whether something is to be written.
+    """
 
     supports_dot_lookup = True
     enable_writeback_cache = False
@@ -242,9 +245,6 @@ class MountOperations(pyfuse3.Operations):
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """Return the bytes, after having waited for tape if need be."""
         return await self._files[fh].read(off, size)
-
-    async def flush(self, fh: FileHandleT) -> None:
-        """Nothing is ever written."""
 
     @_handler
     async def release(self, fh: FileHandleT) -> None:

@@ -28,8 +28,9 @@ _LOOK_S = 0.2
 _LOOK_S_PER_WAITER = 0.0005
 #: How often a waiter looks at the map without having been told.
 _MAP_S = 1.0
-#: After this a waiter's process is searched by the open file, should it not be the one that opened it.
+#: After this, or at once if the thread that opened the file is gone, its readers are searched by the open file.
 _SEARCH_AFTER_S = 1.0
+_SEARCH_S = 0.5
 _POST_AGAIN_S = 30.0
 _RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -63,6 +64,8 @@ class _Waiter:
     id: str = field(default_factory=lambda: str(uuid4()))
     arrived: trio.Event = field(default_factory=trio.Event)
     error: TapefsError | None = None
+    #: The thread that opened the file has ended: somebody who inherited the file reads it.
+    is_opener_gone: bool = False
 
     def overlaps(self, first: int, last: int) -> bool:
         return self.wanted.first <= last and first <= self.wanted.last
@@ -152,7 +155,11 @@ class Recalls:
                 raise RecallTimedOut("the bytes did not come from tape in time; they are still being fetched")
             raise Unreachable("no sidecar answered in time: start one with `tapefs serve`")
         thread_id = waiter.caller.thread_id
-        if thread_id and (readers.is_thread_ending(thread_id) or waiter.caller.inode in self._ending_inodes):
+        if not thread_id:
+            return
+        is_ending = readers.is_thread_ending(thread_id)
+        waiter.is_opener_gone = is_ending is None
+        if is_ending or waiter.caller.inode in self._ending_inodes:
             raise ReaderGone("the reader is being ended by a signal")
 
     def _register(self, waiter: _Waiter) -> None:
@@ -263,18 +270,20 @@ class Recalls:
 
     async def _search_forever(self) -> None:
         """While somebody has waited for long, look once a second for readers that are being ended."""
-        pause_s = _SEARCH_AFTER_S
+        pause_s = _SEARCH_S
         while True:
             await trio.sleep(pause_s)
-            pause_s = _SEARCH_AFTER_S
+            pause_s = _SEARCH_S
             if not self._is_search_due():
                 self._ending_inodes = frozenset()
                 continue
             started_s = trio.current_time()
             self._ending_inodes = await trio.to_thread.run_sync(readers.inodes_of_ending)
             # On a machine with very many threads the search shall not take more than a tenth of a core.
-            pause_s = max(_SEARCH_AFTER_S, 10 * (trio.current_time() - started_s))
+            pause_s = max(_SEARCH_S, 10 * (trio.current_time() - started_s))
 
     def _is_search_due(self) -> bool:
         before_s = trio.current_time() - _SEARCH_AFTER_S
-        return any(waiter.since_s <= before_s and waiter.caller.thread_id for waiter in self._all())
+        return any(
+            waiter.caller.thread_id and (waiter.is_opener_gone or waiter.since_s <= before_s) for waiter in self._all()
+        )

@@ -22,6 +22,8 @@ from tapefs.vfs.roster import Roster
 
 #: An open index is a file, an address range and a few pages.
 OPEN_INDEXES = 64
+#: A walk asks thousands of times a second, and a look at the ledger's events costs more than a look-up in a tree.
+EVENTS_AGE_S = 0.01
 #: Events tell of changes at once; this is for a change that left none.
 ROSTER_AGE_S = 5.0
 
@@ -51,17 +53,22 @@ class Archive:
         self._readers: OrderedDict[SetId, IndexReader] = OrderedDict()
         self._roster: Roster | None = None
         self._roster_at_s = 0.0
+        self._news_at_s = 0.0
         self._event = 0
 
     # -- sets --------------------------------------------------------------------------------------------------------
 
     def roster(self) -> Roster:
         """Return the sets as they are now; the same object as long as nothing has changed."""
+        now_s = monotonic()
+        if self._roster is not None and now_s < self._news_at_s + EVENTS_AGE_S:
+            return self._roster
+        self._news_at_s = now_s
         news = self._news()
-        if self._roster is not None and not news and monotonic() - self._roster_at_s < ROSTER_AGE_S:
+        if self._roster is not None and not news and now_s < self._roster_at_s + ROSTER_AGE_S:
             return self._roster
         sets = self._ledger.backup_sets()
-        self._roster_at_s = monotonic()
+        self._roster_at_s = now_s
         if self._roster is None or news or sets != self._roster.sets:
             self._roster = Roster(sets)
         return self._roster

@@ -1,4 +1,4 @@
-"""A sidecar without tapes: the agreed HTTP on the Unix socket; what is asked for is staged from the shelf after a delay."""
+"""A sidecar without tapes: the agreed HTTP on the Unix socket; what is asked for comes from the shelf after a delay."""
 
 from __future__ import annotations
 

@@ -77,7 +77,11 @@ def mounted(home: Path, path: Path, log: Path) -> Iterator[Mounted]:
 
 def main() -> None:
     structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     home = open_home(Path(sys.argv[1]))

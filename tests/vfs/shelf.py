@@ -1,4 +1,4 @@
-"""A state folder with sets in it, made from local trees without any tape: ledger, indexes, and the plain streams at hand."""
+"""A state folder with sets in it, made from local trees without any tape: ledger, indexes, plain streams."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-import msgspec
-
-from catalog.ids import BlockNo, DirectoryNo, EntryNo, FileNo, JobNumber, SegmentId, SegmentNo, SetId, VolumeId, new_uuid
+from catalog.ids import (
+    BlockNo,
+    DirectoryNo,
+    EntryNo,
+    FileNo,
+    JobNumber,
+    SegmentId,
+    SegmentNo,
+    SetId,
+    VolumeId,
+    new_uuid,
+)
 from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, SegmentRow
 from catalog.index.writer import IndexWriter
 from catalog.lmdb_ledger import LmdbLedger
@@ -169,7 +178,9 @@ class Shelf:
                 payload_sha256=bytes(32),
                 committed_at_ns=next(self._clock),
             )
-            end = VolumeEnd(block=copy.end_block, file=FileNo(copy.header_file + 3), used_bytes=volume.used_bytes + stored)
+            end = VolumeEnd(
+                block=copy.end_block, file=FileNo(copy.header_file + 3), used_bytes=volume.used_bytes + stored
+            )
             self.ledger.commit_segment(segment, copy, claim, end, volume.label)
 
     def _seal(self, backup_set: BackupSet, totals: SetTotals) -> None:
@@ -262,8 +273,9 @@ class _Builder:
         status = os.lstat(path)
         self._index.add_directory(
             Directory(
-                number, number if parent is None else parent, status.st_mode, status.st_uid, status.st_gid, status.st_size,
-                status.st_mtime_ns, status.st_ctime_ns, status.st_nlink, status.st_dev, status.st_ino, status.st_blocks,
+                number, number if parent is None else parent, status.st_mode, status.st_uid, status.st_gid,
+                status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_nlink, status.st_dev,
+                status.st_ino, status.st_blocks,
                 first, len(files), first_directory, len(directories),
             )
         )  # fmt: skip
@@ -285,7 +297,9 @@ class _Builder:
             part = content[at : at + self._segment_bytes]
             segment = self._room_for(len(part))
             extents.append(Extent(at, len(part), SegmentNo(segment.number), segment.add(part)))
-        return _entry(name, status, flags=EntryFlag.SPLIT, segment=extents[0].segment, offset=extents[0].offset), extents
+        return _entry(
+            name, status, flags=EntryFlag.SPLIT, segment=extents[0].segment, offset=extents[0].offset
+        ), extents
 
     def _room_for(self, length: int) -> PlainSegment:
         if self.segments[-1].plain and len(self.segments[-1].plain) + length > self._segment_bytes:
@@ -300,8 +314,3 @@ def _entry(
         name, status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
         status.st_nlink, status.st_rdev, status.st_dev, status.st_ino, status.st_blocks, flags, segment, offset, target,
     )  # fmt: skip
-
-
-def renamed(backup_set: BackupSet, **changes: object) -> BackupSet:
-    """Return the set with other fields."""
-    return msgspec.structs.replace(backup_set, **changes)
