@@ -1,0 +1,286 @@
+"""Restores a set, or parts of it, straight from tape through the staging cache.
+
+First the chosen part of the index is walked: directories (0700 for now), links and empty files are made, files with
+content are planned. Then the files are written in the order of the tape, while a window of frames ahead is being
+fetched, each checked against its SHA-256. Last, directories get owner, mode and time, the deepest first, also when
+the restore ends early.
+
+Blocking, one thread. Memory is bounded however large the set: 20 MB of plan (`plan`), the frame tables of a few
+segments, one frame's bytes at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from catalog.errors import CatalogError
+from catalog.ids import SegmentId, SegmentNo
+from catalog.index.model import Entry, EntryFlag
+from tapefs.errors import BadStructure, RecallFailed, RecallTimedOut
+from tapefs.home import Home
+from tapefs.restore.plan import Directories, Plan, PlannedFile
+from tapefs.restore.records import FrameWish, Index, RestoreProgress, RestoreReport
+from tapefs.restore.tally import Tally
+from tapefs.restore.walk import TargetFull, Walk, reason_of
+from tapefs.restore.window import FrameKey, Recalls, Stages, Window
+from tapefs.restore.writer import BadName, NewFile, SafeWriter
+
+WINDOW_BYTES = 256 * 1024 * 1024
+DEADLINE_S = 3600.0
+_POLL_S = 0.02
+# Plain numbers: an operation on flags costs 3 us.
+_CHANGED = int(EntryFlag.CHANGED)
+_READ_BYTES = 1024 * 1024
+#: A file that took less room than its size had holes; runs of zeros of this length become holes again.
+_HOLE_BYTES = 64 * 1024
+_ZEROS = bytes(_HOLE_BYTES)
+
+
+def _none_failed() -> Mapping[tuple[SegmentId, int], str]:
+    return {}
+
+
+def restore(
+    home: Home,
+    reader: Index,
+    paths: Sequence[bytes],
+    target: Path,
+    *,
+    fetch: Callable[[Sequence[FrameWish]], None],
+    progress: Callable[[RestoreProgress], None],
+    failed: Callable[[], Mapping[tuple[SegmentId, int], str]] = _none_failed,
+    overwrite: bool = False,
+    window_bytes: int = WINDOW_BYTES,
+    deadline_s: float = DEADLINE_S,
+) -> RestoreReport:
+    """Restore the recorded paths (none: the whole set), each with its whole path, beneath `target`, made if missing.
+
+    `fetch` asks for frames to be staged and returns at once; the same ones may be asked for again. `failed` tells
+    which frames, by segment and number, cannot be had; their files are reported, the others restored. What exists is
+    left alone and reported, but for `overwrite`: then files and links are replaced, and existing directories get the
+    recorded owner, mode and time.
+
+    Raises UsageError (target, paths), NoSuchThing (paths), RecallTimedOut if no frame came for `deadline_s`,
+    CatalogError, HomeError, and what `fetch` raises. A full disk ends the restore with a report that says so
+    (`stopped`).
+    """
+    tally = Tally(progress)
+    limit_bytes = home.settings.staging.limit_bytes
+    recalls = Recalls(
+        fetch=fetch,
+        failed=failed,
+        # Staged ahead and pinned: it must not be what fills a small staging folder.
+        window_bytes=min(window_bytes, limit_bytes // 4) if limit_bytes else window_bytes,
+        deadline_s=deadline_s,
+        poll_s=_POLL_S,
+        on_wait=lambda: tally.tell(b"", is_waiting=True),
+    )
+    home.staging.mkdir(mode=0o700, exist_ok=True)
+    writer = SafeWriter(target, overwrite=overwrite)
+    plan, directories = Plan(home.staging), Directories(home.staging)
+    try:
+        walk = Walk(reader, writer, plan, directories, tally, overwrite=overwrite)
+        _Restore(home, reader, writer, plan, directories, tally).run(walk, paths, recalls)
+        return tally.report()
+    finally:
+        plan.close()
+        directories.close()
+        writer.close()
+
+
+class _Content(NamedTuple):
+    """A piece of a file's content: a member of its own on tape."""
+
+    file_offset: int
+    length: int
+    segment: SegmentNo
+    offset: int
+
+
+class _Mismatch(Exception):
+    """Bytes from tape do not match the SHA-256 that was taken when they were backed up."""
+
+
+class _Restore:
+    """One restore at work."""
+
+    def __init__(
+        self, home: Home, index: Index, writer: SafeWriter, plan: Plan, directories: Directories, tally: Tally
+    ) -> None:
+        self._index = index
+        self._writer = writer
+        self._plan = plan
+        self._directories = directories
+        self._tally = tally
+        self._stages = Stages(home.staging, index)
+
+    def run(self, walk: Walk, paths: Sequence[bytes], recalls: Recalls) -> None:
+        """Do it all."""
+        try:
+            self._tally.enter_stage("plan")
+            walk.take(paths)
+            self._plan.sort()
+            self._tally.enter_stage("write")
+            self._write_files(recalls)
+        except TargetFull as error:
+            self._tally.stopped = str(error)
+        finally:
+            self._tally.enter_stage("finish")
+            self._finish_directories()
+            self._sync()
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    def _write_files(self, recalls: Recalls) -> None:
+        self._window = Window(self._stages, recalls, self._frames_ahead())
+        try:
+            for file in self._plan:
+                self._write_file(file)
+        finally:
+            self._window.close()
+
+    def _frames_ahead(self) -> Iterator[FrameKey]:
+        """Yield the frames in the order in which `_write_file` enters them."""
+        for file in self._plan:
+            yield from self._frames_of(file)
+
+    def _frames_of(self, file: PlannedFile) -> Iterator[FrameKey]:
+        try:
+            for content in self._contents(file):
+                for frame in self._stages[content.segment].frames_for(content.offset, content.length):
+                    yield FrameKey(content.segment, frame)
+        except (CatalogError, BadStructure):
+            # The writer comes to the same place and reports it there.
+            return
+
+    def _contents(self, file: PlannedFile) -> list[_Content]:
+        if not file.is_split:
+            return [_Content(0, file.length, file.segment, file.offset)]
+        return [_Content(*extent) for extent in self._index.extents(file.number)]
+
+    def _write_file(self, file: PlannedFile) -> None:
+        path = self._directories.path(file.place)
+        try:
+            entry = self._index.entry(file.number)
+            path = path + b"/" + entry.name if path else entry.name
+            self._tally.tell(path)
+            self._write_entry(path, file, entry)
+        except FileExistsError:
+            self._tally.skip(path)
+        except RecallTimedOut:
+            raise
+        except (RecallFailed, BadStructure, CatalogError, _Mismatch) as error:
+            self._tally.damage(path, str(error))
+        except (OSError, BadName) as error:
+            self._tally.fail(path, reason_of(error))
+        else:
+            self._tally.changed += bool(entry.flags & _CHANGED)
+
+    def _write_entry(self, path: bytes, file: PlannedFile, entry: Entry) -> None:
+        contents = self._contents(file)
+        _check_cover(contents, entry.size)
+        out = self._writer.new_file(path)
+        try:
+            has_holes = entry.blocks * 512 < entry.size
+            for content in contents:
+                self._write_content(content, out, has_holes=has_holes)
+        except BaseException:
+            out.discard()
+            raise
+        if not out.finish(entry.size, entry):
+            self._tally.keep_owner(path)
+        self._tally.files += 1
+        self._tally.bytes += entry.size
+
+    def _write_content(self, content: _Content, out: NewFile, *, has_holes: bool) -> None:
+        expected = self._index.sha256(content.segment, content.offset)
+        if expected is None:
+            raise BadStructure("the index has no SHA-256 of its content")
+        if self._copy(content, out, has_holes=has_holes, is_first=True) == expected:
+            return
+        # The disk of the staging folder may be to blame: fetch it from tape once more.
+        self._window.drop(content.segment, self._stages[content.segment].frames_for(content.offset, content.length))
+        out.cut(content.file_offset)
+        if self._copy(content, out, has_holes=has_holes, is_first=False) != expected:
+            raise _Mismatch("its content does not match its SHA-256, also when read from tape again: not restored")
+
+    def _copy(self, content: _Content, out: NewFile, *, has_holes: bool, is_first: bool) -> bytes:
+        """Write the content, return its SHA-256."""
+        digest = hashlib.sha256()
+        shift = content.file_offset - content.offset
+        for offset, piece in self._pieces(content, is_first=is_first):
+            digest.update(piece)
+            if has_holes:
+                _write_with_holes(out, offset + shift, piece)
+            else:
+                out.write_at(offset + shift, piece)
+        return digest.digest()
+
+    def _pieces(self, content: _Content, *, is_first: bool) -> Iterator[tuple[int, bytes]]:
+        """Yield (offset in the plain stream, bytes), frame by frame, a MiB at a time.
+
+        A second time the window has moved on.
+        """
+        offset, end = content.offset, content.offset + content.length
+        frames = self._stages[content.segment].frames_for(offset, content.length)
+        for frame in frames:
+            key = FrameKey(content.segment, frame)
+            if is_first:
+                self._window.enter(key)
+            start, frame_bytes = self._stages[content.segment].extent_of(frame)
+            frame_end = min(end, start + frame_bytes)
+            while offset < frame_end:
+                length = min(_READ_BYTES, frame_end - offset)
+                yield offset, self._read(key, range(frame + 1, frames.stop), offset, length)
+                offset += length
+
+    def _read(self, key: FrameKey, behind: range, offset: int, length: int) -> bytes:
+        while True:
+            self._window.wait_until_staged(key, behind)
+            content = self._stages[key.segment].read(offset, length)
+            if content is not None:
+                return content
+            # Pinned and gone all the same: somebody has cut the file short.
+            self._window.drop(key.segment, range(key.frame, key.frame + 1))
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _finish_directories(self) -> None:
+        for path, number, made in self._directories.newest_first():
+            try:
+                attributes = self._index.directory(number)
+                if made.is_new or self._writer.overwrite:
+                    if not self._writer.finish_directory(path, made, attributes):
+                        self._tally.keep_owner(path)
+                elif self._writer.differs(path, made, attributes):
+                    self._tally.fail(path, "the directory existed already and keeps its own owner and mode")
+            except (OSError, BadName, CatalogError) as error:
+                self._tally.fail(path, f"its owner, mode or time could not be set: {error}")
+
+    def _sync(self) -> None:
+        try:
+            self._writer.sync()
+        except OSError as error:
+            self._tally.fail(b"", f"the disk reports an error, files may be incomplete: {error.strerror}")
+
+
+def _check_cover(contents: Sequence[_Content], size: int) -> None:
+    """Raise BadStructure unless the pieces are the whole file, one behind the other."""
+    at = 0
+    for content in contents:
+        if content.file_offset != at or content.length <= 0:
+            break
+        at += content.length
+    if at != size:
+        raise BadStructure(f"the index has {at} of its {size} bytes")
+
+
+def _write_with_holes(out: NewFile, offset: int, piece: bytes) -> None:
+    view = memoryview(piece)
+    for begin in range(0, len(piece), _HOLE_BYTES):
+        part = view[begin : begin + _HOLE_BYTES]
+        if part != _ZEROS[: len(part)]:
+            out.write_at(offset + begin, part)
