@@ -16,7 +16,7 @@ from tapefs.backup.frames import Frame, Piece, Pool, Span, Workers
 from tapefs.backup.scan import OpenDirectory
 from tapefs.backup.segment import Draft, Tally
 from tapefs.backup.stream import TapeStream
-from tapefs.format.records import DirectoryEntered, DirectoryLeft, as_text
+from tapefs.format.records import DirectoryEntered, DirectoryLeft, DirectoryPart, as_text
 from tapefs.format.tar import END_OF_ARCHIVE, TarKind, TarNames, member_header, padding, part_extra, part_name
 
 _ZEROS = memoryview(bytes(1024 * 1024))
@@ -24,6 +24,9 @@ _ZEROS = memoryview(bytes(1024 * 1024))
 _NEARLY_EMPTY_BYTES = 256 * 1024
 #: Room that header, padding and end of archive of one more member take at most in a segment, long names included.
 MEMBER_OVERHEAD_BYTES = 32 * 1024
+
+#: Names in one line of a directory's listing.
+_LONGEST_LISTING = 10_000
 
 _open_flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -175,11 +178,16 @@ class Intake:
         directory.announced = True
 
     def leave(self, directory: OpenDirectory) -> None:
-        """The directory's listing is complete."""
-        self._here().drafts.append(
-            DirectoryLeft(
-                n=directory.number, here=directory.here, elsewhere=directory.elsewhere, directories=directory.children
-            )
+        """The directory's listing is complete; a long one takes several lines."""
+        drafts, number = self._here().drafts, directory.number
+        elsewhere, children = directory.elsewhere, directory.children
+        start, longest = 0, _LONGEST_LISTING
+        while max(len(elsewhere), len(children)) - start > longest:
+            piece = slice(start, start + longest)
+            drafts.append(DirectoryPart(n=number, elsewhere=elsewhere[piece], directories=children[piece]))
+            start += longest
+        drafts.append(
+            DirectoryLeft(n=number, here=directory.here, elsewhere=elsewhere[start:], directories=children[start:])
         )
 
     def symlink(self, directory: OpenDirectory, name: bytes) -> None:

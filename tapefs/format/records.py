@@ -182,6 +182,14 @@ class Elsewhere(_Structure, frozen=True, kw_only=True):
     at: Count
 
 
+class DirectoryPart(_Structure, frozen=True, kw_only=True, tag_field="t", tag="e"):
+    """A piece of a listing too long for one line: stands before the directory's last line, which has the rest."""
+
+    n: DirectoryNumber
+    elsewhere: list[Elsewhere] = []
+    directories: list[DirectoryNumber] = []
+
+
 class DirectoryLeft(_Structure, frozen=True, kw_only=True, tag_field="t", tag="l"):
     """The scan leaves a directory: its listing is complete."""
 
@@ -218,7 +226,7 @@ class End(_Structure, frozen=True, kw_only=True, tag_field="t", tag="end"):
     frames: Count
 
 
-TrailerLine = DirectoryEntered | Member | DirectoryLeft | FrameLine | End
+TrailerLine = DirectoryEntered | Member | DirectoryPart | DirectoryLeft | FrameLine | End
 
 
 class IndexHead(_Structure, frozen=True, kw_only=True, tag_field="t", tag="index"):

@@ -22,6 +22,7 @@ from tapefs.format.lines import read_lines
 from tapefs.format.records import (
     DirectoryEntered,
     DirectoryLeft,
+    DirectoryPart,
     End,
     FrameLine,
     Member,
@@ -134,6 +135,8 @@ class _Builder:
                 self._take_frame(line)
             case DirectoryEntered():
                 self._enter(line)
+            case DirectoryPart():
+                self._top(line.n).hear(line)
             case DirectoryLeft():
                 self._leave(line)
             case End():

@@ -15,7 +15,7 @@ from zlib import crc32
 from catalog.ids import SegmentId
 from catalog.index.model import Entry, Extent
 from tapefs.errors import BadStructure
-from tapefs.format.records import DirectoryEntered, DirectoryLeft, as_bytes
+from tapefs.format.records import DirectoryEntered, DirectoryLeft, DirectoryPart, as_bytes
 from tapefs.sets.spill import Queue
 
 _segment_of = attrgetter("segment")
@@ -68,6 +68,9 @@ class Listing:
     here: Sums = field(default_factory=Sums)
     #: The same of earlier segments.
     earlier: list[tuple[SegmentId, Sums]] = field(default_factory=list)
+    #: What its listing has said so far of earlier segments, and of subdirectories.
+    said_earlier: list[tuple[SegmentId, Sums]] = field(default_factory=list)
+    said_children: array[int] = field(default_factory=lambda: array("Q"))
 
     def note(self, ordinal: int, names: Sequence[bytes], places: Sequence[int]) -> None:
         """Member lines of this directory begin at `ordinal`."""
@@ -81,17 +84,28 @@ class Listing:
             self.earlier.append((segment, self.here))
             self.here = Sums()
 
+    def hear(self, listing: DirectoryPart | DirectoryLeft) -> None:
+        """Take in a piece of the listing, to be compared in the end."""
+        for segment, rows in groupby(listing.elsewhere, _segment_of):
+            members = list(rows)
+            if not self.said_earlier or self.said_earlier[-1][0] != segment:
+                self.said_earlier.append((segment, Sums()))
+            names = [as_bytes(row.name, row.name_b64) for row in members]
+            self.said_earlier[-1][1].add(names, [row.at for row in members])
+        self.said_children.extend(listing.directories)
+
     def check(self, left: DirectoryLeft) -> None:
         """Compare with what the directory's last line says. Raises BadStructure."""
         number = self.line.n
+        self.hear(left)
         if self.split is not None:
             raise BadStructure(f"directory {number} ends before its split file {self.split.entry.name!r} does")
         here = [(self.first_member, self.here.count)] if self.here.count else []
         if left.here != here and _joined(left.here) != here:
             raise BadStructure(f"directory {number} has members {here} in this segment, its listing says {left.here}")
-        if (left.elsewhere or self.earlier) and _elsewhere(left) != self.earlier:
+        if self.said_earlier != self.earlier:
             raise BadStructure(f"the listing of directory {number} does not name its members in earlier segments")
-        if array("Q", left.directories) != self.children:
+        if self.said_children != self.children:
             raise BadStructure(f"the listing of directory {number} does not name its subdirectories")
 
 
@@ -103,13 +117,3 @@ def _joined(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             joined.append((first, count))
     return joined
-
-
-def _elsewhere(left: DirectoryLeft) -> list[tuple[SegmentId, Sums]]:
-    found = []
-    for segment, rows in groupby(left.elsewhere, _segment_of):
-        members = list(rows)
-        sums = Sums()
-        sums.add([as_bytes(row.name, row.name_b64) for row in members], [row.at for row in members])
-        found.append((segment, sums))
-    return found

@@ -1,7 +1,7 @@
 """Getting a tape ready to be appended to: label, claim, and proof that it ends where the ledger says.
 
 At append, the end of data must be where the last committed structure ends. If one torn or uncommitted structure follows
-and an open intent announced it there, it is overwritten: nothing in it was ever reported done. Anything else stops with
+and open intents announced it there, it is overwritten: nothing in it was ever reported done. Anything else stops with
 LedgerMismatch, and the caller marks the tape SUSPECT: nothing is written to a tape that is not understood. Runs in the
 drive's thread.
 """
@@ -17,6 +17,7 @@ from catalog.records import IntentKind, Volume, VolumeEnd, VolumeState
 from drivers.errors import EndOfData, WriteProtected
 from drivers.interface import BlockNo, Drive
 from tapefs.errors import BadStructure, LedgerMismatch, WrongTape
+from tapefs.format.identify import is_ours
 from tapefs.format.lines import read_lines
 from tapefs.format.records import IndexHead, IndexLine
 from tapefs.format.structures import read_header
@@ -72,14 +73,15 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
 def _give_up_uncommitted(drive: Drive, ledger: Ledger, volume: Volume) -> None:
     """Stand where the one announced structure begins, to overwrite it; LedgerMismatch when it is anything else."""
     filemarks = drive.position().file - volume.end_file
-    announced = [intent for intent in ledger.intents(volume.volume_id) if intent.block == volume.end_block]
-    if len(announced) != 1 or filemarks > _FILEMARKS[announced[0].kind]:
+    # Two where a segment was given up at the end of the tape and the SET INDEX was to take its place.
+    announced = {i.structure_id: i.kind for i in ledger.intents(volume.volume_id) if i.block == volume.end_block}
+    if not announced or filemarks > max(_FILEMARKS[kind] for kind in announced.values()):
         raise LedgerMismatch(
             f"tape {volume.label} has data behind block {volume.end_block} that the ledger does not know: "
             "somebody else wrote to it; import it or erase it, and use another tape meanwhile"
         )
     drive.locate(BlockNo(volume.end_block))
-    if _identity(drive, volume, announced[0].kind) not in (None, announced[0].structure_id):
+    if _identity(drive, volume) not in (None, *announced):
         raise LedgerMismatch(
             f"tape {volume.label} has another structure at block {volume.end_block} than the one begun there: "
             "somebody else wrote to it; use another tape"
@@ -88,11 +90,11 @@ def _give_up_uncommitted(drive: Drive, ledger: Ledger, volume: Volume) -> None:
     drive.locate(BlockNo(volume.end_block))
 
 
-def _identity(drive: Drive, volume: Volume, kind: IntentKind) -> str | None:
+def _identity(drive: Drive, volume: Volume) -> str | None:
     """Return the uuid of the structure that begins here; None when not even its first block is whole."""
     try:
         block = bytes(BlockReader(drive, volume.block_size).read())
-        return _index_of(block) if kind is IntentKind.INDEX else read_header(block).segment
+        return read_header(block).segment if is_ours(block) else _index_of(block)
     except EndOfData:
         return None
     except BadStructure as error:

@@ -77,12 +77,13 @@ class LocalWatcher:
 class Rig:
     """Everything a backup needs, in one process."""
 
-    def __init__(self, folder: Path, *, tapes: int = 4, tape_bytes: int = 256 * 1024**2, settings: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, tapes: int = 4, tape_bytes: int = 256 * 1024**2, backup_settings: str = ""
+    ) -> None:
         path = folder / "home"
         create_home(NewHome(path=path, tapes=tapes, tape_bytes=tape_bytes), time.time_ns())
-        if settings:
-            with (path / "tapefs.toml").open("a") as file:
-                file.write(settings)
+        toml = path / "tapefs.toml"
+        toml.write_text(toml.read_text().replace("[backup]\n", f"[backup]\n{backup_settings}\n"))
         self.home = open_home(path)
         self.open()
 

@@ -142,6 +142,19 @@ def test_a_file_larger_than_a_segment_is_split(make_rig: Callable[..., Rig], tmp
     assert bytes(tree / "zz-small")[1:] in found
 
 
+def test_a_large_directory_runs_over_segments(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """A listing of more names in earlier segments than a line of a trailer holds is whole in the index."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(25_000):
+        (tree / f"{number:06}").touch()
+    rig = make_rig(backup_settings="segment_members = 6000")
+    set_id = rig.backup(tree)
+    assert rig.ledger.backup_set(set_id).segments == 5
+    found = entries(IndexReader(rig.home.index(set_id)))
+    assert len([path for path in found if path.startswith(bytes(tree)[1:] + b"/")]) == 25_000
+
+
 def test_second_backup_appends(rig: Rig, tmp_path: Path) -> None:
     """The next set goes behind the first on the same tape, and the first stays readable."""
     tree = odd_tree(tmp_path)

@@ -15,7 +15,7 @@ import pytest
 import tapefs.backup.run  # registers the crash points
 from catalog.crash import known_points
 from catalog.index.reader import IndexReader
-from catalog.records import SetState
+from catalog.records import SetState, VolumeState
 from tapefs.sets.finish import finish_all
 from tests.backup.rig import Rig
 from tests.backup.trees import entries, extract, odd_tree, random_files, snapshot
@@ -68,11 +68,32 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("point", points())
 def test_killed_at(point: str, source: Path, prepared: Path, tmp_path: Path) -> None:
     """After a kill at the point a restart shows whole sets only; the backup run again is complete and identical."""
+    kill_and_go_on(point, source, prepared, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "set_index.before",
+        "set_index.after",
+        "set_index.sync.after",
+        "ledger.commit_index.before",
+        "segment.frame.after:9",
+    ],
+)
+def test_killed_while_a_tape_ends(point: str, source: Path, prepared: Path, tmp_path: Path) -> None:
+    """The tape ended within a segment, whose place the SET INDEX was taking: the tape is understood afterwards."""
+    faults = '[{"kind": "early_end", "block": 60, "barcode": "TP0001L9", "warning_blocks": 0}]'
+    kill_and_go_on(point, source, prepared, tmp_path, faults)
+
+
+def kill_and_go_on(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str = "[]") -> None:
+    """Run a backup that dies at the point; look at what is there, and back up again."""
     home = tmp_path / "home"
     shutil.copytree(prepared, home)
     child = subprocess.run(
         [sys.executable, "-m", "tests.backup.crash_child", str(home), str(source)],
-        env={**os.environ, "TAPEFS_CRASH_AT": point},
+        env={**os.environ, "TAPEFS_CRASH_AT": point, "TAPEFS_FAULTS": faults},
         capture_output=True,
         text=True,
     )
@@ -89,6 +110,7 @@ def test_killed_at(point: str, source: Path, prepared: Path, tmp_path: Path) -> 
         assert rig.ledger.backup_set(set_id).state is SetState.COMPLETE
         states = {each.state for each in rig.ledger.backup_sets()}
         assert states <= {SetState.FAILED, SetState.COMPLETE}
+        assert all(volume.state is not VolumeState.SUSPECT for volume in rig.ledger.volumes())
         assert all(not rig.ledger.intents(volume.volume_id) for volume in rig.ledger.volumes())
         assert snapshot(Path(f"{extract(rig, tmp_path / 'out')}{source}")) == snapshot(source)
     finally:
