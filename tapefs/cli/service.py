@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
@@ -36,5 +37,6 @@ def mount_command(place: Place, directory: Path, allow_other: bool) -> None:
 
     home = place.home()
     configure_logs()
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # It tells every request.
     with connected(home, keep=True):
         run_mount(home, directory, allow_other=allow_other)

@@ -1,0 +1,168 @@
+"""Commands that need a sidecar: they find one or start one, several at once, and leave none behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = (sys.executable, "-m", "tapefs")
+#: Starts of Python on a busy machine take a while; nothing here waits that long when all is well.
+LONG_S = 60.0
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[bytes]) -> tuple[int, list[str], list[str]]:
+    out, err = process.communicate(timeout=LONG_S)
+    return process.returncode, out.decode().splitlines(), err.decode().splitlines()
+
+
+def wait_until(is_so, what: str) -> None:
+    deadline = time.monotonic() + LONG_S
+    while not is_so():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def processes_of(home) -> list[int]:
+    """Return the pids whose command line names the state folder."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(home.path).encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(home):
+    """No process of this state folder outlives the test; whatever does is killed and fails it."""
+    yield
+    deadline = time.monotonic() + LONG_S
+    while (left := processes_of(home)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
+@pytest.fixture
+def tree(tmp_path):
+    root = tmp_path / "tree"
+    (root / "sub").mkdir(parents=True)
+    (root / "one.txt").write_text("one\n" * 1000)
+    (root / "sub/two.bin").write_bytes(os.urandom(300_000))
+    return root
+
+
+def test_back_up_show_and_restore(home, tree, tmp_path):
+    code, out, err = finish(start("backup", str(tree), "--name", "docs"))
+    assert code == 0, err
+    sets = json.loads("\n".join(finish(start("sets", "--json"))[1]))
+    assert [out[-1]] == [each["set_id"] for each in sets]
+    assert sets[0]["state"] == "complete"
+    assert sets[0]["files"] == 2
+
+    target = tmp_path / "target"
+    code, _, err = finish(start("restore", "docs", str(tree / "sub").lstrip("/"), "--to", str(target)))
+    assert code == 0, err
+    restored = target / str(tree).lstrip("/")
+    assert (restored / "sub/two.bin").read_bytes() == (tree / "sub/two.bin").read_bytes()
+    assert not (restored / "one.txt").exists()
+
+
+def test_stage_and_evict(home, tree):
+    set_id = finish(start("backup", str(tree)))[1][-1]
+    code, _, err = finish(start("stage", f"{set_id}:{tree}/sub", set_id))
+    assert code == 0, err
+    assert "staged" in err[-1]
+    assert finish(start("stage", set_id))[0] == 0
+    code, _, err = finish(start("evict", "tree"))
+    assert code == 0
+    assert not err[-1].startswith("evict: 0 B")
+    assert finish(start("evict", "--all"))[2][-1] == "evict: 0 B freed"
+
+
+def test_two_commands_that_start_at_once(home):
+    both = [start("evict", "--all") for _ in range(3)]
+    assert [finish(each)[0] for each in both] == [0, 0, 0]
+
+
+def test_commands_use_the_sidecar_that_runs(home, tree):
+    serve = start("serve", "--listen", "127.0.0.1:0")
+    wait_until(home.socket.exists, "the sidecar does not come up")
+    assert finish(start("backup", str(tree)))[0] == 0
+    assert int(home.lock.read_text()) == serve.pid
+    serve.send_signal(signal.SIGTERM)
+    assert finish(serve)[0] == 0
+
+
+def test_two_owners_are_refused(home):
+    serve = start("serve", "--listen", "127.0.0.1:0")
+    wait_until(home.socket.exists, "the sidecar does not come up")
+    code, _, err = finish(start("serve", "--listen", "127.0.0.1:0"))
+    assert code == 1
+    assert err[-1].startswith(f"tapefs: {home.path} is owned by the sidecar with pid {serve.pid}")
+    serve.send_signal(signal.SIGINT)
+    assert finish(serve)[0] == 0
+
+
+def test_without_waiting_the_job_is_done_all_the_same(home, tree):
+    code, out, _ = finish(start("backup", str(tree), "--no-wait"))
+    assert (code, out) == (0, ["1"])
+    wait_until(lambda: not processes_of(home), "the sidecar does not end")
+    assert json.loads("\n".join(finish(start("jobs", "--json"))[1]))[0]["state"] == "completed"
+
+
+def test_a_source_that_is_not_there(home):
+    code, out, err = finish(start("backup", "/no/such/place"))
+    assert code == 1
+    assert out == []
+    assert err == ["tapefs: /no/such/place: No such file or directory; nothing was backed up"]
+    assert json.loads("\n".join(finish(start("jobs", "--json"))[1])) == []
+
+
+def test_no_blank_tape(home, tmp_path):
+    big = tmp_path / "big"
+    big.write_bytes(os.urandom(120 * 1024**2))
+    code, _, err = finish(start("backup", str(big)))
+    assert code == 1
+    assert err[-1].startswith("tapefs: ")
+    assert "tape" in err[-1]
+    assert "Traceback" not in "\n".join(err)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_cancels_the_job(home, tmp_path, number):
+    many = tmp_path / "many"
+    many.mkdir()
+    for count in range(20_000):
+        (many / str(count)).touch()
+    backup = start("backup", str(many))
+    wait_until(lambda: "running" in "".join(finish(start("jobs"))[1]), "the job does not begin")
+    backup.send_signal(number)
+    code, _, err = finish(backup)
+    assert code == 1
+    assert "cancelled" in err[-1]
+    assert json.loads("\n".join(finish(start("jobs", "--json"))[1]))[0]["state"] == "cancelled"
+    assert finish(start("backup", str(tmp_path / "many/1")))[0] == 0
+
+
+def test_a_sidecar_that_cannot_start_says_why(home):
+    (home.ledger / "data.mdb").write_bytes(b"nothing of ours" * 1000)
+    code, _, err = finish(start("evict", "--all"))
+    assert code == 1
+    assert len(err) == 1
+    assert err[0].startswith("tapefs: ")
+    assert "ledger" in err[0]
