@@ -63,8 +63,8 @@ _CRC = Struct("<I")
 
 #: Magic, layout version.
 _META_HEAD = Struct("<12sI")
-#: Entries, directories, files, bytes, length of the set id that follows.
-_META = Struct("<QQQQH")
+#: Entries, directories, files, lower and upper word of bytes (sparse files add up), length of the set id that follows.
+_META = Struct("<QQQQQH")
 #: Count of entries, count of attribute classes.
 _BLOCK_HEAD = Struct("<HH")
 #: mode, uid, gid, nlink, rdev, dev, flags, segment, upper words of mtime_ns and ctime_ns.
@@ -269,7 +269,8 @@ def find_name(value: bytes, name: bytes, start: int, stop: int) -> int | None:
 def encode_meta(set_id: SetId, totals: Totals) -> Item:
     """Pack the record that makes the file an index."""
     text = set_id.encode()
-    body = _META_HEAD.pack(MAGIC, VERSION) + _META.pack(*totals, len(text)) + text
+    content = (totals.bytes & _LOW, totals.bytes >> 64)
+    body = _META_HEAD.pack(MAGIC, VERSION) + _META.pack(*totals[:3], *content, len(text)) + text
     return META_KEY, seal(META_KEY, body)
 
 
@@ -283,9 +284,9 @@ def meta_version(value: bytes) -> int | None:
 
 def decode_meta(value: bytes) -> tuple[SetId, Totals]:
     """Return set and totals of a sound meta record of this version."""
-    entries, directories, files, content, length = _META.unpack_from(value, _META_HEAD.size)
+    entries, directories, files, lower, upper, length = _META.unpack_from(value, _META_HEAD.size)
     begin = _META_HEAD.size + _META.size
-    return SetId(value[begin : begin + length].decode()), Totals(entries, directories, files, content)
+    return SetId(value[begin : begin + length].decode()), Totals(entries, directories, files, lower + (upper << 64))
 
 
 def encode_directory(directory: Directory) -> Item:

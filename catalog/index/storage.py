@@ -50,7 +50,7 @@ class NewFile:
         try:
             self._environment = lmdb.open(
                 str(self._temporary), subdir=False, lock=False, sync=False, metasync=False, max_dbs=len(Table),
-                map_size=self._map_bytes, meminit=False, lib_version=0,
+                map_size=self._map_bytes, lib_version=0,
             )  # fmt: skip
             self._tables = {table: self._environment.open_db(table.value) for table in Table}
         except lmdb.Error as error:
