@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
 from catalog.errors import CatalogError
 from catalog.ids import SegmentId, SegmentNo
 from catalog.index.model import Entry, EntryFlag
-from tapefs.errors import BadStructure, RecallFailed, RecallTimedOut
+from tapefs.errors import BadStructure, HomeError, RecallFailed, RecallTimedOut
 from tapefs.home import Home
 from tapefs.restore.plan import Directories, Plan, PlannedFile
 from tapefs.restore.records import FrameWish, Index, RestoreProgress, RestoreReport
@@ -78,17 +79,24 @@ def restore(
         poll_s=_POLL_S,
         on_wait=lambda: tally.tell(b"", is_waiting=True),
     )
-    home.staging.mkdir(mode=0o700, exist_ok=True)
-    writer = SafeWriter(target, overwrite=overwrite)
-    plan, directories = Plan(home.staging), Directories(home.staging)
-    try:
+    with ExitStack() as stack:
+        plan, directories = _scratch(home)
+        stack.callback(plan.close)
+        stack.callback(directories.close)
+        writer = stack.enter_context(closing(SafeWriter(target, overwrite=overwrite)))
         walk = Walk(reader, writer, plan, directories, tally, overwrite=overwrite)
         _Restore(home, reader, writer, plan, directories, tally).run(walk, paths, recalls)
-        return tally.report()
-    finally:
-        plan.close()
-        directories.close()
-        writer.close()
+    return tally.report()
+
+
+def _scratch(home: Home) -> tuple[Plan, Directories]:
+    try:
+        home.staging.mkdir(mode=0o700, exist_ok=True)
+        return Plan(home.staging), Directories(home.staging)
+    except OSError as error:
+        raise HomeError(
+            f"cannot write to {home.staging}: {error.strerror}; become the owner of the state folder"
+        ) from error
 
 
 class _Content(NamedTuple):

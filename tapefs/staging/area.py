@@ -89,7 +89,9 @@ class StagingArea:
         for segment_id in candidates:
             if self.used_bytes() <= limit_bytes:
                 break
-            freed += self._drop_leftovers(segment_id)
+            with self._stage(segment_id) as stage:
+                if stage is not None:
+                    stage.reclaim()
         return freed
 
     def _drop_oldest(self, candidates: Collection[SegmentId], limit_bytes: int) -> int:
@@ -109,15 +111,6 @@ class StagingArea:
                 for frame in range(stage.frame_count)
                 if stage.has(range(frame, frame + 1))
             ]
-
-    def _drop_leftovers(self, segment_id: SegmentId) -> int:
-        """Free what is allocated beside the staged frames.
-
-        Blocks between frames, what a killed mover had begun to write.
-        """
-        with self._stage(segment_id) as stage:
-            cold = [] if stage is None else stage.missing(range(stage.frame_count))
-        return self._evict(segment_id, cold)
 
     def _evict(self, segment_id: SegmentId, frames: Sequence[int]) -> int:
         with self._stage(segment_id) as stage:

@@ -150,6 +150,10 @@ class SegmentStage:
         words = self._words
         return [frame for frame in frames if not words[frame] & PRESENT]
 
+    def is_linked(self) -> bool:
+        """Tell whether the files still have their names; if somebody removed them, `create` the stage again."""
+        return os.fstat(self._plain).st_nlink > 0
+
     def last_used(self, frame: int) -> int:
         """Return when the frame was last used, in seconds since the machine was started."""
         return self._map.last_used[frame]
@@ -291,9 +295,9 @@ class SegmentStage:
                 last_used[frame] = now_s
 
     def evict(self, frames: range) -> int:
-        """Drop what is staged of them, but for pinned ones; return how many plain bytes were dropped.
+        """Drop what is staged of them, but for pinned ones.
 
-        What a killed process left half written goes as well. Raises OSError.
+        Return how many plain bytes were dropped. Raises OSError.
         """
         with self._changing:
             return self._evict_run(frames.start, frames.stop)
@@ -320,6 +324,26 @@ class SegmentStage:
                 self._words[frame] = word + 1
                 dropped_bytes += self._starts[frame + 1] - self._starts[frame]
         _after_clear()
+        self._punch(first, stop)
+        return dropped_bytes
+
+    def reclaim(self) -> None:
+        """Free what is allocated for frames that are not staged.
+
+        What a killed mover had begun, blocks between frames.
+        """
+        with self._changing:
+            for run in runs(self.missing(range(self.frame_count))):
+                if self._try_lock(run.start, run.stop):
+                    try:
+                        # Looked at again: under the lock nobody publishes.
+                        if len(self.missing(run)) == len(run):
+                            self._punch(run.start, run.stop)
+                    finally:
+                        self._unlock(run.start, run.stop)
+
+    def _punch(self, first: int, stop: int) -> None:
+        """Free the blocks of locked frames that are not staged, and those that they share with such neighbours."""
         with self._absent_neighbour(first - 1) as before, self._absent_neighbour(stop) as behind:
             start, end = self._starts[first], self._starts[stop]
             if before:
@@ -329,7 +353,6 @@ class SegmentStage:
             elif stop == self.frame_count:
                 end = -(-end // _BLOCK_BYTES) * _BLOCK_BYTES
             punch_hole(self._plain, start, end - start)
-        return dropped_bytes
 
     @contextmanager
     def _absent_neighbour(self, frame: int) -> Iterator[bool]:

@@ -37,11 +37,11 @@ def test_readers_get_the_right_bytes_or_none_while_frames_come_and_go(tmp_path):
     assert wrong == 0
     assert wrong_pinned == 0
     # Figures that tell that all of them were at work.
-    assert published.result() > 200
-    assert freed.result() > 200 * FRAME_BYTES
-    assert hits > 2000
-    assert cold > 100
-    assert held > 20
+    assert published.result() > 50
+    assert freed.result() > 50 * FRAME_BYTES
+    assert hits > 500
+    assert cold > 20
+    assert held > 5
 
 
 def test_create_from_four_processes_at_once_makes_one_stage(tmp_path):

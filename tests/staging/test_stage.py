@@ -123,6 +123,29 @@ def test_eviction_one_by_one_leaves_no_block(folder, stage):
     assert used_bytes(folder) == 0
 
 
+def test_reclaiming_takes_nothing_that_is_staged(folder, stage):
+    publish_all(stage)
+    stage.evict(range(3, 5))
+    stage.evict(range(9, 10))
+    fd = os.open(folder / f"{SEGMENT}.plain", os.O_WRONLY)
+    os.pwrite(fd, b"torn" * 10_000, 3 * FRAME_BYTES)
+    os.close(fd)
+    before = used_bytes(folder)
+    stage.reclaim()
+    assert before - used_bytes(folder) >= 9 * 4096
+    assert stage.missing(range(FRAMES)) == [3, 4, 9]
+    for frame in (*range(3), *range(5, 9), *range(10, FRAMES)):
+        assert stage.read(frame * FRAME_BYTES, FRAME_BYTES) == frame_content(stage, frame)
+
+
+def test_a_stage_knows_that_its_files_were_removed(folder, stage):
+    assert stage.is_linked()
+    (folder / f"{SEGMENT}.plain").unlink()
+    assert not stage.is_linked()
+    with opened(folder) as again:
+        assert again.is_linked()
+
+
 def test_a_frame_can_be_staged_again(stage):
     publish_all(stage)
     words = stage._words.tolist()
