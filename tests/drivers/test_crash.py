@@ -96,6 +96,27 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert (bench.cartridge / "00000").read_bytes() == b"new"
 
 
+def test_a_dead_process_loses_what_came_after_the_last_note(tmp_path: Path) -> None:
+    """The state is noted every so many bytes: torn structures are what readers must expect."""
+    bench = VirtualBench(tmp_path / "library")
+    program = """
+import os, signal, sys
+from pathlib import Path
+from drivers.virtual import cartridge
+from drivers.virtual.drive import VirtualDrive
+cartridge.NOTE_BYTES = 50_000
+drive = VirtualDrive(Path(sys.argv[1]), 0)
+drive.load()
+for number in range(13):
+    drive.write_block(bytes([number]) * 10_000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", program, bench.folder]).returncode == -signal.SIGKILL
+    drive = bench.loaded()
+    assert read_all(drive) == [bytes([number]) * 10_000 for number in range(10)]
+    drive.close()
+
+
 def test_a_power_cut_by_environment_kills_the_process(tmp_path: Path) -> None:
     bench = VirtualBench(tmp_path / "library")
     program = """

@@ -11,6 +11,7 @@ import pytest
 
 from drivers.errors import (
     DeviceFailed,
+    EndOfMedium,
     IncompatibleMedium,
     NoSuchElement,
     NotReady,
@@ -260,17 +261,78 @@ def test_a_torn_note_is_ignored(bench: VirtualBench) -> None:
     again.close()
 
 
-def test_what_an_earlier_process_noted_is_synced_by_the_next(bench: VirtualBench) -> None:
+def test_a_note_of_another_state_is_ignored(bench: VirtualBench) -> None:
+    """A crash between the new state and the removal of the note leaves both."""
+    drive = bench.loaded()
+    write(drive, block_of(0), FILEMARK, sync=True)
+    write(drive, block_of(2), FILEMARK, block_of(4), FILEMARK)
+    note = (bench.cartridge / "buffered.json").read_bytes()
+    drive.locate(BlockNo(4))
+    write(drive, block_of(5, 2000), FILEMARK, sync=True)
+    (bench.cartridge / "buffered.json").write_bytes(note)
+    drive.cut_power()
+    drive.close()
+    (bench.cartridge / "buffered.json").write_bytes(note)
+    assert Cartridge(bench.cartridge).end_block == 6
+    again = bench.loaded()
+    assert read_all(again)[4:] == [block_of(5, 2000), FILEMARK]
+    again.close()
+
+
+def test_a_note_of_bytes_that_are_missing_is_ignored(bench: VirtualBench) -> None:
+    drive = bench.loaded()
+    write(drive, block_of(0), FILEMARK, sync=True)
+    write(drive, block_of(2), FILEMARK)
+    drive.close()
+    os.truncate(bench.cartridge / "00001", 999)
+    assert Cartridge(bench.cartridge).end_block == 2
+
+
+def test_a_note_after_an_overwrite_holds(bench: VirtualBench) -> None:
+    drive = bench.loaded()
+    write(drive, block_of(0), FILEMARK, block_of(2), FILEMARK, block_of(4), FILEMARK, sync=True)
+    drive.close()
+    drive = bench.loaded()
+    write(drive, block_of(7), FILEMARK)
+    drive.close()
+    assert Cartridge(bench.cartridge).end_block == 2
+    again = bench.loaded()
+    assert read_all(again) == [block_of(7), FILEMARK]
+    again.close()
+
+
+def test_what_an_earlier_process_noted_is_synced_by_the_next(
+    bench: VirtualBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes were never waited for, so the next sync must."""
     drive = bench.loaded()
     write(drive, block_of(0), FILEMARK)
     drive.close()
-    again = bench.loaded()
+    again = bench.open()
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
     again.write_filemarks(0, sync=True)
+    assert synced[0] == "00000"
     again.cut_power()
     again.close()
     last = bench.loaded()
     assert read_all(last) == [block_of(0), FILEMARK]
     last.close()
+
+
+def test_not_one_byte_goes_beyond_the_capacity(bench: VirtualBench) -> None:
+    drive = bench.loaded()
+    for _ in range(16):
+        drive.write_block(bytes(MIB))
+    with pytest.raises(EndOfMedium):
+        drive.write_block(b"x")
+    drive.close()
 
 
 def test_a_sync_waits_for_payloads_before_the_state(bench: VirtualBench, monkeypatch: pytest.MonkeyPatch) -> None:
