@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,7 @@ def test_abort_after_finish_keeps_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("point", "is_there"), [("index.rename.before", False), ("index.rename.after", True)])
 def test_a_crash_leaves_no_file_or_a_whole_one(tmp_path: Path, point: str, is_there: bool) -> None:
     assert point in known_points()
-    code = (
-        "import sys, pathlib; from tests.catalog.index.test_life import build; build(pathlib.Path(sys.argv[1]), 5000)"
-    )
+    code = "import sys, pathlib, tests.catalog.index.test_life as life; life.build(pathlib.Path(sys.argv[1]), 5000)"
     command = [sys.executable, "-c", code, str(tmp_path / "set")]
     child = subprocess.run(command, env={**os.environ, "TAPEFS_CRASH_AT": point}, check=False)
     assert child.returncode == -signal.SIGKILL
@@ -190,8 +189,14 @@ def _frame(place: int) -> FrameRow:
         lambda writer: writer.add_extents(EntryNo(0), [Extent(2**64, 0, SegmentNo(0), 0)]),
     ],
 )
-def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path, misuse: object) -> None:
-    with pytest.raises(ValueError, match=r".+"), IndexWriter(tmp_path / "set", SET) as writer:
-        misuse(writer)  # type: ignore[operator]
-        writer.finish()
+def test_what_does_not_fit_is_refused_and_leaves_nothing(
+    tmp_path: Path, misuse: Callable[[IndexWriter], object]
+) -> None:
+    def use() -> None:
+        with IndexWriter(tmp_path / "set", SET) as writer:
+            misuse(writer)
+            writer.finish()
+
+    with pytest.raises(ValueError, match=r".+"):
+        use()
     assert os.listdir(tmp_path) == []
