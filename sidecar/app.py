@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, ExceptionHandler
 from catalog.errors import CatalogError
 from drivers.errors import DriveError
 from sidecar.answers import json_answer
-from sidecar.gates import BodyLimits
 from sidecar.own.jobs import JobCalls
 from sidecar.own.recalls import RecallCalls
 from sidecar.own.status import StatusCalls
@@ -50,7 +49,7 @@ def make_app(service: Service) -> ASGIApp:
     handlers[HTTPException] = cast(ExceptionHandler, _http)
     handlers[ClientDisconnect] = cast(ExceptionHandler, _gone)
     handlers[Exception] = cast(ExceptionHandler, _unexpected)
-    return BodyLimits(Starlette(routes=routes, exception_handlers=handlers))
+    return Starlette(routes=routes, exception_handlers=handlers)
 
 
 async def _expected(request: Request, error: Exception) -> Response:

@@ -287,6 +287,7 @@ class DriveTask:
     async def _backup(self, mover: Mover) -> None:
         """Run the next job to its end."""
         run = self._run = self._shared.jobs.begin_next()
+        self._tape = None
         self._last_was_backup = True
         state, error = await self._run_backup(mover, run)
         self._run = None
@@ -297,53 +298,37 @@ class DriveTask:
 
     async def _run_backup(self, mover: Mover, run: Run) -> tuple[JobState, str]:
         """Return how the mover says it went. Raises MoverDied."""
-        try:
-            kept = await self._keep_or_eject(mover)
-        except CommandFailed as error:
-            return JobState.FAILED, f"the tape in {self.name} could not be ejected: {error}"
-        if run.is_cancelled:
-            return JobState.CANCELLED, "cancelled before it began"
+        self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._provide_tapes, mover, kept)
-            run.mover, run.call = mover, await mover.start_call(lambda number: Backup(id=number, job=run.job))
-            outcome = await _outcome(run.call)
+            nursery.start_soon(self._provide_tapes, mover)
+            call = await mover.start_call(lambda number: Backup(id=number, job=run.job))
+            await run.attach(call, mover)
+            outcome = await _outcome(call)
             nursery.cancel_scope.cancel()
         return outcome
 
-    async def _keep_or_eject(self, mover: Mover) -> VolumeId | None:
-        """Before a backup: keep the threaded tape if it is the one to append to, else eject it.
-
-        Raises CommandFailed.
-        """
-        library, tape = self._shared.library, self._tape
-        try:
-            wanted = library.choose(self._shared.home.settings.backup.pool, (), self.number).volume_id
-        except NoTape:
-            wanted = None
-        if tape is not None and tape == wanted:
-            library.hold(tape, self.number)
-            self._tape = None
-            return tape
-        await self._eject(mover)
-        return None
-
-    async def _provide_tapes(self, mover: Mover, kept: VolumeId | None) -> None:
-        """Answer the running backup's NeedVolume until cancelled; `kept` is threaded as it begins."""
+    async def _provide_tapes(self, mover: Mover) -> None:
+        """Answer the running backup's NeedVolume until cancelled."""
         while True:
             need = await self._needs_out.receive()
             try:
-                volume_id = await self._provide(need, None if need.ejected else kept)
-            except (NoTape, DriveError) as error:
+                volume_id = await self._provide(mover, need)
+            except (CommandFailed, NoTape, DriveError) as error:
                 await mover.tell(NoVolume(reason=str(error)))
             else:
                 await mover.tell(VolumeReady(volume_id=volume_id))
 
-    async def _provide(self, need: NeedVolume, threaded: VolumeId | None) -> VolumeId:
-        """Choose a tape and bring it into the drive. Raises NoTape, DriveError."""
+    async def _provide(self, mover: Mover, need: NeedVolume) -> VolumeId:
+        """Choose a tape and bring it into the drive. Raises CommandFailed, NoTape, DriveError.
+
+        A tape that is threaded already stays; another one is ejected first: while it waits, a backup takes Unload.
+        """
         library = self._shared.library
         await library.refresh()
-        volume = library.choose(need.pool, need.exclude, self.number, threaded)
+        volume = library.choose(need.pool, need.exclude, self.number)
         library.hold(volume.volume_id, self.number)
+        if not need.ejected and library.in_drive(self.number) != volume.label:
+            await mover.call(lambda number: Unload(id=number))
         await library.put_in(volume.volume_id, self.number)
         return volume.volume_id
 

@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Collection
 from hmac import compare_digest
+from typing import NoReturn
 
 import trio
 from starlette.datastructures import Headers
@@ -39,8 +40,6 @@ class TokenGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request."""
-        if scope["type"] != "http":
-            return
         headers = Headers(scope=scope)
         try:
             self._check_host(headers.get("host", ""))
@@ -87,20 +86,8 @@ def _is_loopback(name: str) -> bool:
     return _is_address(name) and ipaddress.ip_address(name).is_loopback
 
 
-class HttpOnly:
-    """For the Unix socket, whose peers are checked at connect: lets nothing but HTTP through."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
-        if scope["type"] == "http":
-            await self._app(scope, receive, send)
-
-
 class BodyLimits:
-    """Counts a body while it comes and gives it a deadline; what nobody has read of it is thrown away afterwards.
+    """The outermost layer: counts a body while it comes and gives it a deadline, and throws away what nobody reads.
 
     Without that the server's task that reads the connection would wait for ever for somebody to take the body.
     """
@@ -112,9 +99,11 @@ class BodyLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope["type"] != "http":
+            return
         body = _Body(receive, self._longest_bytes, trio.current_time() + self._body_s)
         try:
-            body.check_announced(Headers(scope=scope).get("content-length", "0"))
+            await body.check_announced(Headers(scope=scope).get("content-length", "0"))
             await self._app(scope, body.receive, send)
         except RequestRefused as error:
             await refuse(error, scope, receive, send)
@@ -132,9 +121,9 @@ class _Body:
         self._got_bytes = 0
         self._is_over = False
 
-    def check_announced(self, length: str) -> None:
+    async def check_announced(self, length: str) -> None:
         if length.isdigit() and int(length) > self._longest_bytes:
-            raise self._too_large()
+            await self._refuse_length()
 
     async def receive(self) -> Message:
         """Give the next piece to the application. Raises BodyTooLarge, BodyTooSlow."""
@@ -142,7 +131,7 @@ class _Body:
         if message["type"] == "http.request":
             self._got_bytes += len(message.get("body", b""))
             if self._got_bytes > self._longest_bytes:
-                raise self._too_large()
+                await self._refuse_length()
         return message
 
     async def drain(self) -> None:
@@ -162,8 +151,10 @@ class _Body:
         self._is_over = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the request's body is longer than {self._longest_bytes} bytes")
+    async def _refuse_length(self) -> NoReturn:
+        # Most clients read no answer before they have sent everything: without this they would see a broken pipe.
+        await self.drain()
+        raise BodyTooLarge(f"the request's body is longer than {self._longest_bytes} bytes")
 
 
 async def refuse(error: RequestRefused, scope: Scope, receive: Receive, send: Send) -> None:

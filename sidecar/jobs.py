@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -18,7 +19,7 @@ from catalog.ids import JobNumber, SetId
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, Job, JobState, SetState
 from sidecar.bell import Bell
-from sidecar.movers import Call, Mover
+from sidecar.movers import Call, Mover, MoverDied
 from tapefs.errors import NotNow
 from tapefs.mover.messages import Cancel, Progress, Report, Trouble
 
@@ -43,6 +44,23 @@ class Run:
     is_cancelled: bool = False
     call: Call | None = None
     mover: Mover | None = None
+
+    async def attach(self, call: Call, mover: Mover) -> None:
+        """A mover works on it now; it is told at once when the run was cancelled meanwhile."""
+        self.call, self.mover = call, mover
+        if self.is_cancelled:
+            await self._tell_cancel()
+
+    async def cancel(self) -> None:
+        """Have the run stop at the next good place; it ends some time later."""
+        self.is_cancelled = True
+        await self._tell_cancel()
+
+    async def _tell_cancel(self) -> None:
+        if self.call is not None and self.mover is not None:
+            # A mover that has died ends the run by that.
+            with suppress(MoverDied):
+                await self.mover.tell(Cancel(target=self.call.number))
 
     def note(self, report: Report) -> None:
         """Keep what the mover tells about the run."""
@@ -110,10 +128,7 @@ class Jobs:
             self._queue.remove(number)
             await self._finish(number, JobState.CANCELLED, "cancelled before it began")
         elif number in self._running:
-            run = self._running[number]
-            run.is_cancelled = True
-            if run.call is not None and run.mover is not None:
-                await run.mover.tell(Cancel(target=run.call.number))
+            await self._running[number].cancel()
         else:
             raise NotNow(f"task {number} ({job.name}) is {job.state.value}: there is nothing to cancel")
 

@@ -91,14 +91,10 @@ class Library:
 
     # -- which tape --------------------------------------------------------------------------------------------------
 
-    def choose(self, pool: str, exclude: Collection[VolumeId], drive: int, threaded: VolumeId | None = None) -> Volume:
-        """Return the tape to append to: the fullest with room, else a blank one. Raises NoTape, with what to do.
-
-        `threaded` is the tape that the drive has not ejected; where it will do it is taken, for no other can come in.
-        """
+    def choose(self, pool: str, exclude: Collection[VolumeId], drive: int) -> Volume:
+        """Return the tape to append to: the fullest with room, else a blank one. Raises NoTape, with what to do."""
         candidates = [volume for volume in self._ledger.volumes() if volume.pool == pool]
         usable = [v for v in candidates if v.volume_id not in exclude and self.is_free_for(v.volume_id, drive)]
-        usable = [v for v in usable if v.volume_id == threaded and v.state in WRITABLE] or usable
         begun = [v for v in usable if v.state is VolumeState.APPENDABLE and v.used_bytes < v.capacity_bytes]
         if begun:
             return max(begun, key=lambda volume: volume.used_bytes)

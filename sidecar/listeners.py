@@ -124,8 +124,10 @@ class HttpServer:
                     while self.connections.count():
                         await trio.sleep(0.01)
             finally:
-                # A task that sends to a client that does not read is shielded from cancels; closing its socket ends it.
+                # A task that sends to a client that does not read is shielded from cancels: closing its socket ends it.
+                # One that waits to read on behind a pipelined request notices no closing: a cancel ends it.
                 self.connections.cut_all()
+                handlers.cancel_scope.cancel()
 
     async def _accept(
         self, bound: socket.socket, handler: Callable[[trio.SocketStream], Awaitable[None]], handlers: trio.Nursery

@@ -16,18 +16,24 @@ from pathlib import Path
 from tapefs.errors import HomeError, HomeInUse
 from tapefs.home import Home
 
-#: How long the movers of a killed sidecar may take to end before a new one gives up.
-ORPHANS_S = 10.0
+#: How long the movers of a killed sidecar may take to end, or a sidecar that a command started for its own duration,
+#: before a new one gives up.
+PATIENCE_S = 10.0
+#: Behind the pid in the lock file of a sidecar that ends by itself when nothing is left to do.
+_TEMPORARY = b"until idle"
 
 
 @contextmanager
-def owned(home: Home) -> Iterator[int]:
-    """Hold the state folder; yields the lock's descriptor, for the movers to inherit. Raises HomeInUse, HomeError."""
+def owned(home: Home, *, temporary: bool) -> Iterator[int]:
+    """Hold the state folder; yields the lock's descriptor, for the movers to inherit. Raises HomeInUse, HomeError.
+
+    `temporary` owners end by themselves when they are idle: one that is to stay waits a little for them.
+    """
     descriptor = _open(home.lock)
     try:
-        _lock(descriptor, home)
+        _lock(descriptor, home, temporary=temporary)
         os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(descriptor, b"%d %b\n" % (os.getpid(), _TEMPORARY if temporary else b""), 0)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -40,24 +46,25 @@ def _open(path: Path) -> int:
         raise HomeError(f"cannot open {path}: {error.strerror}") from error
 
 
-def _lock(descriptor: int, home: Home) -> None:
-    deadline = time.monotonic() + ORPHANS_S
+def _lock(descriptor: int, home: Home, *, temporary: bool) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = _owner(descriptor)
-            if pid is None or _is_alive(pid) or time.monotonic() > deadline:
+            pid, is_leaving = _owner(descriptor)
+            stays = pid is None or (_is_alive(pid) and (temporary or not is_leaving))
+            if stays or time.monotonic() > deadline:
                 raise _in_use(home, pid) from None
             time.sleep(0.05)
         else:
             return
 
 
-def _owner(descriptor: int) -> int | None:
-    """Return the pid in the lock file; None while its owner has not written it."""
-    text = os.pread(descriptor, 32, 0).strip()
-    return int(text) if text.isdigit() else None
+def _owner(descriptor: int) -> tuple[int | None, bool]:
+    """Return the pid in the lock file, None while its owner has not written it, and whether it ends by itself."""
+    pid, _, kind = os.pread(descriptor, 64, 0).strip().partition(b" ")
+    return int(pid) if pid.isdigit() else None, kind == _TEMPORARY
 
 
 def _is_alive(pid: int) -> bool:

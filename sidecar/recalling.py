@@ -136,10 +136,7 @@ class Recalls:
 
     def settle(self, volume_id: VolumeId, asked: Sequence[FrameRange], message: str) -> None:
         """A mover has answered a Recall: what it neither staged nor refused has failed, with `message`."""
-        segments = {frames.segment_id for frames in asked}
-        for frames in self.queue.asked_of(volume_id):
-            if frames.segment_id not in segments:
-                continue
+        for frames in self.queue.still_asked(volume_id, asked):
             if self._staged(frames.segment_id, [frames]) == [True]:
                 self.arrived(frames)
             else:

@@ -273,9 +273,14 @@ class RecallQueue:
             for piece in self.failed(volume_id, frames)
         ]
 
-    def asked_of(self, volume_id: VolumeId) -> list[FrameRange]:
-        """Return the frames that a mover works on."""
-        return self._spans_of("asked", volume_id)
+    def still_asked(self, volume_id: VolumeId, ranges: Iterable[FrameRange]) -> list[FrameRange]:
+        """Return what of these ranges has neither arrived nor failed since it was asked of a mover."""
+        found = []
+        for frames in ranges:
+            wanted = self._segments.get(frames.segment_id)
+            spans = wanted.asked.get(volume_id, Spans()) if wanted is not None else Spans()
+            found += [_frames(frames.segment_id, run) for run in spans.within(frames.first, frames.last)]
+        return found
 
     def mover_died(self, volume_id: VolumeId) -> list[FrameRange]:
         """What was asked is to do again; return frames given up because too many movers died over their segment."""

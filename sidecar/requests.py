@@ -50,6 +50,8 @@ def _invalid_body(raw: bytes, message: str) -> Invalid:
     place: list[str | int] = ["body"]
     for name, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", path):
         place.append(name or (int(index) if index.isdigit() else index))
+    if "matching regex" in text:
+        text = "Expected a UUID in lower case"
     missing = re.search(r"missing required field `(.+)`", text)
     if missing:
         return Invalid("missing", [*place, missing[1]], "Field required", _value_at(raw, place[1:]))

@@ -26,7 +26,7 @@ from sidecar.arrivals import Arrivals
 from sidecar.bell import Bell
 from sidecar.drive import DriveTask, Shared
 from sidecar.evictor import Evictor, limit_bytes
-from sidecar.gates import HttpOnly, TokenGate
+from sidecar.gates import BodyLimits, TokenGate
 from sidecar.jobs import Jobs
 from sidecar.library import Library
 from sidecar.listeners import Connections, HttpServer
@@ -76,9 +76,9 @@ async def run_sidecar(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         service = await _assemble(home, ledger, options)
         app = make_app(service)
-        listeners: list[tuple[socket.socket, ASGIApp, int | None]] = [(unix, HttpOnly(app), owner_uid)]
+        listeners: list[tuple[socket.socket, ASGIApp, int | None]] = [(unix, BodyLimits(app), owner_uid)]
         if tcp is not None:
-            listeners.append((tcp.bound, TokenGate(app, tcp.token, tcp.host), None))
+            listeners.append((tcp.bound, BodyLimits(TokenGate(app, tcp.token, tcp.host)), None))
             log.info("listening", address=tcp.bound.getsockname())
         try:
             async with trio.open_nursery() as servers:

@@ -49,7 +49,7 @@ def serve(
     ready = _take_ready_descriptor()
     try:
         with ExitStack() as stack:
-            lock = stack.enter_context(owned(home))
+            lock = stack.enter_context(owned(home, temporary=until_idle))
             _run(home, stack, Options(mount, until_idle, command, (lock,), lambda: _say(ready, READY)), listen)
     except HomeInUse:
         _say(ready, IN_USE)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from catalog.ids import JobId, JobNumber, new_uuid
-from catalog.records import BackupSet, Job
+from catalog.records import BackupSet, Job, JobState
 from sidecar.answers import json_answer
 from sidecar.jobs import JobView, Run
 from sidecar.new_jobs import check_codec, check_name, check_sources, check_type
@@ -115,7 +115,7 @@ def view_of(view: JobView) -> dict[str, object]:
 
 
 def _progress(run: Run | None, backup_set: BackupSet | None, job: Job) -> dict[str, object] | None:
-    if run is not None and run.progress is not None:
+    if job.state is not JobState.COMPLETED and run is not None and run.progress is not None:
         now = run.progress
         return {
             "stage": now.stage,

@@ -1,0 +1,193 @@
+"""A mover that moves no tape: it speaks the protocol, writes the ledger as a real one does, and misbehaves on request.
+
+What a backup does is told by the job's name (see `_Fake.backup`). HOME/fake.json may hold `bad` (segment -> frames that
+cannot be read), `die` (segments whose recall ends the process) and `slow_s` (pause before each frame). Every command is
+noted in HOME/fake.log as `NAME JSON`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from catalog.index.model import FrameRow
+from catalog.ledger import Ledger
+from catalog.lmdb_ledger import LmdbLedger
+from drivers.registry import open_drive
+from tapefs.errors import Cancelled
+from tapefs.home import Home, open_home
+from tapefs.mover.messages import (
+    Backup,
+    Done,
+    DriveState,
+    Failed,
+    FinishSets,
+    FrameRange,
+    FramesArrived,
+    FramesFailed,
+    Load,
+    NeedVolume,
+    NoVolume,
+    Progress,
+    Ready,
+    Recall,
+    Trouble,
+    Unload,
+    VolumeReady,
+)
+from tapefs.mover.post import Post, SidecarGone
+from tapefs.staging.stage import SegmentStage
+from tests.sidecar import seeds
+
+TROUBLES = 120
+
+
+class _Refused(Exception):
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class _Fake:
+    def __init__(self, home: Home, ledger: Ledger, name: str, number: int, post: Post) -> None:
+        self.home, self.ledger, self.name, self.post = home, ledger, name, post
+        library = home.settings.library
+        # The real virtual drive threads and ejects, so that the changer's rules hold.
+        self.drive = open_drive(library.driver, home.library, number, library.motion)
+        file = home.path / "fake.json"
+        self.script = json.loads(file.read_text()) if file.exists() else {}
+
+    def run(self) -> None:
+        self.post.send(Ready(drive=self.name, loaded=self.drive.status().loaded, barcode=self.drive.status().barcode))
+        while True:
+            command = self.post.take(Load, Unload, Backup, FinishSets, Recall)
+            self._note(command)
+            try:
+                answer = self._serve(command)
+            except (_Refused, Cancelled) as error:
+                kind = getattr(error, "kind", "cancelled")
+                answer = Failed(id=command.id, kind=kind, message=str(error))
+            self._tell_state()
+            self.post.send(answer)
+
+    def _note(self, command: msgspec.Struct) -> None:
+        with (self.home.path / "fake.log").open("a") as log:
+            log.write(f"{type(command).__name__} {msgspec.json.encode(command).decode()}\n")
+
+    def _tell_state(self) -> None:
+        status = self.drive.status()
+        self.post.send(DriveState(state="loaded" if status.loaded else "empty", barcode=status.barcode))
+
+    def _serve(self, command: Load | Unload | Backup | FinishSets | Recall) -> Done | Failed:
+        if isinstance(command, Load):
+            if self.script.get("bad_tape") == self.ledger.volume(command.volume_id).label:
+                raise _Refused("wrong_tape", "the label is of another tape")
+            self.drive.load()
+        elif isinstance(command, Unload):
+            self.drive.unload()
+        elif isinstance(command, FinishSets):
+            seeds.complete_all(self.ledger, time.time_ns())
+        elif isinstance(command, Recall):
+            self._recall(command)
+        else:
+            return self._backup(command)
+        return Done(id=command.id)
+
+    def _recall(self, command: Recall) -> None:
+        for frames in command.frames:
+            if frames.segment_id in self.script.get("die", []):
+                os._exit(9)
+            for frame in range(frames.first, frames.last + 1):
+                self.post.check_cancelled(command.id)
+                time.sleep(self.script.get("slow_s", 0))
+                self._fetch(frames, frame)
+
+    def _fetch(self, frames: FrameRange, frame: int) -> None:
+        segment = self.ledger.segment(frames.segment_id)
+        place = {"segment_id": frames.segment_id, "first": frame, "last": frame}
+        if frame in self.script.get("bad", {}).get(frames.segment_id, []):
+            self.post.send(FramesFailed(**place, message=f"frame {frame} is unreadable"))
+            return
+        size = seeds.FRAME_BYTES
+        rows = [FrameRow(n * size, size, n * size, size, bytes(16)) for n in range(segment.frames)]
+        stage = SegmentStage.create(self.home.staging, segment.segment_id, rows)
+        stage.publish(frame, bytes([frame]) * size)
+        stage.close()
+        self.post.send(FramesArrived(**place))
+
+    def _backup(self, command: Backup) -> Done:
+        """`fail`: refused; `die`: the process ends; `seal`: it ends with the set SEALED; `hang`: until cancelled."""
+        job = self.ledger.job(command.job)
+        if job.name == "lie":
+            return Done(id=command.id)
+        backup_set = seeds.begin(self.ledger, job, time.time_ns())
+        self.post.send(
+            Progress(
+                id=command.id,
+                set_id=backup_set.set_id,
+                stage="write",
+                files=3,
+                bytes=3000,
+                stored_bytes=1000,
+                path="/srv/a",
+                tape="",
+            )
+        )
+        for number in range(TROUBLES):
+            self.post.send(Trouble(id=command.id, path=f"/srv/{number}", reason="it vanished"))
+        if job.name == "fail":
+            raise _Refused("source", "/srv is gone: mount it")
+        if job.name == "die":
+            os._exit(9)
+        if job.name == "hang":
+            self.post.wait_cancelled_or(command.id, VolumeReady)
+        seeds.write(self.ledger, backup_set, self._volume(command), time.time_ns())
+        if job.name == "seal":
+            os._exit(9)
+        self.ledger.complete_set(backup_set.set_id, time.time_ns())
+        return Done(id=command.id, set_id=backup_set.set_id)
+
+    def _volume(self, command: Backup):  # type: ignore[no-untyped-def]
+        is_loaded = self.drive.status().loaded
+        self.post.send(NeedVolume(id=command.id, pool="default", exclude=[], ejected=not is_loaded))
+        while True:
+            answer = self.post.wait_cancelled_or(command.id, VolumeReady, NoVolume, Unload)
+            self._note(answer)
+            if isinstance(answer, NoVolume):
+                raise _Refused("no_volume", answer.reason)
+            if isinstance(answer, Unload):
+                self.drive.unload()
+                self.post.send(Done(id=answer.id))
+                continue
+            volume = self.ledger.volume(cast(VolumeReady, answer).volume_id)
+            self.drive.load()
+            assert self.drive.status().barcode == volume.label
+            return volume.volume_id
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--drive", required=True)
+    parser.add_argument("--number", type=int, required=True)
+    parser.add_argument("--fd", type=int, required=True)
+    arguments = parser.parse_args()
+    home = open_home(arguments.home)
+    if (home.path / "no-drive").exists():
+        sys.exit("the drive is broken")
+    with socket.socket(fileno=arguments.fd) as connection, LmdbLedger.open(home.ledger) as ledger:
+        with suppress(SidecarGone):
+            _Fake(home, ledger, arguments.drive, arguments.number, Post(connection)).run()
+
+
+if __name__ == "__main__":
+    main()

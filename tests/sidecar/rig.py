@@ -1,0 +1,197 @@
+"""A sidecar in a process of its own, with the scripted mover, and how to talk to it over both kinds of socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+from catalog.lmdb_ledger import LmdbLedger
+from catalog.records import Segment, SetState
+from tapefs.client.transport import LineStream, SocketConnection
+from tapefs.home import Home
+from tapefs.setup_home import NewHome, create_home
+from tests.catalog.builders import job_of
+from tests.sidecar import seeds
+
+ROOT = Path(__file__).parents[2]
+START_S = 30.0
+
+
+def make_home(folder: Path, *, tapes: int = 3, drives: int = 1) -> Home:
+    return create_home(NewHome(path=folder, tapes=tapes, tape_bytes=4 * 1024**2, drives=drives), time.time_ns())
+
+
+def seed_set(home: Home, name: str = "seeded", *, tape: int = 0, frames: int = seeds.FRAMES) -> list[Segment]:
+    """Put a complete set into the ledger; return its segments."""
+    with LmdbLedger.open(home.ledger) as ledger:
+        now = time.time_ns()
+        number = ledger.add_job(job_of(name, job_id=str(uuid4()), sources=(os.fsencode(ROOT),))).number
+        backup_set = seeds.begin(ledger, ledger.queue_job(number, now), now)
+        seeds.write(ledger, backup_set, ledger.volumes()[tape].volume_id, now, frames)
+        seeds.complete_all(ledger, now)
+        return ledger.segments(backup_set.set_id)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Answer:
+    status: int
+    body: Any
+    headers: dict[str, str]
+
+    @property
+    def detail(self) -> Any:
+        return self.body["detail"]
+
+
+class Rig:
+    """A running sidecar."""
+
+    def __init__(self, home: Home, process: subprocess.Popen[str], port: int) -> None:
+        self.home, self.process, self.port = home, process, port
+
+    @property
+    def token(self) -> str:
+        return self.home.token.read_text().strip()
+
+    def unix(self, method: str, path: str, body: object = None, *, raw: bytes | None = None) -> Answer:
+        return _ask(SocketConnection(self.home.socket, 20), method, path, body, raw, {})
+
+    def tcp(self, method: str, path: str, body: object = None, *, token: str | None = "", **headers: str) -> Answer:
+        """`token` None sends none; empty the right one."""
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token or self.token}"
+        return _ask(HTTPConnection("127.0.0.1", self.port, timeout=20), method, path, body, None, headers)
+
+    @contextmanager
+    def arrivals(self) -> Iterator[Iterator[dict[str, Any]]]:
+        """The stream, behind its greeting, without pings."""
+        stream = LineStream(self.home.socket, "/api/v1/arrivals", 20)
+        try:
+            lines = (json.loads(line) for line in stream)
+            assert next(lines) == {"hello": 1}
+            yield (line for line in lines if "ping" not in line)
+        finally:
+            stream.close()
+
+    def submit(self, name: str, source: Path = ROOT / "tests") -> int:
+        answer = self.unix("POST", "/api/v1/jobs", {"name": name, "sources": [str(source)]})
+        assert answer.status == 202, answer
+        return int(answer.body["number"])
+
+    def job(self, number: int) -> Any:
+        return self.unix("GET", f"/api/v1/jobs/{number}").body
+
+    def wait_job(self, number: int, *states: str) -> Any:
+        wait_until(lambda: self.job(number)["state"] in states, f"job {number} is {self.job(number)['state']}")
+        return self.job(number)
+
+    def wait_progress(self, number: int) -> None:
+        wait_until(lambda: self.job(number)["trouble_count"] == 120, "no progress")
+
+    def commands(self, kind: str) -> list[Any]:
+        """What the mover was told of that kind."""
+        log = self.home.path / "fake.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [json.loads(line.partition(" ")[2]) for line in lines if line.startswith(f"{kind} ")]
+
+    def mover_pid(self) -> int:
+        """The pid of the mover of the only drive."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        assert len(children) == 1, children
+        return int(children[0])
+
+    def stop(self) -> tuple[int, float]:
+        """SIGTERM; return exit code and seconds."""
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20), time.monotonic() - began
+
+
+def _ask(
+    connection: HTTPConnection, method: str, path: str, body: object, raw: bytes | None, headers: dict[str, str]
+) -> Answer:
+    data = raw if raw is not None else None if body is None else json.dumps(body).encode()
+    with closing(connection):
+        connection.request(method, path, data, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        return Answer(answer.status, json.loads(text) if text else None, dict(answer.headers))
+
+
+def spawn(
+    home: Home, *options: str, stderr: int | IO[str] = subprocess.PIPE, pass_fds: Sequence[int] = (), **variables: str
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.sidecar.serve_with_fake", "--home", str(home.path), *options],
+        cwd=ROOT,
+        env=os.environ | variables,
+        pass_fds=pass_fds,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        text=True,
+    )
+
+
+@contextmanager
+def running(home: Home, *options: str, listen: bool = False) -> Iterator[Rig]:
+    """A sidecar that is ready; ended with SIGTERM, and its standard error must hold no traceback."""
+    port = free_port() if listen else 0
+    place = ["--listen", f"127.0.0.1:{port}"] if listen else []
+    reader, writer = os.pipe()
+    log = home.path / "stderr.log"
+    with log.open("a") as errors:
+        process = spawn(home, *place, *options, stderr=errors, pass_fds=[writer], TAPEFS_READY_FD=str(writer))
+    os.close(writer)
+    try:
+        with os.fdopen(reader) as words:
+            assert words.readline() == "ready\n", log.read_text()
+        yield Rig(home, process, port)
+    finally:
+        _end(process)
+        text = log.read_text()
+        assert "Traceback" not in text, text
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(is_true: Callable[[], bool], message: str, seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.02)
+
+
+def waiter(segment: Segment, first: int, last: int, **more: object) -> dict[str, object]:
+    return {"id": str(uuid4()), "segment": segment.segment_id, "first": first, "last": last} | more
+
+
+def set_states(home: Home) -> list[SetState]:
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        return [backup_set.state for backup_set in ledger.backup_sets()]

@@ -1,0 +1,228 @@
+"""Start and end: owners, ports, what a killed sidecar leaves, movers that die, ending by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from catalog.lmdb_ledger import LmdbLedger
+from catalog.records import JobState, SetState, VolumeState
+from drivers.virtual.library import add_blank
+from tapefs.client.transport import SocketConnection
+from tapefs.home import Home
+from tests.sidecar.rig import free_port, make_home, running, seed_set, set_states, spawn, wait_until, waiter
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return make_home(tmp_path / "home")
+
+
+def refusal(home: Home, *options: str, **variables: str) -> str:
+    """What a sidecar that does not start says last."""
+    process = spawn(home, *options, **variables)
+    _, text = process.communicate(timeout=30)
+    assert process.returncode == 1, text
+    assert "Traceback" not in text
+    return text.splitlines()[-1]
+
+
+def test_sigterm_with_an_open_stream_ends_soon_and_well(home: Home) -> None:
+    with running(home, listen=True) as rig, rig.arrivals() as lines:
+        code, seconds = rig.stop()
+        assert code == 0
+        assert seconds <= 3
+        assert list(lines) == []
+        assert not home.socket.exists()
+
+
+def test_sigterm_with_a_client_that_does_not_read(home: Home) -> None:
+    """A sending task is shielded from cancels: its connection has to be cut."""
+    with running(home) as rig, closing(SocketConnection(home.socket, 20)) as connection:
+        connection.connect()
+        connection.sock.sendall(b"GET /api/v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(200):
+            rig.unix("POST", "/api/backup/tasks", {"task_name": "x" * 200, "source_paths": ["/usr"] * 50})
+        connection.sock.sendall(b"GET /api/v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+        time.sleep(0.3)
+        code, seconds = rig.stop()
+        assert code == 0
+        assert seconds <= 3
+
+
+def test_two_owners_are_refused(home: Home) -> None:
+    with running(home) as rig:
+        text = refusal(home)
+        assert text.startswith("HomeInUse: ")
+        assert f"pid {rig.process.pid}" in text
+        assert word(home) == "in-use\n"
+        assert rig.unix("GET", "/health").status == 200  # Its socket is still there.
+
+
+def word(home: Home) -> str:
+    """What a sidecar says to who started it before it ends."""
+    reader, writer = os.pipe()
+    process = spawn(home, pass_fds=[writer], TAPEFS_READY_FD=str(writer))
+    os.close(writer)
+    with os.fdopen(reader) as words:
+        text = words.read()
+    process.communicate(timeout=30)
+    return text
+
+
+def test_a_port_in_use(home: Home) -> None:
+    with running(home, listen=True) as rig:
+        other = make_home(home.path.parent / "other")
+        text = refusal(other, "--listen", f"127.0.0.1:{rig.port}")
+        assert text.startswith("NotNow: ")
+        assert f"127.0.0.1:{rig.port} is in use" in text
+        assert not other.socket.exists()
+
+
+@pytest.mark.parametrize("listen", ["8080", "localhost:", "localhost:x", "::1:80", "127.0.0.1:70000", "no.invalid:80"])
+def test_no_place_to_listen(home: Home, listen: str) -> None:
+    assert refusal(home, "--listen", listen).startswith("UsageError: ")
+
+
+def test_a_token_that_others_may_read(home: Home) -> None:
+    home.token.chmod(0o640)
+    text = refusal(home, "--listen", f"127.0.0.1:{free_port()}")
+    assert text.startswith("HomeError: ")
+    assert "0640" in text
+    home.token.unlink()
+    assert "cannot read" in refusal(home, "--listen", f"127.0.0.1:{free_port()}")
+    with running(home) as rig:  # Without TCP no token is needed.
+        assert rig.unix("GET", "/health").status == 200
+
+
+def test_a_mover_killed_during_a_backup(home: Home) -> None:
+    with running(home) as rig:
+        number = rig.submit("hang")
+        rig.wait_progress(number)
+        os.kill(rig.mover_pid(), signal.SIGKILL)
+        job = rig.wait_job(number, "failed")
+        assert "the mover of drive0 ended while the backup ran" in job["error"]
+        assert job["trouble_count"] == 120
+        rig.wait_job(rig.submit("ok"), "completed")
+    assert set_states(home) == [SetState.FAILED, SetState.COMPLETE]
+
+
+def test_a_mover_that_ends_by_itself(home: Home) -> None:
+    with running(home) as rig:
+        assert "the mover of drive0 ended" in rig.wait_job(rig.submit("die"), "failed")["error"]
+        rig.wait_job(rig.submit("ok"), "completed")
+
+
+def test_a_sealed_set_is_finished_by_the_next_mover(home: Home) -> None:
+    """Whole on tape when its mover died: it must become complete, not failed."""
+    with running(home) as rig:
+        rig.wait_job(rig.submit("seal"), "completed")
+        assert len(rig.commands("FinishSets")) == 1
+    assert set_states(home) == [SetState.COMPLETE]
+
+
+def test_a_killed_sidecar_leaves_nothing_half(home: Home) -> None:
+    with running(home) as rig:
+        running_job = rig.submit("hang")
+        rig.wait_progress(running_job)
+        waiting_job = rig.submit("ok")
+        mover = rig.mover_pid()
+        rig.process.kill()
+        rig.process.wait()
+        wait_until(lambda: not Path(f"/proc/{mover}").exists(), "the mover lives on")
+    assert home.socket.exists()
+    with running(home) as rig:
+        assert "interrupted" in rig.job(running_job)["error"]
+        assert rig.job(running_job)["state"] == "failed"
+        rig.wait_job(waiting_job, "completed")
+    assert set_states(home) == [SetState.FAILED, SetState.COMPLETE]
+
+
+def test_a_stop_during_a_backup(home: Home) -> None:
+    with running(home) as rig:
+        number = rig.submit("hang")
+        rig.wait_progress(number)
+        code, seconds = rig.stop()
+        assert code == 0
+        assert seconds < 5
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        job = ledger.jobs()[0]
+        assert job.number == number
+        assert job.state is JobState.FAILED
+        assert "the sidecar was stopped" in job.error
+    assert set_states(home) == [SetState.FAILED]
+
+
+def test_ending_by_itself_when_idle(home: Home) -> None:
+    with running(home, "--until-idle") as rig:
+        with rig.arrivals():
+            number = rig.submit("hang")
+            rig.wait_progress(number)
+            time.sleep(1.5)
+            assert rig.process.poll() is None
+        time.sleep(1.5)
+        assert rig.process.poll() is None  # Nobody is connected, but a job runs.
+        rig.unix("POST", f"/api/backup/tasks/{number}/cancel")
+        assert rig.process.wait(10) == 0
+    assert not home.socket.exists()
+
+
+def test_a_stream_alone_keeps_it_up(home: Home) -> None:
+    with running(home, "--until-idle") as rig:
+        with rig.arrivals():
+            time.sleep(2.5)
+            assert rig.process.poll() is None
+        began = time.monotonic()
+        assert rig.process.wait(10) == 0
+        assert time.monotonic() - began < 4
+
+
+def test_no_drive_works(home: Home) -> None:
+    """Who waits for a drive is told when there is none, and a sidecar that should end by itself does."""
+    segment, _ = seed_set(home)
+    (home.path / "no-drive").touch()
+    with running(home, "--until-idle") as rig, rig.arrivals() as lines:
+        rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, 0, 0)]})
+        assert rig.unix("GET", "/health").body == {"status": "degraded", "drives": {"drive0": "failed"}}
+        line = next(lines)
+        assert line["error"] == "offline"
+        assert "no drive works" in line["message"]
+        assert "no drive works" in rig.wait_job(rig.submit("ok"), "failed")["error"]
+
+
+def test_new_tapes_are_entered_as_blank(home: Home) -> None:
+    add_blank(home.library, tape_bytes=2 * 1024**2)
+    with running(home) as rig:
+        tape = rig.unix("GET", "/api/tape/list").body["tapes"][-1]
+        assert (tape["label"], tape["capacity_bytes"], tape["status"]) == ("TP0004L9", 2 * 1024**2, "available")
+
+
+def test_no_blank_tape_is_left(home: Home) -> None:
+    with LmdbLedger.open(home.ledger) as ledger:
+        for volume in ledger.volumes():
+            ledger.mark_volume(volume.volume_id, VolumeState.SUSPECT, "for the test")
+    with running(home) as rig:
+        job = rig.wait_job(rig.submit("ok"), "failed")
+        assert job["error"] == "no tape with room is left in pool default: put a blank tape into the library"
+        add_blank(home.library, tape_bytes=2 * 1024**2)
+        rig.wait_job(rig.submit("ok"), "completed")
+
+
+def test_two_drives_work_at_the_same_time(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", drives=2)
+    segment, _ = seed_set(home, tape=1)
+    with running(home) as rig, rig.arrivals() as lines:
+        number = rig.submit("hang")
+        rig.wait_progress(number)
+        rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, 0, 0)]})
+        assert next(lines)["segment"] == segment.segment_id
+        other = rig.submit("ok")
+        rig.wait_job(other, "completed")
+        assert rig.job(number)["state"] == "running"
+        rig.unix("POST", f"/api/backup/tasks/{number}/cancel")
+        rig.wait_job(number, "cancelled")
