@@ -285,7 +285,3 @@ class Cartridge:
         if self._changed:
             self.note()
         self._payloads.release()
-
-    def abandon(self) -> None:
-        """Let go as a dead process does: what was not noted is lost."""
-        self._payloads.release()
