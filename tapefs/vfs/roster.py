@@ -55,7 +55,8 @@ class Roster:
 
         Raises NoSuchThing with what to do.
         """
-        name, slash, time = text.rstrip("/").partition("/")
+        text = text.rstrip("/")
+        name, slash, time = text.partition("/")
         if slash:
             return self._at_time(name, time)
         if text in self._by_id:
