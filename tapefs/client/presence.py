@@ -149,7 +149,7 @@ def _try_hold(home: Home) -> _Hold | None:
 
 def _owner(home: Home) -> str:
     try:
-        return f"look at pid {home.lock.read_text().strip()}"
+        return f"look at pid {home.lock.read_text().partition(' ')[0]}"
     except OSError:
         return "look who holds its file `lock`"
 
