@@ -7,7 +7,7 @@ import msgspec
 
 from catalog.records import BackupSet, Volume
 from drivers.registry import drive_name
-from tapefs.cli.output import Json, iso_time, print_json, print_table, size
+from tapefs.cli.output import Json, iso_time, print_json, print_table, short_time, size
 from tapefs.cli.place import Place, ledger_of
 from tapefs.errors import HomeError
 from tapefs.home import Home
@@ -35,7 +35,7 @@ def tapes_command(place: Place, as_json: bool) -> None:
                 size(volume.used_bytes),
                 size(volume.capacity_bytes),
                 len(sets.get(volume.label, [])),
-                iso_time(volume.written_at_ns) or "-",
+                short_time(volume.written_at_ns),
             )
             for volume in volumes
         ],
