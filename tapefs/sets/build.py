@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_IFDIR, S_IFREG
 
 from catalog.errors import StorageFailed
 from catalog.ids import EntryNo, SegmentId, SegmentNo, SetId
@@ -30,7 +30,7 @@ from tapefs.format.records import (
     name_of,
 )
 from tapefs.sets.listing import Listing, SplitFile
-from tapefs.sets.members import Batch, check_ascending, decode
+from tapefs.sets.members import Batch, check_ascending, decode, kind_of
 from tapefs.sets.spill import Queue, Spill
 
 #: Lines taken at a time.
@@ -156,7 +156,7 @@ class _Builder:
             self._enter_below(self._stack[-1], line, name)
         elif self._last_number >= 0 or line.n != 0 or line.p != 0:
             raise BadStructure(f"directory {line.n} is outside the root")
-        if not S_ISDIR(line.mode):
+        if kind_of(line.mode) != S_IFDIR:
             raise BadStructure(f"directory {line.n} has the mode {line.mode:o} of something else")
         self._last_number = line.n
         self._stack.append(Listing(line, name, Queue(self._spill)))
@@ -229,7 +229,7 @@ class _Builder:
         split = listing.split
         expected = (split.entry.name, split.entry.size, len(split.extents), split.length)
         found = (entry.name, entry.size, member.part, member.part_offset)
-        if found != expected or not member.part_bytes or not S_ISREG(entry.mode):
+        if found != expected or not member.part_bytes or kind_of(entry.mode) != S_IFREG:
             raise BadStructure(f"part {member.part} of {entry.name!r} does not follow the part before it")
         split.extents.append(Extent(split.length, member.part_bytes, self._segment.number, member.at))
         split.flags |= member.flags

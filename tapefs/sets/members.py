@@ -80,6 +80,11 @@ def decode(members: Sequence[Member], segment: int, begin: int) -> Batch:
     return Batch(members, directories, names, list(map(_as_entry, rows)), places, has_parts, contents, end)
 
 
+def kind_of(mode: int) -> int:
+    """Return the type bits; other than those of `stat` this takes any number a line may hold."""
+    return mode & _TYPE
+
+
 def check_ascending(names: Sequence[bytes], after: bytes) -> None:
     """Raise BadStructure unless the names ascend, from a name before them on."""
     if not (after < names[0] and all(map(lt, names, names[1:]))):
