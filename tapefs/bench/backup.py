@@ -6,8 +6,9 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from statistics import median
 
-from tapefs.bench.stand import Result, Stand, median, tapefs, timed
+from tapefs.bench.stand import Result, Stand, ratio_of, tapefs, timed
 from tapefs.bench.trees import Tree
 from tapefs.client.presence import connected
 from tapefs.home import Home
@@ -28,7 +29,7 @@ def run(stand: Stand, tree: Tree, runs: int) -> list[Result]:
         ours.append(seconds)
         peaks.append(peak)
         print(f"  tar | zstd {theirs[-1]:.1f} s, tapefs {seconds:.1f} s, mover {peak / 1e6:.0f} MB")
-    ratio = median(ours) / median(theirs)
+    ratio = ratio_of(ours, theirs)
     what = f"backup of {tree.files:,} files, {tree.bytes / 1e9:.1f} GB"
     peak = max(peaks)
     return [

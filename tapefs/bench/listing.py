@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
-from tapefs.bench.stand import Result, Stand, median, tapefs, timed
+from tapefs.bench.stand import Result, Stand, tapefs, timed
 
 GOAL_S = 0.2
 _RUNS = 15

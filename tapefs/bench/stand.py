@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from tapefs.home import Home, open_home
 from tapefs.setup_home import NewHome, create_home
@@ -97,9 +98,9 @@ def mounted(command: Sequence[str], folder: Path) -> Iterator[None]:
         process.communicate()
 
 
-def median(values: Sequence[float]) -> float:
-    """Return the middle one."""
-    return sorted(values)[len(values) // 2]
+def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of the ratios turn by turn: what else the machine does falls on both sides of a turn."""
+    return median([mine / other for mine, other in zip(ours, theirs, strict=True)])
 
 
 def machine() -> str:
