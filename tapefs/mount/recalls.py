@@ -8,8 +8,10 @@ posted again when the stream is back, and each again now and then in case the si
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -32,6 +34,8 @@ _MAP_S = 1.0
 _SEARCH_AFTER_S = 1.0
 _SEARCH_S = 0.5
 _POST_AGAIN_S = 30.0
+#: Waiters in one request, 100 KB of JSON.
+_BATCH = 500
 _RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 log = structlog.get_logger("tapefs.mount")
@@ -72,11 +76,10 @@ class _Waiter:
 
     def message(self) -> WaiterMessage:
         segment_id, first, last = self.wanted
-        left_s = max(0.0, self.deadline_s - trio.current_time())
-        # JSON has no infinity; a year is as good.
-        return WaiterMessage(
-            self.id, segment_id, first, last, self.caller.uid, self.caller.thread_id, min(left_s, 31_536_000.0)
-        )
+        left_s = self.deadline_s - trio.current_time()
+        # To the sidecar 0 means never, and JSON has no infinity.
+        deadline_s = 0.0 if left_s == math.inf else max(0.001, left_s)
+        return WaiterMessage(self.id, segment_id, first, last, self.caller.uid, self.caller.thread_id, deadline_s)
 
 
 class Recalls:
@@ -252,8 +255,7 @@ class Recalls:
                 failures += 1
 
     async def _post_all(self) -> None:
-        batch = list(self._to_post.values())
-        if batch:
+        while batch := list(islice(self._to_post.values(), _BATCH)):
             try:
                 await self._link.post_waiters([waiter.message() for waiter in batch])
             except RecallFailed as error:

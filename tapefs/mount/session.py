@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -42,9 +43,11 @@ def run_mount(
 ) -> None:
     """Mount the archive at `directory` and serve it until SIGTERM, SIGINT or an unmount; then leave nothing behind.
 
-    Runs trio in the calling thread, the main one because of the signals. `ready` is called once the mount answers.
-    Raises UsageError, HomeError, CatalogError.
+    Logs to stderr unless structlog was set up before. Runs trio in the calling thread, the main one because of signals.
+    `ready` is called once the mount answers. Raises UsageError, HomeError, CatalogError.
     """
+    if not structlog.is_configured():
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     path = mount_point.prepare(directory)
     tuning.raise_open_files()
     with ExitStack() as stack:

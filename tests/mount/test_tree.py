@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import stat
@@ -182,3 +183,31 @@ def test_permissions_are_those_of_the_source(evicted: Rig) -> None:
     paths = [evicted.root / "text", evicted.root / "small/file-001", evicted.mount.path / "tapes/TAP001L9/CONTENTS.txt"]
     answer = subprocess.run(["python3", "-c", program, *map(str, paths)], capture_output=True, text=True)
     assert answer.stdout.splitlines() == ["Permission denied", "read", "Permission denied"]
+
+
+class _Handle(ctypes.Structure):
+    """struct file_handle with room for FUSE's."""
+
+    _fields_ = (("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("handle", ctypes.c_ubyte * 128))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may open by handle")
+def test_handles_as_nfs_uses_them(rig: Rig) -> None:
+    """A handle outlives what the kernel remembers: it is looked up by `.`, and connected to the root by `..`."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    root = os.open(rig.mount.path, os.O_RDONLY)
+    try:
+        for path in (rig.root / "deep/er/and/deeper", rig.root / "deep/er", rig.root / "text", rig.mount.path / "jobs"):
+            inode = path.stat().st_ino
+            handle, mount_id = _Handle(bytes=128), ctypes.c_int()
+            named = libc.name_to_handle_at(root, os.fsencode(path), ctypes.byref(handle), ctypes.byref(mount_id), 0)
+            assert named == 0, os.strerror(ctypes.get_errno())
+            Path("/proc/sys/vm/drop_caches").write_text("2")
+            opened = libc.open_by_handle_at(root, ctypes.byref(handle), os.O_RDONLY)
+            assert opened >= 0, os.strerror(ctypes.get_errno())
+            assert os.fstat(opened).st_ino == inode
+            if path.is_dir():
+                assert os.listdir(opened) == os.listdir(path)
+            os.close(opened)
+    finally:
+        os.close(root)
