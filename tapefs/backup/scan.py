@@ -251,7 +251,8 @@ class Walk:
             self._trouble(path, f"directory left out: {error.strerror}")
             return None
         status = os.fstat(fd)
-        if reason := self._reason_against(status, inside=parent is not None):
+        # What lies on the way to a source, and a source itself, was asked for by name.
+        if reason := self._reason_against(status, named=branch is not None):
             os.close(fd)
             self._trouble(path, reason)
             return None
@@ -266,8 +267,8 @@ class Walk:
             self.stack[-_DEPTH_HELD].close()
         return directory
 
-    def _reason_against(self, status: os.stat_result, *, inside: bool) -> str:
-        if inside and status.st_dev in self._pseudo_devices:
+    def _reason_against(self, status: os.stat_result, *, named: bool) -> str:
+        if not named and status.st_dev in self._pseudo_devices:
             return "left out: a filesystem of the kernel's own, or a tapefs mount"
         if (status.st_dev, status.st_ino) in self._left_out:
             return "left out: the state folder of this tapefs"

@@ -22,6 +22,8 @@ PSEUDO_FILESYSTEMS = frozenset(
     | {"fusectl", "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs"}
     | {OWN_FILESYSTEM}
 )
+#: Of these, the ones that can hold files somebody put there: left out of a walk, but not when they are named.
+_HOLD_FILES = frozenset({"devtmpfs"})
 
 
 @dataclass(slots=True)
@@ -50,11 +52,11 @@ def check_sources(sources: Sequence[bytes]) -> list[bytes]:
     """Return the sources normalised. Raises SourceError for one that is missing, unreadable or on a tapefs mount."""
     if not sources:
         raise SourceError("there is nothing to back up: name at least one source")
-    own = devices_of({OWN_FILESYSTEM})
-    return [_checked(source, own) for source in sources]
+    pseudo = devices_of(PSEUDO_FILESYSTEMS - _HOLD_FILES)
+    return [_checked(source, pseudo) for source in sources]
 
 
-def _checked(source: bytes, own_devices: frozenset[int]) -> bytes:
+def _checked(source: bytes, pseudo_devices: frozenset[int]) -> bytes:
     shown = os.fsdecode(source)
     if not source.startswith(b"/"):
         raise SourceError(f"{shown} is not an absolute path")
@@ -69,8 +71,8 @@ def _checked(source: bytes, own_devices: frozenset[int]) -> bytes:
             os.close(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
     except OSError as error:
         raise SourceError(f"source {shown}: {error.strerror}") from error
-    if status.st_dev in own_devices:
-        raise SourceError(f"source {shown} lies on a tapefs mount: back up the original instead")
+    if status.st_dev in pseudo_devices:
+        raise SourceError(f"source {shown} is on a filesystem of the kernel's own, or a tapefs mount: name real files")
     return path
 
 

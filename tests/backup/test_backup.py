@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,6 +194,20 @@ def test_an_unreadable_file_is_kept_as_a_name(rig: Rig, tmp_path: Path) -> None:
     assert entry.flags & EntryFlag.UNREADABLE
     assert rig.ledger.backup_set(set_id).troubled_files == 1
     assert "content is not in the backup" in rig.watcher.troubles[0][1]
+
+
+def test_a_source_below_a_kernel_filesystem_is_taken(rig: Rig) -> None:
+    """/dev is none that a backup enters, but a folder below it that was named is backed up."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        (Path(folder) / "file").write_text("x")
+        set_id = rig.backup(Path(folder))
+        assert bytes(Path(folder) / "file")[1:] in entries(IndexReader(rig.home.index(set_id)))
+
+
+def test_a_kernel_filesystem_is_no_source(rig: Rig) -> None:
+    """Backing up /proc is refused with a reason."""
+    with pytest.raises(SourceError, match="kernel"):
+        rig.backup(Path("/proc/self"))
 
 
 def test_the_state_folder_is_left_out(rig: Rig, tmp_path: Path) -> None:
