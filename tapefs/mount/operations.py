@@ -193,10 +193,12 @@ class MountOperations(pyfuse3.Operations):
             raise UsageError("this is no directory")
 
     def _list_virtual(self, node: VirtualNode, position: int, token: ReaddirToken) -> None:
-        parent = self._tree.node(node.parent)
-        rows = itertools.chain(((b".", node), (b"..", parent)), self._tree.children(node))
-        for place, (name, child) in enumerate(rows, 1):
-            if place > position and not readdir_reply(token, name, _attributes_of(child), place):
+        dots = ((b".", node), (b"..", self._tree.node(node.parent)))
+        for place, (name, child) in enumerate(dots[position:], position + 1):
+            if not readdir_reply(token, name, _attributes_of(child), place):
+                return
+        for place, name, child in self._tree.children(node, max(0, position - _DOTS)):
+            if not readdir_reply(token, name, _attributes_of(child), place + _DOTS):
                 return
 
     def _list_set(self, listing: _Listing, node: DirectoryNode, position: int, token: ReaddirToken) -> None:

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
 
-from catalog.errors import NotFound
+import structlog
+
+from catalog.errors import CatalogError, NotFound
 from catalog.ids import DirectoryNo, EntryNo, SetNumber
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, Volume
@@ -40,6 +43,8 @@ _PRIVATE_FOLDER = stat.S_IFDIR | 0o700
 _LINK = stat.S_IFLNK | 0o777
 _TEXT = stat.S_IFREG | 0o444
 _PRIVATE_TEXT = stat.S_IFREG | 0o400
+
+log = structlog.get_logger("tapefs.vfs")
 
 
 class Owner(NamedTuple):
@@ -111,13 +116,18 @@ class Tree:
             return self._current().job_of[node.view.backup_set.number]
         return directory_inode(node.view.backup_set.number, node.directory.parent)
 
-    def children(self, folder: VirtualNode) -> Iterator[tuple[bytes, Node]]:
-        """Return what is in a virtual folder as it was when `folder` was looked up; what has gone since is left out."""
-        for name, inode in folder.children.items():
+    def children(self, folder: VirtualNode, start: int = 0) -> Iterator[tuple[int, bytes, Node]]:
+        """Yield (next position, name, node) of a virtual folder as it was when `folder` was looked up.
+
+        What has gone since is left out, and so is a set whose index cannot be read: it must not hide the others.
+        """
+        for position, (name, inode) in enumerate(islice(folder.children.items(), start, None), start + 1):
             try:
-                yield name, self.node(inode)
+                yield position, name, self.node(inode)
             except NoSuchThing:
                 continue
+            except CatalogError as error:
+                log.error("a set cannot be shown", folder=name.decode(errors="replace"), reason=str(error))
 
     def view(self, number: SetNumber) -> SetView:
         """Return a complete set with its index; valid until something else is looked up."""

@@ -216,7 +216,7 @@ def test_the_tree_follows_the_ledger(shelf: Shelf, tree: Tree, source: Path) -> 
     def names(*way: str) -> list[bytes]:
         folder = node_at(tree, *way)
         assert isinstance(folder, VirtualNode)
-        return [name for name, _ in tree.children(folder)]
+        return [name for _, name, _ in tree.children(folder)]
 
     assert names("jobs") == []
     shelf.add_set(source, complete=False)
@@ -255,3 +255,17 @@ def test_odd_names_become_folders(shelf: Shelf, tree: Tree, source: Path) -> Non
     by_id = node_at(tree, "sets", backup_set.set_id)
     assert isinstance(by_id, VirtualNode)
     assert by_id.content == b"../jobs/%../2026-11-23T020000Z"
+
+
+def test_a_damaged_set_does_not_hide_the_others(
+    shelf: Shelf, tree: Tree, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged, missing, _ = (shelf.add_set(source) for _ in range(3))
+    shelf.home.index(damaged.set_id).write_bytes(b"nothing")
+    shelf.home.index(missing.set_id).unlink()
+    folder = node_at(tree, "jobs", "docs")
+    assert isinstance(folder, VirtualNode)
+    found = list(tree.children(folder))
+    assert [(position, name) for position, name, _ in found] == [(3, b"2026-11-23T020000Z-3"), (4, b"latest")]
+    assert list(tree.children(folder, 3)) == found[1:]
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
