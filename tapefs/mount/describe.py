@@ -17,7 +17,7 @@ _GRID_STATUS = {State.NEARLINE: b"NEARLINE", State.STAGING: b"NEARLINE"}
 
 
 class Description:
-    """Answers getxattr and listxattr."""
+    """Answers getxattr."""
 
     def __init__(self, residency: Residency) -> None:
         self._residency = residency
@@ -29,13 +29,6 @@ class Description:
             b"user.tapefs.sha256": self._sha256,
             b"user.status": self._status,
         }
-
-    def names(self, node: Node) -> list[bytes]:
-        """Return the names of the attributes that the node has."""
-        if not isinstance(node, EntryNode) or not stat.S_ISREG(node.entry.mode):
-            return []
-        pieces = pieces_of(node.view.reader, node.number, node.entry)
-        return [name for name, attribute in self._attributes.items() if attribute(node, pieces) is not None]
 
     def value(self, node: Node, name: bytes) -> bytes:
         """Return one attribute. Raises NoAttribute."""

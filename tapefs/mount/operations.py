@@ -157,8 +157,11 @@ class MountOperations(pyfuse3.Operations):
 
     @_handler
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        """Return the names for getxattr."""
-        return self._description.names(self._tree.node(Inode(inode)))
+        """Return none: what `getxattr` tells is asked for by name.
+
+        Listed, the state of a file on tape would be copied along by `cp -a`, `rsync -X` and `tar --xattrs`.
+        """
+        return []
 
     @_handler
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
