@@ -1,0 +1,69 @@
+"""The stored bytes are those that docs/index.md describes: a reader of another time depends on them."""
+
+from __future__ import annotations
+
+from struct import pack
+from zlib import crc32
+
+from catalog.ids import DirectoryNo, EntryNo, SegmentNo, SetId
+from catalog.index import layout
+from catalog.index.model import Extent, FrameRow, SegmentRow, Totals
+from tests.catalog.index.trees import make_directory, make_entry, segment_id
+
+
+def _sealed(key: bytes, body: bytes) -> tuple[bytes, bytes]:
+    return key, body + pack("<I", crc32(key + body))
+
+
+def test_an_entry_block() -> None:
+    entries = [
+        make_entry(b"a", mode=0o100644, uid=1, gid=2, size=3, mtime_ns=-1, ctime_ns=5, nlink=6, rdev=7, dev=8, ino=9,
+                   blocks=10, flags=11, segment=12, offset=13),
+        make_entry(b"lnk", mode=0o120777, mtime_ns=2**64 + 1, target=b"to"),
+    ]  # fmt: skip
+    body = (
+        pack("<HH", 2, 2)
+        + pack("<IIIIQQHIii", 0o100644, 1, 2, 6, 7, 8, 11, 12, -1, 0)
+        + pack("<IIIIQQHIii", 0o120777, 0, 0, 1, 0, 1, 0, 0, 1, 0)
+        + pack("<BHQQQQQQ", 0, 1, 3, 2**64 - 1, 5, 9, 10, 13)
+        + pack("<BHQQQQQQ", 1, 7, 0, 1, 0, 2, 0, 0)
+        + b"alnk\0to"
+    )
+    assert layout.encode_entries(77, entries, last=True) == ([_sealed(pack(">Q", 77), body)], 2)
+
+
+def test_the_records_of_directories_and_split_files() -> None:
+    directory = make_directory(
+        5, parent=1, mode=2, uid=3, gid=4, size=5, mtime_ns=-1, ctime_ns=2**65, nlink=6, dev=7, ino=8, blocks=9,
+        files_first=10, files_count=11, directories_first=12, directories_count=13,
+    )  # fmt: skip
+    body = pack("<QIIIQiQiQIQQQQQQQ", 1, 2, 3, 4, 5, -1, 2**64 - 1, 2, 0, 6, 7, 8, 9, 10, 11, 12, 13)
+    assert layout.encode_directory(directory) == _sealed(pack(">Q", 5), body)
+    assert layout.decode_directory(DirectoryNo(5), body) == directory
+    extents = [Extent(1, 2, SegmentNo(3), 4), Extent(5, 6, SegmentNo(7), 8)]
+    assert layout.encode_extents(EntryNo(9), extents) == _sealed(
+        pack(">Q", 9), pack("<QQIQQQIQ", 1, 2, 3, 4, 5, 6, 7, 8)
+    )
+
+
+def test_the_records_of_segments() -> None:
+    name = segment_id(1)
+    row = SegmentRow(SegmentNo(4), name, 5, 6, 7)
+    assert layout.encode_segment(row) == _sealed(pack(">I", 4), pack("<QQIH", 5, 6, 7, 36) + name.encode())
+    frames = [FrameRow(100, 10, 0, 5, b"x" * 16), FrameRow(110, 20, 5, 9, b"y" * 16)]
+    body = pack("<I", 41) + pack("<QQQQ16s", 100, 10, 0, 5, b"x" * 16) + pack("<QQQQ16s", 110, 20, 5, 9, b"y" * 16)
+    chunk, ordinal = layout.encode_frames(3, 41, frames)
+    assert chunk == _sealed(pack(">IQ", 3, 100), body)
+    assert ordinal == _sealed(pack(">II", 3, 41), pack("<Q", 100))
+    hashes = [(7, b"a" * 32), (9, b"b" * 32)]
+    assert layout.encode_hashes(3, hashes) == _sealed(pack(">IQ", 3, 7), pack("<QQ", 7, 9) + b"a" * 32 + b"b" * 32)
+
+
+def test_the_record_of_the_set() -> None:
+    body = b"tapefs index" + pack("<IQQQQQH", 1, 2, 3, 4, 5, 1, 3) + b"set"
+    assert layout.encode_meta(SetId("set"), Totals(2, 3, 4, 2**64 + 5)) == _sealed(b"index", body)
+
+
+def test_the_sizes_that_the_page_states() -> None:
+    assert (layout.VALUE_BYTES, layout.FRAMES_PER_CHUNK, layout.HASHES_PER_CHUNK) == (2016, 41, 50)
+    assert layout.NUMBERS == 2**39
