@@ -14,6 +14,8 @@ from drivers.interface import Changer, Drive
 from drivers.virtual import faults
 from drivers.virtual.changer import VirtualChanger
 from drivers.virtual.drive import VirtualDrive
+from drivers.virtual.layout import cartridge_folder
+from drivers.virtual.state import read_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Driver:
     open_drive: Callable[[Path, int, str], Drive]
     #: Folder, motion mode.
     open_changer: Callable[[Path, str], Changer]
+    #: Folder, barcode: bytes of a cartridge that is not in a drive, None where only a drive can tell.
+    capacity_bytes: Callable[[Path, str], int | None]
 
 
 def _open_virtual_drive(folder: Path, number: int, motion: str) -> Drive:
@@ -34,8 +38,12 @@ def _open_virtual_drive(folder: Path, number: int, motion: str) -> Drive:
     return faults.FaultyDrive(drive, wanted, number=number) if wanted else drive
 
 
+def _virtual_capacity(folder: Path, barcode: str) -> int:
+    return read_state(cartridge_folder(folder, barcode)).capacity_bytes
+
+
 DRIVERS = {
-    "virtual": Driver(_open_virtual_drive, VirtualChanger),
+    "virtual": Driver(_open_virtual_drive, VirtualChanger, _virtual_capacity),
 }
 
 
@@ -53,6 +61,14 @@ def open_drive(driver: str, folder: Path, number: int, motion: str) -> Drive:
 def open_changer(driver: str, folder: Path, motion: str) -> Changer:
     """Open the changer. Raises ValueError for unknown names and modes, DeviceFailed."""
     return _driver(driver).open_changer(folder, motion)
+
+
+def cartridge_bytes(driver: str, folder: Path, barcode: str) -> int | None:
+    """Return the capacity of a cartridge wherever it lies; None where only a drive can tell.
+
+    Raises ValueError for unknown names, DeviceFailed.
+    """
+    return _driver(driver).capacity_bytes(folder, barcode)
 
 
 def drive_name(number: int) -> str:

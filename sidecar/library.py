@@ -47,14 +47,12 @@ WRITABLE = (VolumeState.BLANK, VolumeState.APPENDABLE)
 class Library:
     """The cartridges and the robot."""
 
-    def __init__(
-        self, home: Home, ledger: Ledger, changer: Changer, capacity_of: Callable[[str], int | None] | None = None
-    ) -> None:
-        """Use `changer` from now on; `capacity_of` tells a cartridge's bytes by its barcode where a driver knows it."""
+    def __init__(self, home: Home, ledger: Ledger, changer: Changer, capacity_of: Callable[[str], int | None]) -> None:
+        """Use `changer` from now on; `capacity_of` tells a cartridge's bytes by its barcode, None when it cannot."""
         self._home = home
         self._ledger = ledger
         self._changer = changer
-        self._capacity_of = capacity_of or (lambda _: None)
+        self._capacity_of = capacity_of
         self._thread = DeviceThread("changer")
         self._moving = trio.Lock()
         self._elements: list[Element] = []

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -18,9 +19,7 @@ import trio
 from starlette.types import ASGIApp
 
 from catalog.ledger import Ledger
-from drivers.registry import drive_name, open_changer
-from drivers.virtual.layout import cartridge_folder
-from drivers.virtual.state import read_state
+from drivers.registry import cartridge_bytes, drive_name, open_changer
 from sidecar.app import make_app
 from sidecar.arrivals import Arrivals
 from sidecar.bell import Bell
@@ -142,9 +141,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     settings = home.settings.library
     changer = await trio.to_thread.run_sync(open_changer, settings.driver, home.library, settings.motion)
     bell, arrivals = Bell(), Arrivals()
-    library = Library(
-        home, ledger, changer, lambda label: read_state(cartridge_folder(home.library, label)).capacity_bytes
-    )
+    library = Library(home, ledger, changer, partial(cartridge_bytes, settings.driver, home.library))
     await library.refresh()
     jobs = Jobs(ledger, bell)
     recalls = Recalls(home, ledger, library, arrivals, bell)
