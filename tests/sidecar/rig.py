@@ -114,15 +114,27 @@ class Rig:
 
     def mover_pid(self) -> int:
         """The pid of the mover of the only drive."""
+        return self._child("fake_mover")
+
+    def mount_pid(self) -> int:
+        return self._child("mount")
+
+    def _child(self, word: str) -> int:
+        """The pid of the child that has this word among its arguments or at the end of one."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        assert len(children) == 1, children
-        return int(children[0])
+        found = [pid for pid in children if any(part.endswith(word) for part in _arguments(pid))]
+        assert len(found) == 1, children
+        return int(found[0])
 
     def stop(self) -> tuple[int, float]:
         """SIGTERM; return exit code and seconds."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20), time.monotonic() - began
+
+
+def _arguments(pid: str) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
 
 def _ask(

@@ -226,3 +226,34 @@ def test_two_drives_work_at_the_same_time(tmp_path: Path) -> None:
         assert rig.job(number)["state"] == "running"
         rig.unix("POST", f"/api/backup/tasks/{number}/cancel")
         rig.wait_job(number, "cancelled")
+
+
+@pytest.mark.fuse
+@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs /dev/fuse")
+def test_the_mount_comes_with_the_sidecar_and_comes_back(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "mnt"
+    folder.mkdir()
+    with running(home, "--mount", str(folder)) as rig:
+        assert os.path.ismount(folder)
+        os.kill(rig.mount_pid(), signal.SIGKILL)
+        wait_until(lambda: not _answers(folder), "still mounted")
+        wait_until(lambda: _answers(folder), "not mounted again")
+        code, _ = rig.stop()
+        assert code == 0
+        assert not os.path.ismount(folder)
+
+
+def _answers(folder: Path) -> bool:
+    try:
+        return (folder / "README.txt").exists()
+    except OSError:
+        return False
+
+
+def test_a_mount_that_does_not_come_up(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    text = refusal(home, "--mount", str(file))
+    assert text.startswith("NotNow: ")
+    assert "did not come up" in text
+    assert not home.socket.exists()
