@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import compress, repeat
-from operator import le, lt
+from operator import add, le, lt
 from stat import S_IFLNK, S_IFREG
 from typing import NamedTuple, cast
 
@@ -120,7 +120,7 @@ def _check_contents(contents: Sequence[tuple[int, bytes]], lengths: Sequence[int
     if not contents:
         return begin
     places, digests = zip(*contents, strict=True)
-    ends = [begin, *map(int.__add__, places, lengths)]
+    ends = [begin, *map(add, places, lengths)]
     if not all(map(le, ends, places)):
         raise BadStructure("the contents of two members overlap in the plain stream")
     if set(map(len, digests)) != _DIGEST_BYTES:
