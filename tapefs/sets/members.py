@@ -120,7 +120,7 @@ def _check_contents(contents: Sequence[tuple[int, bytes]], lengths: Sequence[int
     if not contents:
         return begin
     places, digests = zip(*contents, strict=True)
-    ends = [begin, *map(add, places, lengths)]
+    ends: list[int] = [begin, *map(add, places, lengths)]
     if not all(map(le, ends, places)):
         raise BadStructure("the contents of two members overlap in the plain stream")
     if set(map(len, digests)) != _DIGEST_BYTES:
