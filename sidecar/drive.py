@@ -233,8 +233,11 @@ class DriveTask:
     # -- steps -------------------------------------------------------------------------------------------------------
 
     async def _finish_sets(self, mover: Mover) -> None:
-        """Have the index of every sealed set put in place."""
-        if not await trio.to_thread.run_sync(has_sealed, self._shared.ledger):
+        """Have the index of every sealed set put in place.
+
+        Not while a backup runs anywhere: its own mover is about to do that for its set, and asks again at its end.
+        """
+        if self._shared.jobs.has_running() or not await trio.to_thread.run_sync(has_sealed, self._shared.ledger):
             return
         try:
             await mover.call(lambda number: FinishSets(id=number))

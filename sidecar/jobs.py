@@ -138,6 +138,10 @@ class Jobs:
         """Does a job wait for a drive?"""
         return bool(self._queue)
 
+    def has_running(self) -> bool:
+        """Does a mover work on a job?"""
+        return bool(self._running)
+
     def is_idle(self) -> bool:
         """Is no job queued or running?"""
         return not self._queue and not self._running
