@@ -141,16 +141,13 @@ class Engine:
             self._take_special(directory, name)
             return
         try:
-            source = Source(directory, name)
-        except Vanished as error:
-            self._pass_over(directory, name, f"left out: {error}")
-            return
-        except FileNotFoundError:
-            self._pass_over(directory, name, "left out: it vanished before it was read")
-            return
-        except OSError as error:
-            self._take_unreadable(directory, name, error)
-            return
+            source = Source.open(directory, name)
+        except (Vanished, OSError) as error:
+            if self._progress.status is None:
+                self._take_unopened(directory, name, error)
+                return
+            # Parts of it are committed: the others are written as zeros, so that the file is whole, with a mark.
+            source = Source(directory, name, -1, self._progress.status)
         try:
             self._take_regular(source)
         finally:
@@ -166,6 +163,14 @@ class Engine:
             self._intake.symlink(directory, name)
         except OSError as error:
             self._pass_over(directory, name, f"left out: {error.strerror}")
+
+    def _take_unopened(self, directory: OpenDirectory, name: bytes, error: Vanished | OSError) -> None:
+        if isinstance(error, Vanished):
+            self._pass_over(directory, name, f"left out: {error}")
+        elif isinstance(error, FileNotFoundError):
+            self._pass_over(directory, name, "left out: it vanished before it was read")
+        else:
+            self._take_unreadable(directory, name, error)
 
     def _take_unreadable(self, directory: OpenDirectory, name: bytes, error: OSError) -> None:
         try:

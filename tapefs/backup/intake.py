@@ -36,26 +36,36 @@ class Vanished(Exception):
 
 
 class Source:
-    """An open regular file of a directory; a context manager."""
+    """A regular file of a directory, open for reading."""
 
     __slots__ = ("directory", "fd", "name", "status")
 
-    def __init__(self, directory: OpenDirectory, name: bytes) -> None:
-        """Open it. Raises OSError; Vanished when it is no regular file any more."""
+    def __init__(self, directory: OpenDirectory, name: bytes, fd: int, status: os.stat_result) -> None:
         self.directory = directory
         self.name = name
-        self.fd = _open(name, directory.held_fd())
-        self.status = os.fstat(self.fd)
-        if not stat.S_ISREG(self.status.st_mode):
-            os.close(self.fd)
+        #: -1: it cannot be read any more, and counts as zeros.
+        self.fd = fd
+        self.status = status
+
+    @classmethod
+    def open(cls, directory: OpenDirectory, name: bytes) -> Source:
+        """Open it. Raises OSError; Vanished when it is no regular file any more."""
+        fd = _open(name, directory.held_fd())
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
             raise Vanished("it is no regular file any more")
+        return cls(directory, name, fd, status)
 
     def close(self) -> None:
         """Let go of it."""
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
 
     def has_changed(self) -> bool:
         """Has it been written to, or touched, since it was opened?"""
+        if self.fd < 0:
+            return True
         now, then = os.fstat(self.fd), self.status
         return (now.st_mtime_ns, now.st_ctime_ns, now.st_size) != (then.st_mtime_ns, then.st_ctime_ns, then.st_size)
 

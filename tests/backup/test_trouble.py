@@ -99,6 +99,27 @@ def test_a_file_that_vanishes_is_reported(make_rig: Callable[..., Rig], tmp_path
     assert rig.watcher.troubles == [(bytes(tree / "small-1"), "left out: it vanished before it was read")]
 
 
+def test_a_split_file_that_vanishes_between_its_parts(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """The tape ends within a later part, and by then the file is gone: it is whole, zeros at its end, with a mark."""
+    tree = random_files(tmp_path / "tree", 1, 40 * _MIB)
+    (tree / "zz").write_text("behind it")
+    before = (tree / "file-00000").read_bytes()
+    rig = make_rig(tapes=2)
+    with_faults(rig, EarlyEnd(block=100, barcode="TP0001L9", warning_blocks=0))
+    rig.drive = MeddlingDrive(rig.drive, 90, (tree / "file-00000").unlink)  # type: ignore[assignment]
+    set_id = rig.backup(tree)
+    assert rig.ledger.backup_set(set_id).tapes == ("TP0001L9", "TP0002L9")
+    entry = entries(IndexReader(rig.home.index(set_id)))[bytes(tree / "file-00000")[1:]]
+    assert entry.flags == EntryFlag.SPLIT | EntryFlag.CHANGED
+    out = Path(f"{extract(rig, tmp_path / 'out')}{tree}")
+    parts = b"".join(part.read_bytes() for part in sorted(out.glob("file-00000.tapefs-part-*")))
+    assert len(parts) == len(before)
+    kept = len(parts.rstrip(b"\0"))
+    assert 0 < kept < len(before)
+    assert parts[:kept] == before[:kept]
+    assert (out / "zz").read_text() == "behind it"
+
+
 def test_a_tape_that_ends_early_costs_nothing(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
     """A segment cut off by the end of the tape is written whole on the next one; the set is complete."""
     tree = random_files(tmp_path / "tree", 60, 1_000_000)
