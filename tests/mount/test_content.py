@@ -114,7 +114,7 @@ def test_a_program_runs_from_the_mount(evicted: Rig, tmp_path: Path) -> None:
     evicted.shelf.add_set(tmp_path / "bin", name="programs")
     time.sleep(0.05)
     program = evicted.mount.path / "jobs/programs/latest" / str(tmp_path).lstrip("/") / "bin/true"
-    # Through `env`: until its child has called exec Python holds the interpreter's lock, and the sidecar is a thread of ours.
+    # Through `env`: until its child has called exec Python holds the interpreter lock; the sidecar is a thread of ours.
     assert subprocess.run(["env", str(program)], timeout=20).returncode == 0
 
 
