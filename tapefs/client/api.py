@@ -16,6 +16,9 @@ from tapefs.errors import TapefsError
 
 T = TypeVar("T")
 
+#: Spans posted at a time: about 500 KB, half of what the sidecar takes as a body.
+SPANS = 5000
+
 
 class _View(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the answers; unknown keys are ignored."""
@@ -139,8 +142,11 @@ class Client:
 
     def stage(self, spans: Sequence[FrameSpan]) -> int:
         """Ask for frames to be staged, in whatever order suits the tapes; returns how many spans were accepted."""
-        body = {"segments": [msgspec.to_builtins(span) for span in spans]}
-        return decode(self._transport.request("POST", "/api/v1/stage", body), _Accepted).accepted
+        accepted = 0
+        for first in range(0, len(spans), SPANS):
+            body = {"segments": [msgspec.to_builtins(span) for span in spans[first : first + SPANS]]}
+            accepted += decode(self._transport.request("POST", "/api/v1/stage", body), _Accepted).accepted
+        return accepted
 
     def evict(self, segments: Sequence[SegmentId] | None) -> int:
         """Drop staged frames of these segments, or of all (None); what is open stays. Returns the bytes freed."""

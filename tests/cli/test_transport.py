@@ -114,6 +114,16 @@ def test_staging(server):
     ]
 
 
+def test_many_spans_go_in_pieces(server):
+    """A scattered tree makes more spans than one body may hold."""
+    server.answers["/api/v1/stage"] = (202, {"accepted": 1})
+    spans = [FrameSpan(segment=SegmentId("g" * 36), first=FrameNo(2 * n), last=FrameNo(2 * n)) for n in range(12_000)]
+    assert Client(server.path).stage(spans) == 3
+    posted = [span for _, _, body in server.asked for span in body["segments"]]
+    assert [span["first"] for span in posted] == [span.first for span in spans]
+    assert all(len(json.dumps(body)) < 1024**2 for _, _, body in server.asked)
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(422, UsageError), (404, NoSuchThing), (409, NotNow), (403, HomeError), (503, Unreachable), (500, TapefsError)],
