@@ -99,6 +99,8 @@ class DriveTask:
         self._run: Run | None = None
         self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
         self._last_was_backup = False
+        #: What the mover was asked for and has not answered, oldest first.
+        self._asks: list[list[FrameRange]] = []
 
     @property
     def tape(self) -> str | None:
@@ -130,7 +132,7 @@ class DriveTask:
     async def _session(self) -> None:
         """Start a mover and work with it until it dies."""
         shared = self._shared
-        self._busy, self.state, self._tape = True, "starting", None
+        self._busy, self.state, self._tape, self._asks = True, "starting", None, []
         reason = SHUTDOWN
         try:
             async with open_mover(
@@ -276,6 +278,7 @@ class DriveTask:
         """Ask for all that is to do on the tape in the drive; do not wait for it."""
         frames = self._shared.recalls.queue.take(volume_id)
         self._last_was_backup = False
+        self._asks.append(frames)
         call = await mover.start_call(lambda number: Recall(id=number, volume_id=volume_id, frames=frames))
         nursery.start_soon(self._follow, call, volume_id, frames)
 
@@ -285,7 +288,10 @@ class DriveTask:
             await call.wait_done()
         except CommandFailed as error:
             message = str(error)
-        self._shared.recalls.settle(volume_id, frames, message)
+        place = next(place for place, each in enumerate(self._asks) if each is frames)
+        later = [each for ask in self._asks[place + 1 :] for each in ask]
+        del self._asks[place]
+        self._shared.recalls.settle(volume_id, frames, later, message)
 
     async def _backup(self, mover: Mover) -> None:
         """Run the next job to its end."""

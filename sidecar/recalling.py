@@ -134,9 +134,14 @@ class Recalls:
         )
         self._bell.ring()
 
-    def settle(self, volume_id: VolumeId, asked: Sequence[FrameRange], message: str) -> None:
-        """A mover has answered a Recall: what it neither staged nor refused has failed, with `message`."""
-        for frames in self.queue.still_asked(volume_id, asked):
+    def settle(
+        self, volume_id: VolumeId, asked: Sequence[FrameRange], later: Sequence[FrameRange], message: str
+    ) -> None:
+        """A mover has answered a Recall: what it neither staged nor refused has failed, with `message`.
+
+        `later`: what further Recalls of this mover, not answered yet, ask for.
+        """
+        for frames in self.queue.still_asked(volume_id, asked, later):
             if self._staged(frames.segment_id, [frames]) == [True]:
                 self.arrived(frames)
             else:

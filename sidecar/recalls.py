@@ -273,13 +273,25 @@ class RecallQueue:
             for piece in self.failed(volume_id, frames)
         ]
 
-    def still_asked(self, volume_id: VolumeId, ranges: Iterable[FrameRange]) -> list[FrameRange]:
-        """Return what of these ranges has neither arrived nor failed since it was asked of a mover."""
+    def still_asked(
+        self, volume_id: VolumeId, ranges: Iterable[FrameRange], later: Sequence[FrameRange] = ()
+    ) -> list[FrameRange]:
+        """Return what of these ranges has neither arrived nor failed since it was asked of a mover.
+
+        `later`: what was asked of it after that. A frame can be evicted as soon as it has arrived, and be asked for
+        again before the first asking is over: then it belongs to the second.
+        """
         found = []
         for frames in ranges:
             wanted = self._segments.get(frames.segment_id)
-            spans = wanted.asked.get(volume_id, Spans()) if wanted is not None else Spans()
-            found += [_frames(frames.segment_id, run) for run in spans.within(frames.first, frames.last)]
+            if wanted is None:
+                continue
+            again = Spans()
+            for other in later:
+                if other.segment_id == frames.segment_id:
+                    again.add(other.first, other.last)
+            for run in wanted.asked.get(volume_id, Spans()).within(frames.first, frames.last):
+                found += [_frames(frames.segment_id, left) for left in _minus(run, again)]
         return found
 
     def mover_died(self, volume_id: VolumeId) -> list[FrameRange]:

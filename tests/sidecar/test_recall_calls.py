@@ -83,6 +83,17 @@ def test_frames_are_joined_and_fetched_once(home: Home) -> None:
         wait_until(lambda: rig.unix("GET", "/health").body["drives"]["drive0"] == "loaded", "not idle")
 
 
+def test_a_frame_evicted_and_wanted_again_while_its_recall_runs_comes_again(home: Home) -> None:
+    segment, _ = seed_set(home)
+    script(home, slow_s=0.1)
+    with running(home) as rig, rig.arrivals() as lines:
+        recall(rig, waiter(segment, 0, 5))
+        arrived(lines, segment, 0)
+        rig.unix("POST", "/api/v1/evict", {"segments": None})
+        recall(rig, waiter(segment, 0, 0))
+        arrived(lines, segment, 0, 5)
+
+
 def test_tapes_are_changed_when_one_is_done(home: Home) -> None:
     first, _ = seed_set(home, tape=0)
     second, _ = seed_set(home, tape=1)

@@ -84,6 +84,17 @@ def test_what_a_mover_left_open_is_told_by_what_it_was_asked(queue: RecallQueue)
     assert queue.still_asked(B, second) == []
 
 
+def test_a_frame_that_is_asked_for_again_belongs_to_the_second_recall(queue: RecallQueue) -> None:
+    """It arrived, was evicted, and is wanted again before the first Recall is answered."""
+    queue.wait_for(waiter("1", 0, 5), ON_A)
+    first = queue.take(A)
+    queue.arrived(frames(0, 5))
+    queue.wait_for(waiter("2", 2, 3), ON_A)
+    second = queue.take(A)
+    assert queue.still_asked(A, first, second) == []
+    assert queue.still_asked(A, second) == [frames(2, 3)]
+
+
 def test_order_is_by_block_on_tape(queue: RecallQueue) -> None:
     queue.wait_for(waiter("1", 8, 8, "late"), [Place(A, BlockNo(500))])
     queue.wait_for(waiter("2", 6, 6, "early"), [Place(A, BlockNo(10))])
