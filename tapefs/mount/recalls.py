@@ -142,11 +142,15 @@ class Recalls:
             now_s = trio.current_time()
             if waiter.error is not None:
                 raise waiter.error
-            if waiter.arrived.is_set() or now_s >= map_at_s or now_s >= waiter.deadline_s:
+            was_told = waiter.arrived.is_set()
+            if was_told or now_s >= map_at_s or now_s >= waiter.deadline_s:
                 waiter.arrived = trio.Event()
                 map_at_s = now_s + _MAP_S
                 if is_staged():
                     return
+                if was_told:
+                    # Evicted before we looked: for the sidecar this wait is over.
+                    self._post(waiter)
             self._check_owner(waiter, now_s)
             if now_s >= post_at_s:
                 post_at_s = now_s + _POST_AGAIN_S

@@ -191,6 +191,15 @@ async def test_a_forgetful_sidecar_is_asked_again(bench: Bench, autojump_clock: 
     assert bench.link.posted[0].id == bench.link.posted[1].id
 
 
+async def test_what_was_evicted_before_anybody_looked_is_asked_for_again_at_once(bench: Bench) -> None:
+    bench.wait(3, 3)
+    await trio.testing.wait_all_tasks_blocked()
+    bench.link.tell(3, 3)
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.results == []
+    assert len(bench.link.posted) == 2
+
+
 async def test_too_many(nursery: trio.Nursery, autojump_clock: Clock) -> None:
     bench = Bench(nursery, limit=3)
     for number in range(4):
