@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
+import structlog
 
 from catalog.crash import crash_point
 from catalog.ids import BlockNo, DirectoryNo, FileNo, SegmentId
@@ -26,6 +27,8 @@ from tapefs.format.structures import header_block
 from tapefs.home import Home
 from tapefs.tape.append import OpenTape
 from tapefs.tape.blocks import BlockWriter
+
+log = structlog.get_logger(__name__)
 
 _before_intent = crash_point("segment.intent.before")
 _after_intent = crash_point("segment.intent.after")
@@ -235,10 +238,17 @@ class SegmentWriter:
         return committed
 
     def discard(self) -> None:
-        """Forget the local trailer of a segment that did not come to be."""
-        self._trailer_file.close()
-        self._part_path.unlink(missing_ok=True)
-        self._trailer_path.unlink(missing_ok=True)
+        """Forget the local trailer of a segment that did not come to be; what stays behind is told in the log."""
+        try:
+            # On a full disk even closing fails: it writes what is left in the buffer.
+            self._trailer_file.close()
+        except OSError as error:
+            log.warning("a local trailer that is not needed", path=str(self._part_path), error=str(error))
+        try:
+            self._part_path.unlink(missing_ok=True)
+            self._trailer_path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("a local trailer that is not needed stays", path=str(self._part_path), error=str(error))
 
     def _lines(self, frame: Frame) -> list[msgspec.Struct]:
         sums = frame.sums

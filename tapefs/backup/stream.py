@@ -9,11 +9,13 @@ go back to.
 
 from __future__ import annotations
 
+import errno
 import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from catalog.errors import StorageFailed
 from drivers.interface import Drive
 from tapefs.backup.frames import Frame, Pool
 from tapefs.backup.segment import CommittedSegment, SegmentPlan, SegmentWriter, SetContext
@@ -108,6 +110,9 @@ class TapeStream:
             try:
                 if self._lost is None and not self._closing:
                     self._write(item)
+            except OSError as error:
+                # Drives and the ledger have errors of their own: this was the local trailer, and no fault of the tape.
+                self._lose(_no_local_trailer(error))
             except BaseException as error:  # noqa: BLE001 - handed to the intake thread by settle()
                 self._lose(error)
             finally:
@@ -118,10 +123,10 @@ class TapeStream:
     def _lose(self, error: BaseException) -> None:
         if self._plan is None:
             raise error
-        if self._writer is not None:
-            self._writer.discard()
-            self._writer = None
+        writer, self._writer = self._writer, None
         self._lost = Lost(self._plan, error)
+        if writer is not None:
+            writer.discard()
 
     def _write(self, item: SegmentPlan | Frame | _Finish) -> None:
         if isinstance(item, SegmentPlan):
@@ -142,3 +147,12 @@ class TapeStream:
         else:
             self._committed(writer.finish())
             self._writer = None
+
+
+def _no_local_trailer(error: OSError) -> StorageFailed:
+    failure = StorageFailed(
+        f"cannot write a trailer to the state folder: {error.strerror}; see to its disk, then run the backup again",
+        retryable=error.errno in (errno.ENOSPC, errno.EDQUOT),
+    )
+    failure.__cause__ = error
+    return failure

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from catalog.errors import StorageFailed
 from catalog.index.model import EntryFlag
 from catalog.index.reader import IndexReader
 from catalog.records import SetState, VolumeState
@@ -192,6 +193,28 @@ def test_cancel_ends_at_once_and_the_tape_goes_on(rig: Rig, tmp_path: Path) -> N
     rig.backup(tree)
     assert [each.state for each in rig.ledger.backup_sets()] == [SetState.FAILED, SetState.COMPLETE]
     assert snapshot(Path(f"{extract(rig, tmp_path / 'out')}{tree}")) == snapshot(tree)
+
+
+@pytest.mark.log_warnings
+@pytest.mark.parametrize(("count", "size"), [(10, 100), (3000, 100), (6, 10 * _MIB)])
+def test_a_full_disk_below_the_local_trailers(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, size: int
+) -> None:
+    """The job fails with the reason, whenever the disk says so; no tape is blamed, and the next backup works."""
+    tree = random_files(tmp_path / "tree", count, size)
+    real = Path.open
+
+    def on_a_full_disk(self: Path, *args: object, **options: object) -> object:
+        return real(Path("/dev/full") if self.suffix == ".part" else self, *args, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", on_a_full_disk)
+    with pytest.raises(StorageFailed, match="No space left"):
+        rig.backup(tree)
+    monkeypatch.undo()
+    assert rig.ledger.volume_by_label("TP0001L9").state is VolumeState.APPENDABLE
+    assert not list(rig.home.trailers.iterdir())
+    set_id = rig.backup(tree)
+    assert rig.ledger.backup_set(set_id).tapes == ("TP0001L9",)
 
 
 def write_files(rig: Rig, label: str, *blocks: bytes) -> None:
