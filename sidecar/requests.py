@@ -43,6 +43,8 @@ async def body_of(request: Request, kind: type[T]) -> T:
         raise _invalid_body(raw, str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid("json_invalid", ["body"], f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise Invalid("json_invalid", ["body"], "nested too deeply") from error
 
 
 def _invalid_body(raw: bytes, message: str) -> Invalid:
@@ -59,8 +61,11 @@ def _invalid_body(raw: bytes, message: str) -> Invalid:
 
 
 def _value_at(raw: bytes, path: Sequence[str | int]) -> object:
-    """Return what stands at a place of a JSON text, None when the way there ends."""
-    value = msgspec.json.decode(raw)
+    """Return what stands at a place of a JSON text, None when the way there ends or Python cannot hold the text."""
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
     for part in path:
         if isinstance(value, dict) and isinstance(part, str):
             value = value.get(part)
@@ -124,11 +129,12 @@ def moment_of(request: Request, name: str, *, is_end: bool = False) -> datetime 
     try:
         # A `+` that was not escaped arrives as a space.
         moment = datetime.fromisoformat(re.sub(r" (\d\d:?\d\d)$", r"+\1", text) if "T" in text else text)
-    except ValueError:
+        if is_end and _is_date(text):
+            moment = moment.replace(hour=23, minute=59, second=59, microsecond=999_999)
+        # Local time knows no year 0 and none behind 9999.
+        return moment if moment.tzinfo is not None else moment.astimezone()
+    except (ValueError, OverflowError):
         raise Invalid("datetime_parsing", ["query", name], "Input should be an ISO 8601 date or time", text) from None
-    if is_end and _is_date(text):
-        moment = moment.replace(hour=23, minute=59, second=59, microsecond=999_999)
-    return moment if moment.tzinfo is not None else moment.astimezone()
 
 
 def _is_date(text: str) -> bool:

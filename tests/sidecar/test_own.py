@@ -87,6 +87,19 @@ def test_bad_jobs_are_refused_in_a_sentence(rig: Rig, body: object, status: int)
     assert len(rig.unix("GET", "/api/v1/jobs").body) == before
 
 
+@pytest.mark.parametrize("depth", [300, 900, 990, 5000, 400_000])
+@pytest.mark.parametrize("field", ["name", "nonsense"])
+@pytest.mark.parametrize("path", ["/api/v1/jobs", "/api/backup/tasks"])
+def test_deep_bodies(rig: Rig, path: str, field: str, depth: int) -> None:
+    nested = b"[" * depth + b"]" * depth
+    assert rig.unix("POST", path, raw=b'{"%b": %b}' % (field.encode(), nested)).status == 422
+
+
+def test_a_number_that_nothing_can_hold(rig: Rig) -> None:
+    answer = rig.unix("POST", "/api/v1/jobs", raw=b'{"name": "x", "sources": [], "level": 1e400}')
+    assert (answer.status, answer.detail) == (422, "level: Number out of range")
+
+
 def test_unknown_jobs(rig: Rig) -> None:
     assert rig.unix("GET", "/api/v1/jobs/4711").status == 404
     assert rig.unix("GET", "/api/v1/jobs/4711x").status == 422

@@ -185,6 +185,8 @@ def test_sets_are_filtered(rig: Rig) -> None:
     assert count(f"date_to={yesterday:%Y-%m-%d}") == 0
     assert count("limit=1") == 1
     assert rig.unix("GET", "/api/recovery/sets?date_from=yesterday").status == 422
+    assert rig.unix("GET", "/api/recovery/sets?date_from=0001-01-01").status in (200, 422)
+    assert rig.unix("GET", "/api/recovery/sets?date_to=9999-12-31").status in (200, 422)
     assert rig.unix("GET", "/api/recovery/sets?backup_group=2026").status == 422
 
 
