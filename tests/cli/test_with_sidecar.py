@@ -103,7 +103,7 @@ def test_commands_use_the_sidecar_that_runs(home, tree):
     serve = start("serve", "--listen", "127.0.0.1:0")
     wait_until(home.socket.exists, "the sidecar does not come up")
     assert finish(start("backup", str(tree)))[0] == 0
-    assert int(home.lock.read_text()) == serve.pid
+    assert int(home.lock.read_text().split()[0]) == serve.pid
     serve.send_signal(signal.SIGTERM)
     assert finish(serve)[0] == 0
 
