@@ -75,6 +75,8 @@ class Shared:
     inherit: Sequence[int]
     #: Called when a mover has died; the argument is the sentence for the operator.
     on_failure: Callable[[str], Awaitable[None]]
+    #: Called when the disk of the staging area is full; returns how many bytes were dropped there.
+    make_room: Callable[[], Awaitable[int]]
 
 
 class DriveTask:
@@ -283,15 +285,20 @@ class DriveTask:
         nursery.start_soon(self._follow, call, volume_id, frames)
 
     async def _follow(self, call: Call, volume_id: VolumeId, frames: list[FrameRange]) -> None:
-        message = "the mover ended the recall without these frames"
+        message, has_room_again = "the mover ended the recall without these frames", False
         try:
             await call.wait_done()
         except CommandFailed as error:
             message = str(error)
+            # It ends by itself: without anything left to drop the recall fails.
+            has_room_again = error.kind == "no_space" and await self._shared.make_room() > 0
         place = next(place for place, each in enumerate(self._asks) if each is frames)
         later = [each for ask in self._asks[place + 1 :] for each in ask]
         del self._asks[place]
-        self._shared.recalls.settle(volume_id, frames, later, message)
+        if has_room_again:
+            self._shared.recalls.ask_again(volume_id, frames, later)
+        else:
+            self._shared.recalls.settle(volume_id, frames, later, message)
 
     async def _backup(self, mover: Mover) -> None:
         """Run the next job to its end."""

@@ -53,6 +53,23 @@ class Evictor:
         async with self._working:
             return await trio.to_thread.run_sync(self._area.evict_all, segments)
 
+    async def make_room(self) -> int:
+        """The disk is full: drop half of what is staged, what was used longest ago first; return the bytes dropped.
+
+        0 also when that fails: then there is no room.
+        """
+        async with self._working:
+            try:
+                freed = await trio.to_thread.run_sync(self._drop_half)
+            except OSError as error:
+                log.error("cannot make room in the staging area", error=str(error))
+                return 0
+        log.warning("the disk of the staging area is full", freed_bytes=freed)
+        return freed
+
+    def _drop_half(self) -> int:
+        return self._area.shrink_to(self._area.used_bytes() // 2)
+
     async def _shrink(self) -> None:
         wanted = self._recalls.queue.segments()
         async with self._working:

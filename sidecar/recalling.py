@@ -147,6 +147,11 @@ class Recalls:
             else:
                 self.failed(volume_id, frames, message)
 
+    def ask_again(self, volume_id: VolumeId, asked: Sequence[FrameRange], later: Sequence[FrameRange]) -> None:
+        """A mover had no room for the frames, and now there is: what is left of them is to do again."""
+        self.queue.ask_again(volume_id, self.queue.still_asked(volume_id, asked, later))
+        self._bell.ring()
+
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _look(

@@ -294,6 +294,15 @@ class RecallQueue:
                 found += [_frames(frames.segment_id, left) for left in _minus(run, again)]
         return found
 
+    def ask_again(self, volume_id: VolumeId, ranges: Iterable[FrameRange]) -> None:
+        """What was asked in these ranges is to do again."""
+        for frames in ranges:
+            wanted = self._segments.get(frames.segment_id)
+            if wanted is not None and volume_id in wanted.asked:
+                for run in wanted.asked[volume_id].within(frames.first, frames.last):
+                    wanted.asked[volume_id].remove(*run)
+                    wanted.todo.setdefault(volume_id, Spans()).add(*run)
+
     def mover_died(self, volume_id: VolumeId) -> list[FrameRange]:
         """What was asked is to do again; return frames given up because too many movers died over their segment."""
         given_up: list[FrameRange] = []

@@ -151,9 +151,11 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     async def drive_failed(reason: str) -> None:
         await services[0].drive_failed(reason)
 
-    shared = Shared(home, ledger, library, jobs, recalls, bell, options.command, options.inherit, drive_failed)
-    drives = [DriveTask(number, drive_name(number), shared) for number in range(settings.drives)]
     evictor = Evictor(home, recalls, limit)
+    shared = Shared(
+        home, ledger, library, jobs, recalls, bell, options.command, options.inherit, drive_failed, evictor.make_room
+    )
+    drives = [DriveTask(number, drive_name(number), shared) for number in range(settings.drives)]
     services.append(Service(home, ledger, library, jobs, recalls, arrivals, evictor, drives))
     for drive in drives:
         library.in_drive(drive.number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from catalog.errors import CatalogError
 from drivers.errors import DriveError
 from tapefs.errors import Cancelled, NoTape, SourceError, TapeError, UsageError
@@ -17,7 +19,11 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (CatalogError, "catalog"),
 )
 
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 
 def kind_of(error: BaseException) -> str:
     """Return the kind; `internal` for what nobody expected."""
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return "no_space"
     return next((kind for error_class, kind in _KINDS if isinstance(error, error_class)), "internal")

@@ -108,7 +108,8 @@ class Done(_Message, frozen=True, kw_only=True):
 class Failed(_Message, frozen=True, kw_only=True):
     """The command failed.
 
-    `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `source`, `drive`, `catalog`, `internal`.
+    `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `source`, `drive`, `catalog`, `no_space`,
+    `internal`.
     """
 
     id: int

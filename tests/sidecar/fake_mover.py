@@ -45,6 +45,7 @@ from tapefs.mover.messages import (
     VolumeReady,
 )
 from tapefs.mover.post import Post, SidecarGone
+from tapefs.staging.area import StagingArea
 from tapefs.staging.stage import SegmentStage
 from tests.sidecar import seeds
 
@@ -119,6 +120,8 @@ class _Fake:
             return
         size = seeds.FRAME_BYTES
         rows = [FrameRow(n * size, size, n * size, size, bytes(16)) for n in range(segment.frames)]
+        if os.path.exists(self.home.path / "full") and StagingArea(self.home.staging).used_bytes() >= 2 * size:
+            raise _Refused("no_space", "no space left on device")
         stage = SegmentStage.create(self.home.staging, segment.segment_id, rows)
         stage.publish(frame, bytes([frame]) * size)
         stage.close()

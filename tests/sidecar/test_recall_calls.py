@@ -258,6 +258,29 @@ def test_the_staging_area_is_kept_within_its_limit(home: Home) -> None:
         wait_until(lambda: sum(path.stat().st_blocks * 512 for path in area) <= 40960, "too much is staged")
 
 
+def test_a_full_disk_makes_room_and_the_recall_goes_on(home: Home) -> None:
+    segment, _ = seed_set(home)
+    (home.path / "full").touch()  # There is room for two frames.
+    with running(home) as rig, rig.arrivals() as lines:
+        recall(rig, waiter(segment, 0, 5))
+        arrived(lines, segment, *range(6))
+
+
+def test_a_full_disk_with_nothing_to_drop_is_told(home: Home) -> None:
+    segment, _ = seed_set(home)
+    (home.path / "full").touch()
+    with running(home) as rig, rig.arrivals() as lines:
+        recall(rig, waiter(segment, 0, 1))
+        arrived(lines, segment, 0, 1)
+        stage = SegmentStage.open(home.staging, segment.segment_id)
+        assert stage is not None
+        with stage.pin(range(2)):  # type: ignore[union-attr]
+            recall(rig, waiter(segment, 5, 5))
+            line = next(lines)
+        assert (line["error"], line["message"]) == ("read_failed", "no space left on device")
+        stage.close()
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
