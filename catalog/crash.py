@@ -7,7 +7,7 @@ A module makes its points once, at import, and calls them where the effect is:
     after_filemark()
 
 Tests arm a point in a child process with the environment variable `TAPEFS_CRASH_AT=NAME` or `NAME:N` (the N-th passing,
-counted from 1); the process then kills itself with SIGKILL, as a power cut would. An unarmed point costs one function call.
+counted from 1); the process then kills itself with SIGKILL, as a power cut would. An unarmed point costs one call.
 """
 
 from __future__ import annotations

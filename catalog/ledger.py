@@ -3,7 +3,7 @@
 LMDB implements it (`catalog.lmdb_ledger`); PostgreSQL can, too. No cursors and no transactions are visible outside.
 An implementation may be used by several processes at once, and by several threads of each.
 
-Every operation may raise StorageFailed and Damaged; others are named below. `now_ns` is passed in, never read from a clock.
+Every operation may raise StorageFailed and Damaged; others are named below. `now_ns` is passed in, never taken here.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Ledger(Protocol):
         ...
 
     def queue_job(self, number: JobNumber, now_ns: int) -> Job:
-        """PENDING or a finished state becomes QUEUED, and `runs` grows. Raises Conflict while it is queued or running."""
+        """PENDING or a finished state becomes QUEUED, and `runs` grows. Raises Conflict while it is queued or runs."""
         ...
 
     def finish_job(self, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
@@ -152,7 +152,7 @@ class Ledger(Protocol):
         ...
 
     def commit_segment(self, segment: Segment, copy: SegmentCopy, claim: int, end: VolumeEnd, label: str) -> None:
-        """The segment is on tape and synced: record it, close its intent, move the tape's end, name the tape in the set.
+        """The segment is on tape and synced: record it, close its intent, move the tape's end, name it in the set.
 
         Idempotent by segment and volume. Raises StaleClaim, Conflict.
         """

@@ -1,6 +1,6 @@
 """The ledger's records: frozen, typed, encoded with msgspec.
 
-Times are nanoseconds since the epoch, UTC. Unknown keys are ignored when reading, so that a newer minor version may add some.
+Times are nanoseconds since the epoch, UTC. Unknown keys are ignored when reading: a newer minor version may add some.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class VolumeState(Enum):
     APPENDABLE = "appendable"
     #: Labelled, no room left; only read.
     FULL = "full"
-    #: Not written any more until an operator has looked at it: write errors, a mismatch with the ledger, a foreign label.
+    #: Not written until an operator has looked at it: write errors, a mismatch with the ledger, a foreign label.
     SUSPECT = "suspect"
 
 
