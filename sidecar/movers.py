@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import structlog
 import trio
@@ -220,7 +221,20 @@ async def open_mover(
         log.debug("mover ended", drive=drive, pid=process.pid, code=code)
 
 
-async def wait_exit(process: subprocess.Popen[bytes]) -> None:
+class Process(Protocol):
+    """What `wait_exit` needs of a subprocess.Popen."""
+
+    @property
+    def pid(self) -> int:
+        """Pid of the process."""
+        ...
+
+    def poll(self) -> int | None:
+        """Return the exit code, None while it runs."""
+        ...
+
+
+async def wait_exit(process: Process) -> None:
     """Wait for the process without a thread. A cancel leaves it as it is."""
     if process.poll() is not None:
         return

@@ -55,6 +55,14 @@ def find_mount(path: Path) -> MountEntry | None:
     return found[-1] if found else None
 
 
+def is_archive_at(path: Path) -> bool:
+    """Is an archive mounted at `path` whose process lives? May hang if that does not answer."""
+    # Unlike resolve() it passes over what a dead mount answers.
+    real = Path(os.path.realpath(path))
+    found = find_mount(real)
+    return found is not None and found.type == _TYPE and not is_stale(real)
+
+
 def _mountinfo() -> str:
     return Path("/proc/self/mountinfo").read_text(encoding="latin-1")
 

@@ -243,6 +243,35 @@ def test_the_mount_comes_with_the_sidecar_and_comes_back(home: Home, tmp_path: P
         assert not os.path.ismount(folder)
 
 
+@pytest.mark.fuse
+@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs /dev/fuse")
+def test_the_mount_of_a_killed_sidecar_is_taken_over(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "mnt"
+    folder.mkdir()
+    with running(home, "--mount", str(folder)) as rig:
+        survivor = rig.mount_pid()
+        rig.process.kill()
+        rig.process.wait(10)
+    assert _answers(folder)
+    with running(home, "--mount", str(folder)) as rig:
+        assert _answers(folder)
+        assert rig.stop()[0] == 0
+    assert not os.path.ismount(folder)
+    wait_until(lambda: not Path(f"/proc/{survivor}").exists(), "the mount's process still runs")
+
+
+@pytest.mark.fuse
+@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs /dev/fuse")
+def test_the_mount_of_somebody_else_is_refused(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "mnt"
+    folder.mkdir()
+    other = make_home(tmp_path / "other")
+    with running(other, "--mount", str(folder)):
+        text = refusal(home, "--mount", str(folder))
+        assert text.startswith(f"NotNow: an archive is mounted at {folder} already")
+        assert _answers(folder)
+
+
 def _answers(folder: Path) -> bool:
     try:
         return (folder / "README.txt").exists()
