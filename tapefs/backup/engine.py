@@ -15,7 +15,7 @@ from catalog.records import Job, SetTotals
 from drivers.errors import EndOfMedium, WriteFailed
 from drivers.interface import Drive
 from tapefs.backup.frames import Pool, Workers
-from tapefs.backup.intake import MEMBER_OVERHEAD_BYTES, Intake, Source, Vanished
+from tapefs.backup.intake import MEMBER_OVERHEAD_BYTES, NO_FILE_ANY_MORE, Intake, Source, Vanished
 from tapefs.backup.scan import OpenDirectory, Walk
 from tapefs.backup.segment import CommittedSegment, PartProgress, SegmentPlan, SetContext, Tally
 from tapefs.backup.selection import PSEUDO_FILESYSTEMS, Excludes, branches, devices_of
@@ -178,6 +178,10 @@ class Engine:
         except OSError as second:
             self._pass_over(directory, name, f"left out: {second.strerror}")
             return
+        if not stat.S_ISREG(status.st_mode):
+            # A link or a socket by now: as a file without content it would make the set's index impossible.
+            self._pass_over(directory, name, f"left out: {NO_FILE_ANY_MORE}")
+            return
         self._make_room(0)
         self._intake.unreadable(directory, name, status, str(error.strerror))
 
@@ -337,7 +341,7 @@ class Engine:
             directories=tally.directories,
             bytes=tally.bytes,
             stored_bytes=sum(segment.segment.stored_bytes for segment in self._tapes.segments),
-            troubled_files=tally.troubled_files,
+            troubled_files=tally.troubled_files + self._walk.unlisted,
         )
 
     def _trouble(self, path: bytes, reason: str) -> None:

@@ -25,6 +25,7 @@ _NEARLY_EMPTY_BYTES = 256 * 1024
 #: Room that header, padding and end of archive of one more member take at most in a segment, long names included.
 MEMBER_OVERHEAD_BYTES = 32 * 1024
 
+NO_FILE_ANY_MORE = "it is no regular file any more"
 #: Names in one line of a directory's listing.
 _LONGEST_LISTING = 10_000
 
@@ -54,7 +55,7 @@ class Source:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             os.close(fd)
-            raise Vanished("it is no regular file any more")
+            raise Vanished(NO_FILE_ANY_MORE)
         return cls(directory, name, fd, status)
 
     def close(self) -> None:

@@ -23,6 +23,8 @@ NOWHERE = 2**64 - 1
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: File descriptors held for directories on the way down; deeper ones are opened again when needed.
 _DEPTH_HELD = 400
+#: Some filesystems count characters: their names may have more than the format and the kernel's other ones take.
+_LONGEST_NAME_BYTES = 255
 
 
 class _Kind(Enum):
@@ -174,6 +176,7 @@ class Checkpoint:
 
     levels: tuple[Level, ...]
     next_number: int
+    unlisted: int
 
 
 class Walk:
@@ -195,6 +198,8 @@ class Walk:
         self._pseudo_devices = pseudo_devices
         self.stack: list[OpenDirectory] = []
         self._next_number = 0
+        #: Names and directories that should have been entered or listed and could not.
+        self.unlisted = 0
         self._push(None, b"", selection)
 
     def checkpoint(self) -> Checkpoint:
@@ -202,7 +207,7 @@ class Walk:
         levels = tuple(
             Level(d, d.announced, d.next_file, d.next_directory, len(d.children), len(d.elsewhere)) for d in self.stack
         )
-        return Checkpoint(levels, self._next_number)
+        return Checkpoint(levels, self._next_number, self.unlisted)
 
     def go_back(self, checkpoint: Checkpoint) -> None:
         """Stand at `checkpoint` again, its segment not having come to be."""
@@ -214,7 +219,7 @@ class Walk:
         for level in checkpoint.levels:
             level.directory.go_back(level)
             self.stack.append(level.directory)
-        self._next_number = checkpoint.next_number
+        self._next_number, self.unlisted = checkpoint.next_number, checkpoint.unlisted
 
     def segment_ends(self, segment_id: SegmentId) -> None:
         """Tell all open directories that their members so far lie in that segment."""
@@ -248,7 +253,7 @@ class Walk:
             else:
                 fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent.held_fd())
         except OSError as error:
-            self._trouble(path, f"directory left out: {error.strerror}")
+            self._miss(path, f"directory left out: {error.strerror}")
             return None
         status = os.fstat(fd)
         # What lies on the way to a source, and a source itself, was asked for by name.
@@ -274,9 +279,18 @@ class Walk:
             return "left out: the state folder of this tapefs"
         return ""
 
+    def _miss(self, path: bytes, reason: str) -> None:
+        self.unlisted += 1
+        self._trouble(path, reason)
+
     def _list(self, directory: OpenDirectory) -> None:
-        for name, kind in self._names(directory):
-            if kind is _Kind.DIRECTORY:
+        # A directory that is changed meanwhile may be told a name twice; an index wants each once.
+        for name, kind in dict(self._names(directory)).items():
+            if len(name) > _LONGEST_NAME_BYTES:
+                self._miss(
+                    directory.path + b"/" + name, f"left out: its name is longer than {_LONGEST_NAME_BYTES} bytes"
+                )
+            elif kind is _Kind.DIRECTORY:
                 directory.directories.append(name)
             else:
                 directory.files.append(name)
@@ -295,7 +309,7 @@ class Walk:
             try:
                 mode = os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_mode
             except OSError as error:
-                self._trouble(directory.path + b"/" + name, f"left out: {error.strerror}")
+                self._miss(directory.path + b"/" + name, f"left out: {error.strerror}")
                 continue
             yield name, _kind(stat.S_ISDIR(mode), stat.S_ISREG(mode))
 
@@ -309,7 +323,7 @@ class Walk:
                         is_directory = entry.is_dir(follow_symlinks=False)
                         yield entry.name, _kind(is_directory, is_directory or entry.is_file(follow_symlinks=False))
         except OSError as error:
-            self._trouble(directory.path or b"/", f"listing is incomplete: {error.strerror}")
+            self._miss(directory.path or b"/", f"listing is incomplete: {error.strerror}")
 
 
 def _kind(is_directory: bool, is_regular: bool) -> _Kind:
