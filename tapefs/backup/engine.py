@@ -47,7 +47,7 @@ class Engine:
         self._tapes = TapeSession(context, drive, watcher, settings)
         self._walk = self._new_walk(sources, job.excludes)
         self._workers = Workers(threads, context.codec, job.level)
-        self._intake = Intake(self._pool, self._workers, self._trouble, Tally())
+        self._intake = Intake(self._pool, self._workers, self._trouble, self._look_around, Tally())
         self._stream: TapeStream | None = None
         self._plan: SegmentPlan | None = None
         self._number = 0

@@ -82,10 +82,19 @@ def _open(name: bytes, directory_fd: int) -> int:
 class Intake:
     """Fills frames of one segment after the other."""
 
-    def __init__(self, pool: Pool, workers: Workers, trouble: Callable[[bytes, str], None], tally: Tally) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        workers: Workers,
+        trouble: Callable[[bytes, str], None],
+        look_around: Callable[[], None],
+        tally: Tally,
+    ) -> None:
+        """`look_around` is called between the frames of a large member; what it raises ends the segment."""
         self._pool = pool
         self._workers = workers
         self._trouble = trouble
+        self._look_around = look_around
         self.tally = tally
         self._names = TarNames()
         self._stream: TapeStream | None = None
@@ -311,6 +320,7 @@ class Intake:
         problem, first, end = "", True, offset + length
         while offset < end or first:
             if frame.used == len(frame.view):
+                self._look_around()
                 frame = self._next_frame()
             taken = min(end - offset, len(frame.view) - frame.used)
             here = frame.view[frame.used : frame.used + taken]
