@@ -24,17 +24,21 @@ def run_backup(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watc
     Raises SourceError before a set or a tape is touched; NoTape, Cancelled, TapeError, drive and catalog errors.
     """
     sources = check_sources(job.sources)
+    the_codec = codec(job.codec)
+    the_codec.check_level(job.level)
     backup_set = ledger.begin_set(_new_set(job))
-    context = SetContext(home, ledger, backup_set, socket.gethostname(), codec(job.codec))
-    engine = Engine(context, drive, watcher, job, sources)
+    engine = None
     try:
+        context = SetContext(home, ledger, backup_set, socket.gethostname(), the_codec)
+        engine = Engine(context, drive, watcher, job, sources)
         engine.write()
     except BaseException as error:
         if ledger.backup_set(backup_set.set_id).state is SetState.RUNNING:
             ledger.fail_set(backup_set.set_id, str(error) or type(error).__name__, time.time_ns())
         raise
     finally:
-        engine.close()
+        if engine is not None:
+            engine.close()
     engine.tell("index")
     finish_set(home, ledger, backup_set.set_id, time.time_ns())
     return backup_set.set_id
