@@ -9,6 +9,7 @@
     ├── EndOfData           a read or a locate went past the last written block
     ├── ReadFailed          the block is unreadable; `block` says which
     ├── WriteFailed         the block was not written, and blocks since the last sync may be lost
+    │   └── DiskFull        so, and the disk below a virtual tape is the reason, not the tape
     ├── PositionLost        reset or power-on: verify label and position before going on
     ├── DeviceFailed        hardware or transport error
     └── ChangerError
@@ -73,6 +74,10 @@ class WriteFailed(DriveError):
         super().__init__(message)
         #: Logical block that failed.
         self.block = block
+
+
+class DiskFull(WriteFailed):
+    """The disk below the virtual library is full: no tape of it can be written, and none is to blame."""
 
 
 class PositionLost(DriveError):

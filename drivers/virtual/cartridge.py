@@ -8,12 +8,13 @@ before the next write.
 
 from __future__ import annotations
 
+import errno
 from bisect import bisect_right
 from pathlib import Path
 
 import msgspec
 
-from drivers.errors import DeviceFailed, ReadFailed, WriteFailed
+from drivers.errors import DeviceFailed, DiskFull, ReadFailed, WriteFailed
 from drivers.virtual.payloads import PayloadFiles
 from drivers.virtual.runs import BlockRuns
 from drivers.virtual.state import (
@@ -256,7 +257,8 @@ class Cartridge:
         return EndRecord(file=len(self._files) - 1, block=self.end_block, byte=last.first_byte + last.runs.bytes)
 
     def _write_failed(self, error: OSError) -> WriteFailed:
-        return WriteFailed(f"the virtual cartridge in {self._folder}: {error.strerror}", self.head_block)
+        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else WriteFailed
+        return kind(f"the virtual cartridge in {self._folder}: {error.strerror}", self.head_block)
 
     def _lose_buffer(self, error: OSError) -> WriteFailed:
         failure = self._write_failed(error)

@@ -12,7 +12,7 @@ import time
 
 from catalog.ids import SegmentId, new_uuid
 from catalog.records import Job, SetTotals
-from drivers.errors import EndOfMedium, WriteFailed
+from drivers.errors import DiskFull, EndOfMedium, WriteFailed
 from drivers.interface import Drive
 from tapefs.backup.frames import Pool, Workers
 from tapefs.backup.intake import MEMBER_OVERHEAD_BYTES, NO_FILE_ANY_MORE, Intake, Source, Vanished
@@ -309,7 +309,7 @@ class Engine:
             raise AssertionError("no segment was lost")
         self._lost = None
         self._intake.abandon()
-        if not isinstance(lost.error, EndOfMedium | WriteFailed):
+        if isinstance(lost.error, DiskFull) or not isinstance(lost.error, EndOfMedium | WriteFailed):
             raise lost.error
         self._walk.go_back(lost.plan.checkpoint)
         self._intake.tally = lost.plan.tally.copy()
@@ -331,6 +331,8 @@ class Engine:
                     final=True,
                 )
                 return
+            except DiskFull:
+                raise
             except (EndOfMedium, WriteFailed) as error:
                 self._change_tape(error)
 

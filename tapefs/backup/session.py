@@ -10,7 +10,7 @@ import structlog
 
 from catalog.ids import VolumeId
 from catalog.records import SetTotals, VolumeState
-from drivers.errors import DriveError, EndOfMedium, WriteFailed, WriteProtected
+from drivers.errors import DiskFull, DriveError, EndOfMedium, ReadFailed, WriteFailed, WriteProtected
 from drivers.interface import BlockNo, Drive
 from tapefs.backup.segment import CommittedSegment, SetContext
 from tapefs.backup.set_index import write_set_index
@@ -71,7 +71,9 @@ class TapeSession:
             self.drive.load()
             try:
                 self.tape = open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns())
-            except (TapeError, WriteProtected, WriteFailed, EndOfMedium) as error:
+            except DiskFull:
+                raise
+            except (TapeError, WriteProtected, WriteFailed, ReadFailed, EndOfMedium) as error:
                 self._set_aside(volume_id, str(error))
                 continue
             self.look_at_room()
@@ -110,6 +112,8 @@ class TapeSession:
             if self.unindexed:
                 write_set_index(self.context, self.drive, tape, self.segments, self.unindexed, totals, final=False)
                 self.unindexed.clear()
+        except DiskFull:
+            raise
         except (EndOfMedium, WriteFailed) as error:
             log.warning("no set index at the end of the tape", tape=tape.volume.label, error=str(error))
         ledger.mark_volume(volume_id, VolumeState.FULL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from catalog.errors import StorageFailed
 from catalog.index.model import EntryFlag
 from catalog.index.reader import IndexReader
 from catalog.records import SetState, VolumeState
-from drivers.errors import DeviceFailed
+from drivers.errors import DeviceFailed, DiskFull
 from drivers.virtual.faults import AnyFault, EarlyEnd, FaultyDrive, PowerCut, WriteError
 from drivers.virtual.library import set_write_protected
 from tapefs.errors import Cancelled, NoTape
@@ -215,6 +216,39 @@ def test_a_full_disk_below_the_local_trailers(
     assert not list(rig.home.trailers.iterdir())
     set_id = rig.backup(tree)
     assert rig.ledger.backup_set(set_id).tapes == ("TP0001L9",)
+
+
+@pytest.mark.log_warnings
+@pytest.mark.parametrize("nth", [1, 3, 30, 80])
+def test_a_full_disk_below_the_virtual_library(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """The job fails with the reason; no tape is set aside for what is not its fault, and the next backup works."""
+    tree = random_files(tmp_path / "tree", 20, 1_000_000)
+    real, written = os.pwrite, [0]
+
+    def on_a_full_disk(fd: int, data: bytes, offset: int) -> int:
+        written[0] += 1
+        if written[0] >= nth:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", on_a_full_disk)
+    with pytest.raises((DiskFull, DeviceFailed), match="No space"):
+        rig.backup(tree)
+    monkeypatch.undo()
+    assert not [volume for volume in rig.ledger.volumes() if volume.state in (VolumeState.SUSPECT, VolumeState.FULL)]
+    set_id = rig.backup(tree)
+    assert rig.ledger.backup_set(set_id).tapes == ("TP0001L9",)
+    assert snapshot(Path(f"{extract(rig, tmp_path / 'out')}{tree}")) == snapshot(tree)
+
+
+def test_a_set_that_cannot_begin_is_no_running_one(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fails before the first step, no set is left behind that says it is running."""
+    monkeypatch.setattr("tapefs.backup.engine.devices_of", lambda _: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        rig.backup(odd_tree(tmp_path))
+    assert [each.state for each in rig.ledger.backup_sets()] == [SetState.FAILED]
 
 
 def write_files(rig: Rig, label: str, *blocks: bytes) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from drivers.errors import (
     DeviceFailed,
+    DiskFull,
     EndOfMedium,
     IncompatibleMedium,
     NoSuchElement,
@@ -396,7 +397,7 @@ def test_a_full_disk_is_a_write_error_that_loses_nothing_synced(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", half)
-        with pytest.raises(WriteFailed, match="No space") as caught:
+        with pytest.raises(DiskFull, match="No space") as caught:
             drive.write_block(block_of(2))
     assert caught.value.block == 2
     drive.rewind()
