@@ -91,9 +91,9 @@ class Contents:
         """See Stages."""
         return self._stages.take(segment_id)
 
-    def give_back(self, segment_id: SegmentId) -> None:
+    def give_back(self, stage: SegmentStage) -> None:
         """See Stages."""
-        self._stages.give_back(segment_id)
+        self._stages.give_back(stage)
 
     def deadline(self) -> float:
         """Return on trio's clock when a read that begins now gives up."""
@@ -152,9 +152,13 @@ class OpenContent:
     def release(self) -> None:
         """Let go of pins and staging files."""
         self._unpin_all()
-        for piece, stage in zip(self._pieces, self._taken, strict=True):
-            if stage is not None:
-                self._contents.give_back(piece.segment_id)
+        for ordinal in range(len(self._taken)):
+            self._leave(ordinal)
+
+    def _leave(self, ordinal: int) -> None:
+        stage, self._taken[ordinal] = self._taken[ordinal], None
+        if stage is not None:
+            self._contents.give_back(stage)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -204,6 +208,10 @@ class OpenContent:
 
     async def _recall(self, ordinal: int, start: int, length: int, deadline_s: float) -> None:
         def is_staged() -> bool:
+            taken = self._taken[ordinal]
+            if taken is not None and not taken.is_linked():
+                # Somebody has emptied the staging folder: what arrives goes to new files.
+                self._leave(ordinal)
             stage = self._stage(ordinal)
             return stage is not None and stage.has(stage.frames_for(start, length))
 

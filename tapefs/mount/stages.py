@@ -26,12 +26,17 @@ class Stages:
         self._folder = folder
         self._kept = kept
         self._open: OrderedDict[SegmentId, _Use] = OrderedDict()
+        #: Still used though their files were removed: what is staged since then is in others.
+        self._removed: list[_Use] = []
 
     def take(self, segment_id: SegmentId) -> SegmentStage | None:
         """Return the segment's stage, to be given back; None (and nothing to give back) if nothing of it was ever
         staged.
         """
         use = self._open.get(segment_id)
+        if use is not None and not use.stage.is_linked():
+            self._retire(segment_id)
+            use = None
         if use is None:
             stage = SegmentStage.open(self._folder, segment_id)
             if stage is None:
@@ -41,9 +46,16 @@ class Stages:
         self._open.move_to_end(segment_id)
         return use.stage
 
-    def give_back(self, segment_id: SegmentId) -> None:
+    def give_back(self, stage: SegmentStage) -> None:
         """End a use that `take` began."""
-        self._open[segment_id].users -= 1
+        use = self._open.get(stage.segment_id)
+        if use is None or use.stage is not stage:
+            use = next(each for each in self._removed if each.stage is stage)
+        use.users -= 1
+        self._close_idle()
+
+    def _retire(self, segment_id: SegmentId) -> None:
+        self._removed.append(self._open.pop(segment_id))
         self._close_idle()
 
     def look(self, segment_id: SegmentId) -> SegmentStage | None:
@@ -56,6 +68,9 @@ class Stages:
         return stage
 
     def _close_idle(self) -> None:
+        for use in [use for use in self._removed if not use.users]:
+            self._removed.remove(use)
+            use.stage.close()
         if len(self._open) <= self._kept:
             return
         idle = [segment_id for segment_id, use in self._open.items() if not use.users]
@@ -66,3 +81,5 @@ class Stages:
         """Close all of them."""
         while self._open:
             self._open.popitem()[1].stage.close()
+        while self._removed:
+            self._removed.pop().stage.close()

@@ -94,7 +94,11 @@ class Stager:
         return self._reader
 
     def _open(self, segment_id: SegmentId) -> SegmentStage:
-        if self._stage is not None and self._at_hand().copy.segment_id == segment_id:
+        if (
+            self._stage is not None
+            and self._stage.is_linked()  # Else somebody has emptied the staging folder.
+            and self._at_hand().copy.segment_id == segment_id
+        ):
             return self._stage
         self.close()
         copies = [copy for copy in self._ledger.copies(segment_id) if copy.volume_id == self._volume_id]

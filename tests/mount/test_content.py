@@ -171,6 +171,19 @@ def test_a_file_that_becomes_staged_while_it_is_open(evicted: Rig) -> None:
         assert rest == wanted[501_000:]
 
 
+def test_a_staging_folder_emptied_by_hand(evicted: Rig) -> None:
+    wanted = (evicted.source / "large.bin").read_bytes()
+    evicted.shelf.stage_all()
+    with open(evicted.root / "text", "rb") as pinned, open(evicted.root / "large.bin", "rb", buffering=0) as file:
+        StagingArea(evicted.shelf.home.staging).evict_all()
+        for path in evicted.shelf.home.staging.iterdir():
+            path.unlink()
+        with open(evicted.root / "large.bin", "rb", buffering=0) as other:
+            assert other.read(300_000) == wanted[:300_000]
+        assert file.read(500_000) == wanted[:500_000]
+        assert pinned.read() == b"hello\n"
+
+
 def test_a_sidecar_that_forgets_to_tell(evicted: Rig) -> None:
     evicted.sidecar.silent = True
     started = time.monotonic()
