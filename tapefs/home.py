@@ -19,21 +19,26 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from tapefs.errors import HomeError
 
 FORMAT = 1
 VARIABLE = "TAPEFS_HOME"
+SMALLEST_SEGMENT_BYTES = 1024**2
+
+_Natural = Annotated[int, Meta(ge=0)]
+_Count = Annotated[int, Meta(ge=1)]
 
 
 class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which library and drives to use."""
 
     driver: Literal["virtual"] = "virtual"
-    drives: int = 1
+    drives: _Count = 1
     generation: int = 9
     #: `account`, `real` or `scaled:N` (N times faster than real).
     motion: str = "account"
@@ -42,28 +47,33 @@ class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class BackupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How backups are written."""
 
-    block_size: int = 256 * 1024
+    block_size: Annotated[int, Meta(ge=4096, le=16 * 1024**2)] = 256 * 1024
     #: Plain bytes of a segment; 0 means 32 GiB, or a fiftieth of a small tape.
-    segment_bytes: int = 0
-    segment_members: int = 1_000_000
-    frame_bytes: int = 4 * 1024 * 1024
+    segment_bytes: _Natural = 0
+    segment_members: _Count = 1_000_000
+    frame_bytes: Annotated[int, Meta(ge=64 * 1024, le=64 * 1024**2, multiple_of=512)] = 4 * 1024 * 1024
     #: Compression threads; 0 means one per core.
-    threads: int = 0
-    pool: str = "default"
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 0
+    pool: Annotated[str, Meta(min_length=1)] = "default"
+
+    def __post_init__(self) -> None:
+        """Refuse segments that would hold little but headers and trailers."""
+        if 0 < self.segment_bytes < SMALLEST_SEGMENT_BYTES:
+            raise ValueError(f"segment_bytes is 0 or at least {SMALLEST_SEGMENT_BYTES}")
 
 
 class StagingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The cache of what was read from tape."""
 
     #: Disk space it may take; 0 means a quarter of what is free at start.
-    limit_bytes: int = 0
+    limit_bytes: _Natural = 0
 
 
 class RecallSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long readers wait for tape."""
 
     #: A blocking read gives up after this; the recall goes on. 0 means never.
-    deadline_s: float = 3600.0
+    deadline_s: Annotated[float, Meta(ge=0)] = 3600.0
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
