@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from catalog.errors import NotFound
+from catalog.errors import CatalogError, NotFound
 from catalog.ids import SetId
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, SetState
-from tapefs.errors import BadStructure
+from tapefs.errors import BadStructure, TapeError
 from tapefs.home import Home
 from tapefs.sets.build import build_index
 
@@ -33,10 +33,19 @@ def finish_set(home: Home, ledger: Ledger, set_id: SetId, now_ns: int) -> None:
 
 
 def finish_all(home: Home, ledger: Ledger, now_ns: int) -> None:
-    """Finish every SEALED set; used after a start."""
+    """Finish every SEALED set; used after a start. One that cannot be finished does not keep the others from it.
+
+    Raises, at the end, what `finish_set` raised first.
+    """
+    failures: list[Exception] = []
     for backup_set in ledger.backup_sets():
         if backup_set.state is SetState.SEALED:
-            finish_set(home, ledger, backup_set.set_id, now_ns)
+            try:
+                finish_set(home, ledger, backup_set.set_id, now_ns)
+            except (CatalogError, TapeError) as error:
+                failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def _promised(backup_set: BackupSet) -> tuple[int, int, int]:
