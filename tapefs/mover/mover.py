@@ -150,7 +150,11 @@ class Mover:
 
     def _tell(self, state: str) -> None:
         status = self._drive.status()
-        write_drive_file(self._home.drives, self._name, state, status)
+        try:
+            write_drive_file(self._home.drives, self._name, state, status)
+        except OSError as error:
+            # It is for people to look at: a full disk must not end the mover, whose answer says what failed.
+            log.warning("the drive's state is not in its file", drive=self._name, error=str(error))
         self._post.send(DriveState(state=state, barcode=status.barcode))
 
 

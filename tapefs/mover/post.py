@@ -12,12 +12,16 @@ import threading
 from collections import deque
 from typing import TypeVar
 
+import structlog
+
 from tapefs.errors import Cancelled, TapefsError
 from tapefs.mover.messages import Cancel, Command, Report
-from tapefs.mover.wire import PREFIX_BYTES, decode, encode, length_of
+from tapefs.mover.wire import PREFIX_BYTES, WireError, decode, encode, length_of
 
 #: A mover whose sidecar is gone and that hangs in a device call ends itself after this.
 _GRACE_S = 10.0
+
+log = structlog.get_logger(__name__)
 
 Kind = TypeVar("Kind")
 
@@ -90,6 +94,8 @@ class Post:
                 self._deliver(decode(payload, Command))  # type: ignore[arg-type]
         except OSError:
             pass  # the other end is gone, as after an orderly close
+        except WireError as error:
+            log.error("the sidecar cannot be understood; the mover ends", error=str(error))
         with self._changed:
             self._gone = True
             self._changed.notify_all()

@@ -1,0 +1,94 @@
+"""The mover's loop in a thread of this process, with the test as its sidecar."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from catalog.records import SetState
+from tapefs.errors import BadStructure
+from tapefs.mover import mover as mover_module
+from tapefs.mover import post
+from tapefs.mover.messages import Done, Failed, Report, Unload
+from tapefs.mover.mover import Mover
+from tapefs.mover.post import Post
+from tapefs.mover.wire import PREFIX_BYTES, decode, encode, length_of
+from tapefs.sets import finish
+from tests.backup.rig import Rig
+from tests.backup.trees import random_files
+
+
+@contextmanager
+def serving(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, threading.Thread]]:
+    """Yield the sidecar's end of the socket pair and the thread of a mover."""
+    # The process outlives this mover.
+    monkeypatch.setattr(post, "_GRACE_S", 10_000.0)
+    ours, theirs = socket.socketpair()
+    ours.settimeout(20)
+    with ours, theirs:
+        thread = threading.Thread(target=Mover(rig.home, rig.ledger, rig.drive, "drive0", Post(theirs)).run)
+        thread.start()
+        try:
+            yield ours, thread
+        finally:
+            ours.close()
+            thread.join(20)
+        assert not thread.is_alive()
+
+
+def answer(ours: socket.socket) -> Report:
+    """Return the next Done or Failed."""
+    while True:
+        length = length_of(ours.recv(PREFIX_BYTES, socket.MSG_WAITALL))
+        report: Report = decode(ours.recv(length, socket.MSG_WAITALL), Report)  # type: ignore[arg-type]
+        if isinstance(report, Done | Failed):
+            return report
+
+
+@pytest.mark.log_warnings
+def test_a_state_file_that_cannot_be_written(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for people to look at: commands are done and answered all the same."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mover_module, "write_drive_file", refuse)
+    with serving(rig, monkeypatch) as (ours, _):
+        ours.sendall(encode(Unload(id=7)))
+        assert answer(ours) == Done(id=7)
+
+
+@pytest.mark.log_warnings
+def test_a_message_that_is_none_ends_the_mover(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for ever for what it can no longer understand."""
+    with serving(rig, monkeypatch) as (ours, thread):
+        ours.sendall(b"\0\0\0\3???")
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_set_that_cannot_be_finished_does_not_hold_up_others(
+    rig: Rig, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sealed set has lost its trailer: the one behind it becomes complete, and the error is told."""
+    tree = random_files(tmp_path_factory.mktemp("tree"), 3, 1000)
+
+    def refuse(*_: object) -> None:
+        raise BadStructure("not now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finish, "build_index", refuse)
+        for _ in range(2):
+            with pytest.raises(BadStructure):
+                rig.backup(tree)
+    first, second = rig.ledger.backup_sets()
+    assert (first.state, second.state) == (SetState.SEALED, SetState.SEALED)
+    (segment,) = rig.ledger.segments(first.set_id)
+    rig.home.trailer(segment.segment_id).unlink()
+    with pytest.raises(Exception, match="is missing"):
+        finish.finish_all(rig.home, rig.ledger, 1)
+    assert [each.state for each in rig.ledger.backup_sets()] == [SetState.SEALED, SetState.COMPLETE]
