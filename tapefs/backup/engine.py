@@ -247,6 +247,7 @@ class Engine:
             self._settle()
             self._tapes.look_at_room()
         while not self._has_room(needed_bytes):
+            self._tapes.require_more_than_labels()
             self._change_tape(None)
         self._plan = SegmentPlan(
             segment_id=SegmentId(new_uuid()),

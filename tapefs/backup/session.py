@@ -14,7 +14,7 @@ from drivers.errors import DiskFull, DriveError, EndOfMedium, ReadFailed, WriteF
 from drivers.interface import BlockNo, Drive
 from tapefs.backup.segment import CommittedSegment, SetContext
 from tapefs.backup.set_index import write_set_index
-from tapefs.errors import TapeError
+from tapefs.errors import NoTape, TapeError
 from tapefs.home import BackupSettings
 from tapefs.tape.append import OpenTape, open_for_append
 
@@ -27,6 +27,8 @@ _LARGEST_SEGMENT_BYTES = 32 * 1024**3
 _SEGMENTS_ON_A_TAPE = 50
 _SMALLEST_SEGMENT_BYTES = 4 * 1024**2
 _RESERVE_BYTES = 1024**2
+#: Tape files on a tape that nothing but labels has been written to.
+_LABEL_FILES = 2
 
 
 class VolumeSource(Protocol):
@@ -97,6 +99,15 @@ class TapeSession:
         room = int(self.room_bytes / STORED_PER_PLAIN)
         full = self.full_segment_bytes()
         return min(room, full) if room >= full // 4 else 0
+
+    def require_more_than_labels(self) -> None:
+        """Raise NoTape when the tape at hand holds nothing and yet lacks the room: others of its size would as well."""
+        tape = self.at_hand()
+        if tape.end.file <= _LABEL_FILES:
+            raise NoTape(
+                f"tape {tape.volume.label} is empty, but its {tape.volume.capacity_bytes} bytes are too few for a "
+                "segment with its trailer and index: add larger tapes"
+            )
 
     def leave(self, totals: SetTotals, trouble: BaseException | None) -> None:
         """Be done with the tape at hand: SET INDEX, FULL (or SUSPECT after a failed write), eject."""

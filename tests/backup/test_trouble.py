@@ -243,6 +243,16 @@ def test_a_full_disk_below_the_virtual_library(
     assert snapshot(Path(f"{extract(rig, tmp_path / 'out')}{tree}")) == snapshot(tree)
 
 
+def test_tapes_that_are_too_small_are_not_used_up(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """No segment fits an empty tape: the reason is told, and the pool's tapes are not declared full one by one."""
+    rig = make_rig(tapes=3, tape_bytes=9 * _MIB)
+    tree = odd_tree(tmp_path)
+    for _ in range(2):
+        with pytest.raises(NoTape, match="too few for a segment"):
+            rig.backup(tree)
+    assert not [volume for volume in rig.ledger.volumes() if volume.state is VolumeState.FULL]
+
+
 def test_a_set_that_cannot_begin_is_no_running_one(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever fails before the first step, no set is left behind that says it is running."""
     monkeypatch.setattr("tapefs.backup.engine.devices_of", lambda _: 1 // 0)
