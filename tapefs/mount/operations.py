@@ -90,6 +90,8 @@ class _Listing:
     """An open directory, and how far it has been read."""
 
     inode: Inode
+    #: Of a directory in a set: as it was found by the last request.
+    node: DirectoryNode | None = None
     rows: Iterator[_Row] | None = None
     #: Read from `rows` but not taken by the kernel yet.
     pending: _Row | None = None
@@ -187,13 +189,22 @@ class MountOperations(pyfuse3.Operations):
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """List with attributes, so that whoever stats every name asks nothing more."""
         listing = self._listings[fh]
-        node = self._tree.node(listing.inode)
+        node = self._node_of(listing)
         if isinstance(node, VirtualNode):
             self._list_virtual(node, start_id, token)
         elif isinstance(node, DirectoryNode):
             self._list_set(listing, node, start_id, token)
         else:
             raise UsageError("this is no directory")
+
+    def _node_of(self, listing: _Listing) -> Node:
+        """Return the directory; in a set it is remembered from the request before, as long as the index is open."""
+        known = listing.node
+        if known is not None and self._tree.view(known.view.backup_set.number) is known.view:
+            return known
+        node = self._tree.node(listing.inode)
+        listing.node = node if isinstance(node, DirectoryNode) else None
+        return node
 
     def _list_virtual(self, node: VirtualNode, position: int, token: ReaddirToken) -> None:
         dots = ((b".", node), (b"..", self._tree.node(node.parent)))

@@ -5,17 +5,25 @@ every request it takes a `trio.Lock` and waits in `trio.lowlevel.wait_readable`:
 epoll_ctl and an epoll_wait. While requests come one after the other the next is mostly there already, which a `poll`
 tells in 1 µs. Measured over walks of 3,000 directories, on a busy machine with 2 cores: 44 µs of processor time a
 request without this module, 26 with it.
+
+Behind every request it looks out for the next for a moment before it sleeps: on a virtual machine with nothing else to
+do, a processor that sleeps takes longer to wake than most requests take to answer. Measured over a walk of 124,000
+names in 13,800 directories on 2 idle cores: 4.1 s without the moment, 2.3 s with it. (Following the walker to its
+processor was tried and gained nothing: the scheduler moves the walker away.)
 """
 
 from __future__ import annotations
 
 import select
+from time import perf_counter
 from types import ModuleType
 
 import trio
 
-#: So many requests in a row may be taken without other tasks getting their turn: 2 to 3 ms.
-_ROW = 32
+#: So many requests in a row may be taken without other tasks getting their turn: 3 ms, 15 at the worst.
+_ROW = 64
+#: How long to look out for a request before going to sleep.
+_MOMENT_S = 0.0002
 
 
 class QuickWait:
@@ -33,10 +41,20 @@ class QuickWait:
             self._poll.register(fd, select.POLLIN)
             self._fd = fd
         self._row += 1
-        if self._row < _ROW and self._poll.poll(0):
+        if self._row < _ROW and self._comes_in_a_moment():
             return
         self._row = 0
         await trio.lowlevel.wait_readable(fd)
+
+    def _comes_in_a_moment(self) -> bool:
+        poll = self._poll.poll
+        if poll(0):
+            return True
+        end_s = perf_counter() + _MOMENT_S
+        while perf_counter() < end_s:
+            if poll(0):
+                return True
+        return False
 
 
 class QuickLock:
