@@ -56,6 +56,7 @@ def run_mount(
         archive = stack.enter_context(closing(Archive(home, ledger)))
         stages = stack.enter_context(closing(Stages(home.staging)))
         mount = _Mount(home, ledger, archive, stages)
+        tuning.calm_collector()
         with mount.at(path, allow_other=allow_other):
             trio.run(mount.serve, path, ready)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import subprocess
@@ -29,6 +30,13 @@ def raise_open_files(wanted: int = OPEN_FILES) -> None:
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def calm_collector() -> None:
+    """Have the garbage collector pass over what lives as long as the mount, and come less often: 4 % of a walk."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def tune(minor: int) -> None:
