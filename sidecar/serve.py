@@ -17,13 +17,13 @@ import trio
 
 from catalog.lmdb_ledger import LmdbLedger
 from sidecar.listeners import bind_tcp, bind_unix, split_listen
-from sidecar.logs import configure_logs
 from sidecar.movers import MoverCommand, mover_command
 from sidecar.ownership import owned
 from sidecar.recovery import recover
 from sidecar.running import Options, Tcp, run_sidecar
 from tapefs.errors import HomeError, HomeInUse
 from tapefs.home import Home
+from tapefs.logs import configure_logs
 
 #: Descriptor to which `ready` is written when everything answers, or `in-use` when somebody else owns the state folder.
 READY_VARIABLE = "TAPEFS_READY_FD"

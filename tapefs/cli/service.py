@@ -31,8 +31,8 @@ def serve_command(place: Place, directory: Path | None, listen: str | None, unti
 @click.pass_obj
 def mount_command(place: Place, directory: Path, allow_other: bool) -> None:
     """Mount the archive read-only, in the foreground. SIGTERM and Ctrl-C unmount it."""
-    from sidecar.logs import configure_logs
     from tapefs.client.presence import connected
+    from tapefs.logs import configure_logs
     from tapefs.mount.session import run_mount
 
     home = place.home()

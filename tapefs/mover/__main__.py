@@ -9,12 +9,11 @@ import socket
 import sys
 from pathlib import Path
 
-import structlog
-
 from catalog.lmdb_ledger import LmdbLedger
 from drivers.errors import DriveError
 from drivers.registry import open_drive
 from tapefs.home import open_home
+from tapefs.logs import configure_logs
 from tapefs.mover.mover import Mover
 from tapefs.mover.post import Post
 
@@ -30,7 +29,7 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True, help="this end of the socket pair")
     arguments = parser.parse_args()
     _die_with_the_sidecar()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    configure_logs()
     home = open_home(arguments.home)
     library = home.settings.library
     ledger = LmdbLedger.open(home.ledger)
