@@ -21,7 +21,7 @@ from types import ModuleType
 import trio
 
 #: So many requests in a row may be taken without other tasks getting their turn: 3 ms, 15 at the worst.
-_ROW = 64
+ROW = 64
 #: How long to look out for a request before going to sleep.
 _MOMENT_S = 0.0002
 
@@ -41,7 +41,7 @@ class QuickWait:
             self._poll.register(fd, select.POLLIN)
             self._fd = fd
         self._row += 1
-        if self._row < _ROW and self._comes_in_a_moment():
+        if self._row < ROW and self._comes_in_a_moment():
             return
         self._row = 0
         await trio.lowlevel.wait_readable(fd)
