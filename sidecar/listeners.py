@@ -27,9 +27,8 @@ from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tapefs.errors import NotNow, UsageError
+from tapefs.socket_name import socket_name
 
-#: `sun_path` holds 108 bytes with the closing zero.
-LONGEST_PATH_BYTES = 107
 #: Connections at one time and listener; more are closed at once.
 MOST_CONNECTIONS = 1000
 #: How long requests may go on when the end has come.
@@ -202,7 +201,7 @@ def bind_unix(path: Path, owner: os.stat_result) -> socket.socket:
         path.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            with bindable_name(path) as name:
+            with socket_name(path) as name:
                 bound.bind(name)
         finally:
             os.umask(before)
@@ -212,19 +211,6 @@ def bind_unix(path: Path, owner: os.stat_result) -> socket.socket:
         bound.close()
         raise NotNow(f"cannot make the socket {path}: {error.strerror or error}") from error
     return bound
-
-
-@contextmanager
-def bindable_name(path: Path) -> Iterator[str]:
-    """Yield a name for `path` that fits into a socket address: itself, or one by way of its folder's descriptor."""
-    if len(os.fsencode(path)) <= LONGEST_PATH_BYTES:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 def split_listen(listen: str) -> tuple[str, int]:

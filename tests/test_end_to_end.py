@@ -143,6 +143,22 @@ def test_backup_mount_copy_compare(installation: Installation, tmp_path: Path) -
     assert drive["counters"]["bytes_read"] > 20_000_000  # type: ignore[index]
 
 
+def test_a_state_folder_with_a_long_path(tmp_path: Path) -> None:
+    """The path of its socket does not fit into a socket address: commands, sidecar and mount find it all the same."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    tree = random_files(tmp_path / "tree", 3, 1000)
+    installation = Installation(folder)
+    try:
+        installation.run("init", "--tapes", "1", "--tape-size", "64MiB")
+        installation.backup(tree, "--name", "job")
+        installation.mount()
+        latest = installation.mount_point / "jobs/job/latest"
+        assert snapshot(Path(f"{latest}{tree}")) == snapshot(tree)
+    finally:
+        installation.close()
+
+
 def test_restore_from_tape(installation: Installation, tmp_path: Path) -> None:
     """`restore` brings the tree back without a mount; a path brings that subtree only."""
     tree = odd_tree(tmp_path)

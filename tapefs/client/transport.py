@@ -8,16 +8,13 @@ from __future__ import annotations
 import errno
 import http.client
 import json
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tapefs.errors import HomeError, NoSuchThing, NotNow, RecallTimedOut, TapefsError, Unreachable, UsageError
-
-#: `sun_path` holds 108 bytes with the closing zero.
-SOCKET_PATH_BYTES = 107
+from tapefs.socket_name import socket_name
 
 #: What an HTTP status means here; other statuses from 400 on are a plain TapefsError.
 ERRORS: dict[int, type[TapefsError]] = {
@@ -32,19 +29,6 @@ ERRORS: dict[int, type[TapefsError]] = {
 }
 
 
-@contextmanager
-def reachable_name(path: Path) -> Iterator[str]:
-    """Yield a name short enough for `connect`: the path itself, or one through its folder's descriptor."""
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
-
-
 class SocketConnection(http.client.HTTPConnection):
     """An HTTP connection over a Unix socket."""
 
@@ -57,7 +41,7 @@ class SocketConnection(http.client.HTTPConnection):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(self.timeout)
         try:
-            with reachable_name(self._path) as name:
+            with socket_name(self._path) as name:
                 connection.connect(name)
         except OSError as error:
             connection.close()

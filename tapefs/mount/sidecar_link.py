@@ -5,12 +5,14 @@ arrivals. Trio.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import msgspec
 
 from tapefs.errors import RecallFailed, Unreachable
+from tapefs.socket_name import socket_name
 
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
@@ -58,17 +60,22 @@ class SidecarLink:
     """Connections to the sidecar, made on demand. Use it as an async context manager."""
 
     def __init__(self, socket: Path) -> None:
-        self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket)),
-            timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
-        )
+        self._socket = socket
+        self._open = ExitStack()
+        self._client: httpx.AsyncClient
         self._arrival = msgspec.json.Decoder(Arrival)
 
     async def __aenter__(self) -> SidecarLink:
+        name = self._open.enter_context(socket_name(self._socket))
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=name),
+            timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+        with self._open:
+            await self._client.aclose()
 
     async def post_waiters(self, waiters: Sequence[WaiterMessage]) -> None:
         """Register waiting reads. Raises Unreachable (try again later), RecallFailed (the sidecar refuses them)."""

@@ -39,4 +39,5 @@ def test_taken(home: Home, line: str) -> None:
     """Values at the border are good."""
     settings = home.path / "tapefs.toml"
     settings.write_text(settings.read_text().replace("[backup]\n", f"[backup]\n{line}\n"))
-    open_home(home.path)
+    name, _, value = line.partition(" = ")
+    assert getattr(open_home(home.path).settings.backup, name) == int(value)

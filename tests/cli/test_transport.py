@@ -15,8 +15,9 @@ import pytest
 from catalog.ids import FrameNo, JobNumber, SegmentId
 from catalog.records import JobState
 from tapefs.client.api import Client, FrameSpan, NewJob
-from tapefs.client.transport import SOCKET_PATH_BYTES, LineStream, reachable_name
+from tapefs.client.transport import LineStream
 from tapefs.errors import HomeError, NoSuchThing, NotNow, TapefsError, Unreachable, UsageError
+from tapefs.socket_name import SOCKET_PATH_BYTES, socket_name
 
 JOB = {"number": 3, "job_id": "x", "name": "docs", "state": "running", "progress": {"files": 7, "new_key": 1}}
 
@@ -63,7 +64,7 @@ class Server(ThreadingMixIn, UnixStreamServer):
     daemon_threads = True
 
     def __init__(self, path: Path) -> None:
-        with reachable_name(path) as name:
+        with socket_name(path) as name:
             super().__init__(name, Handler)
         self.path = path
         self.answers: dict[str, tuple[int, object]] = {}
