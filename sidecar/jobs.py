@@ -44,6 +44,8 @@ class Run:
     is_cancelled: bool = False
     call: Call | None = None
     mover: Mover | None = None
+    #: Set when nobody works on it any more; the ledger may say a moment earlier how the job ended.
+    ended: trio.Event = field(default_factory=trio.Event)
 
     async def attach(self, call: Call, mover: Mover) -> None:
         """A mover works on it now; it is told at once when the run was cancelled meanwhile."""
@@ -111,6 +113,9 @@ class Jobs:
     async def queue(self, number: JobNumber) -> Job:
         """Have the job run. Raises NotFound, NotNow while it is queued or running."""
         job = self._ledger.job(number)
+        if number in self._running and job.state not in OPEN_STATES:
+            await self._running[number].ended.wait()
+            job = self._ledger.job(number)
         if number in self._running or number in self._queue:
             raise NotNow(
                 f"task {number} ({job.name}) is {job.state.value} already: wait until it has ended, or cancel it"
@@ -127,7 +132,7 @@ class Jobs:
         if number in self._queue:
             self._queue.remove(number)
             await self._finish(number, JobState.CANCELLED, "cancelled before it began")
-        elif number in self._running:
+        elif number in self._running and job.state in OPEN_STATES:
             await self._running[number].cancel()
         else:
             raise NotNow(f"task {number} ({job.name}) is {job.state.value}: there is nothing to cancel")
@@ -163,6 +168,7 @@ class Jobs:
             run.call = run.mover = None
             self._running.pop(run.job, None)
             self._remember(run)
+            run.ended.set()
             self._bell.ring()
         log.info("job ended", job=run.job, name=job.name, state=job.state.value, error=job.error)
         return job

@@ -1,0 +1,52 @@
+"""The queue in the moment between the ledger's end of a job and the end of the mover's run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from catalog.ids import JobId, JobNumber, new_uuid
+from catalog.lmdb_ledger import LmdbLedger
+from catalog.records import Job, JobState
+from sidecar.bell import Bell
+from sidecar.jobs import Jobs, Run
+from tapefs.errors import NotNow
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[LmdbLedger]:
+    ledger = LmdbLedger.create(tmp_path / "ledger", now_ns=1)
+    yield ledger
+    ledger.close()
+
+
+async def ended_in_the_ledger(ledger: LmdbLedger) -> tuple[Jobs, Run]:
+    """Return a run whose job the ledger has as failed already, while the mover still works on it."""
+    jobs = Jobs(ledger, Bell(), now_ns=lambda: 7)
+    job = await jobs.create(Job(number=JobNumber(0), job_id=JobId(new_uuid()), name="docs", sources=(b"/docs",)))
+    await jobs.queue(job.number)
+    run = jobs.begin_next()
+    ledger.finish_job(job.number, JobState.FAILED, "the tape broke", 7)
+    return jobs, run
+
+
+async def test_what_has_ended_is_not_cancelled(ledger: LmdbLedger) -> None:
+    jobs, run = await ended_in_the_ledger(ledger)
+    with pytest.raises(NotNow, match="failed: there is nothing to cancel"):
+        await jobs.cancel(run.job)
+    assert not run.is_cancelled
+
+
+async def test_what_has_ended_may_be_queued_again_at_once(ledger: LmdbLedger) -> None:
+    jobs, run = await ended_in_the_ledger(ledger)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(jobs.queue, run.job)
+        await wait_all_tasks_blocked()
+        assert not jobs.has_queued()
+        await jobs.end(run, JobState.FAILED, "the tape broke")
+    assert jobs.has_queued()
+    assert jobs.view(run.job).job.state is JobState.QUEUED
