@@ -11,6 +11,7 @@ import functools
 import itertools
 import stat
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -31,12 +32,14 @@ from pyfuse3 import (
     readdir_reply,
 )
 
+from catalog.errors import CatalogError
 from catalog.index.model import Directory, Entry
 from tapefs.errors import NoSuchThing, UsageError
 from tapefs.mount.content import Contents, OpenFile, OpenText
 from tapefs.mount.describe import Description
 from tapefs.mount.errnos import errno_of
 from tapefs.mount.quick_wait import quick_trio
+from tapefs.mount.wakefulness import Wakefulness
 from tapefs.vfs.inodes import Inode
 from tapefs.vfs.nodes import DirectoryNode, EntryNode, Node, SetView, VirtualNode
 from tapefs.vfs.totals import Totals
@@ -51,6 +54,8 @@ _LONGEST_NAME = 255
 _BLOCK_BYTES = 4096
 #: Positions in a listing: `.` and `..` come before the first entry.
 _DOTS = 2
+#: So many entries of a directory are decoded as soon as it has been opened.
+_ROWS_AHEAD = 64
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,6 +90,41 @@ def _errno(error: Exception, handler: str) -> int:
     return number
 
 
+#: Position behind the row, number of the entry, the entry.
+_Row = tuple[int, int, Entry]
+
+
+class _Rows:
+    """The entries of a directory in a set, in order from some position on."""
+
+    def __init__(self, node: DirectoryNode, position: int) -> None:
+        self.view = node.view
+        #: Behind the last row taken by the kernel, which mostly goes on from there.
+        self.position = position
+        self._rest: Iterator[_Row] = node.view.reader.list_from(node.directory, position)
+        #: Read but not taken yet.
+        self._pending: _Row | None = None
+        #: One object serves all rows, since the kernel's copy is made at once: half the time of a new one each.
+        self.attributes = _blank(node.view, 0)
+
+    def look_ahead(self) -> None:
+        """Decode the first rows."""
+        self._rest = itertools.chain(list(itertools.islice(self._rest, _ROWS_AHEAD)), self._rest)
+
+    def reply(self, token: ReaddirToken) -> None:
+        """Hand rows to the kernel until its buffer is full."""
+        view, attributes = self.view, self.attributes
+        rows = self._rest if self._pending is None else itertools.chain((self._pending,), self._rest)
+        for row in rows:
+            position, number, entry = row
+            _fill(attributes, view, number, entry)
+            if not readdir_reply(token, entry[0], attributes, position + _DOTS):
+                self._pending = row
+                return
+            self.position = position
+        self._pending = None
+
+
 @dataclass(slots=True)
 class _Listing:
     """An open directory, and how far it has been read."""
@@ -92,13 +132,7 @@ class _Listing:
     inode: Inode
     #: Of a directory in a set: as it was found by the last request.
     node: DirectoryNode | None = None
-    rows: Iterator[_Row] | None = None
-    #: Read from `rows` but not taken by the kernel yet.
-    pending: _Row | None = None
-    #: Position behind the last row taken; the next request mostly goes on from there.
-    position: int = -1
-    #: What `rows` reads from; another one if the index was closed meanwhile.
-    view: SetView | None = None
+    rows: _Rows | None = None
 
 
 class MountOperations(pyfuse3.Operations):
@@ -121,6 +155,8 @@ class MountOperations(pyfuse3.Operations):
         self._files: dict[int, OpenFile] = {}
         self._listings: dict[int, _Listing] = {}
         self._handles = itertools.count(1)
+        #: Opened last and not asked for yet.
+        self._just_opened: _Listing | None = None
 
     # -- names and attributes ----------------------------------------------------------------------------------------
 
@@ -182,8 +218,24 @@ class MountOperations(pyfuse3.Operations):
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         """Begin to list a directory."""
         handle = next(self._handles)
-        self._listings[handle] = _Listing(Inode(inode))
+        self._just_opened = self._listings[handle] = _Listing(Inode(inode))
         return FileHandleT(handle)
+
+    def look_ahead(self) -> None:
+        """Prepare what is likely asked for next; called when there is a moment to spare.
+
+        Who has opened a directory lists it next, and takes longer to wake up than it takes to decode the first entries.
+        """
+        listing, self._just_opened = self._just_opened, None
+        if listing is None:
+            return
+        # An error is met again by the request itself, which has somebody to tell.
+        with suppress(NoSuchThing, CatalogError):
+            node = self._node_of(listing)
+            if isinstance(node, DirectoryNode):
+                rows = _Rows(node, 0)
+                rows.look_ahead()
+                listing.rows = rows
 
     @_handler
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
@@ -216,18 +268,16 @@ class MountOperations(pyfuse3.Operations):
                 return
 
     def _list_set(self, listing: _Listing, node: DirectoryNode, position: int, token: ReaddirToken) -> None:
-        if position < _DOTS and not self._list_dots(node, position, token):
-            return
         place = max(0, position - _DOTS)
-        if listing.rows is None or listing.position != place or listing.view is not node.view:
-            listing.rows = node.view.reader.list_from(node.directory, place)
-            listing.pending = None
-            listing.view = node.view
-        listing.position = _reply_rows(listing, listing.rows, node.view, place, token)
+        rows = listing.rows
+        if rows is None or rows.position != place or rows.view is not node.view:
+            rows = listing.rows = _Rows(node, place)
+        if position >= _DOTS or self._list_dots(node, rows.attributes, position, token):
+            rows.reply(token)
 
-    def _list_dots(self, node: DirectoryNode, position: int, token: ReaddirToken) -> bool:
+    def _list_dots(self, node: DirectoryNode, attributes: EntryAttributes, position: int, token: ReaddirToken) -> bool:
         # Of these two the kernel takes the inode number and the type only.
-        attributes = _blank(node.view, stat.S_IFDIR)
+        attributes.st_mode = stat.S_IFDIR
         if position == 0:
             attributes.st_ino = InodeT(node.inode)
             if not readdir_reply(token, b".", attributes, 1):
@@ -271,28 +321,6 @@ class MountOperations(pyfuse3.Operations):
         """Let go of all open files, after the session has ended."""
         while self._files:
             self._files.popitem()[1].release()
-
-
-#: Position behind the row, number of the entry, the entry.
-_Row = tuple[int, int, Entry]
-
-
-def _reply_rows(listing: _Listing, rows: Iterator[_Row], view: SetView, position: int, token: ReaddirToken) -> int:
-    """Hand rows to the kernel until its buffer is full; return the position behind the last one that it took.
-
-    One attributes object serves all rows, since the kernel's copy is made at once: half the time of a new one each.
-    """
-    attributes = _blank(view, 0)
-    pending = listing.pending
-    listing.pending = None
-    for row in rows if pending is None else itertools.chain((pending,), rows):
-        behind, number, entry = row
-        _fill(attributes, view, number, entry)
-        if not readdir_reply(token, entry[0], attributes, behind + _DOTS):
-            listing.pending = row
-            break
-        position = behind
-    return position
 
 
 def _fill(attributes: EntryAttributes, view: SetView, number: int, entry: Entry) -> None:
@@ -368,10 +396,10 @@ def _of_virtual(node: VirtualNode) -> EntryAttributes:
 # -- the session, for `tapefs.mount.session` ---------------------------------------------------------------------------
 
 
-def attach(operations: MountOperations, mount_point: str, options: set[str]) -> None:
+def attach(operations: MountOperations, mount_point: str, options: set[str], wakefulness: Wakefulness) -> None:
     """Mount. Raises RuntimeError with what libfuse says on stderr."""
     # A later pyfuse3 may take trio in another way: then it works as before, only slower.
-    setattr(pyfuse3, "trio", quick_trio())  # noqa: B010
+    setattr(pyfuse3, "trio", quick_trio(operations.look_ahead, wakefulness))  # noqa: B010
     pyfuse3.init(operations, mount_point, options)
 
 

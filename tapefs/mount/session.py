@@ -21,6 +21,7 @@ from tapefs.mount.describe import Description
 from tapefs.mount.recalls import Recalls
 from tapefs.mount.sidecar_link import SidecarLink
 from tapefs.mount.stages import Stages
+from tapefs.mount.wakefulness import Wakefulness
 from tapefs.vfs.archive import Archive
 from tapefs.vfs.residency import Residency
 from tapefs.vfs.totals import Totals
@@ -55,7 +56,8 @@ def run_mount(
         ledger = stack.enter_context(closing(LmdbLedger.open(home.ledger, readonly=True)))
         archive = stack.enter_context(closing(Archive(home, ledger)))
         stages = stack.enter_context(closing(Stages(home.staging)))
-        mount = _Mount(home, ledger, archive, stages)
+        wakefulness = stack.enter_context(closing(Wakefulness()))
+        mount = _Mount(home, ledger, archive, stages, wakefulness)
         tuning.calm_collector()
         with mount.at(path, allow_other=allow_other):
             trio.run(mount.serve, path, ready)
@@ -64,7 +66,10 @@ def run_mount(
 class _Mount:
     """One mount, from its parts."""
 
-    def __init__(self, home: Home, ledger: LmdbLedger, archive: Archive, stages: Stages) -> None:
+    def __init__(
+        self, home: Home, ledger: LmdbLedger, archive: Archive, stages: Stages, wakefulness: Wakefulness
+    ) -> None:
+        self._wakefulness = wakefulness
         self._link = SidecarLink(home.socket)
         self._recalls = Recalls(self._link, MAX_TASKS - RESERVED_TASKS)
         residency = Residency(ledger, stages.look, self._recalls.is_awaited, lambda: self._recalls.can_recall)
@@ -81,7 +86,7 @@ class _Mount:
         """Mount at `path`, and unmount behind it whatever happens."""
         options = set(_OPTIONS | {"allow_other"} if allow_other else _OPTIONS)
         try:
-            operations.attach(self._operations, str(path), options)
+            operations.attach(self._operations, str(path), options, self._wakefulness)
         except RuntimeError as error:
             raise HomeError(f"cannot mount at {path}: {error}; see what FUSE said above") from error
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -18,6 +19,7 @@ from tapefs.mount.errnos import ReaderGone
 from tapefs.mount.quick_wait import ROW, QuickLock, QuickWait, quick_trio
 from tapefs.mount.recalls import Caller, Recalls, Wanted
 from tapefs.mount.sidecar_link import Arrival, SidecarLink, WaiterMessage
+from tapefs.mount.wakefulness import Wakefulness
 
 SEGMENT = SegmentId("11111111-2222-4333-8444-555555555555")
 CALLER = Caller(inode=5, uid=1000, thread_id=0)
@@ -265,10 +267,10 @@ async def test_the_lock_excludes_and_loses_nobody() -> None:
     assert done == sum(number * 3 for number in range(20))
 
 
-async def test_waiting_lets_others_run() -> None:
+async def test_waiting_lets_others_run(tmp_path: Path) -> None:
     """However many requests wait to be taken, other tasks get their turn after every row of them."""
     first, second = trio.socket.socketpair()
-    wait = QuickWait()
+    wait = QuickWait(lambda: None, Wakefulness(tmp_path / "none"))
     turns = 0
 
     async def other() -> None:
@@ -290,8 +292,8 @@ async def test_waiting_lets_others_run() -> None:
             nursery.cancel_scope.cancel()
 
 
-def test_the_rest_of_trio_is_trio() -> None:
-    replaced = quick_trio()
+def test_the_rest_of_trio_is_trio(tmp_path: Path) -> None:
+    replaced = quick_trio(lambda: None, Wakefulness(tmp_path / "none"))
     assert replaced.open_nursery is trio.open_nursery  # type: ignore[attr-defined]
     assert replaced.lowlevel.notify_closing is trio.lowlevel.notify_closing  # type: ignore[attr-defined]
     assert replaced.Lock is QuickLock  # type: ignore[attr-defined]
