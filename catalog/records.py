@@ -115,10 +115,28 @@ class Job(Record, frozen=True, kw_only=True):
     name: str
     #: Absolute source paths, any bytes.
     sources: tuple[bytes, ...]
-    #: `full` so far.
+    #: `full`, `incremental`, `differential`, `mirror` or `archive`.
     type: str = "full"
     codec: str = "zstd"
     level: int = 3
+    #: Compression threads; 0 means what the settings say.
+    threads: int = 0
+    #: Compare content where size and times say that nothing changed.
+    checksum: bool = False
+    #: Read everything back from tape before the job is completed.
+    verify: bool = False
+    #: Tapes that shall hold it.
+    copies: int = 1
+    #: Of an archive: the sources stay where they are.
+    keep_sources: bool = False
+    one_file_system: bool = False
+    #: Leave out what is in a folder with a CACHEDIR.TAG.
+    exclude_caches: bool = False
+    #: Regular files outside these bounds are left out; 0 means none. Ages are of the mtime, when the run begins.
+    min_bytes: int = 0
+    max_bytes: int = 0
+    min_age_s: int = 0
+    max_age_s: int = 0
     #: Patterns as `fnmatch` knows them, matched against the whole path and against the last name.
     excludes: tuple[str, ...] = ()
     description: str = ""
@@ -127,6 +145,8 @@ class Job(Record, frozen=True, kw_only=True):
     runs: int = 0
     #: The set of the newest run, once that has begun.
     set_id: SetId | None = None
+    #: The queued run goes on with `set_id`, which failed, behind its last committed segment.
+    resume: bool = False
     created_at_ns: int = 0
     queued_at_ns: int = 0
     started_at_ns: int = 0
@@ -153,6 +173,8 @@ class BackupSet(Record, frozen=True, kw_only=True):
     finished_at_ns: int = 0
     #: The set this one is based on; none for full sets.
     parent_id: SetId | None = None
+    #: As the job said when the set was begun; 0 means for ever.
+    retention_days: int = 0
     #: Everything but directories.
     files: int = 0
     directories: int = 0

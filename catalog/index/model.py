@@ -17,6 +17,14 @@ class EntryFlag(IntFlag):
     SPLIT = 2
     #: The content could not be read at backup time and is not on tape; `size` is what `lstat` said.
     UNREADABLE = 4
+    #: Another name of a file whose number stands in the table of links.
+    LINKED = 8
+    #: The file has holes; the extents are its data.
+    SPARSE = 16
+    #: It has extended attributes, ACLs among them, in the table of attributes.
+    XATTRS = 32
+    #: Its ctime was so near when it was read that a later change may bear the same: not to be trusted next time.
+    FRESH = 64
 
 
 class Entry(NamedTuple):

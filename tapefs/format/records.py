@@ -131,14 +131,23 @@ class DirectoryEntered(_Structure, frozen=True, kw_only=True, tag_field="t", tag
     dev: KernelNumber
     ino: KernelNumber
     blocks: Count
+    #: Extended attributes, ACLs among them as the kernel has them (`system.posix_acl_*`), sorted by name; those whose
+    #: name is not UTF-8 stand in `xattrs_b64`.
+    xattrs: list[tuple[str, Octets]] = []
+    xattrs_b64: list[tuple[Octets, Octets]] = []
+    #: Number of the directory at the same path in the base set; -1 when there is none. See `DirectoryLeft`.
+    base: Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)] = -1
     #: Said again: the directory was entered in an earlier segment.
     again: bool = False
 
 
 class Member(_Structure, frozen=True, kw_only=True, tag_field="t", tag="m"):
-    """A tar member that is not a directory: a regular file, a part of one, or a symbolic link.
+    """A tar member that is not a directory: a regular file, a part of one, a link, a fifo or a device node.
 
     A name whose content could not be read has a member line, `flags` with UNREADABLE, and no member in the payload.
+    With LINKED in `flags` it is another name of the file of an earlier member line of the set, with the same `dev` and
+    `ino`. If that line is in this segment, the payload has a hardlink member and `at` is where the earlier line's
+    content begins; else the content is stored here again, at `at`, behind all content before it.
     """
 
     #: Directory it is in.
@@ -170,6 +179,12 @@ class Member(_Structure, frozen=True, kw_only=True, tag_field="t", tag="m"):
     part: Annotated[int, msgspec.Meta(ge=-1, le=2**31)] = -1
     part_offset: Count = 0
     part_bytes: Count = 0
+    #: As for directories.
+    xattrs: list[tuple[str, Octets]] = []
+    xattrs_b64: list[tuple[Octets, Octets]] = []
+    #: With SPARSE in `flags`: the runs of data (place in the file, length), ascending and not empty. They lie one
+    #: behind the other from `at` on; what is between them are holes. Of a part: within the part's range of the file.
+    data: list[tuple[Count, Count]] = []
 
 
 class Elsewhere(_Structure, frozen=True, kw_only=True):
@@ -188,10 +203,17 @@ class DirectoryPart(_Structure, frozen=True, kw_only=True, tag_field="t", tag="e
     n: DirectoryNumber
     elsewhere: list[Elsewhere] = []
     directories: list[DirectoryNumber] = []
+    removed: list[str] = []
+    removed_b64: list[Octets] = []
 
 
 class DirectoryLeft(_Structure, frozen=True, kw_only=True, tag_field="t", tag="l"):
-    """The scan leaves a directory: its listing is complete."""
+    """The scan leaves a directory: its listing is complete.
+
+    Of a directory with a `base` the names that are not directories are those of the base's listing, without `removed`,
+    each replaced by its member line in this set if it has one, and the new ones of this set. Subdirectories are always
+    listed whole.
+    """
 
     n: DirectoryNumber
     #: Runs of member lines of this segment (ordinal of the first among the member lines, count).
@@ -199,6 +221,9 @@ class DirectoryLeft(_Structure, frozen=True, kw_only=True, tag_field="t", tag="l
     elsewhere: list[Elsewhere] = []
     #: Numbers of its subdirectories, in name order.
     directories: list[DirectoryNumber] = []
+    #: Names of the base's listing that are gone, or are directories now; ascending.
+    removed: list[str] = []
+    removed_b64: list[Octets] = []
 
 
 class FrameLine(_Structure, frozen=True, kw_only=True, tag_field="t", tag="b"):

@@ -129,6 +129,8 @@ class NeedVolume(_Message, frozen=True, kw_only=True):
     #: Not these: they were tried or filled by this job.
     exclude: list[VolumeId]
     ejected: bool
+    #: This very tape, to be read; `pool` and `exclude` then mean nothing.
+    volume_id: VolumeId | None = None
 
 
 class Progress(_Message, frozen=True, kw_only=True):

@@ -49,7 +49,7 @@ def decode(members: Sequence[Member], segment: int, begin: int) -> Batch:
     """Read one or more lines of a segment whose contents must lie behind `begin`. Raises BadStructure."""
     fields = zip(*map(astuple, members), strict=True)
     (directories, texts, raws, modes, uids, gids, sizes, mtimes, ctimes, nlinks, rdevs, devs, inos, blocks, flags,
-     places, digests, targets, raw_targets, parts, _, part_sizes) = fields  # fmt: skip
+     places, digests, targets, raw_targets, parts, _, part_sizes, *_) = fields  # fmt: skip
     names = _merged(texts, raws)
     if not _are_plain(names):
         names = [name_of(member) for member in members]
