@@ -13,6 +13,7 @@ from typing import Protocol
 from catalog.ids import JobNumber, SegmentId, SetId, VolumeId
 from catalog.records import (
     BackupSet,
+    CopyState,
     Event,
     IndexCopy,
     Installation,
@@ -130,7 +131,10 @@ class Ledger(Protocol):
         ...
 
     def complete_set(self, set_id: SetId, now_ns: int) -> None:
-        """SEALED becomes COMPLETE, its namespace index being in place, and its job COMPLETED. Idempotent."""
+        """SEALED becomes COMPLETE, its namespace index being in place, and its job COMPLETED. Idempotent.
+
+        A job that is to be verified is left to `finish_job`: it is not done before its set was read back.
+        """
         ...
 
     def fail_set(self, set_id: SetId, error: str, now_ns: int) -> None:
@@ -172,6 +176,10 @@ class Ledger(Protocol):
 
     def copies_on(self, volume_id: VolumeId) -> list[SegmentCopy]:
         """Return what lies on a tape, in tape order."""
+        ...
+
+    def mark_copy(self, segment_id: SegmentId, volume_id: VolumeId, state: CopyState, now_ns: int) -> None:
+        """The copy was read back at `now_ns`, and this is what was found. Idempotent. Raises NotFound."""
         ...
 
     def index_copies(self, set_id: SetId) -> list[IndexCopy]:

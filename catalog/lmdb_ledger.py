@@ -30,6 +30,7 @@ from catalog.ledger_store.environment import (
 from catalog.ledger_store.transaction import Reader, Writer
 from catalog.records import (
     BackupSet,
+    CopyState,
     Event,
     IndexCopy,
     Installation,
@@ -59,6 +60,7 @@ _FAIL_SET = operation("fail_set")
 _OPEN_INTENT = operation("open_intent")
 _DROP_INTENT = operation("drop_intent")
 _COMMIT_SEGMENT = operation("commit_segment")
+_MARK_COPY = operation("mark_copy")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -228,7 +230,10 @@ class LmdbLedger:
         self._write(_COMMIT_INDEX, sets.commit_index, index, claim, end, now_ns)
 
     def complete_set(self, set_id: SetId, now_ns: int) -> None:
-        """SEALED becomes COMPLETE, its job COMPLETED. Idempotent. Raises NotFound, Conflict."""
+        """SEALED becomes COMPLETE, its job COMPLETED unless it is to be verified. Idempotent.
+
+        Raises NotFound, Conflict.
+        """
         self._write(_COMPLETE_SET, sets.complete, set_id, now_ns)
 
     def fail_set(self, set_id: SetId, error: str, now_ns: int) -> None:
@@ -275,6 +280,10 @@ class LmdbLedger:
     def copies_on(self, volume_id: VolumeId) -> list[SegmentCopy]:
         """Return what lies on a tape, in tape order."""
         return self._read(segments.copies_on, volume_id)
+
+    def mark_copy(self, segment_id: SegmentId, volume_id: VolumeId, state: CopyState, now_ns: int) -> None:
+        """Record what reading a copy back has found. Idempotent. Raises NotFound."""
+        self._write(_MARK_COPY, segments.mark_copy, segment_id, volume_id, state, now_ns)
 
     def index_copies(self, set_id: SetId) -> list[IndexCopy]:
         """Return where the set's SET INDEX structures lie, by tape and block."""

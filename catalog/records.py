@@ -60,6 +60,15 @@ class JobState(Enum):
     CANCELLED = "cancelled"
 
 
+class CopyState(Enum):
+    """What the newest reading back of a copy has found; `SegmentCopy.verified_at_ns` says when that was."""
+
+    #: Nothing is wrong that is known of: it was never read back, or was found as it was written.
+    GOOD = "good"
+    #: Something of it is unreadable or not what was written; what can be read of it is still right.
+    DAMAGED = "damaged"
+
+
 class IntentKind(Enum):
     """What kind of structure is about to be written."""
 
@@ -231,7 +240,9 @@ class SegmentCopy(Record, frozen=True, kw_only=True):
     end_block: BlockNo
     #: Block size the payload was cut into.
     block_size: int
+    #: When it was read back wholly the last time; 0: never.
     verified_at_ns: int = 0
+    state: CopyState = CopyState.GOOD
 
 
 class IndexCopy(Record, frozen=True, kw_only=True):

@@ -99,9 +99,12 @@ def _check_complete(tx: Reader, job: Job) -> None:
 
 
 def complete(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:
-    """The set's job is COMPLETED, if the set is of its newest run: even if it was given up while the set was SEALED."""
+    """The set's job is COMPLETED, if the set is of its newest run: even if it was given up while the set was SEALED.
+
+    One that is to be verified stays as it is: it is done when its set has been read back, and `finish` says so.
+    """
     job = get(tx, backup_set.job_number)
-    if job.set_id == backup_set.set_id and job.state is not JobState.COMPLETED:
+    if job.set_id == backup_set.set_id and job.state is not JobState.COMPLETED and not job.verify:
         _finish(tx, job, JobState.COMPLETED, "", now_ns)
 
 

@@ -19,7 +19,7 @@ from catalog.ledger_store.tables import (
     text_key,
 )
 from catalog.ledger_store.transaction import Reader, Writer
-from catalog.records import BackupSet, Segment, SegmentCopy, Volume, VolumeEnd
+from catalog.records import BackupSet, CopyState, Segment, SegmentCopy, Volume, VolumeEnd
 
 
 def get(tx: Reader, segment_id: SegmentId) -> Segment:
@@ -71,13 +71,25 @@ def commit(tx: Writer, segment: Segment, copy: SegmentCopy, token: int, end: Vol
     tx.tell("segment.committed", segment.segment_id, label, segment.committed_at_ns)
 
 
+def mark_copy(tx: Writer, segment_id: SegmentId, volume_id: VolumeId, state: CopyState, now_ns: int) -> None:
+    """Record what reading a copy back has found. Raises NotFound."""
+    key = copy_key(segment_id, volume_id)
+    known = tx.find(COPIES, key)
+    if known is None:
+        raise NotFound(f"there is no copy of segment {segment_id} on tape {volume_id}")
+    marked = msgspec.structs.replace(known, verified_at_ns=now_ns, state=state)
+    if marked != known:
+        tx.put(COPIES, key, marked)
+        tx.tell(f"copy.{state.value}", segment_id, volume_id, now_ns)
+
+
 def _is_committed(tx: Reader, segment: Segment, copy: SegmentCopy) -> bool:
     """Has this very commit been done? Raises Conflict when the tape holds the segment otherwise."""
     known = tx.find(COPIES, copy_key(copy.segment_id, copy.volume_id))
     if known is None:
         return False
     _check_same(tx.follow(SEGMENTS, text_key(segment.segment_id), "a copy"), segment)
-    if msgspec.structs.replace(known, verified_at_ns=copy.verified_at_ns) != copy:
+    if msgspec.structs.replace(known, verified_at_ns=copy.verified_at_ns, state=copy.state) != copy:
         raise Conflict(
             f"segment {segment.segment_id} lies on tape {copy.volume_id} already, at block {known.header_block}"
         )

@@ -11,7 +11,7 @@ import pytest
 from catalog.errors import Conflict, NotFound, StaleClaim
 from catalog.ids import BlockNo, JobNumber, SegmentId, SetId, VolumeId
 from catalog.ledger import Ledger
-from catalog.records import IntentKind, JobState, SetState, VolumeState
+from catalog.records import CopyState, IntentKind, JobState, SetState, VolumeState
 from tests.catalog.builders import (
     LABEL_END,
     NOW,
@@ -545,6 +545,52 @@ class LedgerContract:
         stage.commit(ledger, "segment 0", 0, 4, 2)
         assert ledger.backup_set(stage.backup_set.set_id).state is SetState.FAILED
         assert ledger.volume(stage.volume.volume_id).end_block == BlockNo(10)
+
+    def test_a_copy_is_marked_by_what_was_found(self, ledger: Ledger, stage: Stage, again: Again) -> None:
+        """The newest finding counts, also for a copy that was damaged and reads well now; other copies stay."""
+        segment = stage.commit(ledger, "segment 0", 0, 4, 2)
+        second, claim = labelled(ledger, "T00002L9")
+        other = copy_of(segment, second, 4, 2)
+        ledger.commit_segment(segment, other, claim, end_of(10, 5), second.label)
+        for state, now_ns in ((CopyState.DAMAGED, NOW + 50), (CopyState.GOOD, NOW + 60)):
+            for _ in range(2):
+                ledger.mark_copy(segment.segment_id, stage.volume.volume_id, state, now_ns)
+            (marked,) = again().copies_on(stage.volume.volume_id)
+            assert (marked.state, marked.verified_at_ns) == (state, now_ns)
+            assert ledger.copies_on(second.volume_id) == [other]
+        assert kinds(ledger)[-2:] == [
+            ("copy.damaged", stage.volume.volume_id),
+            ("copy.good", stage.volume.volume_id),
+        ]
+
+    def test_a_marked_copy_may_be_committed_again(self, ledger: Ledger, stage: Stage) -> None:
+        """The answer to the commit was lost for long; what was found meanwhile stays."""
+        segment = stage.commit(ledger, "segment 0", 0, 4, 2)
+        ledger.mark_copy(segment.segment_id, stage.volume.volume_id, CopyState.DAMAGED, NOW + 50)
+        stage.commit(ledger, "segment 0", 0, 4, 2)
+        (copy,) = ledger.copies(segment.segment_id)
+        assert (copy.state, copy.verified_at_ns) == (CopyState.DAMAGED, NOW + 50)
+
+    def test_no_copy_to_mark(self, ledger: Ledger, stage: Stage) -> None:
+        segment = stage.commit(ledger, "segment 0", 0, 4, 2)
+        for segment_id, volume_id in (
+            (segment.segment_id, volume_of("T2").volume_id),
+            (SegmentId(uuid_of("nowhere")), stage.volume.volume_id),
+        ):
+            with pytest.raises(NotFound):
+                ledger.mark_copy(segment_id, volume_id, CopyState.GOOD, NOW)
+
+    def test_a_job_to_be_verified_is_not_done_with_its_set(self, ledger: Ledger) -> None:
+        """Its set is complete and shown; the job is completed only by the one who has read it back."""
+        number = ledger.add_job(job_of("careful", verify=True)).number
+        ledger.queue_job(number, NOW)
+        volume, claim = labelled(ledger, "T1")
+        stage = Stage(volume, claim, ledger.job(number), ledger.begin_set(set_of("s", ledger.job(number))))
+        stage.seal(ledger, "index", 4, 2)
+        ledger.complete_set(stage.backup_set.set_id, NOW)
+        assert ledger.backup_set(stage.backup_set.set_id).state is SetState.COMPLETE
+        assert ledger.job(number).state is JobState.RUNNING
+        assert ledger.finish_job(number, JobState.COMPLETED, "", NOW).state is JobState.COMPLETED
 
     # -- events ------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from catalog.ids import JobNumber
 from catalog.ledger import Ledger
-from catalog.records import IntentKind, JobState, VolumeState
+from catalog.records import CopyState, IntentKind, JobState, VolumeState
 from tests.catalog.builders import (
     LABEL_END,
     NOW,
@@ -46,6 +46,10 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     (
         "commit_segment",
         lambda ledger: ledger.commit_segment(SEGMENT, copy_of(SEGMENT, T1, 4, 2), 1, end_of(10, 5), "T1"),
+    ),
+    (
+        "mark_copy",
+        lambda ledger: ledger.mark_copy(SEGMENT.segment_id, T1.volume_id, CopyState.DAMAGED, NOW),
     ),
     ("commit_index", lambda ledger: ledger.commit_index(INDEX, 1, end_of(12, 6), NOW)),
     ("seal_set", lambda ledger: ledger.seal_set(SET.set_id, TOTALS, LAST_INDEX, 1, end_of(14, 7), NOW)),
