@@ -10,7 +10,15 @@ import structlog
 
 from catalog.ids import VolumeId
 from catalog.records import SetTotals, VolumeState
-from drivers.errors import DiskFull, DriveError, EndOfMedium, ReadFailed, WriteFailed, WriteProtected
+from drivers.errors import (
+    DiskFull,
+    DriveError,
+    EndOfMedium,
+    IncompatibleMedium,
+    ReadFailed,
+    WriteFailed,
+    WriteProtected,
+)
 from drivers.interface import BlockNo, Drive
 from tapefs.backup.segment import CommittedSegment, SetContext
 from tapefs.backup.set_index import write_set_index
@@ -64,17 +72,22 @@ class TapeSession:
     def open_next(self) -> OpenTape:
         """Get a tape and stand at its end. Tapes that cannot be used are marked SUSPECT and passed over.
 
+        Those that only this drive cannot use are passed over as they are.
+
         Raises NoTape, Cancelled, and drive errors that another tape would not help.
         """
         while True:
             loaded = self.drive.status().loaded
             volume_id = self.source.next_volume(self._tried, ejected=not loaded)
             self._tried.append(volume_id)
-            self.drive.load()
             try:
+                self.drive.load()
                 self.tape = open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns())
             except DiskFull:
                 raise
+            except IncompatibleMedium as error:
+                self._pass_over(volume_id, str(error))
+                continue
             except (TapeError, WriteProtected, WriteFailed, ReadFailed, EndOfMedium) as error:
                 self._set_aside(volume_id, str(error))
                 continue
@@ -128,6 +141,10 @@ class TapeSession:
         except (EndOfMedium, WriteFailed) as error:
             log.warning("no set index at the end of the tape", tape=tape.volume.label, error=str(error))
         ledger.mark_volume(volume_id, VolumeState.FULL)
+        self.drive.unload()
+
+    def _pass_over(self, volume_id: VolumeId, reason: str) -> None:
+        log.warning("tape passed over", volume=volume_id, reason=reason)
         self.drive.unload()
 
     def _set_aside(self, volume_id: VolumeId, reason: str) -> None:

@@ -15,6 +15,7 @@ from catalog.index.reader import IndexReader
 from catalog.records import SetState, VolumeState
 from drivers.errors import DeviceFailed, DiskFull
 from drivers.virtual.faults import AnyFault, EarlyEnd, FaultyDrive, PowerCut, WriteError
+from drivers.virtual.layout import cartridge_folder
 from drivers.virtual.library import set_write_protected
 from tapefs.errors import Cancelled, NoTape
 from tests.backup.rig import Rig
@@ -150,6 +151,19 @@ def test_a_write_error_sets_the_tape_aside(make_rig: Callable[..., Rig], tmp_pat
     assert suspect.reason
     assert rig.ledger.backup_set(set_id).state is SetState.COMPLETE
     assert snapshot(Path(f"{extract(rig, tmp_path / 'out')}{tree}")) == snapshot(tree)
+
+
+@pytest.mark.log_warnings
+def test_a_tape_that_the_drive_cannot_use_is_passed_over(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """An LTO-7 tape in an LTO-9 drive is no reason to fail, and nothing is held against the tape."""
+    tree = random_files(tmp_path / "tree", 3, 1_000_000)
+    rig = make_rig(tapes=2)
+    state = cartridge_folder(rig.home.library, "TP0001L9") / "state.json"
+    state.write_text(state.read_text().replace('"generation":9', '"generation":7'))
+    set_id = rig.backup(tree)
+    assert rig.ledger.backup_set(set_id).tapes == ("TP0002L9",)
+    old = rig.ledger.volume_by_label("TP0001L9")
+    assert (old.state, old.reason) == (VolumeState.BLANK, "")
 
 
 def test_no_tape_left_fails_the_job_and_shows_nothing(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
