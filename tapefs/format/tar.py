@@ -3,7 +3,8 @@
 A member is [long name] [long target] pax header, ustar header, content, padding. What ustar can hold stands there; the
 pax header always has the mtime with nanoseconds. Long names go into pax records where they are UTF-8 (pax is UTF-8 by
 definition), else into GNU long-name members: bsdtar fails on pax names that are not UTF-8, GNU tar warns about the
-`hdrcharset` record that would help it, and both read these without a word.
+`hdrcharset` record that would help it, and both read these without a word. Extended attributes and ACLs are records as
+star, GNU tar and libarchive write them; a file with holes is a member of GNU's sparse format 1.0.
 
 Pure functions over module-level caches; any thread may use them. A `TarNames` belongs to one thread.
 """
@@ -11,6 +12,7 @@ Pure functions over module-level caches; any thread may use them. A `TarNames` b
 from __future__ import annotations
 
 import grp
+import os
 import pwd
 import struct
 from base64 import b64decode, b64encode
@@ -21,25 +23,33 @@ from hashlib import blake2b
 from zlib import adler32
 
 from tapefs.errors import BadStructure
+from tapefs.format.acl import ACL_KEYWORDS, acl_text
 
 #: Two blocks of zeros end an archive.
 END_OF_ARCHIVE = bytes(1024)
 
 #: pax record of a part of a split file; GNU tar says that it ignores the keyword, and extracts the part.
 PART_KEYWORD = b"TAPEFS.part"
+#: Before the name of an extended attribute.
+XATTR_KEYWORD = b"SCHILY.xattr."
 
+#: What the attributes of one member may take in its pax header: libarchive refuses headers of more than 1 MiB.
+ATTRIBUTES_BYTES = 960 * 1024
 _BLOCK = 512
 _NAME_BYTES = 100
 _PREFIX_BYTES = 155
 _OWNER_BYTES = 31
 _MAX_ID = 0o7777777
 _MAX_SIZE = 0o77777777777
+_MAX_DEVICE = 0o7777777
 #: Seconds of ten digits: there the record of the mtime is always 30 bytes long. From 2001 to 2286.
 _TEN_DIGITS_FROM = 10**9
 _TEN_DIGITS_TO = 10**10
 _NS = 10**9
 
 _COMPONENT_BYTES = 255
+#: As GNU tar has it, with 0 for its process number.
+_SPARSE_FOLDER = b"GNUSparseFile.0"
 _PART_SUFFIX = b".tapefs-part-%04d"
 _CHECKSUM_AS_SPACES = 8 * ord(" ")
 
@@ -51,8 +61,13 @@ class TarKind(Enum):
     """What a member is; the value is ustar's type flag."""
 
     REGULAR = b"0"
+    #: Another name of an earlier member, which is the target.
+    HARDLINK = b"1"
     SYMLINK = b"2"
+    CHARACTER_DEVICE = b"3"
+    BLOCK_DEVICE = b"4"
     DIRECTORY = b"5"
+    FIFO = b"6"
 
 
 class TarNames:
@@ -97,13 +112,17 @@ def member_header(
     target: bytes = b"",
     uname: bytes = b"",
     gname: bytes = b"",
+    rdev: int = 0,
+    sparse_bytes: int = -1,
     extra: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
     """Return all that comes before a member's content: a multiple of 512 bytes.
 
     `path` is relative (leading slashes are dropped) and free of NUL; directories get their slash here, an empty path is
-    the root, `./`. `size` is the length of the content in the archive, 0 for all but regular files. `extra` are further
-    pax records, written as they are. Owner names over 31 bytes are left out. Takes 2 µs for a plain file.
+    the root, `./`. `size` is the length of the content in the archive, 0 for all but regular files. `target` is that of
+    a symbolic link, or the path of an earlier member. `rdev` is the number of a device. `sparse_bytes` is the length of
+    a file with holes (-1: it has none), whose content in the archive begins with `sparse_map`. `extra` are further pax
+    records, written as they are. Owner names over 31 bytes are left out. Takes 2 µs for a plain file.
     """
     if path[:1] == b"/":
         path = path.lstrip(b"/")
@@ -117,6 +136,8 @@ def member_header(
         and uid <= _MAX_ID >= gid
         and not target
         and not extra
+        and not rdev
+        and sparse_bytes < 0
     ):
         left = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (
             path.ljust(_NAME_BYTES, b"\0"),
@@ -137,12 +158,42 @@ def member_header(
             checksum,
             tail,
         )
-    return _full_header(path, mode, uid, gid, size, mtime_ns, kind, target, uname, gname, extra)
+    return _full_header(
+        path, mode, uid, gid, size, mtime_ns, kind, target.lstrip(b"/") if kind is TarKind.HARDLINK else target,
+        uname, gname, rdev, sparse_bytes, extra,
+    )  # fmt: skip
 
 
 def padding(size: int) -> int:
     """Return how many zeros follow `size` bytes of content."""
     return -size % _BLOCK
+
+
+def attribute_records(xattrs: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the pax records of extended attributes (name, value), as `extra` of a member; ACLs become text.
+
+    Raises ValueError for an ACL that is none.
+    """
+    records = []
+    for name, value in xattrs:
+        if keyword := ACL_KEYWORDS.get(name):
+            records.append((keyword, acl_text(value)))
+        else:
+            # As GNU tar has it: a keyword ends at the first equals sign.
+            records.append((XATTR_KEYWORD + name.replace(b"%", b"%25").replace(b"=", b"%3D"), value))
+    return records
+
+
+def sparse_map(runs: Sequence[tuple[int, int]], size: int) -> bytes:
+    """Return what stands before the data of a file with holes: its map, a multiple of 512 bytes.
+
+    `runs` are (place in the file, length) of its data, ascending and apart; `size` is the file's length.
+    """
+    if not runs or sum(runs[-1]) < size:
+        # GNU tar makes the file as long as its last run says, even an empty one.
+        runs = [*runs, (size, 0)]
+    text = b"%d\n%b" % (len(runs), b"".join([b"%d\n%d\n" % run for run in runs]))
+    return text + bytes(-len(text) % _BLOCK)
 
 
 def part_name(name: bytes, index: int) -> bytes:
@@ -188,11 +239,15 @@ def _full_header(
     target: bytes,
     uname: bytes,
     gname: bytes,
+    rdev: int,
+    sparse_bytes: int,
     extra: Sequence[tuple[bytes, bytes]],
 ) -> bytes:
     """Return the header of a member that has something unusual. Takes about 8 µs."""
     longs: list[bytes] = []
     records = [_record(b"mtime", _decimal(mtime_ns))]
+    if sparse_bytes >= 0:
+        path = _sparse(path, sparse_bytes, records)
     prefix, name = _split(path)
     if len(name) > _NAME_BYTES:
         _long(b"L", b"path", path, longs, records)
@@ -201,6 +256,10 @@ def _full_header(
     for keyword, number, most in ((b"size", size, _MAX_SIZE), (b"uid", uid, _MAX_ID), (b"gid", gid, _MAX_ID)):
         if number > most:
             records.append(_record(keyword, b"%d" % number))
+    device = os.major(rdev), os.minor(rdev)
+    if max(device) > _MAX_DEVICE:
+        records += [_record(b"SCHILY.devmajor", b"%d" % device[0]), _record(b"SCHILY.devminor", b"%d" % device[1])]
+        device = 0, 0
     records += [_record(keyword, value) for keyword, value in extra]
     seconds = mtime_ns // _NS
     left = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (
@@ -211,8 +270,24 @@ def _full_header(
         size if size <= _MAX_SIZE else 0,
         seconds if 0 <= seconds <= _MAX_SIZE else 0,
     )
-    tail = _tail(kind.value, target[:_NAME_BYTES], uname, gname, prefix)
+    tail = _tail(kind.value, target[:_NAME_BYTES], uname, gname, prefix, device)
     return b"".join([*longs, _pax(b"".join(records)), _summed(left, tail)])
+
+
+def _sparse(path: bytes, size: int, records: list[bytes]) -> bytes:
+    """Add the records of a file with holes; return the name of its member for programs that know no holes."""
+    records += [_record(b"GNU.sparse.major", b"1"), _record(b"GNU.sparse.minor", b"0")]
+    records.append(_record(b"GNU.sparse.realsize", b"%d" % size))
+    try:
+        path.decode("utf-8")
+    except UnicodeDecodeError:
+        # As with other names: records are UTF-8. The member has the file's own name then.
+        return path
+    records.append(_record(b"GNU.sparse.name", path))
+    folder, _, name = path.rpartition(b"/")
+    if len(folder) + len(name) + len(_SPARSE_FOLDER) + 2 > _NAME_BYTES:
+        return _SPARSE_FOLDER + b"/" + _cut(name, _NAME_BYTES - len(_SPARSE_FOLDER) - 1)
+    return b"/".join(filter(None, (folder, _SPARSE_FOLDER, name)))
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:
@@ -265,9 +340,12 @@ def _special_header(flag: bytes, name: bytes, size: int) -> bytes:
     return _summed(left, _tail(flag, b"", b"", b"", b""))
 
 
-def _tail(flag: bytes, target: bytes, uname: bytes, gname: bytes, prefix: bytes) -> bytes:
+def _tail(
+    flag: bytes, target: bytes, uname: bytes, gname: bytes, prefix: bytes, device: tuple[int, int] = (0, 0)
+) -> bytes:
     uname, gname = (name if len(name) <= _OWNER_BYTES else b"" for name in (uname, gname))
-    return _TAIL.pack(flag, target, b"ustar\x0000", uname, gname, b"0000000\0", b"0000000\0", prefix)
+    major, minor = (b"%07o\0" % number for number in device)
+    return _TAIL.pack(flag, target, b"ustar\x0000", uname, gname, major, minor, prefix)
 
 
 @lru_cache(maxsize=1024)
