@@ -89,6 +89,21 @@ class Ledger(Protocol):
         """Return all jobs, oldest first."""
         ...
 
+    def edit_job(self, known: Job, wanted: Job, now_ns: int) -> Job:
+        """Have a job ask for what `wanted` does; only what a job is asked for changes, not how its runs went.
+
+        `known` is the job as the caller saw it: Conflict when it asks for something else by now, or is queued or
+        runs. The same again is harmless. Raises NotFound.
+        """
+        ...
+
+    def delete_job(self, number: JobNumber, now_ns: int) -> None:
+        """Forget a job; its sets stay, its number is never given out again. Idempotent.
+
+        Raises NotFound for a number that no job had, Conflict while it is queued or runs.
+        """
+        ...
+
     def queue_job(self, number: JobNumber, now_ns: int) -> Job:
         """PENDING or a finished state becomes QUEUED, and `runs` grows. Raises Conflict while it is queued or runs."""
         ...

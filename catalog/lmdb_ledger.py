@@ -50,6 +50,8 @@ _CLAIM_VOLUME = operation("claim_volume")
 _LABEL_VOLUME = operation("label_volume")
 _MARK_VOLUME = operation("mark_volume")
 _ADD_JOB = operation("add_job")
+_EDIT_JOB = operation("edit_job")
+_DELETE_JOB = operation("delete_job")
 _QUEUE_JOB = operation("queue_job")
 _FINISH_JOB = operation("finish_job")
 _BEGIN_SET = operation("begin_set")
@@ -187,6 +189,14 @@ class LmdbLedger:
     def jobs(self) -> list[Job]:
         """Return all jobs, oldest first."""
         return self._read(jobs.all_by_number)
+
+    def edit_job(self, known: Job, wanted: Job, now_ns: int) -> Job:
+        """Have the job ask for what `wanted` does, if it is as `known`. Raises NotFound, Conflict."""
+        return self._write(_EDIT_JOB, jobs.edit, known, wanted, now_ns)
+
+    def delete_job(self, number: JobNumber, now_ns: int) -> None:
+        """Forget a job that is neither queued nor running; its sets stay. Idempotent. Raises NotFound, Conflict."""
+        self._write(_DELETE_JOB, jobs.delete, number, now_ns)
 
     def queue_job(self, number: JobNumber, now_ns: int) -> Job:
         """Begin a new run. Raises NotFound, and Conflict while the job is queued or running."""

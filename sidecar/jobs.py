@@ -110,8 +110,20 @@ class Jobs:
         """Record a new job; it does not run before `queue`."""
         return await trio.to_thread.run_sync(self._ledger.add_job, job)
 
-    async def queue(self, number: JobNumber) -> Job:
-        """Have the job run. Raises NotFound, NotNow while it is queued or running."""
+    async def edit(self, number: JobNumber, change: Callable[[Job], Job]) -> Job:
+        """Change what a job is asked to do. `change` runs in a thread. Raises NotFound, NotNow, Conflict."""
+        known = await self._rested(number)
+        wanted = await trio.to_thread.run_sync(change, known)
+        return await trio.to_thread.run_sync(self._ledger.edit_job, known, wanted, self.now_ns())
+
+    async def delete(self, number: JobNumber) -> None:
+        """Forget a job; its sets stay. Raises NotFound, NotNow, Conflict."""
+        await self._rested(number)
+        await trio.to_thread.run_sync(self._ledger.delete_job, number, self.now_ns())
+        self._ended.pop(number, None)
+
+    async def _rested(self, number: JobNumber) -> Job:
+        """Return a job that neither waits nor runs. Raises NotFound, NotNow."""
         job = self._ledger.job(number)
         if number in self._running and job.state not in OPEN_STATES:
             await self._running[number].ended.wait()
@@ -120,6 +132,11 @@ class Jobs:
             raise NotNow(
                 f"task {number} ({job.name}) is {job.state.value} already: wait until it has ended, or cancel it"
             )
+        return job
+
+    async def queue(self, number: JobNumber) -> Job:
+        """Have the job run. Raises NotFound, NotNow while it is queued or running."""
+        await self._rested(number)
         queued = await trio.to_thread.run_sync(self._ledger.queue_job, number, self.now_ns())
         self._ended.pop(number, None)
         self._queue.append(number)

@@ -1,11 +1,20 @@
-"""What makes a job acceptable, whichever interface asks for it. The checks of sources block; call them in a thread."""
+"""What makes a job acceptable, whichever interface asks for it: the only place that checks. Blocks on sources.
+
+Checks raise Invalid with the field's name in the body, which `names` translates for bodies that call it otherwise.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import msgspec
+from msgspec import UNSET
+
+from catalog.ids import JobId, JobNumber, new_uuid
+from catalog.records import Job
 from sidecar.requests import Invalid
+from tapefs.client.job_fields import JobFields, Path, decoded
 from tapefs.errors import NoSuchThing, SourceError
 
 #: A job's name becomes a folder's name in the mount.
@@ -14,22 +23,61 @@ TYPES = {"full": "full", "monthly_full": "full"}
 CODECS = ("zstd",)
 LEVELS = range(1, 23)
 MOST_SOURCES = 10_000
+MOST_PATTERNS = 10_000
+#: A century: beyond it somebody has mistaken the unit, and 0 means for ever.
+MOST_RETENTION_DAYS = 36_525
+
+OWN_NAMES: Mapping[str, str] = {}
+
+
+def new_job(fields: JobFields, now_ns: int, names: Mapping[str, str] = OWN_NAMES) -> Job:
+    """Return a job that is not recorded yet. Raises Invalid, NoSuchThing, SourceError. Blocking."""
+    for field in ("name", "sources"):
+        if getattr(fields, field) is UNSET:
+            raise Invalid("missing", ["body", names.get(field, field)], "Field required")
+    blank = Job(number=JobNumber(0), job_id=JobId(new_uuid()), name="", sources=(), created_at_ns=now_ns)
+    return changed_job(blank, fields, names)
+
+
+def changed_job(job: Job, fields: JobFields, names: Mapping[str, str] = OWN_NAMES) -> Job:
+    """Return the job with what `fields` sets, checked. Raises Invalid, NoSuchThing, SourceError. Blocking."""
+    changes = fields.changes()
+    if fields.name is not UNSET:
+        changes["name"] = check_name(fields.name, names.get("name", "name"))
+    if fields.type is not UNSET:
+        changes["type"] = check_type(fields.type, names.get("type", "type"))
+    if fields.sources is not UNSET:
+        field = names.get("sources", "sources")
+        changes["sources"] = check_sources(_paths(fields.sources, field), field)
+    if fields.excludes is not UNSET:
+        changes["excludes"] = check_excludes(fields.excludes, names.get("excludes", "excludes"))
+    if fields.description is not UNSET:
+        changes["description"] = _text(fields.description, names.get("description", "description"))
+    if fields.retention_days is not UNSET:
+        check_retention(fields.retention_days, names.get("retention_days", "retention_days"))
+    changed = msgspec.structs.replace(job, **changes)
+    check_codec(changed.codec, changed.level)
+    return changed
 
 
 def check_name(name: str, field: str) -> str:
     """Return a job's name without surrounding blanks. Raises Invalid."""
-    plain = name.strip()
-    try:
-        size = len(plain.encode())
-    except UnicodeEncodeError:
-        raise Invalid("value_error", ["body", field], "must be text that UTF-8 can hold") from None
+    plain = _text(name.strip(), field)
     if not plain or plain in (".", ".."):
         raise Invalid("value_error", ["body", field], "must be a name", name)
     if "/" in plain or not plain.isprintable():
         raise Invalid("value_error", ["body", field], "must be a file name: no slash, no control characters", name)
-    if size > LONGEST_NAME_BYTES:
+    if len(plain.encode()) > LONGEST_NAME_BYTES:
         raise Invalid("too_long", ["body", field], f"must be at most {LONGEST_NAME_BYTES} bytes long", name)
     return plain
+
+
+def _text(text: str, field: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Invalid("value_error", ["body", field], "must be text that UTF-8 can hold") from None
+    return text
 
 
 def check_type(kind: object, field: str) -> str:
@@ -46,6 +94,30 @@ def check_codec(codec: str, level: int) -> None:
         raise Invalid("enum", ["body", "codec"], f"must be {' or '.join(CODECS)}", codec)
     if level not in LEVELS:
         raise Invalid("value_error", ["body", "level"], f"must be {LEVELS.start} to {LEVELS.stop - 1}", level)
+
+
+def check_excludes(patterns: Sequence[str], field: str) -> tuple[str, ...]:
+    """Return the patterns. Raises Invalid."""
+    if len(patterns) > MOST_PATTERNS:
+        raise Invalid("too_long", ["body", field], f"must name at most {MOST_PATTERNS} patterns")
+    return tuple(_text(pattern, field) for pattern in patterns)
+
+
+def check_retention(days: int, field: str) -> None:
+    """Check a number of days. Raises Invalid."""
+    if not 0 <= days <= MOST_RETENTION_DAYS:
+        message = f"must be 0 (for ever) to {MOST_RETENTION_DAYS} days; it must not be negative"
+        raise Invalid("value_error", ["body", field], message, days)
+
+
+def _paths(sources: Sequence[Path], field: str) -> list[bytes]:
+    found = []
+    for place, source in enumerate(sources):
+        try:
+            found.append(decoded(source))
+        except ValueError as error:  # also UnicodeEncodeError and binascii.Error
+            raise Invalid("value_error", ["body", field, place], f"is no path: {error}") from error
+    return found
 
 
 def check_sources(sources: Sequence[bytes], field: str) -> tuple[bytes, ...]:

@@ -6,15 +6,19 @@ import msgspec
 
 from catalog.errors import Conflict, NotFound
 from catalog.ids import JobNumber
-from catalog.ledger_store.tables import JOB_COUNTER, JOB_IDS, JOBS, SETS, job_key, text_key
+from catalog.ledger_store.tables import COUNTERS, JOB_COUNTER, JOB_IDS, JOBS, SETS, job_key, text_key
 from catalog.ledger_store.transaction import Reader, Writer, plain_text
 from catalog.records import BackupSet, Job, JobState, SetState
 
 _ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
 _FINISHED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 _MAX_NUMBER = 2**64 - 1
-#: What a job was asked to do; operations never change it.
-_REQUEST = ("name", "sources", "type", "codec", "level", "excludes", "description", "retention_days")
+#: What becomes of a job; the other fields say what it was asked to do, and only `edit` changes them.
+_COURSE = frozenset(
+    {"number", "job_id", "state", "runs", "set_id", "resume", "error"}
+    | {"created_at_ns", "queued_at_ns", "started_at_ns", "finished_at_ns"}
+)
+_REQUEST = tuple(field for field in Job.__struct_fields__ if field not in _COURSE)
 
 
 def get(tx: Reader, number: JobNumber) -> Job:
@@ -35,7 +39,7 @@ def add(tx: Writer, job: Job) -> Job:
     number = tx.find(JOB_IDS, text_key(job.job_id))
     if number is not None:
         known = tx.follow(JOBS, job_key(JobNumber(number)), f"job id {job.job_id}")
-        if any(getattr(known, field) != getattr(job, field) for field in _REQUEST):
+        if not _asks_the_same(known, job):
             raise Conflict(f"job {job.job_id} is recorded already, as number {number}, and asks for something else")
         return known
     added = msgspec.structs.replace(job, number=JobNumber(tx.next_number(JOB_COUNTER)))
@@ -43,6 +47,42 @@ def add(tx: Writer, job: Job) -> Job:
     tx.insert(JOB_IDS, text_key(added.job_id), added.number)
     tx.tell("job.added", added.number, added.name, added.created_at_ns)
     return added
+
+
+def _asks_the_same(one: Job, other: Job) -> bool:
+    return all(getattr(one, field) == getattr(other, field) for field in _REQUEST)
+
+
+def edit(tx: Writer, known: Job, wanted: Job, now_ns: int) -> Job:
+    """Have the job `known` ask for what `wanted` does; harmless when it does already. Raises NotFound, Conflict."""
+    job = get(tx, known.number)
+    if job.job_id != known.job_id or job.job_id != wanted.job_id:
+        raise Conflict(f"job {known.number} is {job.job_id}, not {known.job_id}")
+    if _asks_the_same(job, wanted):
+        return job
+    if not _asks_the_same(job, known):
+        raise Conflict(f"job {job.number} was changed by somebody else meanwhile: look at it again")
+    if job.state in _ACTIVE:
+        raise Conflict(f"job {job.number} is {job.state.value}: it can be changed when it has ended")
+    edited = msgspec.structs.replace(job, **{field: getattr(wanted, field) for field in _REQUEST})
+    tx.put(JOBS, job_key(job.number), edited)
+    tx.tell("job.edited", job.number, edited.name, now_ns)
+    return edited
+
+
+def delete(tx: Writer, number: JobNumber, now_ns: int) -> None:
+    """Forget the job; its sets stay, its number is never given out again. Harmless when it was deleted before.
+
+    Raises NotFound for a number that no job had, Conflict while it is queued or running.
+    """
+    job = tx.find(JOBS, job_key(number)) if 0 < number <= (tx.find(COUNTERS, JOB_COUNTER) or 0) else get(tx, number)
+    if job is None:
+        return
+    if job.state in _ACTIVE:
+        raise Conflict(f"job {number} is {job.state.value}: cancel it, or wait until it has ended")
+    tx.delete(JOBS, job_key(number))
+    tx.delete(JOB_IDS, text_key(job.job_id))
+    tx.tell("job.deleted", number, job.name, now_ns)
 
 
 def queue(tx: Writer, number: JobNumber, now_ns: int) -> Job:
@@ -102,8 +142,11 @@ def complete(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:
     """The set's job is COMPLETED, if the set is of its newest run: even if it was given up while the set was SEALED.
 
     One that is to be verified stays as it is: it is done when its set has been read back, and `finish` says so.
+    One that was given up may have been deleted since.
     """
-    job = get(tx, backup_set.job_number)
+    job = tx.find(JOBS, job_key(backup_set.job_number))
+    if job is None:
+        return
     if job.set_id == backup_set.set_id and job.state is not JobState.COMPLETED and not job.verify:
         _finish(tx, job, JobState.COMPLETED, "", now_ns)
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 import lmdb
 
 from catalog.errors import Damaged, WrongVersion
+from catalog.ids import JobNumber
 from catalog.ledger_store.environment import MAP_SIZE_BYTES, PROBLEMS_EXIT, open_lmdb
 from catalog.ledger_store.tables import (
     COPIES,
@@ -103,6 +104,9 @@ def _jobs(tx: Reader) -> Problems:
         yield from _points(tx, JOB_IDS, text_key(job.job_id), job.number, f"job {job.number}")
         if job.set_id is not None and tx.find(SETS, text_key(job.set_id)) is None:
             yield f"job {job.number} names set {job.set_id}, which is missing"
+    for _, number in tx.scan(JOB_IDS):
+        if tx.find(JOBS, job_key(JobNumber(number))) is None:
+            yield f"job {number} is missing"
 
 
 def _sets(tx: Reader) -> Problems:
@@ -111,8 +115,9 @@ def _sets(tx: Reader) -> Problems:
         if key != text_key(backup_set.set_id):
             yield f"{what} is under a wrong key"
         yield from _points(tx, SET_NUMBERS, set_number_key(backup_set.number), backup_set.set_id, what)
-        if tx.find(JOBS, job_key(backup_set.job_number)) is None:
-            yield f"{what} names job {backup_set.job_number}, which is missing"
+        # The job itself may have been deleted.
+        if backup_set.job_number > (tx.find(COUNTERS, JOB_COUNTER) or 0):
+            yield f"{what} names job {backup_set.job_number}, which there never was"
 
 
 def _segments(tx: Reader) -> Problems:

@@ -1,44 +1,33 @@
-"""Jobs under /api/v1/jobs: what `tapefs backup` and `tapefs jobs` use."""
+"""Jobs under /api/v1/jobs: what `tapefs backup`, `tapefs job` and `tapefs jobs` use."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-from typing import Annotated
+from functools import partial
 
-import msgspec
 import trio
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from catalog.ids import JobId, JobNumber, new_uuid
+from catalog.ids import JobNumber
 from catalog.records import BackupSet, Job, JobState
-from sidecar.answers import json_answer
+from sidecar.answers import json_answer, moment
 from sidecar.jobs import JobView, Run
-from sidecar.new_jobs import check_codec, check_name, check_sources, check_type
-from sidecar.requests import Invalid, Page, body_of, number_in_path, page_of
+from sidecar.new_jobs import changed_job, check_sources, new_job
+from sidecar.requests import Page, body_of, number_in_path, page_of
 from sidecar.service import Service
+from tapefs.client.job_fields import JobFields, encoded
 
 #: Jobs in one answer when the client does not say.
 WHOLE_PAGE = Page(1000, 0)
 
 
-class EncodedPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A path that is not UTF-8, in base64."""
+class NewJob(JobFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/jobs: `name` and `sources` are required."""
 
-    b64: str
-
-
-class NewJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of POST /api/v1/jobs."""
-
-    name: str
-    sources: list[str | EncodedPath]
-    type: str = "full"
-    codec: str = "zstd"
-    level: int = 3
-    excludes: list[Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]] = []
+    #: Queue it at once; else it is a template until somebody runs it.
+    run: bool = True
 
 
 class JobCalls:
@@ -53,6 +42,10 @@ class JobCalls:
             Route("/api/v1/jobs", self.list, methods=["GET"]),
             Route("/api/v1/jobs", self.create, methods=["POST"]),
             Route("/api/v1/jobs/{number}", self.show, methods=["GET"]),
+            Route("/api/v1/jobs/{number}", self.edit, methods=["PATCH"]),
+            Route("/api/v1/jobs/{number}", self.delete, methods=["DELETE"]),
+            Route("/api/v1/jobs/{number}/run", self.run, methods=["POST"]),
+            Route("/api/v1/jobs/{number}/cancel", self.cancel, methods=["POST"]),
         ]
 
     async def list(self, request: Request) -> Response:
@@ -64,36 +57,45 @@ class JobCalls:
 
     async def show(self, request: Request) -> Response:
         """Show one job."""
-        return json_answer(view_of(self._service.jobs.view(JobNumber(number_in_path(request, "number")))))
+        return json_answer(view_of(self._service.jobs.view(_number(request))))
 
     async def create(self, request: Request) -> Response:
-        """Record a job and queue it."""
+        """Record a job, and queue it unless `run` is false."""
         body = await body_of(request, NewJob)
-        check_codec(body.codec, body.level)
-        name, kind = check_name(body.name, "name"), check_type(body.type, "type")
-        paths = [_path_bytes(source, place) for place, source in enumerate(body.sources)]
-        sources = await trio.to_thread.run_sync(check_sources, paths, "sources")
-        job = Job(
-            number=JobNumber(0),
-            job_id=JobId(new_uuid()),
-            name=name,
-            sources=sources,
-            type=kind,
-            codec=body.codec,
-            level=body.level,
-            excludes=tuple(body.excludes),
-            created_at_ns=self._service.jobs.now_ns(),
-        )
+        job = await trio.to_thread.run_sync(new_job, body, self._service.jobs.now_ns())
         number = (await self._service.jobs.create(job)).number
+        if body.run:
+            await self._service.jobs.queue(number)
+        return json_answer(view_of(self._service.jobs.view(number)), 202 if body.run else 201)
+
+    async def edit(self, request: Request) -> Response:
+        """Change what a job is asked to do; what the body does not name stays."""
+        number, body = _number(request), await body_of(request, JobFields)
+        await self._service.jobs.edit(number, partial(changed_job, fields=body))
+        return json_answer(view_of(self._service.jobs.view(number)))
+
+    async def delete(self, request: Request) -> Response:
+        """Forget a job; its sets stay."""
+        await self._service.jobs.delete(_number(request))
+        return Response(status_code=204)
+
+    async def run(self, request: Request) -> Response:
+        """Queue a job."""
+        number = _number(request)
+        job = self._service.jobs.view(number).job
+        await trio.to_thread.run_sync(check_sources, job.sources, "sources")
         await self._service.jobs.queue(number)
         return json_answer(view_of(self._service.jobs.view(number)), 202)
 
+    async def cancel(self, request: Request) -> Response:
+        """Take a job out of the queue, or have it stop at the next good place."""
+        number = _number(request)
+        await self._service.jobs.cancel(number)
+        return json_answer(view_of(self._service.jobs.view(number)), 202)
 
-def _path_bytes(source: str | EncodedPath, place: int) -> bytes:
-    try:
-        return source.encode() if isinstance(source, str) else base64.b64decode(source.b64, validate=True)
-    except (UnicodeEncodeError, binascii.Error, ValueError) as error:
-        raise Invalid("value_error", ["body", "sources", place], f"is no path: {error}") from error
+
+def _number(request: Request) -> JobNumber:
+    return JobNumber(number_in_path(request, "number"))
 
 
 def view_of(view: JobView) -> dict[str, object]:
@@ -102,16 +104,31 @@ def view_of(view: JobView) -> dict[str, object]:
     return {
         "number": job.number,
         "job_id": job.job_id,
-        "name": job.name,
-        "type": job.type,
+        **_request_of(job),
         "state": job.state,
         "set_id": job.set_id,
         "error": job.error or None,
         "runs": job.runs,
+        "created_at": moment(job.created_at_ns),
+        "queued_at": moment(job.queued_at_ns),
+        "started_at": moment(job.started_at_ns),
+        "finished_at": moment(job.finished_at_ns),
         "progress": _progress(run, view.backup_set, job),
         "troubles": [{"path": each.path, "reason": each.reason} for each in reversed(run.troubles)] if run else [],
         "trouble_count": run.trouble_count if run else view.backup_set.troubled_files if view.backup_set else 0,
     }
+
+
+def _request_of(job: Job) -> dict[str, object]:
+    """Return what the job is asked to do, by the names with which it can be changed."""
+    chosen = {field: getattr(job, field) for field in JobFields.__struct_fields__}
+    chosen["sources"] = [_shown(source) for source in job.sources]
+    return chosen
+
+
+def _shown(source: bytes) -> object:
+    path = encoded(source)
+    return path if isinstance(path, str) else structs.asdict(path)
 
 
 def _progress(run: Run | None, backup_set: BackupSet | None, job: Job) -> dict[str, object] | None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 import trio
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from catalog.ids import JobId, JobNumber, new_uuid
+from catalog.ids import JobNumber
 from catalog.records import Job, JobState, SetState
 from sidecar.answers import json_answer, moment, shown
 from sidecar.jobs import JobView
-from sidecar.new_jobs import check_name, check_sources, check_type
+from sidecar.new_jobs import changed_job, check_sources, check_type, new_job
 from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
+from tapefs.client.job_fields import JobFields
+
+T = TypeVar("T")
 
 #: TAF knows no `queued`: what waits for a drive is pending.
 STATUSES = {state: state.value for state in JobState} | {JobState.QUEUED: "pending"}
@@ -26,23 +32,55 @@ LABELS = ("Scan", "Read ahead", "Compress", "Write to tape", "Finish")
 STAGES = {"scan": 0, "write": 3, "index": 4}
 
 
-class BackupTaskRequest(msgspec.Struct, frozen=True):
-    """TAF's body of a new task; unknown keys are ignored, as TAF does.
+#: What TAF calls the fields of a job.
+NAMES = {"name": "task_name", "sources": "source_paths", "type": "task_type", "excludes": "exclude_patterns"}
+#: TAF's default.
+RETENTION_DAYS = 180
 
-    `tape_device` and `enable_simple_scan` are taken and have no meaning here: the library chooses drive and tape, and
-    there is one way to scan.
+
+class BackupTaskRequest(msgspec.Struct, frozen=True):
+    """TAF's body of a new task, and of a change to one; what is missing or null in a change stays.
+
+    Unknown keys are ignored, as TAF does. `tape_device` and `enable_simple_scan` are taken and have no meaning here:
+    the library chooses drive and tape, and there is one way to scan.
     """
 
-    task_name: str
-    source_paths: list[str]
-    task_type: object = "full"
-    exclude_patterns: list[str] = []
-    compression_enabled: bool = True
-    encryption_enabled: bool = False
-    retention_days: int = 180
-    description: str = ""
+    task_name: str | None = None
+    source_paths: list[str] | None = None
+    task_type: object = UNSET
+    exclude_patterns: list[str] | None = None
+    compression_enabled: bool | None = None
+    encryption_enabled: bool | None = None
+    retention_days: int | None = None
+    description: str | None = None
     tape_device: str | None = None
-    enable_simple_scan: bool = True
+    enable_simple_scan: bool | None = None
+
+    def changes(self) -> JobFields:
+        """Return what is to change. Raises Invalid."""
+        return self.fields() if self.task_type is not None else msgspec.structs.replace(self, task_type=UNSET).fields()
+
+    def fields(self) -> JobFields:
+        """Return what is asked for. Raises Invalid."""
+        if self.encryption_enabled:
+            message = "encryption is not offered: leave it off"
+            raise Invalid("value_error", ["body", "encryption_enabled"], message, True)
+        if self.compression_enabled is False:
+            message = "sets are always compressed (zstd): leave it on"
+            raise Invalid("value_error", ["body", "compression_enabled"], message, False)
+        patterns = self.exclude_patterns
+        return JobFields(
+            name=_or_unset(self.task_name),
+            sources=_or_unset(None if self.source_paths is None else [*self.source_paths]),
+            type=UNSET if self.task_type is UNSET else check_type(self.task_type, "task_type"),
+            excludes=_or_unset(None if patterns is None else [pattern for pattern in patterns if pattern]),
+            description=_or_unset(self.description),
+            retention_days=_or_unset(self.retention_days),
+        )
+
+
+def _or_unset(value: T | None) -> T | UnsetType:
+    return UNSET if value is None else value
 
 
 class BackupCalls:
@@ -56,7 +94,10 @@ class BackupCalls:
         return [
             Route("/api/backup/tasks", self.list, methods=["GET"]),
             Route("/api/backup/tasks", self.create, methods=["POST"]),
+            Route("/api/backup/templates", self.templates, methods=["GET"]),
             Route("/api/backup/tasks/{task_id}", self.show, methods=["GET"]),
+            Route("/api/backup/tasks/{task_id}", self.edit, methods=["PUT"]),
+            Route("/api/backup/tasks/{task_id}", self.delete, methods=["DELETE"]),
             Route("/api/backup/tasks/{task_id}/run", self.run, methods=["POST"]),
             Route("/api/backup/tasks/{task_id}/cancel", self.cancel, methods=["POST", "PUT"]),
         ]
@@ -73,8 +114,11 @@ class BackupCalls:
 
     async def create(self, request: Request) -> Response:
         """Record a task; it does not run yet."""
-        body = await body_of(request, BackupTaskRequest)
-        job = await self._service.jobs.create(await _job(body, self._service.jobs.now_ns()))
+        fields = (await body_of(request, BackupTaskRequest)).fields()
+        if fields.retention_days is UNSET:
+            fields = msgspec.structs.replace(fields, retention_days=RETENTION_DAYS)
+        wanted = await trio.to_thread.run_sync(new_job, fields, self._service.jobs.now_ns(), NAMES)
+        job = await self._service.jobs.create(wanted)
         return json_answer(
             {
                 "success": True,
@@ -84,6 +128,23 @@ class BackupCalls:
                 "is_template": True,
             }
         )
+
+    async def templates(self, request: Request) -> Response:
+        """Show what all tasks are asked to do, newest first."""
+        views = list(reversed(self._service.jobs.views()))
+        return json_answer([_template(view.job) for view in page_of(request).cut(views)])
+
+    async def edit(self, request: Request) -> Response:
+        """Change what a task is asked to do."""
+        number, body = _number(request), await body_of(request, BackupTaskRequest)
+        await self._service.jobs.edit(number, partial(changed_job, fields=body.changes(), names=NAMES))
+        return json_answer({"success": True, "message": f"Task {number} was changed"})
+
+    async def delete(self, request: Request) -> Response:
+        """Forget a task; its sets stay."""
+        number = _number(request)
+        await self._service.jobs.delete(number)
+        return json_answer({"success": True, "message": f"Task {number} was deleted; its sets stay"})
 
     async def run(self, request: Request) -> Response:
         """Queue a task."""
@@ -161,28 +222,21 @@ def _number(request: Request) -> JobNumber:
     return JobNumber(number_in_path(request, "task_id"))
 
 
-async def _job(body: BackupTaskRequest, now_ns: int) -> Job:
-    """Return the job that a request asks for. Raises Invalid, NoSuchThing, SourceError."""
-    if body.encryption_enabled:
-        raise Invalid("value_error", ["body", "encryption_enabled"], "encryption is not offered: leave it off", True)
-    if not body.compression_enabled:
-        message = "sets are always compressed (zstd): leave it on"
-        raise Invalid("value_error", ["body", "compression_enabled"], message, False)
-    if body.retention_days < 0:
-        raise Invalid("value_error", ["body", "retention_days"], "must not be negative", body.retention_days)
-    name, kind = check_name(body.task_name, "task_name"), check_type(body.task_type, "task_type")
-    paths = [path.encode() for path in body.source_paths]
-    return Job(
-        number=JobNumber(0),
-        job_id=JobId(new_uuid()),
-        name=name,
-        sources=await trio.to_thread.run_sync(check_sources, paths, "source_paths"),
-        type=kind,
-        excludes=tuple(pattern for pattern in body.exclude_patterns if pattern),
-        description=body.description,
-        retention_days=body.retention_days,
-        created_at_ns=now_ns,
-    )
+def _template(job: Job) -> dict[str, object]:
+    """Return what a task is asked to do with TAF's fields."""
+    return {
+        "task_id": job.number,
+        "task_name": job.name,
+        "task_type": job.type,
+        "description": job.description,
+        "source_paths": [shown(source) for source in job.sources],
+        "tape_device": None,
+        "compression_enabled": True,
+        "encryption_enabled": False,
+        "retention_days": job.retention_days,
+        "exclude_patterns": list(job.excludes),
+        "created_at": moment(job.created_at_ns),
+    }
 
 
 def _filter(request: Request) -> Callable[[JobView], bool]:

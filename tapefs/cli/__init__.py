@@ -33,6 +33,7 @@ COMMANDS = {
     "stage": "tapefs.cli.staging",
     "evict": "tapefs.cli.staging",
     "jobs": "tapefs.cli.jobs",
+    "job": "tapefs.cli.job",
     "version": "tapefs.cli.setting_up",
 }
 

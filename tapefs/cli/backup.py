@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 import click
+from msgspec import structs
 
 from catalog.ids import JobNumber
 from catalog.records import JobState
+from tapefs.cli.job_options import job_options
 from tapefs.cli.output import printable, size
 from tapefs.cli.place import Place
 from tapefs.cli.progress import reporting
 from tapefs.cli.values import JobName, name_from_path
-from tapefs.client.api import Client, JobView, NewJob
+from tapefs.client.api import Client, JobView
+from tapefs.client.job_fields import JobFields, encoded
 from tapefs.errors import Cancelled, NotNow, SourceError, TapefsError
+from tapefs.home import Home
 
 POLL_S = 0.2
 #: How long a cancelled job may take to come to a good place.
@@ -30,44 +34,40 @@ TROUBLES = 20
 @click.command("backup")
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(path_type=bytes))
 @click.option("--name", type=JobName(), help="Name in the archive; else the last component of the first source.")
-@click.option("--type", "kind", type=click.Choice(["full"]), default="full", show_default=True)
-@click.option("--codec", type=click.Choice(["zstd"]), default="zstd", show_default=True)
-@click.option("--level", type=click.IntRange(1, 19), default=3, show_default=True, help="Of compression.")
-@click.option("--exclude", "excludes", metavar="GLOB", multiple=True, help="Leave out what matches; may be repeated.")
+@job_options
 @click.option("--no-wait", is_flag=True, help="Print the job's number instead, and let `tapefs serve` do it.")
 @click.pass_obj
 def backup_command(
-    place: Place,
-    sources: tuple[bytes, ...],
-    name: str | None,
-    kind: str,
-    codec: str,
-    level: int,
-    excludes: tuple[str, ...],
-    no_wait: bool,
+    place: Place, sources: tuple[bytes, ...], name: str | None, fields: JobFields, no_wait: bool
 ) -> None:
     """Back up files and directories to tape; the id of the new set is printed last."""
+    home = place.home()
+    fields = with_sources(fields, name, sources)
+    with submitting(home) as client:
+        wait_unless(client, client.submit(fields), no_wait)
+
+
+def with_sources(fields: JobFields, name: str | None, sources: Sequence[bytes]) -> JobFields:
+    """Return the fields of a new job. Raises SourceError for a source that is not there."""
+    paths = [absolute(source) for source in sources]
+    return structs.replace(fields, name=name or name_from_path(paths[0]), sources=[encoded(path) for path in paths])
+
+
+@contextmanager
+def submitting(home: Home) -> Iterator[Client]:
+    """Have a sidecar for a job that is about to be submitted and waited for; SIGTERM does what Ctrl-C does."""
     from tapefs.client.presence import connected
 
-    home = place.home()
-    absolute = tuple(_absolute(source) for source in sources)
-    job = NewJob(
-        name=name or name_from_path(absolute[0]),
-        sources=absolute,
-        type=kind,
-        codec=codec,
-        level=level,
-        excludes=excludes,
-    )
     with connected(home) as presence, _terminate_as_interrupt():
-        view = presence.client.submit(job)
-        if no_wait:
-            click.echo(view.number)
-            return
-        click.echo(_finish(presence.client, view))
+        yield presence.client
 
 
-def _absolute(source: bytes) -> bytes:
+def wait_unless(client: Client, view: JobView, no_wait: bool) -> None:
+    """Print the number of a job that is queued, or wait for it and print its set."""
+    click.echo(view.number if no_wait else _finish(client, view))
+
+
+def absolute(source: bytes) -> bytes:
     """Return the source as an absolute path. Raises SourceError when it is not there."""
     try:
         os.lstat(source)

@@ -7,6 +7,7 @@ import click
 from catalog.records import Job
 from tapefs.cli.output import Json, iso_time, paths, print_json, print_table, short_time
 from tapefs.cli.place import Place, ledger_of
+from tapefs.client.job_fields import JobFields
 
 
 @click.command("jobs")
@@ -14,10 +15,15 @@ from tapefs.cli.place import Place, ledger_of
 @click.pass_obj
 def jobs_command(place: Place, as_json: bool) -> None:
     """List the backup jobs and how their newest run went, oldest first."""
+    list_jobs(place, as_json)
+
+
+def list_jobs(place: Place, as_json: bool) -> None:
+    """Print all jobs."""
     with ledger_of(place) as ledger:
         jobs = ledger.jobs()
     if as_json:
-        print_json([_json(job) for job in jobs])
+        print_json([job_json(job) for job in jobs])
         return
     print_table(
         ("JOB", "NAME", "TYPE", "STATE", "QUEUED", "FINISHED", "SET", "ERROR"),
@@ -37,16 +43,14 @@ def jobs_command(place: Place, as_json: bool) -> None:
     )
 
 
-def _json(job: Job) -> Json:
+def job_json(job: Job) -> Json:
+    """Return a job as JSON shows it."""
     return {
         "number": job.number,
         "job_id": job.job_id,
         "name": job.name,
-        "type": job.type,
-        "codec": job.codec,
-        "level": job.level,
         **paths("sources", job.sources),
-        "excludes": list(job.excludes),
+        **{field: getattr(job, field) for field in JobFields.__struct_fields__ if field not in ("name", "sources")},
         "state": job.state.value,
         "runs": job.runs,
         "set_id": job.set_id,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +10,7 @@ import msgspec
 
 from catalog.ids import FrameNo, JobNumber, SegmentId, SetId
 from catalog.records import JobState
+from tapefs.client.job_fields import JobFields
 from tapefs.client.transport import Transport
 from tapefs.errors import TapefsError
 
@@ -90,18 +90,6 @@ class FrameSpan(_View, frozen=True, kw_only=True):
     last: FrameNo
 
 
-class NewJob(_View, frozen=True, kw_only=True):
-    """A backup to be made."""
-
-    name: str
-    #: Absolute paths, any bytes.
-    sources: tuple[bytes, ...]
-    type: str = "full"
-    codec: str = "zstd"
-    level: int = 3
-    excludes: tuple[str, ...] = ()
-
-
 class _Accepted(_View, frozen=True, kw_only=True):
     accepted: int
 
@@ -120,17 +108,22 @@ class Client:
         """Ask who answers."""
         return decode(self._transport.request("GET", "/api/v1/status"), Status)
 
-    def submit(self, job: NewJob) -> JobView:
-        """Record a job and queue it. Raises UsageError."""
-        body = {
-            "name": job.name,
-            "sources": [_path_value(source) for source in job.sources],
-            "type": job.type,
-            "codec": job.codec,
-            "level": job.level,
-            "excludes": list(job.excludes),
-        }
+    def submit(self, job: JobFields, *, run: bool = True) -> JobView:
+        """Record a job, and queue it unless `run` is false. Raises UsageError, NoSuchThing."""
+        body = _body(job) | {"run": run}
         return decode(self._transport.request("POST", "/api/v1/jobs", body), JobView)
+
+    def edit_job(self, number: JobNumber, changes: JobFields) -> JobView:
+        """Change what a job is asked to do. Raises UsageError, NoSuchThing, NotNow."""
+        return decode(self._transport.request("PATCH", f"/api/v1/jobs/{number}", _body(changes)), JobView)
+
+    def delete_job(self, number: JobNumber) -> None:
+        """Forget a job; its sets stay. Raises NoSuchThing, NotNow."""
+        self._transport.request("DELETE", f"/api/v1/jobs/{number}")
+
+    def run_job(self, number: JobNumber) -> JobView:
+        """Queue a job. Raises NoSuchThing, NotNow."""
+        return decode(self._transport.request("POST", f"/api/v1/jobs/{number}/run"), JobView)
 
     def job(self, number: JobNumber) -> JobView:
         """Ask how a job stands. Raises NoSuchThing."""
@@ -138,7 +131,7 @@ class Client:
 
     def cancel(self, number: JobNumber) -> None:
         """Stop a job at the next good place; it ends as `cancelled` some time later. Raises NoSuchThing, NotNow."""
-        self._transport.request("POST", f"/api/backup/tasks/{number}/cancel")
+        self._transport.request("POST", f"/api/v1/jobs/{number}/cancel")
 
     def stage(self, spans: Sequence[FrameSpan]) -> int:
         """Ask for frames to be staged, in whatever order suits the tapes; returns how many spans were accepted."""
@@ -154,11 +147,10 @@ class Client:
         return decode(self._transport.request("POST", "/api/v1/evict", body), _Freed).freed_bytes
 
 
-def _path_value(path: bytes) -> str | dict[str, str]:
-    try:
-        return path.decode("utf-8")
-    except UnicodeDecodeError:
-        return {"b64": base64.b64encode(path).decode("ascii")}
+def _body(fields: JobFields) -> dict[str, object]:
+    """Return the fields that are set, ready for JSON."""
+    body: dict[str, object] = msgspec.to_builtins(fields)
+    return body
 
 
 def decode(data: bytes, kind: type[T]) -> T:

@@ -96,6 +96,8 @@ class LedgerContract:
         for ask in (
             lambda: ledger.job(JobNumber(number)),
             lambda: ledger.queue_job(JobNumber(number), NOW),
+            lambda: ledger.edit_job(job_of("a", number=number), job_of("a", number=number, level=4), NOW),
+            lambda: ledger.delete_job(JobNumber(number), NOW),
             lambda: ledger.finish_job(JobNumber(number), JobState.FAILED, "", NOW),
         ):
             with pytest.raises(NotFound):
@@ -259,6 +261,58 @@ class LedgerContract:
             ledger.finish_job(number, JobState.COMPLETED, "", NOW)
         ledger.complete_set(stage.backup_set.set_id, NOW + 40)
         assert ledger.finish_job(number, JobState.COMPLETED, "", NOW + 50).finished_at_ns == NOW + 40
+
+    def test_editing_changes_what_is_asked_and_nothing_else(self, ledger: Ledger) -> None:
+        number = ledger.add_job(job_of("a")).number
+        ledger.queue_job(number, NOW)
+        job = ledger.finish_job(number, JobState.FAILED, "no tape", NOW + 1)
+        wanted = msgspec.structs.replace(job, name="b", sources=(b"/c",), level=9, retention_days=7, min_bytes=5)
+        told = msgspec.structs.replace(wanted, state=JobState.COMPLETED, runs=9, error="", created_at_ns=1)
+        assert ledger.edit_job(job, told, NOW + 2) == wanted == ledger.job(number)
+        before = newest(ledger)
+        assert ledger.edit_job(job, wanted, NOW + 3) == wanted
+        assert kinds(ledger, before) == []
+
+    def test_editing_what_somebody_else_has_changed_is_refused(self, ledger: Ledger) -> None:
+        job = ledger.add_job(job_of("a"))
+        ledger.edit_job(job, msgspec.structs.replace(job, level=9), NOW)
+        with pytest.raises(Conflict):
+            ledger.edit_job(job, msgspec.structs.replace(job, level=8), NOW)
+        other = ledger.add_job(job_of("b"))
+        for known, wanted in ((job_of("c", number=job.number), job), (job, other)):
+            with pytest.raises(Conflict):
+                ledger.edit_job(known, msgspec.structs.replace(wanted, level=8), NOW)
+        assert [each.level for each in ledger.jobs()] == [9, 3]
+
+    def test_an_active_job_is_neither_edited_nor_deleted(self, ledger: Ledger, stage: Stage) -> None:
+        waiting = ledger.queue_job(ledger.add_job(job_of("waits")).number, NOW)
+        for job in (waiting, ledger.job(stage.job.number)):
+            with pytest.raises(Conflict):
+                ledger.edit_job(job, msgspec.structs.replace(job, level=9), NOW)
+            with pytest.raises(Conflict):
+                ledger.delete_job(job.number, NOW)
+            assert ledger.job(job.number) == job
+
+    def test_a_deleted_job_leaves_its_sets_and_its_number(self, ledger: Ledger, stage: Stage) -> None:
+        number = stage.job.number
+        ledger.fail_set(stage.backup_set.set_id, "no", NOW)
+        ledger.finish_job(number, JobState.FAILED, "no", NOW)
+        before = newest(ledger)
+        for _ in range(2):
+            ledger.delete_job(number, NOW + 1)
+        assert kinds(ledger, before) == [("job.deleted", stage.job.name)]
+        assert ledger.jobs() == []
+        assert [each.job_number for each in ledger.backup_sets()] == [number]
+        with pytest.raises(NotFound):
+            ledger.job(number)
+        assert ledger.add_job(job_of(stage.job.name)).number == number + 1
+
+    def test_a_sealed_set_completes_after_its_job_was_deleted(self, ledger: Ledger, stage: Stage) -> None:
+        stage.seal(ledger, "index", 4, 2)
+        ledger.finish_job(stage.job.number, JobState.FAILED, "the mover died", NOW + 35)
+        ledger.delete_job(stage.job.number, NOW + 36)
+        ledger.complete_set(stage.backup_set.set_id, NOW + 40)
+        assert ledger.backup_set(stage.backup_set.set_id).state is SetState.COMPLETE
 
     # -- sets --------------------------------------------------------------------------------------------------------
 

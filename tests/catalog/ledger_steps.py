@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from catalog.ids import JobNumber
 from catalog.ledger import Ledger
 from catalog.records import CopyState, IntentKind, JobState, VolumeState
@@ -61,5 +63,7 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("drop_intent", lambda ledger: ledger.drop_intent("torn")),
     ("fail_set", lambda ledger: ledger.fail_set(OTHER_SET.set_id, "no tape", NOW)),
     ("finish_job", lambda ledger: ledger.finish_job(OTHER_JOB.number, JobState.FAILED, "no tape", NOW)),
+    ("edit_job", lambda ledger: ledger.edit_job(OTHER_JOB, msgspec.structs.replace(OTHER_JOB, level=9), NOW)),
+    ("delete_job", lambda ledger: ledger.delete_job(OTHER_JOB.number, NOW)),
     ("mark_volume", lambda ledger: ledger.mark_volume(T1.volume_id, VolumeState.FULL)),
 ]

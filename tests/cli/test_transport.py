@@ -14,7 +14,8 @@ import pytest
 
 from catalog.ids import FrameNo, JobNumber, SegmentId
 from catalog.records import JobState
-from tapefs.client.api import Client, FrameSpan, NewJob
+from tapefs.client.api import Client, FrameSpan
+from tapefs.client.job_fields import JobFields, encoded
 from tapefs.client.transport import LineStream
 from tapefs.errors import HomeError, NoSuchThing, NotNow, TapefsError, Unreachable, UsageError
 from tapefs.socket_name import SOCKET_PATH_BYTES, socket_name
@@ -91,13 +92,14 @@ def test_a_job(server):
     server.answers["/api/v1/jobs"] = (202, JOB)
     server.answers["/api/v1/jobs/3"] = (200, JOB | {"state": "completed", "set_id": "s", "unknown": [1]})
     client = Client(server.path)
-    job = client.submit(NewJob(name="docs", sources=(b"/a", b"/\xff"), excludes=("*.o",)))
+    job = client.submit(JobFields(name="docs", sources=[encoded(b"/a"), encoded(b"/\xff")], excludes=["*.o"]))
     assert job.state is JobState.RUNNING
     assert not job.is_finished
     assert job.progress.files == 7
     assert client.job(JobNumber(3)).is_finished
     assert server.asked[0][2]["sources"] == ["/a", {"b64": "L/8="}]
     assert server.asked[0][2]["excludes"] == ["*.o"]
+    assert "level" not in server.asked[0][2]
 
 
 def test_staging(server):

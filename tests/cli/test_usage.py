@@ -68,6 +68,7 @@ def test_without_a_state_folder(tapefs, home_path, command):
         "evict": ["--all"],
         "backup": ["/usr"],
         "mount": ["/mnt"],
+        "job": ["list"],
         "restore": ["docs", "--to", "/tmp/x"],
     }
     outcome = tapefs(command, *arguments.get(command, []))

@@ -8,7 +8,8 @@ import os
 import pytest
 
 from tapefs import __version__
-from tapefs.client.api import Client, NewJob
+from tapefs.client.api import Client
+from tapefs.client.job_fields import JobFields, encoded
 from tests.sidecar.rig import ROOT, Rig
 
 
@@ -44,7 +45,7 @@ def test_names_that_are_not_utf8(rig: Rig, tmp_path: os.PathLike[str]) -> None:
     path = os.fsencode(tmp_path) + b"/\xff"
     os.mkdir(path)
     client = Client(rig.home.socket)
-    view = client.submit(NewJob(name="odd", sources=(path,)))
+    view = client.submit(JobFields(name="odd", sources=[encoded(path)]))
     rig.wait_job(view.number, "completed")
     task = rig.unix("GET", f"/api/backup/tasks/{view.number}").body
     assert task["source_paths"] == [f"{tmp_path}/\\xff"]

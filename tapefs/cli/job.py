@@ -1,0 +1,126 @@
+"""`tapefs job`: backup jobs as templates, made once and run many times."""
+
+from __future__ import annotations
+
+import click
+from msgspec import UNSET, structs
+
+from catalog.ids import JobNumber
+from catalog.records import Job
+from tapefs.cli.backup import absolute, submitting, wait_unless, with_sources
+from tapefs.cli.job_options import job_options, set_or
+from tapefs.cli.jobs import job_json, list_jobs
+from tapefs.cli.output import print_json, printable, short_time
+from tapefs.cli.place import Place, ledger_of
+from tapefs.cli.values import JobName
+from tapefs.client.job_fields import JobFields, encoded
+from tapefs.errors import NoSuchThing, UsageError
+
+
+@click.group("job", no_args_is_help=False)
+def job_command() -> None:
+    """Make, show, change, run and delete backup jobs.
+
+    JOB is a job's number, or its name when only one has it.
+    """
+
+
+@job_command.command("create")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(path_type=bytes))
+@click.option("--name", type=JobName(), help="Name in the archive; else the last component of the first source.")
+@job_options
+@click.pass_obj
+def create_command(place: Place, sources: tuple[bytes, ...], name: str | None, fields: JobFields) -> None:
+    """Record a job without running it; its number is printed."""
+    home = place.home()
+    fields = with_sources(fields, name, sources)
+    with submitting(home) as client:
+        click.echo(client.submit(fields, run=False).number)
+
+
+@job_command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_command(place: Place, as_json: bool) -> None:
+    """List all jobs, as `tapefs jobs` does."""
+    list_jobs(place, as_json)
+
+
+@job_command.command("show")
+@click.argument("job", metavar="JOB")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def show_command(place: Place, job: str, as_json: bool) -> None:
+    """Show what a job is asked to do, and how its newest run went."""
+    found = find_job(place, job)
+    if as_json:
+        print_json(job_json(found))
+        return
+    for key, value in job_json(found).items():
+        for line in value if isinstance(value, list) and value else [value]:
+            click.echo(f"{key:<16}{_text(line)}".rstrip())
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value in (None, "", [], ()) else printable(str(value))
+
+
+@job_command.command("edit")
+@click.argument("job", metavar="JOB")
+@click.option("--name", type=JobName(), help="Another name; sets that exist keep theirs.")
+@click.option(
+    "--source", "sources", metavar="PATH", multiple=True, type=click.Path(path_type=bytes), help="In place of all."
+)
+@click.option("--no-exclude", is_flag=True, help="Drop all patterns; those of --exclude take the place of all, too.")
+@job_options
+@click.pass_obj
+def edit_command(
+    place: Place, job: str, name: str | None, sources: tuple[bytes, ...], no_exclude: bool, fields: JobFields
+) -> None:
+    """Change what a job is asked to do; what is not named stays."""
+    number = find_job(place, job).number
+    paths = [encoded(absolute(source)) for source in sources]
+    fields = structs.replace(fields, name=set_or(name), sources=paths or UNSET)
+    if no_exclude and fields.excludes is UNSET:
+        fields = structs.replace(fields, excludes=[])
+    if not fields.changes():
+        raise UsageError("nothing to change was named; see `tapefs job edit --help`")
+    with submitting(place.home()) as client:
+        client.edit_job(number, fields)
+
+
+@job_command.command("delete")
+@click.argument("job", metavar="JOB")
+@click.pass_obj
+def delete_command(place: Place, job: str) -> None:
+    """Forget a job; the sets that it has made stay."""
+    number = find_job(place, job).number
+    with submitting(place.home()) as client:
+        client.delete_job(number)
+
+
+@job_command.command("run")
+@click.argument("job", metavar="JOB")
+@click.option("--no-wait", is_flag=True, help="Print the job's number instead, and let `tapefs serve` do it.")
+@click.pass_obj
+def run_command(place: Place, job: str, no_wait: bool) -> None:
+    """Run a job; the id of the new set is printed last."""
+    number = find_job(place, job).number
+    with submitting(place.home()) as client:
+        wait_unless(client, client.run_job(number), no_wait)
+
+
+def find_job(place: Place, text: str) -> Job:
+    """Return the job of that number or name. Raises NoSuchThing, UsageError when several have the name."""
+    with ledger_of(place) as ledger:
+        jobs = ledger.jobs()
+    found = [job for job in jobs if text.isascii() and text.isdigit() and job.number == JobNumber(int(text))]
+    found = found or [job for job in jobs if job.name == text]
+    if not found:
+        raise NoSuchThing(f"there is no job {printable(text)}; see `tapefs jobs`")
+    if len(found) > 1:
+        numbers = ", ".join(f"{job.number} ({short_time(job.created_at_ns)})" for job in found)
+        raise UsageError(f"several jobs have the name {printable(text)}: use the number of one of {numbers}")
+    return found[0]

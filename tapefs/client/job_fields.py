@@ -1,0 +1,54 @@
+"""What a job is asked to do, as it travels over HTTP: by name, every field optional. Used by both ends; pure.
+
+A field that is not set is left as it is (PATCH), or takes its default (POST). What the values mean, with units and
+defaults, stands at `catalog.records.Job`; what is allowed in `sidecar.new_jobs`.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class EncodedPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A path that is not UTF-8, in base64."""
+
+    b64: str
+
+
+Path = str | EncodedPath
+Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+
+
+class JobFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fields of a job that its owner chooses."""
+
+    name: str | UnsetType = UNSET
+    sources: list[Path] | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    codec: str | UnsetType = UNSET
+    level: int | UnsetType = UNSET
+    excludes: list[Pattern] | UnsetType = UNSET
+    description: Annotated[str, msgspec.Meta(max_length=4096)] | UnsetType = UNSET
+    retention_days: int | UnsetType = UNSET
+
+    def changes(self) -> dict[str, object]:
+        """Return the fields that are set."""
+        values = ((field, getattr(self, field)) for field in JobFields.__struct_fields__)
+        return {field: value for field, value in values if value is not UNSET}
+
+
+def encoded(path: bytes) -> Path:
+    """Return a path of any bytes for JSON."""
+    try:
+        return path.decode("utf-8")
+    except UnicodeDecodeError:
+        return EncodedPath(base64.b64encode(path).decode("ascii"))
+
+
+def decoded(path: Path) -> bytes:
+    """Return the bytes of a path. Raises ValueError for one that is none."""
+    return path.encode() if isinstance(path, str) else base64.b64decode(path.b64, validate=True)

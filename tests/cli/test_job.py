@@ -1,0 +1,82 @@
+"""`tapefs job` with real sidecars: what it records, and what it refuses in one sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    ended = subprocess.run([sys.executable, "-m", "tapefs", *arguments], capture_output=True, timeout=60, check=False)
+    return ended.returncode, ended.stdout.decode().strip(), ended.stderr.decode().strip()
+
+
+def done(*arguments: str) -> str:
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    return out
+
+
+def refused(*arguments: str) -> tuple[int, str]:
+    code, out, err = run(*arguments)
+    assert code in (1, 2), (out, err)
+    assert out == ""
+    assert err.startswith("tapefs: ")
+    assert "\n" not in err
+    return code, err
+
+
+@pytest.fixture
+def tree(home, tmp_path):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/keep.txt").write_text("kept")
+    (tmp_path / "tree/drop.o").write_text("dropped")
+    return tmp_path / "tree"
+
+
+def test_the_life_of_a_job(tree, tmp_path):
+    number = done("job", "create", str(tree), "--name", "docs", "--exclude", "*.o", "--retention-days", "30")
+    job = json.loads(done("job", "show", "docs", "--json"))
+    assert (job["number"], job["state"], job["runs"]) == (int(number), "pending", 0)
+    assert (job["sources"], job["excludes"], job["retention_days"]) == ([str(tree)], ["*.o"], 30)
+    assert json.loads(done("job", "list", "--json")) == [job]
+
+    set_id = done("job", "run", number).splitlines()[-1]
+    assert done("ls", f"{set_id}:{str(tree)[1:]}").endswith("keep.txt")
+    assert "drop.o" not in done("ls", f"{set_id}:{str(tree)[1:]}")
+
+    done("job", "edit", "docs", "--no-exclude", "--level", "9", "--name", "papers", "--description", "of the house")
+    job = json.loads(done("job", "show", number, "--json"))
+    assert (job["name"], job["excludes"], job["level"], job["retention_days"]) == ("papers", [], 9, 30)
+    assert (job["state"], job["set_id"]) == ("completed", set_id)
+    assert "of the house" in done("job", "show", number)
+    second = done("job", "run", "papers").splitlines()[-1]
+    assert "drop.o" in done("ls", f"{second}:{str(tree)[1:]}")
+
+    done("job", "delete", number)
+    assert done("jobs", "--json") == "[]"
+    assert {each["set_id"] for each in json.loads(done("sets", "--json"))} == {set_id, second}
+    assert int(done("job", "create", str(tree))) == int(number) + 1
+
+
+def test_what_is_refused(tree):
+    done("job", "create", str(tree), "--name", "twice")
+    done("job", "create", str(tree), "--name", "twice")
+    assert refused("job", "run", "twice") == (
+        2,
+        refused("job", "show", "twice")[1],
+    )
+    assert "use the number of one of 1 (" in refused("job", "edit", "twice", "--level", "4")[1]
+    assert "no job 99" in refused("job", "delete", "99")[1]
+    assert "no job never" in refused("job", "run", "never")[1]
+    assert refused("job", "edit", "1")[0] == 2
+    assert "nothing was backed up" in refused("job", "create", str(tree / "missing"))[1]
+    assert "not UTF-8" in refused("job", "edit", "1", "--exclude", b"\xff".decode("utf-8", "surrogateescape"))[1]
+    tree.joinpath("gone").write_text("")
+    done("job", "edit", "1", "--source", str(tree / "gone"))
+    tree.joinpath("gone").unlink()
+    assert "there is no" in refused("job", "run", "1")[1]
+    assert [job["runs"] for job in json.loads(done("job", "list", "--json"))] == [0, 0]
