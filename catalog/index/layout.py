@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import lru_cache, partial
 from itertools import accumulate, chain, repeat, starmap
+from operator import lt
 from struct import Struct
 from struct import error as StructError
 from typing import cast
 from zlib import crc32
 
-from catalog.ids import DirectoryNo, FrameNo, SegmentId, SegmentNo, SetId
-from catalog.index.model import Directory, Entry, Extent, FrameRow, NumberedFrame, SegmentRow, Totals
+from catalog.ids import DirectoryNo, EntryNo, FrameNo, SegmentId, SegmentNo, SetId
+from catalog.index.model import Base, Directory, Entry, Extent, FrameRow, Meta, NumberedFrame, SegmentRow, Totals
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"tapefs index"
 
 #: Entry and directory numbers stay below this: an inode has 40 bits for them, the highest of which tells directories.
@@ -34,6 +35,9 @@ class Table(Enum):
     ENTRIES = b"entries"
     DIRECTORIES = b"directories"
     EXTENTS = b"extents"
+    LINKS = b"links"
+    XATTRS = b"xattrs"
+    DIRECTORY_XATTRS = b"directory_xattrs"
     SEGMENTS = b"segments"
     FRAMES = b"frames"
     FRAME_NUMBERS = b"frame_numbers"
@@ -45,7 +49,8 @@ class Table(Enum):
 VALUE_BYTES = 2016
 
 META_KEY = b"index"
-#: Key of entry blocks (first entry number), directories, extents (entry number).
+BASES_KEY = b"bases"
+#: Key of entry blocks (first entry number); of extents, links, attributes (entry number); of directories and theirs.
 NUMBER_KEY = Struct(">Q")
 #: Key of segments.
 SEGMENT_KEY = Struct(">I")
@@ -63,8 +68,11 @@ _CRC = Struct("<I")
 
 #: Magic, layout version.
 _META_HEAD = Struct("<12sI")
-#: Entries, directories, files, lower and upper word of bytes (sparse files add up), length of the set id that follows.
-_META = Struct("<QQQQQH")
+#: The totals: entries, directories, files, lower and upper word of bytes (sparse files add up); first and end of the
+#: entries' numbers, of the segments'; bases; length of the set id that follows.
+_META = Struct("<QQQQQQQQQIH")
+#: First entry, first segment, length of the set id that follows.
+_BASE = Struct("<QQH")
 #: Count of entries, count of attribute classes.
 _BLOCK_HEAD = Struct("<HH")
 #: mode, uid, gid, nlink, rdev, dev, flags, segment, upper words of mtime_ns and ctime_ns.
@@ -75,9 +83,12 @@ _ROW = Struct("<" + _ROW_FORMAT)
 _END = Struct("<H")
 #: Place of the heap end within a row.
 _END_AT = 1
-#: The fields of Directory but its number; times as upper and lower words.
-_DIRECTORY = Struct("<QIIIQiQiQIQQQQQQQ")
+#: The fields of Directory but its number; times as upper and lower words, bytes as lower and upper word.
+_DIRECTORY = Struct("<QIIIQiQiQIQQQQQQQQIH")
 _EXTENT = Struct("<QQIQ")
+_LINK = Struct("<Q")
+#: Lengths of the name and of the value that follow.
+_XATTR = Struct("<HI")
 #: Plain bytes, stored bytes, frames, length of the segment id that follows.
 _SEGMENT = Struct("<QQIH")
 #: Ordinal of the chunk's first frame.
@@ -266,12 +277,16 @@ def find_name(value: bytes, name: bytes, start: int, stop: int) -> int | None:
 # -- everything else -------------------------------------------------------------------------------------------------
 
 
-def encode_meta(set_id: SetId, totals: Totals) -> Item:
-    """Pack the record that makes the file an index."""
-    text = set_id.encode()
+def encode_meta(meta: Meta) -> Item:
+    """Pack the record that makes the file an index. Raises ValueError when a number does not fit."""
+    text = meta.set_id.encode()
+    totals = meta.totals
     content = (totals.bytes & _LOW, totals.bytes >> 64)
-    body = _META_HEAD.pack(MAGIC, VERSION) + _META.pack(*totals[:3], *content, len(text)) + text
-    return META_KEY, seal(META_KEY, body)
+    try:
+        body = _META.pack(*totals[:3], *content, *meta[2:], len(text))
+    except StructError as error:
+        raise ValueError(f"the totals do not fit: {error}") from error
+    return META_KEY, seal(META_KEY, _META_HEAD.pack(MAGIC, VERSION) + body + text)
 
 
 def meta_version(value: bytes) -> int | None:
@@ -282,29 +297,53 @@ def meta_version(value: bytes) -> int | None:
     return version if magic == MAGIC else None
 
 
-def decode_meta(value: bytes) -> tuple[SetId, Totals]:
-    """Return set and totals of a sound meta record of this version."""
-    entries, directories, files, lower, upper, length = _META.unpack_from(value, _META_HEAD.size)
+def decode_meta(value: bytes) -> Meta:
+    """Return what a sound meta record of this version says."""
+    entries, directories, files, lower, upper, *numbers, length = _META.unpack_from(value, _META_HEAD.size)
     begin = _META_HEAD.size + _META.size
-    return SetId(value[begin : begin + length].decode()), Totals(entries, directories, files, lower + (upper << 64))
+    set_id = SetId(value[begin : begin + length].decode())
+    return Meta(set_id, Totals(entries, directories, files, lower + (upper << 64)), *numbers)
+
+
+def encode_bases(bases: Sequence[Base]) -> Item:
+    """Pack the indexes below, the oldest first."""
+    texts = [base.set_id.encode() for base in bases]
+    rows = [
+        _BASE.pack(base.entries_first, base.segments_first, len(text)) + text
+        for base, text in zip(bases, texts, strict=True)
+    ]
+    return BASES_KEY, seal(BASES_KEY, b"".join(rows))
+
+
+def decode_bases(value: bytes) -> list[Base]:
+    """Return the indexes that a sound record names."""
+    bases = []
+    at, end = 0, len(value) - _CRC.size
+    while at < end:
+        entries, segments, length = _BASE.unpack_from(value, at)
+        at += _BASE.size + length
+        bases.append(Base(SetId(value[at - length : at].decode()), EntryNo(entries), SegmentNo(segments)))
+    return bases
 
 
 def encode_directory(directory: Directory) -> Item:
     """Pack a directory record. Raises ValueError when a field does not fit."""
     try:
         key = NUMBER_KEY.pack(directory.number)
-        parent, mode, uid, gid, size, mtime, ctime, *rest = directory[1:]
+        parent, mode, uid, gid, size, mtime, ctime, *rest, content, flags = directory[1:]
         times = (mtime >> 64, mtime & _LOW, ctime >> 64, ctime & _LOW)
-        return key, seal(key, _DIRECTORY.pack(parent, mode, uid, gid, size, *times, *rest))
+        words = (content & _LOW, content >> 64)
+        return key, seal(key, _DIRECTORY.pack(parent, mode, uid, gid, size, *times, *rest, *words, flags))
     except StructError as error:
         raise ValueError(f"a field of directory {directory.number} does not fit: {error}") from error
 
 
 def decode_directory(number: DirectoryNo, value: bytes) -> Directory:
     """Return what a sound directory record says."""
-    parent, mode, uid, gid, size, upper_mtime, mtime, upper_ctime, ctime, *rest = _DIRECTORY.unpack_from(value)
+    (parent, mode, uid, gid, size, upper_mtime, mtime, upper_ctime, ctime, *rest, content, upper, flags
+     ) = _DIRECTORY.unpack_from(value)  # fmt: skip
     mtime, ctime = mtime + (upper_mtime << 64), ctime + (upper_ctime << 64)
-    return Directory(number, parent, mode, uid, gid, size, mtime, ctime, *rest)
+    return Directory(number, parent, mode, uid, gid, size, mtime, ctime, *rest, content + (upper << 64), flags)  # type: ignore[call-arg]
 
 
 def encode_extents(number: int, extents: Sequence[Extent]) -> Item:
@@ -319,6 +358,44 @@ def encode_extents(number: int, extents: Sequence[Extent]) -> Item:
 def decode_extents(value: bytes) -> list[Extent]:
     """Return the extents of a sound record."""
     return list(starmap(Extent, _EXTENT.iter_unpack(value[: -_CRC.size])))
+
+
+def encode_link(number: int, first: int) -> Item:
+    """Pack the number that the first name of a file has. Raises ValueError when a number does not fit."""
+    try:
+        key = NUMBER_KEY.pack(number)
+        return key, seal(key, _LINK.pack(first))
+    except StructError as error:
+        raise ValueError(f"the link {number} does not fit: {error}") from error
+
+
+def decode_link(value: bytes) -> EntryNo:
+    """Return the number that a sound record names."""
+    return EntryNo(_LINK.unpack_from(value)[0])
+
+
+def encode_xattrs(number: int, xattrs: Sequence[tuple[bytes, bytes]]) -> Item:
+    """Pack the extended attributes of an entry or a directory. Raises ValueError when names are not as they must be."""
+    names = [name for name, _ in xattrs]
+    if not names or not all(map(lt, [b"", *names], names)) or b"\0" in b"".join(names):
+        raise ValueError(f"the names of the attributes of {number} do not ascend, or are none")
+    try:
+        key = NUMBER_KEY.pack(number)
+        return key, seal(key, b"".join(_XATTR.pack(len(name), len(value)) + name + value for name, value in xattrs))
+    except StructError as error:
+        raise ValueError(f"an attribute of {number} does not fit: {error}") from error
+
+
+def decode_xattrs(value: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the attributes of a sound record, by name."""
+    xattrs = []
+    at, end = 0, len(value) - _CRC.size
+    while at < end:
+        name_bytes, value_bytes = _XATTR.unpack_from(value, at)
+        name = at + _XATTR.size
+        at = name + name_bytes + value_bytes
+        xattrs.append((value[name : name + name_bytes], value[name + name_bytes : at]))
+    return xattrs
 
 
 def encode_segment(row: SegmentRow) -> Item:

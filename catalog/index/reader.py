@@ -1,7 +1,7 @@
-"""Reads the namespace index of one set.
+"""Reads the namespace index of one set, and of those it builds on.
 
-Blocking, a few microseconds a call; one reader belongs to one thread, several may share a file. The file never changes,
-so one LMDB transaction stays open as long as the reader does. What is returned are copies: nothing points into the map.
+Blocking, a few microseconds a call; one reader belongs to one thread, several may share a file. What is returned are
+copies: nothing points into the map, and an index below may be closed and opened again at any time.
 """
 
 from __future__ import annotations
@@ -12,67 +12,78 @@ from pathlib import Path
 from types import TracebackType
 from typing import cast
 
-import lmdb
-
-from catalog.errors import Damaged, NotFound, WrongVersion
+from catalog.errors import NotFound
 from catalog.ids import DirectoryNo, EntryNo, FrameNo, SegmentNo, SetId
 from catalog.index import layout
+from catalog.index.bases import Chain, OpenBases
+from catalog.index.layer import Layer
 from catalog.index.layout import NUMBER_KEY, ORDINAL_KEY, PLACE_KEY, SEGMENT_KEY, Table
-from catalog.index.model import Directory, Entry, Extent, FrameRow, NumberedFrame, SegmentRow, Totals
-from catalog.index.storage import open_shared, release
+from catalog.index.model import (
+    Base,
+    Directory,
+    Entry,
+    EntryFlag,
+    Extent,
+    FrameRow,
+    NumberedFrame,
+    SegmentRow,
+    Totals,
+)
 
 #: Blocks kept for name searches, which begin at the same ones again and again: 35 instead of 50 us a lookup in a
 #: directory of 400,000.
 PROBES = 256
+
+#: Plain numbers: an IntFlag costs 1.5 us an operation.
+_EXTENTS = int(EntryFlag.SPLIT | EntryFlag.SPARSE)
+_LINKED = int(EntryFlag.LINKED)
+_XATTRS = int(EntryFlag.XATTRS)
 
 #: First entry, number behind the last entry, bytes.
 _Block = tuple[int, int, bytes]
 
 
 class IndexReader:
-    """A set's tree, its segments, frames and checksums. Every method may raise Damaged."""
+    """A set's tree, its segments, frames and checksums. Every method may raise Damaged.
+
+    Directories are of this index alone. Entries and segments with numbers below `entries_first` and `segments_first`
+    are those of the indexes it builds on, which lie beside it and are opened when something of them is asked for;
+    Damaged names the file if one is missing or another.
+    """
 
     set_id: SetId
+    #: What the whole set shows.
     totals: Totals
+    #: The ranges of this index's own numbers.
+    entries_first: EntryNo
+    entries_end: EntryNo
+    segments_first: SegmentNo
+    segments_end: SegmentNo
+    #: The indexes below, the oldest first.
+    bases: tuple[Base, ...]
 
-    def __init__(self, path: Path) -> None:
-        """Open the index. Raises NotFound, WrongVersion, Damaged, StorageFailed."""
+    def __init__(self, path: Path, opened: OpenBases | None = None) -> None:
+        """Open the index. Raises NotFound, WrongVersion, Damaged, StorageFailed.
+
+        Readers of one thread may share `opened`; without it the reader opens the indexes below for itself.
+        """
         self._path = path
-        self._closed = False
-        self._opened = open_shared(path)
+        self._layer = Layer(path)
+        meta = self._layer.meta
+        self.set_id, self.totals = meta.set_id, meta.totals
+        self.entries_first, self.entries_end = meta.entries_first, meta.entries_end
+        self.segments_first, self.segments_end = meta.segments_first, meta.segments_end
+        self._bases_opened = OpenBases() if opened is None else opened
+        self._owns_bases = opened is None
         try:
-            self._begin()
+            self.bases = tuple(self._layer.bases())
         except BaseException:
-            release(self._opened)
+            self._layer.close()
             raise
+        self._chain = Chain(path, meta, self.bases, self._bases_opened)
         self._first, self._behind, self._block = 0, 0, b""
         self._probe = lru_cache(maxsize=PROBES)(self._read)
         self._segments: dict[int, SegmentRow] = {}
-
-    def _begin(self) -> None:
-        environment = self._opened.environment
-        try:
-            tables = {table: environment.open_db(table.value, create=False) for table in Table}
-            self._transaction = environment.begin()
-            self._cursors = {table: self._transaction.cursor(handle) for table, handle in tables.items()}
-        except lmdb.NotFoundError as error:
-            raise Damaged("this is not an index", str(self._path)) from error
-        except lmdb.Error as error:
-            raise Damaged(f"the index cannot be read: {error}", str(self._path)) from error
-        try:
-            self._read_meta()
-        except BaseException:
-            self._transaction.abort()
-            raise
-
-    def _read_meta(self) -> None:
-        value = self._get(Table.META, layout.META_KEY)
-        version = None if value is None else layout.meta_version(value)
-        if value is None or version is None:
-            raise Damaged("this is not an index", str(self._path))
-        if version != layout.VERSION:
-            raise WrongVersion(f"{self._path} has layout {version}, this program knows {layout.VERSION}")
-        self.set_id, self.totals = layout.decode_meta(value)
 
     def __enter__(self) -> IndexReader:
         return self
@@ -84,16 +95,15 @@ class IndexReader:
 
     def close(self) -> None:
         """Let go of the file; harmless twice. Iterators that are still about must not be used any more."""
-        if not self._closed:
-            self._closed = True
-            self._transaction.abort()
-            release(self._opened)
+        self._layer.close()
+        if self._owns_bases:
+            self._bases_opened.close()
 
     # -- the tree ----------------------------------------------------------------------------------------------------
 
     def directory(self, number: DirectoryNo) -> Directory:
         """Return a directory. Raises NotFound."""
-        value = self._get(Table.DIRECTORIES, self._key(number, "directory"))
+        value = self._layer.get(Table.DIRECTORIES, self._key(number, "directory"))
         if value is None:
             raise NotFound(f"{self._path} has no directory {number}")
         return layout.decode_directory(number, value)
@@ -127,11 +137,38 @@ class IndexReader:
         )
 
     def extents(self, number: EntryNo) -> list[Extent]:
-        """Return where the parts of a split file lie, in file order. Raises NotFound."""
-        value = self._get(Table.EXTENTS, self._key(number, "entry"))
+        """Return where the data of a split or a sparse file lies, in file order. Raises NotFound for others."""
+        value = self._flagged(Table.EXTENTS, number, _EXTENTS)
         if value is None:
-            raise NotFound(f"{self._path}: entry {number} is not split")
+            raise NotFound(f"{self._path}: entry {number} is neither split nor sparse")
         return layout.decode_extents(value)
+
+    def link(self, number: EntryNo) -> EntryNo:
+        """Return the number of the first name of a LINKED entry's file. Raises NotFound for others."""
+        value = self._flagged(Table.LINKS, number, _LINKED)
+        if value is None:
+            raise NotFound(f"{self._path}: entry {number} is no further name of a file")
+        return layout.decode_link(value)
+
+    def xattrs(self, number: EntryNo) -> list[tuple[bytes, bytes]]:
+        """Return the extended attributes of an entry that is no directory, by name; none unless it has XATTRS."""
+        value = self._flagged(Table.XATTRS, number, _XATTRS)
+        return [] if value is None else layout.decode_xattrs(value)
+
+    def directory_xattrs(self, number: DirectoryNo) -> list[tuple[bytes, bytes]]:
+        """Return the extended attributes of a directory, by name. Raises NotFound."""
+        if not self.directory(number).flags & _XATTRS:
+            return []
+        value = self._layer.get(Table.DIRECTORY_XATTRS, NUMBER_KEY.pack(number))
+        if value is None:
+            raise self._layer.missing(f"the attributes of directory {number}")
+        return layout.decode_xattrs(value)
+
+    def has_run(self, first: EntryNo, count: int) -> bool:
+        """Tell whether the entries from `first` on are all this index's own, or all of one index below."""
+        if first >= self.entries_first:
+            return first + count <= self.entries_end
+        return self._chain.is_in_one(first, count)
 
     # -- segments ----------------------------------------------------------------------------------------------------
 
@@ -139,26 +176,19 @@ class IndexReader:
         """Return a segment that the set uses. Raises NotFound."""
         row = self._segments.get(number)
         if row is None:
-            value = self._get(Table.SEGMENTS, SEGMENT_KEY.pack(number)) if 0 <= number < 1 << 32 else None
+            layer = self._segment_layer(number)
+            value = layer.get(Table.SEGMENTS, SEGMENT_KEY.pack(number)) if 0 <= number < 1 << 32 else None
             if value is None:
-                raise NotFound(f"{self._path} has no segment {number}")
+                raise NotFound(f"{layer.path} has no segment {number}")
             row = self._segments[number] = layout.decode_segment(number, value)
         return row
 
     def segments(self) -> list[SegmentRow]:
-        """Return all segments of the set, by number."""
-        cursor = self._cursors[Table.SEGMENTS]
-        rows = []
-        try:
-            found = cursor.first()
-            while found:
-                key, value = cursor.item()
-                self._check(Table.SEGMENTS, key, value)
-                rows.append(layout.decode_segment(SegmentNo(SEGMENT_KEY.unpack(key)[0]), value))
-                found = cursor.next()
-        except lmdb.Error as error:
-            raise self._unreadable(error) from error
-        return rows
+        """Return the segments that the set itself has written, by number; not those of the indexes below."""
+        return [
+            layout.decode_segment(SegmentNo(SEGMENT_KEY.unpack(key)[0]), value)
+            for key, value in self._layer.rows(Table.SEGMENTS)
+        ]
 
     def frames_covering(self, segment: SegmentNo, plain_offset: int, length: int) -> list[NumberedFrame]:
         """Return the frames that hold any of those bytes of the plain stream, in order. Raises NotFound."""
@@ -180,14 +210,15 @@ class IndexReader:
         """Return one frame by its ordinal. Raises NotFound."""
         if not 0 <= number < self.segment(segment).frames:
             raise NotFound(f"{self._path}: segment {segment} has no frame {number}")
-        found = self._at_or_before(Table.FRAME_NUMBERS, ORDINAL_KEY.pack(segment, number + 1))
+        layer = self._segment_layer(segment)
+        found = layer.at_or_before(Table.FRAME_NUMBERS, ORDINAL_KEY.pack(segment, number + 1))
         if found is not None:
             owner, first = cast("tuple[int, int]", ORDINAL_KEY.unpack(found[0]))
-            chunk = self._get(Table.FRAMES, PLACE_KEY.pack(segment, layout.decode_plain_offset(found[1])))
+            chunk = layer.get(Table.FRAMES, PLACE_KEY.pack(segment, layout.decode_plain_offset(found[1])))
             frames = layout.decode_frames(chunk) if chunk is not None and owner == segment else []
             if number - first < len(frames):
                 return frames[number - first].row
-        raise self._missing(f"frame {number} of segment {segment}")
+        raise layer.missing(f"frame {number} of segment {segment}")
 
     def frames(self, segment: SegmentNo) -> Iterator[NumberedFrame]:
         """Yield all frames of a segment, in order. Raises NotFound."""
@@ -203,7 +234,7 @@ class IndexReader:
         """Return the SHA-256 of the content that begins there in the plain stream; None when none does."""
         if not (0 <= segment < 1 << 32 and 0 <= offset < (1 << 64) - 1):
             return None
-        found = self._at_or_before(Table.HASHES, PLACE_KEY.pack(segment, offset + 1))
+        found = self._segment_layer(segment).at_or_before(Table.HASHES, PLACE_KEY.pack(segment, offset + 1))
         if found is None or PLACE_KEY.unpack(found[0])[0] != segment:
             return None
         return layout.find_hash(found[1], offset)
@@ -249,68 +280,49 @@ class IndexReader:
 
     def _read(self, number: int) -> _Block:
         """Return the block that holds an entry. Raises NotFound."""
-        if not 0 <= number < self.totals.entries:
+        if not 0 <= number < self.entries_end:
             raise NotFound(f"{self._path} has no entry {number}")
-        found = self._at_or_before(Table.ENTRIES, NUMBER_KEY.pack(number + 1))
+        layer = self._layer if number >= self.entries_first else self._chain.of_entry(number)
+        found = layer.at_or_before(Table.ENTRIES, NUMBER_KEY.pack(number + 1))
         if found is not None:
             first = NUMBER_KEY.unpack(found[0])[0]
             behind = first + layout.block_count(found[1])
             if number < behind:
                 return first, behind, found[1]
-        raise self._missing(f"entry {number}")
+        raise layer.missing(f"entry {number}")
 
     def _chunks_from(self, segment: SegmentNo, plain_offset: int) -> Iterator[list[NumberedFrame]]:
         """Yield the chunks of frames from the one that holds the place. Raises Damaged where one is missing."""
-        found = self._at_or_before(Table.FRAMES, PLACE_KEY.pack(segment, plain_offset + 1))
         expected: tuple[int, int] | None = None
-        while found is not None:
-            key, value = found
-            frames = layout.decode_frames(value)
-            here = (frames[0].number, frames[0].row.plain_offset)
-            if PLACE_KEY.unpack(key)[0] != segment or expected not in (None, here):
+        place = plain_offset
+        while True:
+            # Looked for anew, because the caller may have had the layer closed meanwhile, or used its cursor.
+            layer = self._segment_layer(segment)
+            found = layer.at_or_before(Table.FRAMES, PLACE_KEY.pack(segment, place + 1))
+            frames = [] if found is None else layout.decode_frames(found[1])
+            if found is None or PLACE_KEY.unpack(found[0])[0] != segment:
+                break
+            if expected not in (None, (frames[0].number, frames[0].row.plain_offset)):
                 break
             yield frames
             last = frames[-1]
-            expected = (last.number + 1, last.row.plain_offset + last.row.plain_bytes)
-            # Positioned anew, because the caller may have used the cursor meanwhile.
-            found = self._at_or_before(Table.FRAMES, PLACE_KEY.pack(segment, expected[1] + 1))
-        raise self._missing(f"the frames of segment {segment} around {plain_offset}")
+            place = last.row.plain_offset + last.row.plain_bytes
+            expected = (last.number + 1, place)
+        raise layer.missing(f"the frames of segment {segment} around {plain_offset}")
+
+    def _flagged(self, table: Table, number: EntryNo, flags: int) -> bytes | None:
+        """Return an entry's record in a table. None if it has none of the flags; else the record must be there."""
+        key = self._key(number, "entry")
+        layer = self._layer if number >= self.entries_first else self._chain.of_entry(number)
+        value = layer.get(table, key)
+        if value is None and self.entry(number).flags & flags:
+            raise layer.missing(f"{table.name} of entry {number}")
+        return value
+
+    def _segment_layer(self, number: int) -> Layer:
+        return self._layer if number >= self.segments_first or number < 0 else self._chain.of_segment(number)
 
     def _key(self, number: int, kind: str) -> bytes:
         if not 0 <= number < layout.NUMBERS:
             raise NotFound(f"{self._path} has no {kind} {number}")
         return NUMBER_KEY.pack(number)
-
-    def _get(self, table: Table, key: bytes) -> bytes | None:
-        try:
-            value = self._cursors[table].get(key)
-        except lmdb.Error as error:
-            raise self._unreadable(error) from error
-        if value is not None:
-            self._check(table, key, value)
-        return value
-
-    def _at_or_before(self, table: Table, behind: bytes) -> tuple[bytes, bytes] | None:
-        """Return the last record with a key less than `behind`."""
-        cursor = self._cursors[table]
-        try:
-            found = cursor.prev() if cursor.set_range(behind) else cursor.last()
-            if not found:
-                return None
-            key, value = cursor.item()
-        except lmdb.Error as error:
-            raise self._unreadable(error) from error
-        self._check(table, key, value)
-        return key, value
-
-    def _check(self, table: Table, key: bytes, value: bytes) -> None:
-        if not layout.is_sound(key, value):
-            raise Damaged("a record does not match its checksum", f"{self._path}, {table.name} {key.hex()}")
-
-    def _missing(self, what: str) -> Damaged:
-        return Damaged("a record is missing", f"{self._path}, {what}")
-
-    def _unreadable(self, error: lmdb.Error) -> Exception:
-        if self._closed:
-            return ValueError(f"the reader of {self._path} is closed")
-        return Damaged(f"the index cannot be read: {error}", str(self._path))

@@ -6,29 +6,25 @@ Blocking; one writer belongs to one thread. Memory does not depend on the set's 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import compress
-from operator import itemgetter, lt
+from operator import lt
 from pathlib import Path
-from stat import S_IFDIR, S_IFREG
 from types import TracebackType
 from typing import Generic, NamedTuple, TypeVar
 
-from catalog.ids import EntryNo, SegmentNo, SetId
+from catalog.ids import DirectoryNo, EntryNo, SegmentNo, SetId
 from catalog.index import layout
 from catalog.index.layout import Table
-from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, SegmentRow, Totals
+from catalog.index.model import Base, Directory, Entry, EntryFlag, Extent, FrameRow, Meta, SegmentRow, Totals
+from catalog.index.reader import IndexReader
 from catalog.index.storage import NewFile
 
 #: Entries packed at a time: enough to spread the fixed costs, few enough to stay in the processor's cache.
 BATCH = 1024
 
+#: A plain number: an IntFlag costs 1.5 us an operation.
+_XATTRS = int(EntryFlag.XATTRS)
+
 Row = TypeVar("Row", FrameRow, tuple[int, bytes])
-
-#: Plain numbers: an IntFlag costs 1.5 us an operation.
-_UNREADABLE = int(EntryFlag.UNREADABLE)
-_TYPE = 0o170000
-
-_mode_size_flags = itemgetter(1, 4, 12)
 
 
 class IndexWriter:
@@ -38,14 +34,28 @@ class IndexWriter:
     field; as work is done in groups, an error may belong to an earlier call. After an error only `abort` makes sense.
     """
 
-    def __init__(self, path: Path, set_id: SetId) -> None:
-        """Begin an index that will lie at `path`. Raises Conflict when somebody else is writing it."""
+    def __init__(self, path: Path, set_id: SetId, base: IndexReader | None = None) -> None:
+        """Begin an index that will lie at `path`. Raises Conflict when somebody else is writing it.
+
+        With a `base`, entries and segments are numbered on from its `entries_end` and `segments_end`, and the files of
+        a directory may be a run of entries of the base, or of one below it. The base must lie beside this index,
+        named by its set.
+        """
         self._set_id = set_id
         self._entries: list[Entry] = []
-        self._packed = 0
-        self._directories = 0
-        self._files = 0
-        self._bytes = 0
+        self._bases: tuple[Base, ...] = ()
+        self._first = self._packed = EntryNo(0)
+        self._segments_first = self._segments_end = SegmentNo(0)
+        if base is not None:
+            self._bases = (*base.bases, Base(base.set_id, base.entries_first, base.segments_first))
+            self._first = self._packed = base.entries_end
+            self._segments_first = self._segments_end = base.segments_end
+        self._base = base
+        self._totals = Totals(0, 0, 0, 0)
+        #: Where the run that reaches farthest ends.
+        self._runs_end = self._first
+        #: Directories with the flag XATTRS, less those whose attributes have come.
+        self._xattrs_owed = 0
         self._frames: _Chunks[FrameRow] = _Chunks(layout.FRAMES_PER_CHUNK)
         self._hashes: _Chunks[tuple[int, bytes]] = _Chunks(layout.HASHES_PER_CHUNK)
         self._file = NewFile(path)
@@ -60,14 +70,18 @@ class IndexWriter:
 
     def add_segment(self, row: SegmentRow) -> None:
         """Record a segment of the set, in any order."""
+        self._check_segment(row.number)
+        self._segments_end = max(self._segments_end, SegmentNo(row.number + 1))
         self._file.put(Table.SEGMENTS, [layout.encode_segment(row)])
 
     def add_frames(self, segment: SegmentNo, rows: Sequence[FrameRow]) -> None:
         """Add frames by ascending plain offset; further calls go on. Segments come one after the other."""
+        self._check_segment(segment)
         self._put_frames(self._frames.take(segment, rows))
 
     def add_hashes(self, segment: SegmentNo, rows: Sequence[tuple[int, bytes]]) -> None:
         """Add (place of the content in the plain stream, SHA-256), ascending; further calls go on."""
+        self._check_segment(segment)
         self._put_hashes(self._hashes.take(segment, rows))
 
     def add_entries(self, entries: Sequence[Entry]) -> EntryNo:
@@ -88,15 +102,40 @@ class IndexWriter:
         return EntryNo(first)
 
     def add_directory(self, directory: Directory) -> None:
-        """Record a directory, in any order."""
+        """Record a directory, in any order; the set's totals are the sums of what its directories say."""
         if not 0 <= directory.number < layout.NUMBERS:
             raise ValueError(f"directory number {directory.number} is out of range")
+        self._check_runs(directory)
         self._file.put(Table.DIRECTORIES, [layout.encode_directory(directory)])
-        self._directories += 1
+        entries, directories, files, content = self._totals
+        count = directory.files_count
+        self._totals = Totals(
+            entries + count + directory.directories_count, directories + 1, files + count,
+            content + directory.files_bytes,
+        )  # fmt: skip
+        self._xattrs_owed += bool(directory.flags & _XATTRS)
 
     def add_extents(self, number: EntryNo, extents: Sequence[Extent]) -> None:
-        """Record where the parts of a split file lie, in file order."""
-        self._file.put(Table.EXTENTS, [layout.encode_extents(number, extents)])
+        """Record where the data of a split or sparse file lies, in file order. In any order of numbers, as all below.
+
+        A sparse file may have none at all.
+        """
+        self._put_of_entry(Table.EXTENTS, number, layout.encode_extents(number, extents))
+
+    def add_link(self, number: EntryNo, first: EntryNo) -> None:
+        """Record that an entry is another name of the file whose first name is `first`, in this index or below."""
+        if not 0 <= first < number:
+            raise ValueError(f"entry {number} cannot be another name of {first}, which does not come before it")
+        self._put_of_entry(Table.LINKS, number, layout.encode_link(number, first))
+
+    def add_xattrs(self, number: EntryNo, xattrs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Record the extended attributes of an entry that is no directory: at least one, ascending by name."""
+        self._put_of_entry(Table.XATTRS, number, layout.encode_xattrs(number, xattrs))
+
+    def add_directory_xattrs(self, number: DirectoryNo, xattrs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Record the extended attributes of a directory with the flag XATTRS: at least one, ascending by name."""
+        self._file.put(Table.DIRECTORY_XATTRS, [layout.encode_xattrs(number, xattrs)])
+        self._xattrs_owed -= 1
 
     def flush(self) -> None:
         """Pack all that waits, so that its errors are raised now; costs half-filled blocks."""
@@ -105,11 +144,20 @@ class IndexWriter:
         self._put_hashes(self._hashes.rest())
 
     def finish(self) -> Totals:
-        """Sync the file and put it in place, replacing an older one; afterwards it is never written again."""
+        """Sync the file and put it in place, replacing an older one; afterwards it is never written again.
+
+        Return what the set shows.
+        """
         self.flush()
-        totals = Totals(self._packed, self._directories, self._files, self._bytes)
-        self._file.install(layout.encode_meta(self._set_id, totals))
-        return totals
+        if self._runs_end > self._packed:
+            raise ValueError(f"a directory's run ends at entry {self._runs_end}, but there are {self._packed}")
+        if self._xattrs_owed:
+            raise ValueError("the directories with attributes are not those whose attributes were given")
+        if self._bases:
+            self._file.put(Table.META, [layout.encode_bases(self._bases)])
+        numbers = (self._first, self._packed, self._segments_first, self._segments_end)
+        self._file.install(layout.encode_meta(Meta(self._set_id, self._totals, *numbers, len(self._bases))))
+        return self._totals
 
     def abort(self) -> None:
         """Leave nothing behind; harmless twice and after `finish`."""
@@ -117,19 +165,34 @@ class IndexWriter:
 
     def _pack_entries(self, *, last: bool) -> None:
         items, count = layout.encode_entries(self._packed, self._entries, last=last)
-        self._count(self._entries[:count])
         del self._entries[:count]
-        self._packed += count
+        self._packed = EntryNo(self._packed + count)
         self._file.put(Table.ENTRIES, items)
 
-    def _count(self, entries: list[Entry]) -> None:
-        if not entries:
-            return
-        modes, sizes, flags = zip(*map(_mode_size_flags, entries), strict=True)
-        kinds = [mode & _TYPE for mode in modes]
-        self._files += len(kinds) - kinds.count(S_IFDIR)
-        stored = [kind == S_IFREG and not flag & _UNREADABLE for kind, flag in zip(kinds, flags, strict=True)]
-        self._bytes += sum(compress(sizes, stored))
+    def _put_of_entry(self, table: Table, number: EntryNo, item: layout.Item) -> None:
+        if not self._first <= number < self._packed + len(self._entries):
+            raise ValueError(f"there is no entry {number} of this index")
+        self._file.put(table, [item])
+
+    def _check_segment(self, number: SegmentNo) -> None:
+        if number < self._segments_first:
+            raise ValueError(f"segment {number} belongs to the base, whose last is {self._segments_first - 1}")
+
+    def _check_runs(self, directory: Directory) -> None:
+        """Raise ValueError unless the subdirectories are our own, and the files ours or wholly of one index below."""
+        if directory.directories_count:
+            self._check_own(directory.directories_first, directory.directories_count)
+        first, count = directory.files_first, directory.files_count
+        if count and (first >= self._first or self._base is None):
+            self._check_own(first, count)
+        elif count and self._base is not None and not self._base.has_run(first, count):
+            raise ValueError(f"the entries from {first} to {first + count} are not of one index below")
+
+    def _check_own(self, first: int, count: int) -> None:
+        """Check a run's beginning; the end is checked when all entries have come."""
+        if first < self._first or count < 0:
+            raise ValueError(f"the run of {count} entries from {first} is not of this index")
+        self._runs_end = max(self._runs_end, EntryNo(first + count))
 
     def _put_frames(self, chunks: list[_Chunk[FrameRow]]) -> None:
         for chunk in chunks:

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from time import process_time
 
 from catalog.ids import DirectoryNo, EntryNo, SegmentId, SegmentNo, SetId
-from catalog.index.model import Directory, Entry
+from catalog.index.model import Directory, Entry, content_bytes
 from catalog.index.reader import IndexReader
 from catalog.index.writer import IndexWriter
 from tapefs.format.lines import LineWriter
@@ -112,7 +112,7 @@ def _write(path: Path, listings: list[list[Entry]]) -> None:
             writer.add_directory(
                 Directory(
                     DirectoryNo(number), DirectoryNo(0), S_IFDIR | 0o755, 0, 0, 4096, 10**18, 10**18, 2, 1, number, 8,
-                    first, len(listing), EntryNo(0), 0,
+                    first, len(listing), EntryNo(0), 0, content_bytes(listing),
                 )
             )  # fmt: skip
         writer.finish()

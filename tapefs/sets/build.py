@@ -15,7 +15,7 @@ from stat import S_IFDIR, S_IFREG
 
 from catalog.errors import StorageFailed
 from catalog.ids import EntryNo, SegmentId, SegmentNo, SetId
-from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, SegmentRow, Totals
+from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, SegmentRow, Totals, content_bytes
 from catalog.index.writer import IndexWriter
 from tapefs.errors import BadStructure
 from tapefs.format.lines import read_lines
@@ -184,6 +184,7 @@ class _Builder:
             Directory(
                 line.n, line.p, line.mode, line.uid, line.gid, line.size, line.mtime, line.ctime, line.nlink, line.dev,
                 line.ino, line.blocks, EntryNo(listing.files_first), listing.files_count, EntryNo(first), count,
+                listing.files_bytes,
             )
         )  # fmt: skip
         if self._stack:
@@ -249,6 +250,7 @@ class _Builder:
         if not listing.files_count:
             listing.files_first = number
         listing.files_count += len(entries)
+        listing.files_bytes += content_bytes(entries)
         listing.last_file = entries[-1].name
         return number
 

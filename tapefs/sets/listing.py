@@ -60,6 +60,7 @@ class Listing:
     children: array[int] = field(default_factory=lambda: array("Q"))
     files_first: int = 0
     files_count: int = 0
+    files_bytes: int = 0
     last_file: bytes = b""
     last_subdirectory: bytes = b""
     split: SplitFile | None = None

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 
 from catalog.errors import Damaged, NotFound
 from catalog.ids import DirectoryNo, EntryNo, FrameNo, SegmentId, SegmentNo, SetId
-from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, NumberedFrame, SegmentRow
+from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, NumberedFrame, SegmentRow, content_bytes
 from catalog.index.writer import IndexWriter
 from tapefs.restore import FrameWish
 from tapefs.staging.stage import SegmentStage
@@ -157,7 +157,8 @@ class Archive:
                 for run in (self._entries[directory.files_first : middle], self._entries[middle:end]):
                     if run:
                         writer.add_entries(run)
-                writer.add_directory(directory)
+                content = content_bytes(self._entries[directory.files_first : middle])
+                writer.add_directory(directory._replace(files_bytes=content))
             for number, extents in sorted(self._extents.items()):
                 writer.add_extents(EntryNo(number), extents)
             writer.finish()

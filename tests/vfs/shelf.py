@@ -22,7 +22,7 @@ from catalog.ids import (
     VolumeId,
     new_uuid,
 )
-from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, SegmentRow
+from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, SegmentRow, content_bytes
 from catalog.index.writer import IndexWriter
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import (
@@ -277,6 +277,7 @@ class _Builder:
                 status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_nlink, status.st_dev,
                 status.st_ino, status.st_blocks,
                 first, len(files), first_directory, len(directories),
+                content_bytes(files),
             )
         )  # fmt: skip
         return number

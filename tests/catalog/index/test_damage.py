@@ -34,13 +34,17 @@ def build(path: Path) -> None:
         writer.add_frames(SegmentNo(0), frames)
         writer.add_hashes(SegmentNo(0), [(1000 * n, random.randbytes(32)) for n in range(52)])
         files = [make_entry(b"%03d" % n, ino=random.getrandbits(64), target=b"t" * (n % 2)) for n in range(FILES)]
+        files[3:6] = [file._replace(flags=flag) for file, flag in zip(files[3:6], (16, 8, 32), strict=True)]
         folders = [make_entry(b"d%d" % n, mode=S_IFDIR | 0o700, offset=1) for n in range(FOLDERS)]
         writer.add_entries(files)
         first = writer.add_entries(folders)
         counts = {"files_count": FILES, "directories_first": first, "directories_count": FOLDERS}
         writer.add_directory(make_directory(0, **counts, mtime_ns=-5))
-        writer.add_directory(make_directory(1))
+        writer.add_directory(make_directory(1, flags=32))
         writer.add_extents(EntryNo(3), [Extent(0, 5, SegmentNo(0), 512), Extent(5, 6, SegmentNo(0), 9_000)])
+        writer.add_link(EntryNo(4), EntryNo(2))
+        writer.add_xattrs(EntryNo(5), [(b"user.a", b"value"), (b"user.b", b"")])
+        writer.add_directory_xattrs(DirectoryNo(1), [(b"user.c", b"value")])
         writer.finish()
 
 
@@ -58,6 +62,9 @@ def dump(path: Path) -> list[object]:
             [reader.entry(number) for _, number, _ in listing],
             [reader.lookup(root, entry.name) for _, _, entry in listing],
             reader.extents(EntryNo(3)),
+            reader.link(EntryNo(4)),
+            [reader.xattrs(number) for _, number, _ in listing],
+            [reader.directory_xattrs(DirectoryNo(number)) for number in (0, 1)],
             reader.segments(),
             reader.segment(SegmentNo(0)),
             list(reader.frames(SegmentNo(0))),
@@ -189,9 +196,9 @@ def test_an_lmdb_file_of_something_else_is_damaged(tmp_path: Path) -> None:
 
 def test_another_version_of_the_layout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(layout, "VERSION", 2)
+        patch.setattr(layout, "VERSION", 3)
         build(tmp_path / "set")
-    with pytest.raises(WrongVersion, match="layout 2, this program knows 1"):
+    with pytest.raises(WrongVersion, match="layout 3, this program knows 2"):
         IndexReader(tmp_path / "set")
 
 
@@ -207,7 +214,12 @@ def test_a_folder_in_its_place_is_an_error_of_the_storage(tmp_path: Path) -> Non
         IndexReader(tmp_path / "set")
 
 
-@pytest.mark.parametrize("table", [Table.ENTRIES, Table.FRAMES, Table.FRAME_NUMBERS])
+@pytest.mark.parametrize("table",
+    [
+        Table.ENTRIES, Table.FRAMES, Table.FRAME_NUMBERS, Table.EXTENTS, Table.LINKS, Table.XATTRS,
+        Table.DIRECTORY_XATTRS,
+    ],
+)  # fmt: skip
 def test_a_missing_record_is_noticed(tmp_path: Path, table: Table) -> None:
     path = tmp_path / "set"
     build(path)

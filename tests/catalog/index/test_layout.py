@@ -7,7 +7,7 @@ from zlib import crc32
 
 from catalog.ids import DirectoryNo, EntryNo, SegmentNo, SetId
 from catalog.index import layout
-from catalog.index.model import Extent, FrameRow, SegmentRow, Totals
+from catalog.index.model import Base, Extent, FrameRow, Meta, SegmentRow, Totals
 from tests.catalog.index.trees import make_directory, make_entry, segment_id
 
 
@@ -35,15 +35,23 @@ def test_an_entry_block() -> None:
 def test_the_records_of_directories_and_split_files() -> None:
     directory = make_directory(
         5, parent=1, mode=2, uid=3, gid=4, size=5, mtime_ns=-1, ctime_ns=2**65, nlink=6, dev=7, ino=8, blocks=9,
-        files_first=10, files_count=11, directories_first=12, directories_count=13,
+        files_first=10, files_count=11, directories_first=12, directories_count=13, files_bytes=2**64 + 14, flags=32,
     )  # fmt: skip
-    body = pack("<QIIIQiQiQIQQQQQQQ", 1, 2, 3, 4, 5, -1, 2**64 - 1, 2, 0, 6, 7, 8, 9, 10, 11, 12, 13)
+    body = pack("<QIIIQiQiQIQQQQQQQQIH", 1, 2, 3, 4, 5, -1, 2**64 - 1, 2, 0, 6, 7, 8, 9, 10, 11, 12, 13, 14, 1, 32)
     assert layout.encode_directory(directory) == _sealed(pack(">Q", 5), body)
     assert layout.decode_directory(DirectoryNo(5), body) == directory
+
+
+def test_the_records_of_extents_links_and_attributes() -> None:
     extents = [Extent(1, 2, SegmentNo(3), 4), Extent(5, 6, SegmentNo(7), 8)]
     assert layout.encode_extents(EntryNo(9), extents) == _sealed(
         pack(">Q", 9), pack("<QQIQQQIQ", 1, 2, 3, 4, 5, 6, 7, 8)
     )
+    assert layout.encode_extents(EntryNo(9), []) == _sealed(pack(">Q", 9), b"")
+    assert layout.encode_link(9, 4) == _sealed(pack(">Q", 9), pack("<Q", 4))
+    xattrs = [(b"user.a", b""), (b"user.b", b"\0\1")]
+    body = pack("<HI", 6, 0) + b"user.a" + pack("<HI", 6, 2) + b"user.b\0\1"
+    assert layout.encode_xattrs(9, xattrs) == _sealed(pack(">Q", 9), body)
 
 
 def test_the_records_of_segments() -> None:
@@ -59,9 +67,14 @@ def test_the_records_of_segments() -> None:
     assert layout.encode_hashes(3, hashes) == _sealed(pack(">IQ", 3, 7), pack("<QQ", 7, 9) + b"a" * 32 + b"b" * 32)
 
 
-def test_the_record_of_the_set() -> None:
-    body = b"tapefs index" + pack("<IQQQQQH", 1, 2, 3, 4, 5, 1, 3) + b"set"
-    assert layout.encode_meta(SetId("set"), Totals(2, 3, 4, 2**64 + 5)) == _sealed(b"index", body)
+def test_the_records_of_the_set() -> None:
+    totals = Totals(2, 3, 4, 2**64 + 5)
+    meta = Meta(SetId("set"), totals, EntryNo(6), EntryNo(7), SegmentNo(8), SegmentNo(9), 10)
+    body = b"tapefs index" + pack("<IQQQQQQQQQIH", 2, 2, 3, 4, 5, 1, 6, 7, 8, 9, 10, 3) + b"set"
+    assert layout.encode_meta(meta) == _sealed(b"index", body)
+    bases = [Base(SetId("one"), EntryNo(0), SegmentNo(0)), Base(SetId("two22"), EntryNo(5), SegmentNo(6))]
+    body = pack("<QQH", 0, 0, 3) + b"one" + pack("<QQH", 5, 6, 5) + b"two22"
+    assert layout.encode_bases(bases) == _sealed(b"bases", body)
 
 
 def test_the_sizes_that_the_page_states() -> None:

@@ -85,7 +85,7 @@ def test_a_second_builder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
             IndexWriter(tmp_path / "set", SET)
         writer.finish()
     with IndexReader(tmp_path / "set") as reader:
-        assert reader.totals.entries == 1
+        assert reader.entries_end == 1
 
 
 def test_no_folder_is_an_error_of_the_storage(tmp_path: Path) -> None:
@@ -168,6 +168,11 @@ def _frame(place: int) -> FrameRow:
     return FrameRow(place, 1, place, 1, b"x" * 16)
 
 
+def _with_entry(writer: IndexWriter) -> IndexWriter:
+    writer.add_entries([make_entry(b"a"), make_entry(b"b")])
+    return writer
+
+
 @pytest.mark.parametrize(
     "misuse",
     [
@@ -192,7 +197,21 @@ def _frame(place: int) -> FrameRow:
         lambda writer: writer.add_hashes(SegmentNo(0), [(1, b"short")]),
         lambda writer: writer.add_hashes(SegmentNo(0), [(2, b"x" * 32), (1, b"x" * 32)]),
         lambda writer: writer.add_hashes(SegmentNo(0), [(2**64, b"x" * 32)]),
-        lambda writer: writer.add_extents(EntryNo(0), [Extent(2**64, 0, SegmentNo(0), 0)]),
+        lambda writer: _with_entry(writer).add_extents(EntryNo(0), [Extent(2**64, 0, SegmentNo(0), 0)]),
+        lambda writer: writer.add_extents(EntryNo(0), []),
+        lambda writer: _with_entry(writer).add_link(EntryNo(1), EntryNo(1)),
+        lambda writer: _with_entry(writer).add_link(EntryNo(2), EntryNo(1)),
+        lambda writer: _with_entry(writer).add_xattrs(EntryNo(0), []),
+        lambda writer: _with_entry(writer).add_xattrs(EntryNo(0), [(b"", b"x")]),
+        lambda writer: _with_entry(writer).add_xattrs(EntryNo(0), [(b"user.a\0", b"x")]),
+        lambda writer: _with_entry(writer).add_xattrs(EntryNo(0), [(b"user.b", b""), (b"user.a", b"")]),
+        lambda writer: _with_entry(writer).add_xattrs(EntryNo(0), [(b"user.a", b""), (b"user.a", b"")]),
+        lambda writer: _with_entry(writer).add_xattrs(EntryNo(0), [(b"a" * 65536, b"")]),
+        lambda writer: writer.add_directory(make_directory(0, flags=32)),
+        lambda writer: [writer.add_directory(make_directory(0)), writer.add_directory_xattrs(0, [(b"user.a", b"")])],
+        lambda writer: writer.add_directory(make_directory(0, files_count=1)),
+        lambda writer: writer.add_directory(make_directory(0, directories_first=5, directories_count=1)),
+        lambda writer: writer.add_directory(make_directory(0, files_bytes=2**96)),
     ],
 )
 def test_what_does_not_fit_is_refused_and_leaves_nothing(

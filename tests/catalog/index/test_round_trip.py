@@ -17,16 +17,19 @@ from catalog.errors import NotFound
 from catalog.ids import DirectoryNo, EntryNo, FrameNo, SegmentNo
 from catalog.index import reader as reader_module
 from catalog.index import storage
-from catalog.index.model import Directory, Entry, Extent, FrameRow, SegmentRow, Totals
+from catalog.index.model import Directory, Entry, FrameRow, SegmentRow, Totals
 from catalog.index.reader import IndexReader
 from catalog.index.writer import IndexWriter
 from tests.catalog.index.trees import (
     SET,
     Model,
+    extras,
     make_directory,
     make_entry,
     random_run,
+    random_xattrs,
     read_all,
+    run_bytes,
     segment_id,
     small,
     time_ns,
@@ -34,7 +37,7 @@ from tests.catalog.index.trees import (
     write,
 )
 
-UNREADABLE, SPLIT = 4, 2
+UNREADABLE, LINKED = 4, 8
 
 
 @st.composite
@@ -48,6 +51,10 @@ def models(draw: st.DrawFn) -> Model:
         files = random_run(random, S_IFREG, file_count)
         taken = {entry.name for entry in files}
         folders = [entry for entry in random_run(random, S_IFDIR, folder_count) if entry.name not in taken]
+        if not number:
+            # What comes first cannot be another name of something before it.
+            for run in (files, folders):
+                run[:1] = [entry._replace(flags=entry.flags & ~LINKED) for entry in run[:1]]
         model.directories[at] = make_directory(
             at,
             **{key: word(random) for key in ("parent", "size", "dev", "ino", "blocks")},
@@ -58,15 +65,14 @@ def models(draw: st.DrawFn) -> Model:
             files_count=len(files),
             directories_first=number + len(files),
             directories_count=len(folders),
+            files_bytes=run_bytes(files),
+            flags=random.choice([0, 32]),
         )
+        if model.directories[at].flags:
+            model.directory_xattrs[at] = random_xattrs(random)
         model.listings[at] = [(EntryNo(number + n), entry) for n, entry in enumerate(files + folders)]
         number += len(files) + len(folders)
-    for listing in model.listings.values():
-        for entry_number, entry in listing:
-            if entry.flags & SPLIT:
-                model.extents[entry_number] = [
-                    Extent(word(random), word(random), SegmentNo(small(random)), word(random)) for _ in range(3)
-                ]
+    extras(random, list(model.listings.values()), model)
     for at, count in enumerate(draw(st.lists(st.integers(0, 150), max_size=3))):
         frames = _frames([random.randint(1, 2**40) for _ in range(count)])
         plain = sum(frame.plain_bytes for frame in frames)
@@ -89,7 +95,7 @@ def _frames(lengths: list[int]) -> list[FrameRow]:
 
 def _totals(model: Model) -> Totals:
     found = [entry for listing in model.listings.values() for _, entry in listing]
-    content = sum(entry.size for entry in found if S_ISREG(entry.mode) and not entry.flags & UNREADABLE)
+    content = sum(entry.size for entry in found if S_ISREG(entry.mode) and not entry.flags & (UNREADABLE | LINKED))
     files = sum(not S_ISDIR(entry.mode) for entry in found)
     return Totals(len(found), len(model.directories), files, content)
 
@@ -105,6 +111,8 @@ def test_everything_comes_back(model: Model) -> None:
         assert found.totals == totals
         assert (found.directories, found.listings) == (model.directories, model.listings)
         assert (found.segments, found.frames, found.extents) == (model.segments, model.frames, model.extents)
+        assert (found.links, found.xattrs) == (model.links, model.xattrs)
+        assert found.directory_xattrs == model.directory_xattrs
         with IndexReader(path) as reader:
             _check_hashes(reader, model)
             _check_coverage(reader, model)
@@ -283,6 +291,9 @@ def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
             lambda: reader.entry(EntryNo(-1)),
             lambda: reader.entry(EntryNo(2**70)),
             lambda: reader.extents(EntryNo(0)),
+            lambda: reader.link(EntryNo(0)),
+            lambda: reader.xattrs(EntryNo(1)),
+            lambda: reader.directory_xattrs(DirectoryNo(1)),
             lambda: reader.segment(SegmentNo(1)),
             lambda: reader.segment(SegmentNo(-1)),
             lambda: reader.frame(SegmentNo(0), FrameNo(0)),
@@ -292,6 +303,8 @@ def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
             with pytest.raises(NotFound):
                 call()
         assert list(reader.frames(SegmentNo(0))) == []
+        assert reader.xattrs(EntryNo(0)) == []
+        assert reader.directory_xattrs(DirectoryNo(0)) == []
 
 
 def test_names_sort_as_bytes_beside_targets(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from random import Random
 from stat import S_IFDIR, S_IFLNK, S_IFREG
@@ -47,6 +48,9 @@ class Model:
     frames: dict[int, list[FrameRow]] = field(default_factory=dict)
     hashes: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
     extents: dict[int, list[Extent]] = field(default_factory=dict)
+    links: dict[int, int] = field(default_factory=dict)
+    xattrs: dict[int, list[tuple[bytes, bytes]]] = field(default_factory=dict)
+    directory_xattrs: dict[int, list[tuple[bytes, bytes]]] = field(default_factory=dict)
     totals: Totals | None = None
 
 
@@ -87,13 +91,18 @@ def random_entry(random: Random, name: bytes, kind: int) -> Entry:
         mode=(S_IFLNK if target else kind) | random.choice([0o644, 0o7777, 0]),
         uid=small(random), gid=small(random), size=word(random), mtime_ns=time_ns(random), ctime_ns=time_ns(random),
         nlink=small(random), rdev=random.choice([0, 0, 2**64 - 1]), dev=random.choice([1, 2**64 - 1]),
-        ino=word(random), blocks=word(random), flags=random.choice([0, 0, 0, 1, 2, 4]),
+        ino=word(random), blocks=word(random), flags=random.choice([0, 0, 0, 1, 2, 4, 8, 16, 32, 57]),
         segment=random.choice([0, 1, 2**32 - 1]), offset=word(random), target=target,
     )  # fmt: skip
 
 
 def random_run(random: Random, kind: int, count: int) -> list[Entry]:
     return [random_entry(random, name, kind) for name in sorted({random_name(random) for _ in range(count)})]
+
+
+def random_xattrs(random: Random) -> list[tuple[bytes, bytes]]:
+    names = random.sample([b"user.a", b"user.\xff", b"security.capability", b"system.posix_acl_access"], 2)
+    return [(name, random.randbytes(random.choice([0, 1, 44, 70_000]))) for name in sorted(names)]
 
 
 # -- writing and reading ---------------------------------------------------------------------------------------------
@@ -114,9 +123,20 @@ def write(path: Path, model: Model) -> Totals:
                 first = writer.add_entries([entry for _, entry in run])
                 assert not run or first == run[0][0]
             writer.add_directory(model.directories[number])
-        for entry_number, extents in model.extents.items():
-            writer.add_extents(EntryNo(entry_number), extents)
+        add_extras(writer, model)
         return writer.finish()
+
+
+def add_extras(writer: IndexWriter, model: Model) -> None:
+    """Write what stands in tables of its own, the highest numbers first: the order does not matter."""
+    for number, first in reversed(model.links.items()):
+        writer.add_link(EntryNo(number), EntryNo(first))
+    for number, xattrs in reversed(model.xattrs.items()):
+        writer.add_xattrs(EntryNo(number), xattrs)
+    for number, xattrs in reversed(model.directory_xattrs.items()):
+        writer.add_directory_xattrs(DirectoryNo(number), xattrs)
+    for number, extents in reversed(model.extents.items()):
+        writer.add_extents(EntryNo(number), extents)
 
 
 def read_all(path: Path, directories: list[int]) -> Model:
@@ -133,8 +153,9 @@ def read_all(path: Path, directories: list[int]) -> Model:
             for entry_number, entry in listing:
                 assert reader.entry(entry_number) == entry
                 assert reader.lookup(directory, entry.name) == (entry_number, entry)
-                if entry.flags & 2:
-                    model.extents[entry_number] = reader.extents(entry_number)
+                read_extras(reader, model, entry_number, entry)
+            if xattrs := reader.directory_xattrs(DirectoryNo(number)):
+                model.directory_xattrs[number] = xattrs
         for row in model.segments:
             assert reader.segment(row.number) == row
             if row.frames:
@@ -142,3 +163,31 @@ def read_all(path: Path, directories: list[int]) -> Model:
                 found = [reader.frame(row.number, FrameNo(at)) for at in range(row.frames)]
                 assert found == model.frames[row.number]
         return model
+
+
+def read_extras(reader: IndexReader, model: Model, number: EntryNo, entry: Entry) -> None:
+    if entry.flags & (2 | 16):
+        model.extents[number] = reader.extents(number)
+    if entry.flags & 8:
+        model.links[number] = reader.link(number)
+    if xattrs := reader.xattrs(number):
+        model.xattrs[number] = xattrs
+
+
+def extras(random: Random, listings: list[list[tuple[EntryNo, Entry]]], model: Model) -> None:
+    """Give flagged entries what their flags announce."""
+    for number, entry in chain.from_iterable(listings):
+        if entry.flags & (2 | 16):
+            model.extents[number] = [
+                Extent(word(random), word(random), SegmentNo(small(random)), word(random))
+                for _ in range(random.randrange(1 if entry.flags & 2 else 0, 4))
+            ]
+        if entry.flags & 8:
+            model.links[number] = random.randrange(number)
+        if entry.flags & 32:
+            model.xattrs[number] = random_xattrs(random)
+
+
+def run_bytes(entries: list[Entry]) -> int:
+    """What a directory says of its files, counted one by one."""
+    return sum(entry.size for entry in entries if entry.mode >> 12 == 8 and not entry.flags & (4 | 8))
