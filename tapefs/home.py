@@ -9,6 +9,7 @@ index/          one LMDB file per set, <set id>.lmdb
 trailers/       the trailer of every segment as it is on tape, <segment id>.zst, until the set is complete and beyond
 staging/        per segment <segment id>.plain (sparse) and <segment id>.map
 library/        the virtual library
+reports/        what runs and verifications found, <set id>.json and more; made when the first one is written
 drives/         per drive <name>.json, its newest status and counters, for `tapefs drives`
 sidecar.log     what sidecars said that a command started for itself
 """
@@ -144,6 +145,15 @@ class Home:
     def drives(self) -> Path:
         """Folder of the drives' newest states."""
         return self.path / "drives"
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the reports."""
+        return self.path / "reports"
+
+    def damage(self, segment_id: str, volume_id: str) -> Path:
+        """Return the file that says what a damaged copy has lost; there is none for a good copy."""
+        return self.reports / f"{segment_id}.{volume_id}.damage.jsonl"
 
     def index(self, set_id: str) -> Path:
         """Return the namespace index of a set."""
