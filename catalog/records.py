@@ -126,6 +126,7 @@ class Job(Record, frozen=True, kw_only=True):
     sources: tuple[bytes, ...]
     #: `full`, `incremental`, `differential`, `mirror` or `archive`.
     type: str = "full"
+    #: As `tapefs.codecs` names them, and one of that codec's levels.
     codec: str = "zstd"
     level: int = 3
     #: Compression threads; 0 means what the settings say.
@@ -174,6 +175,7 @@ class BackupSet(Record, frozen=True, kw_only=True):
     #: Name of the job when the set was made.
     name: str
     type: str
+    #: As the job said.
     codec: str
     level: int
     sources: tuple[RawPath, ...]
@@ -217,6 +219,7 @@ class Segment(Record, frozen=True, kw_only=True):
     set_id: SetId
     #: Ordinal within its set, from 0.
     number: int
+    #: Format of the payload as its header names it: `zstd`, `gzip`, `tar` or `7z`.
     codec: str
     #: Length of the plain tar stream and of the payload on tape.
     plain_bytes: int

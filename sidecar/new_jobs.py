@@ -15,13 +15,13 @@ from catalog.ids import JobId, JobNumber, new_uuid
 from catalog.records import Job
 from sidecar.requests import Invalid
 from tapefs.client.job_fields import JobFields, Path, decoded
-from tapefs.errors import NoSuchThing, SourceError
+from tapefs.codecs import CODECS, check_level
+from tapefs.errors import NoSuchThing, SourceError, UsageError
 
 #: A job's name becomes a folder's name in the mount.
 LONGEST_NAME_BYTES = 200
 TYPES = {"full": "full", "monthly_full": "full"}
-CODECS = ("zstd",)
-LEVELS = range(1, 23)
+MOST_THREADS = 1024
 MOST_SOURCES = 10_000
 MOST_PATTERNS = 10_000
 #: A century: beyond it somebody has mistaken the unit, and 0 means for ever.
@@ -55,6 +55,10 @@ def changed_job(job: Job, fields: JobFields, names: Mapping[str, str] = OWN_NAME
         changes["description"] = _text(fields.description, names.get("description", "description"))
     if fields.retention_days is not UNSET:
         check_retention(fields.retention_days, names.get("retention_days", "retention_days"))
+    if fields.threads is not UNSET:
+        check_threads(fields.threads)
+    if fields.codec is not UNSET and fields.level is UNSET and fields.codec != job.codec and fields.codec in CODECS:
+        changes["level"] = CODECS[fields.codec].default_level
     changed = msgspec.structs.replace(job, **changes)
     check_codec(changed.codec, changed.level)
     return changed
@@ -91,9 +95,17 @@ def check_type(kind: object, field: str) -> str:
 def check_codec(codec: str, level: int) -> None:
     """Check codec and level. Raises Invalid."""
     if codec not in CODECS:
-        raise Invalid("enum", ["body", "codec"], f"must be {' or '.join(CODECS)}", codec)
-    if level not in LEVELS:
-        raise Invalid("value_error", ["body", "level"], f"must be {LEVELS.start} to {LEVELS.stop - 1}", level)
+        raise Invalid("enum", ["body", "codec"], f"must be one of {', '.join(CODECS)}", codec)
+    try:
+        check_level(CODECS[codec], level)
+    except UsageError as error:
+        raise Invalid("value_error", ["body", "level"], str(error), level) from error
+
+
+def check_threads(threads: int) -> None:
+    """Check a number of compression threads; 0 is what the settings say. Raises Invalid."""
+    if not 0 <= threads <= MOST_THREADS:
+        raise Invalid("value_error", ["body", "threads"], f"must be 0 (as the settings say) to {MOST_THREADS}", threads)
 
 
 def check_excludes(patterns: Sequence[str], field: str) -> tuple[str, ...]:

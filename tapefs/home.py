@@ -53,7 +53,9 @@ class BackupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     segment_bytes: _Natural = 0
     segment_members: _Count = 1_000_000
     frame_bytes: Annotated[int, Meta(ge=64 * 1024, le=64 * 1024**2, multiple_of=512)] = 4 * 1024 * 1024
-    #: Compression threads; 0 means one per core.
+    #: What makes gzip members: `auto` is the quickest for the level, `pgzip` has zlib do it.
+    gzip_engine: Literal["auto", "pgzip"] = "auto"
+    #: Compression threads of jobs that name none; 0 means one per core.
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     pool: Annotated[str, Meta(min_length=1)] = "default"
 

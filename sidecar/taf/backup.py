@@ -21,6 +21,7 @@ from sidecar.new_jobs import changed_job, check_sources, check_type, new_job
 from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
 from tapefs.client.job_fields import JobFields
+from tapefs.codecs import CODECS
 
 T = TypeVar("T")
 
@@ -56,27 +57,32 @@ class BackupTaskRequest(msgspec.Struct, frozen=True):
     tape_device: str | None = None
     enable_simple_scan: bool | None = None
 
-    def changes(self) -> JobFields:
+    def changes(self, codec: str) -> JobFields:
         """Return what is to change. Raises Invalid."""
-        return self.fields() if self.task_type is not None else msgspec.structs.replace(self, task_type=UNSET).fields()
+        body = self if self.task_type is not None else msgspec.structs.replace(self, task_type=UNSET)
+        return body.fields(codec)
 
-    def fields(self) -> JobFields:
-        """Return what is asked for. Raises Invalid."""
+    def fields(self, codec: str = "zstd") -> JobFields:
+        """Return what is asked of a job that has this codec. Raises Invalid."""
         if self.encryption_enabled:
             message = "encryption is not offered: leave it off"
             raise Invalid("value_error", ["body", "encryption_enabled"], message, True)
-        if self.compression_enabled is False:
-            message = "sets are always compressed (zstd): leave it on"
-            raise Invalid("value_error", ["body", "compression_enabled"], message, False)
         patterns = self.exclude_patterns
         return JobFields(
             name=_or_unset(self.task_name),
             sources=_or_unset(None if self.source_paths is None else [*self.source_paths]),
             type=UNSET if self.task_type is UNSET else check_type(self.task_type, "task_type"),
             excludes=_or_unset(None if patterns is None else [pattern for pattern in patterns if pattern]),
+            codec=self._codec(codec),
             description=_or_unset(self.description),
             retention_days=_or_unset(self.retention_days),
         )
+
+    def _codec(self, now: str) -> str | UnsetType:
+        """Return another codec only where compression is to be switched on or off: TAF's tasks name none."""
+        if self.compression_enabled in (None, CODECS[now].is_compressed):
+            return UNSET
+        return "zstd" if self.compression_enabled else "tar"
 
 
 def _or_unset(value: T | None) -> T | UnsetType:
@@ -137,7 +143,7 @@ class BackupCalls:
     async def edit(self, request: Request) -> Response:
         """Change what a task is asked to do."""
         number, body = _number(request), await body_of(request, BackupTaskRequest)
-        await self._service.jobs.edit(number, partial(changed_job, fields=body.changes(), names=NAMES))
+        await self._service.jobs.edit(number, partial(_changed, body=body))
         return json_answer({"success": True, "message": f"Task {number} was changed"})
 
     async def delete(self, request: Request) -> Response:
@@ -222,6 +228,10 @@ def _number(request: Request) -> JobNumber:
     return JobNumber(number_in_path(request, "task_id"))
 
 
+def _changed(job: Job, body: BackupTaskRequest) -> Job:
+    return changed_job(job, body.changes(job.codec), NAMES)
+
+
 def _template(job: Job) -> dict[str, object]:
     """Return what a task is asked to do with TAF's fields."""
     return {
@@ -231,7 +241,7 @@ def _template(job: Job) -> dict[str, object]:
         "description": job.description,
         "source_paths": [shown(source) for source in job.sources],
         "tape_device": None,
-        "compression_enabled": True,
+        "compression_enabled": CODECS[job.codec].is_compressed,
         "encryption_enabled": False,
         "retention_days": job.retention_days,
         "exclude_patterns": list(job.excludes),

@@ -38,7 +38,7 @@ class Engine:
 
     def __init__(self, context: SetContext, drive: Drive, watcher: Watcher, job: Job, sources: list[bytes]) -> None:
         settings = context.home.settings.backup
-        threads = settings.threads or len(os.sched_getaffinity(0))
+        threads = job.threads or settings.threads or len(os.sched_getaffinity(0))
         self._context = context
         self._drive = drive
         self._watcher = watcher

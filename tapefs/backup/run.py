@@ -13,7 +13,7 @@ from tapefs.backup.engine import Engine
 from tapefs.backup.segment import SetContext
 from tapefs.backup.selection import check_sources
 from tapefs.backup.watcher import Watcher
-from tapefs.codecs import codec
+from tapefs.codecs import check_level, codec
 from tapefs.home import Home
 from tapefs.sets.finish import finish_set
 
@@ -24,8 +24,8 @@ def run_backup(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watc
     Raises SourceError before a set or a tape is touched; NoTape, Cancelled, TapeError, drive and catalog errors.
     """
     sources = check_sources(job.sources)
-    the_codec = codec(job.codec)
-    the_codec.check_level(job.level)
+    the_codec = codec(job.codec, home.settings.backup.gzip_engine)
+    check_level(the_codec, job.level)
     backup_set = ledger.begin_set(_new_set(job))
     engine = None
     try:

@@ -98,7 +98,7 @@ def _head(
         sources=sources,
         sources_b64=sources_b64,
         installation=installation,
-        codec=backup_set.codec,
+        codec=context.codec.format,
         level=backup_set.level,
         set_started_ns=backup_set.started_at_ns,
         created_ns=now_ns,

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from catalog.ids import JobNumber
 from catalog.records import JobState
-from tapefs.cli.job_options import job_options
+from tapefs.cli.job_options import check_level_of, job_options
 from tapefs.cli.output import printable, size
 from tapefs.cli.place import Place
 from tapefs.cli.progress import reporting
@@ -41,6 +41,7 @@ def backup_command(
     place: Place, sources: tuple[bytes, ...], name: str | None, fields: JobFields, no_wait: bool
 ) -> None:
     """Back up files and directories to tape; the id of the new set is printed last."""
+    check_level_of(fields)
     home = place.home()
     fields = with_sources(fields, name, sources)
     with submitting(home) as client:

@@ -8,7 +8,7 @@ from msgspec import UNSET, structs
 from catalog.ids import JobNumber
 from catalog.records import Job
 from tapefs.cli.backup import absolute, submitting, wait_unless, with_sources
-from tapefs.cli.job_options import job_options, set_or
+from tapefs.cli.job_options import check_level_of, job_options, set_or
 from tapefs.cli.jobs import job_json, list_jobs
 from tapefs.cli.output import print_json, printable, short_time
 from tapefs.cli.place import Place, ledger_of
@@ -32,6 +32,7 @@ def job_command() -> None:
 @click.pass_obj
 def create_command(place: Place, sources: tuple[bytes, ...], name: str | None, fields: JobFields) -> None:
     """Record a job without running it; its number is printed."""
+    check_level_of(fields)
     home = place.home()
     fields = with_sources(fields, name, sources)
     with submitting(home) as client:

@@ -14,20 +14,35 @@ import click
 from msgspec import UNSET, UnsetType
 
 from tapefs.client.job_fields import JobFields
+from tapefs.codecs import CODECS, check_level
+from tapefs.errors import UsageError
 
 T = TypeVar("T")
 Function = Callable[..., None]
 
+
+def _levels() -> str:
+    ranges = (
+        f"{each.name} {each.levels[0]} to {each.levels[-1]} [{each.default_level}]"
+        for each in CODECS.values()
+        if len(each.levels) > 1
+    )
+    return ", ".join(ranges)
+
+
 #: Each sets the field of its name; `excludes` and what belongs to them are put together in `_fields`.
 _OPTIONS = (
     click.option("--type", type=click.Choice(["full"]), help="Of the sets to make.  [default: full]"),
-    click.option("--codec", type=click.Choice(["zstd"]), help="[default: zstd]"),
-    click.option("--level", type=click.IntRange(1, 19), help="Of compression.  [default: 3]"),
+    click.option("--codec", type=click.Choice(list(CODECS)), help="[default: zstd]"),
+    click.option("--level", type=int, help=f"Of compression: {_levels()}."),
+    click.option(
+        "--threads", type=click.IntRange(0, 1024), help="Of compression; 0: as the settings say.  [default: 0]"
+    ),
     click.option("--exclude", "excludes", metavar="GLOB", multiple=True, help="Leave out what matches; repeatable."),
     click.option("--retention-days", type=click.IntRange(0), help="Then sets may expire; 0: never.  [default: 0]"),
     click.option("--description", metavar="TEXT", help="For people."),
 )
-_NAMES = ("type", "codec", "level", "excludes", "retention_days", "description")
+_NAMES = ("type", "codec", "level", "threads", "excludes", "retention_days", "description")
 
 
 def job_options(function: Function) -> Function:
@@ -49,6 +64,16 @@ def _fields(given: dict[str, object]) -> JobFields:
     patterns = [_utf8(pattern) for pattern in excludes] if isinstance(excludes, tuple) else []
     chosen = {name: UNSET if value is None else value for name, value in given.items()}
     return JobFields(excludes=patterns or UNSET, **chosen)  # type: ignore[arg-type]
+
+
+def check_level_of(fields: JobFields) -> None:
+    """Look at codec and level of a new job before anything is done. Raises click.BadParameter."""
+    if fields.level is UNSET:
+        return
+    try:
+        check_level(CODECS["zstd" if fields.codec is UNSET else fields.codec], fields.level)
+    except UsageError as error:
+        raise click.BadParameter(str(error), param_hint="'--level'") from error
 
 
 def _utf8(pattern: str) -> str:

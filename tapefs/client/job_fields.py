@@ -31,6 +31,7 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     type: str | UnsetType = UNSET
     codec: str | UnsetType = UNSET
     level: int | UnsetType = UNSET
+    threads: int | UnsetType = UNSET
     excludes: list[Pattern] | UnsetType = UNSET
     description: Annotated[str, msgspec.Meta(max_length=4096)] | UnsetType = UNSET
     retention_days: int | UnsetType = UNSET

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from tapefs.errors import BadStructure, UsageError
+
 #: A frame holds at most this many plain bytes: bounds what a hostile tape can make a reader allocate.
 MAX_FRAME_BYTES = 64 << 20
 
@@ -17,7 +19,12 @@ class Codec(Protocol):
 
     @property
     def name(self) -> str:
-        """The name in headers and on the command line, for instance `zstd`."""
+        """The name in jobs and on the command line, for instance `pgzip`."""
+        ...
+
+    @property
+    def format(self) -> str:
+        """What the payload is, as headers and the ledger's segments name it, for instance `gzip`."""
         ...
 
     @property
@@ -27,11 +34,22 @@ class Codec(Protocol):
 
     @property
     def unpack_command(self) -> str:
-        """The shell command that turns a payload on its standard input into the plain tar stream."""
+        """The shell filter that turns a payload into the plain tar stream; empty when it is that stream."""
         ...
 
-    def check_level(self, level: int) -> None:
-        """Raise UsageError unless `level` is one that `encoder` takes."""
+    @property
+    def levels(self) -> range:
+        """The levels that exist, from fast to small."""
+        ...
+
+    @property
+    def default_level(self) -> int:
+        """The level of a job that names none."""
+        ...
+
+    @property
+    def is_compressed(self) -> bool:
+        """Is the payload compressed, so that a drive need not try?"""
         ...
 
     def encoder(self, level: int) -> Encoder:
@@ -44,7 +62,8 @@ class Codec(Protocol):
     def decode(self, stored: bytes | memoryview, plain_bytes: int) -> bytes:
         """Return the `plain_bytes` bytes of one frame; never allocate more than that and a little.
 
-        Raises BadStructure when it is not exactly one whole frame of that plain length.
+        Raises BadStructure when it is not exactly one whole frame of that plain length. Whether the bytes are those
+        that were written tells the frame's checksum: not every codec has one of its own.
         """
         ...
 
@@ -54,3 +73,25 @@ class Codec(Protocol):
         `frames` are the (stored, plain) lengths of all its frames, in order.
         """
         ...
+
+
+def check_level(codec: Codec, level: int) -> None:
+    """Raise UsageError unless `level` is one of the codec's."""
+    levels = codec.levels
+    if level in levels:
+        return
+    if len(levels) == 1:
+        raise UsageError(f"{codec.name} does not compress, so it has no level {level}: leave the level out")
+    raise UsageError(f"{codec.name} has no level {level}: use {levels[0]} (fast) to {levels[-1]} (small)")
+
+
+def check_plain(plain: bytes | memoryview) -> None:
+    """Raise ValueError when these are too many bytes for a frame: what no reader takes must not be written."""
+    if len(plain) > MAX_FRAME_BYTES:
+        raise ValueError(f"a frame of {len(plain)} bytes is over the limit of {MAX_FRAME_BYTES}")
+
+
+def check_claim(plain_bytes: int) -> None:
+    """Raise BadStructure when a frame cannot be that long, before memory is taken for it."""
+    if not 0 <= plain_bytes <= MAX_FRAME_BYTES:
+        raise BadStructure(f"a frame of {plain_bytes} plain bytes is over the limit of {MAX_FRAME_BYTES}")

@@ -10,12 +10,9 @@ from collections.abc import Sequence
 
 import zstandard
 
-from tapefs.codecs.interface import MAX_FRAME_BYTES, Encoder
-from tapefs.errors import BadStructure, UsageError
+from tapefs.codecs.interface import MAX_FRAME_BYTES, Encoder, check_claim, check_level, check_plain
+from tapefs.errors import BadStructure
 from tapefs.format.frames import seek_table
-
-#: The levels that `zstd` takes without `--ultra`.
-LEVELS = range(1, 20)
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -24,25 +21,24 @@ class ZstdCodec:
     """`.tar.zst`. See the seam for what the calls promise."""
 
     name = "zstd"
+    format = "zstd"
     suffix = ".tar.zst"
     unpack_command = "zstd -dc"
+    #: Those that `zstd` takes without `--ultra`.
+    levels = range(1, 20)
+    default_level = 3
+    is_compressed = True
 
     def __init__(self) -> None:
         self._local = threading.local()
 
-    def check_level(self, level: int) -> None:
-        """Raise UsageError unless the level is 1 to 19."""
-        if level not in LEVELS:
-            raise UsageError(f"zstd has no level {level}: use {LEVELS[0]} (fast) to {LEVELS[-1]} (small)")
-
     def encoder(self, level: int) -> Encoder:
         """Return an encoder for one thread."""
-        self.check_level(level)
+        check_level(self, level)
         compress = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True).compress
 
         def encode(plain: bytes | memoryview) -> bytes:
-            if len(plain) > MAX_FRAME_BYTES:
-                raise ValueError(f"a frame of {len(plain)} bytes is over the limit of {MAX_FRAME_BYTES}")
+            check_plain(plain)
             return compress(plain)
 
         return encode
@@ -53,8 +49,7 @@ class ZstdCodec:
         The length that the frame claims is checked first: `zstandard` allocates what a frame claims, whatever limit it
         is given (1 GiB of zeros is a frame of 32 KiB).
         """
-        if not 0 <= plain_bytes <= MAX_FRAME_BYTES:
-            raise BadStructure(f"a frame of {plain_bytes} plain bytes is over the limit of {MAX_FRAME_BYTES}")
+        check_claim(plain_bytes)
         try:
             claimed = self._claimed_bytes(stored)
             if claimed != plain_bytes:

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import msgspec
 
-from tapefs.codecs import codec
+from tapefs.codecs import codec_of_format
 from tapefs.errors import BadStructure, NotBlank, UsageError
 from tapefs.format import texts
 from tapefs.format.identify import foreign_format, is_ours
@@ -51,11 +51,11 @@ def header_block(h: Header, payload_file: int) -> bytes:
     """Return the HEADER of a segment whose PAYLOAD is tape file `payload_file`, counted from 0 at its start.
 
     Sources that do not fit the block are left out, the last ones first, and counted in `sources_omitted`; an encrypted
-    segment names none, because headers are not encrypted. Raises UsageError for an unknown codec, and when it does not
-    fit the block size even then.
+    segment names none, because headers are not encrypted. Raises UsageError for an unknown format of payloads, and when
+    it does not fit the block size even then.
     """
     h = _with_clean_sources(h)
-    unpack = codec(h.codec).unpack_command
+    unpack = codec_of_format(h.codec).unpack_command
     if h.encryption is not None:
         h = _with_sources(h, 0)
     block = _block(b"HEADER", texts.header_text(h, payload_file, unpack), h)

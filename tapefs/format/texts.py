@@ -17,8 +17,8 @@ def label_text(label: Label) -> str:
     dd = _dd(label.block_size)
     return f"""\
 This tape holds backups written by tapefs. Its name is {_quoted(label.label)}.
-Every backup on it is an ordinary .tar archive, mostly compressed with zstd. You need no
-special software to read it: a Linux system with mt, dd, zstd and tar is enough.
+Every backup on it is an ordinary archive: .tar.zst, .tar.gz or .tar. You need no special
+software to read it: a Linux system with mt, dd, zstd, gzip and tar is enough.
 
 The tape is a row of files, each ended by a filemark, counted from 0:
   0        this label
@@ -38,7 +38,7 @@ To see what tape file N is, as root (every command is one line):
 HEADERs are readable; start with N = 2 and follow them. To list a TRAILER or SET INDEX:
   {dd} | zstd -dc
 To restore a PAYLOAD into the current directory (its HEADER has the exact command):
-  {dd} | zstd -dc | {_TAR}
+  {restore_command(label.block_size, "zstd -dc")}
 
 The next line but one says the same to programs; the last line is a checksum of all before it.
 """
@@ -57,9 +57,9 @@ The next line but one says the same to programs; the last line is a checksum of 
 
 
 def header_text(h: Header, payload_file: int, unpack_command: str) -> str:
-    """Return the lines of a HEADER, each ended by a newline; `unpack_command` undoes the codec."""
+    """Return the lines of a HEADER, each ended by a newline; `unpack_command` undoes the codec, if there is one."""
     dd = _dd(h.block_size)
-    decrypt = f"decrypt ({h.encryption}) | " if h.encryption else ""
+    decrypt = f"decrypt ({h.encryption})" if h.encryption else ""
     return f"""\
 The next file on this tape is a piece of a backup: segment {h.number} of the {_quoted(h.type)} backup
 {_quoted(h.job_name)} of host {_quoted(h.host)}, an ordinary tar archive{", encrypted" if h.encryption else ""}.
@@ -68,7 +68,7 @@ it into the current directory, as root (every command is one line):
   mt -f /dev/nst0 setblk 0
   mt -f /dev/nst0 rewind
   mt -f /dev/nst0 fsf {payload_file}
-  {dd} | {decrypt}{unpack_command} | {_TAR}
+  {restore_command(h.block_size, decrypt, unpack_command)}
 To list it only, end the last command with "tar -tvf -". Tape file {payload_file + 1} is the TRAILER, the list
 of the contents with SHA-256 sums; if it is missing, the writing was interrupted and this
 archive may be cut short:
@@ -79,6 +79,11 @@ is stored as NAME.tapefs-part-0000, NAME.tapefs-part-0001, ...: join them with c
 
 The next line but one says the same to programs; the last line is a checksum of all before it.
 """
+
+
+def restore_command(block_size: int, *filters: str) -> str:
+    """Return the line that restores the payload which begins where the tape stands; empty filters are left out."""
+    return " | ".join([_dd(block_size), *filter(None, filters), _TAR])
 
 
 def _dd(block_size: int) -> str:

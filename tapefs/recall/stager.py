@@ -12,7 +12,7 @@ from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
 from drivers.errors import PositionLost, ReadFailed
 from drivers.interface import Drive
-from tapefs.codecs import codec
+from tapefs.codecs import codec_of_format
 from tapefs.errors import BadStructure
 from tapefs.home import Home
 from tapefs.recall.payload import PayloadReader
@@ -106,7 +106,7 @@ class Stager:
             raise NotFound(f"segment {segment_id} is not on this tape")
         segment = self._ledger.segment(segment_id)
         rows = frame_rows(self._home, self._ledger, segment_id)
-        self._reader = PayloadReader(self._drive, copies[0], rows, codec(segment.codec))
+        self._reader = PayloadReader(self._drive, copies[0], rows, codec_of_format(segment.codec))
         self._stage = SegmentStage.create(self._home.staging, segment_id, rows)
         return self._stage
 

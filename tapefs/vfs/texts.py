@@ -25,9 +25,6 @@ To fetch many files, name them first, so that the tape is read in its own order:
   tapefs stage NAME/TIME:PATH
 """
 
-#: How the payloads of a codec are turned into a tar stream.
-_DECODERS = {"zstd": "zstd -dc | ", "gzip": "gzip -dc | ", "none": ""}
-
 
 class OnTape(NamedTuple):
     """A segment on a tape, with what it is part of."""
@@ -83,14 +80,23 @@ def _segments(segments: Sequence[OnTape]) -> list[str]:
 
 
 def _commands(volume: Volume, segments: Sequence[OnTape]) -> list[str]:
-    first = segments[0] if segments else None
-    decoder = _DECODERS.get(first.segment.codec, "") if first else _DECODERS["zstd"]
-    number = first.copy.header_file + 1 if first else "FILE"
-    block = first.copy.block_size if first else volume.block_size
+    # One example of every format that lies on the tape.
+    examples = {each.segment.codec: each.copy for each in reversed(segments)}
+    if not examples:
+        return _restoring("zstd", "FILE", volume.block_size)
+    lines = [_restoring(name, copy.header_file + 1, copy.block_size) for name, copy in reversed(examples.items())]
+    return [line for each in lines for line in each]
+
+
+def _restoring(payload_format: str, number: object, block_size: int) -> list[str]:
+    # Here, because compressors take time to import and few ever read this text.
+    from tapefs.codecs import codec_of_format
+    from tapefs.format.texts import restore_command
+
     return [
         f"To restore a payload into the current folder without tapefs, here file {number}:",
         "  mt -f /dev/nst0 rewind",
         "  mt -f /dev/nst0 setblk 0",
         f"  mt -f /dev/nst0 fsf {number}",
-        f"  dd if=/dev/nst0 bs={block} | {decoder}tar --xattrs --xattrs-include='*' --acls --numeric-owner -xpf -",
+        f"  {restore_command(block_size, codec_of_format(payload_format).unpack_command)}",
     ]

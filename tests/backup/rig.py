@@ -101,20 +101,18 @@ class Rig:
         self.drive = open_drive("virtual", self.home.library, 0, "account")
         self.watcher = LocalWatcher(self.home, self.ledger, self.drive)
 
-    def backup(self, *sources: Path | bytes, name: str = "job", excludes: tuple[str, ...] = ()) -> SetId:
-        """Queue a job and run it."""
-        return run_backup(
-            self.home, self.ledger, self.drive, self.queued(*sources, name=name, excludes=excludes), self.watcher
-        )
+    def backup(self, *sources: Path | bytes, name: str = "job", **fields: object) -> SetId:
+        """Queue a job and run it; `fields` are a Job's."""
+        return run_backup(self.home, self.ledger, self.drive, self.queued(*sources, name=name, **fields), self.watcher)
 
-    def queued(self, *sources: Path | bytes, name: str = "job", excludes: tuple[str, ...] = ()) -> Job:
+    def queued(self, *sources: Path | bytes, name: str = "job", **fields: object) -> Job:
         """Return a QUEUED job."""
         job = Job(
             number=JobNumber(0),
             job_id=JobId(new_uuid()),
             name=name,
             sources=tuple(bytes(source) if isinstance(source, Path) else source for source in sources),
-            excludes=excludes,
+            **fields,  # type: ignore[arg-type]
         )
         number = self.ledger.add_job(job).number
         return self.ledger.queue_job(number, time.time_ns())

@@ -108,7 +108,7 @@ def test_a_tape_tells_how_to_read_it(rig: Rig) -> None:
     assert rig.backup_set.set_id in text
     assert all(segment_id in text for segment_id in rig.shelf.segments)
     assert "mt -f /dev/nst0 fsf 3\n" in text
-    assert "dd if=/dev/nst0 bs=262144 | zstd -dc | tar" in text
+    assert "dd if=/dev/nst0 bs=1M | zstd -dc | tar" in text
 
 
 def test_a_new_set_appears_at_once_and_a_running_one_never(rig: Rig, tmp_path: Path) -> None:

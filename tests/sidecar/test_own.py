@@ -75,7 +75,12 @@ SOURCE = str(ROOT / "tests")
         ({"name": "x", "sources": ["/no/such/place"]}, 404),
         ({"name": "x", "sources": [SOURCE], "type": "incremental"}, 422),
         ({"name": "x", "sources": [SOURCE], "codec": "lzma"}, 422),
-        ({"name": "x", "sources": [SOURCE], "level": 99}, 422),
+        ({"name": "x", "sources": [SOURCE], "level": 20}, 422),
+        ({"name": "x", "sources": [SOURCE], "level": 0}, 422),
+        ({"name": "x", "sources": [SOURCE], "codec": "pgzip", "level": 10}, 422),
+        ({"name": "x", "sources": [SOURCE], "codec": "tar", "level": 3}, 422),
+        ({"name": "x", "sources": [SOURCE], "threads": -1}, 422),
+        ({"name": "x", "sources": [SOURCE], "threads": 1025}, 422),
         ({"name": "x", "sources": [SOURCE], "excludes": [""]}, 422),
         ({"name": "", "sources": [SOURCE]}, 422),
     ],
@@ -86,6 +91,25 @@ def test_bad_jobs_are_refused_in_a_sentence(rig: Rig, body: object, status: int)
     assert answer.status == status
     assert isinstance(answer.detail, str)
     assert len(rig.unix("GET", "/api/v1/jobs").body) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "level"),
+    [
+        ({}, 3),
+        ({"codec": "zstd", "level": 19}, 19),
+        ({"codec": "pgzip"}, 4),
+        ({"codec": "pgzip", "level": 0, "threads": 7}, 0),
+        ({"codec": "tar"}, 0),
+    ],
+)
+def test_codec_level_and_threads_are_kept(rig: Rig, body: dict[str, object], level: int) -> None:
+    """What a job does not say is the codec's own level, and the settings' threads."""
+    answer = rig.unix("POST", "/api/v1/jobs", {"name": "ok", "sources": [SOURCE], **body})
+    assert answer.status == 202
+    shown = (answer.body["codec"], answer.body["level"], answer.body["threads"])
+    assert shown == (body.get("codec", "zstd"), level, body.get("threads", 0))
+    rig.wait_job(answer.body["number"], "completed")
 
 
 @pytest.mark.parametrize("depth", [300, 900, 990, 5000, 400_000])
