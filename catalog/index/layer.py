@@ -114,6 +114,14 @@ class Layer:
         except lmdb.Error as error:
             raise self._unreadable(error) from error
 
+    def last_key(self, table: Table) -> bytes | None:
+        """Return the greatest key of a table, None when it is empty."""
+        cursor = self._cursors[table]
+        try:
+            return cursor.key() if cursor.last() else None
+        except lmdb.Error as error:
+            raise self._unreadable(error) from error
+
     def missing(self, what: str) -> Damaged:
         """Return the error for a record that must be there and is not."""
         return Damaged("a record is missing", f"{self.path}, {what}")

@@ -61,8 +61,8 @@ class Entry(NamedTuple):
 class Directory(NamedTuple):
     """A directory's own attributes, and where its listing lies.
 
-    The listing is two runs of entries sorted by name: everything but directories, then the directories. The first one,
-    and that one only, may be a run of an index that this one builds on.
+    The listing is two runs of entries sorted by name: everything but directories, then the directories. Each may be a
+    run of an index that this one builds on.
     """
 
     number: DirectoryNo

@@ -150,6 +150,15 @@ class IndexReader:
             raise NotFound(f"{self._path}: entry {number} is no further name of a file")
         return layout.decode_link(value)
 
+    def first_name(self, number: EntryNo) -> EntryNo:
+        """Return the number that all names of an entry's file have in common; for most it is its own.
+
+        Worth asking for what has more than one link: also a first name bears another's number where the entry was
+        copied from an index below.
+        """
+        value = self._flagged(Table.LINKS, number, _LINKED)
+        return number if value is None else layout.decode_link(value)
+
     def xattrs(self, number: EntryNo) -> list[tuple[bytes, bytes]]:
         """Return the extended attributes of an entry that is no directory, by name; none unless it has XATTRS."""
         value = self._flagged(Table.XATTRS, number, _XATTRS)
@@ -163,6 +172,17 @@ class IndexReader:
         if value is None:
             raise self._layer.missing(f"the attributes of directory {number}")
         return layout.decode_xattrs(value)
+
+    @property
+    def directories_end(self) -> DirectoryNo:
+        """Return the number behind the greatest one that a directory has."""
+        key = self._layer.last_key(Table.DIRECTORIES)
+        return DirectoryNo(0 if key is None else NUMBER_KEY.unpack(key)[0] + 1)
+
+    def directory_records(self, table: Table) -> Iterator[tuple[DirectoryNo, layout.Item]]:
+        """Yield all records of DIRECTORIES or DIRECTORY_XATTRS as they are in the file, for another index to take."""
+        for key, value in self._layer.rows(table):
+            yield DirectoryNo(NUMBER_KEY.unpack(key)[0]), (key, value)
 
     def has_run(self, first: EntryNo, count: int) -> bool:
         """Tell whether the entries from `first` on are all this index's own, or all of one index below."""

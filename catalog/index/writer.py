@@ -5,8 +5,8 @@ Blocking; one writer belongs to one thread. Memory does not depend on the set's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from operator import lt
+from collections.abc import Container, Sequence
+from operator import add, lt, sub
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, NamedTuple, TypeVar
@@ -115,6 +115,25 @@ class IndexWriter:
         )  # fmt: skip
         self._xattrs_owed += bool(directory.flags & _XATTRS)
 
+    def share_directories(self, without: Container[DirectoryNo], totals: Totals) -> None:
+        """Take all directories of the base over as they are, without those that have changed or are gone.
+
+        `totals` is what the directories left out add up to in the base; of `entries` their listings.
+        """
+        if self._base is None:
+            raise ValueError("there is no base to share directories with")
+        for table in (Table.DIRECTORIES, Table.DIRECTORY_XATTRS):
+            items = []
+            for number, item in self._base.directory_records(table):
+                if number not in without:
+                    items.append(item)
+                    if len(items) == BATCH:
+                        self._file.put(table, items)
+                        items = []
+            self._file.put(table, items)
+        shared = map(sub, self._base.totals, totals)
+        self._totals = Totals(*map(add, self._totals, shared))
+
     def add_extents(self, number: EntryNo, extents: Sequence[Extent]) -> None:
         """Record where the data of a split or sparse file lies, in file order. In any order of numbers, as all below.
 
@@ -179,10 +198,11 @@ class IndexWriter:
             raise ValueError(f"segment {number} belongs to the base, whose last is {self._segments_first - 1}")
 
     def _check_runs(self, directory: Directory) -> None:
-        """Raise ValueError unless the subdirectories are our own, and the files ours or wholly of one index below."""
-        if directory.directories_count:
-            self._check_own(directory.directories_first, directory.directories_count)
-        first, count = directory.files_first, directory.files_count
+        """Raise ValueError unless each of the two runs is our own, or wholly of one index below."""
+        self._check_run(directory.files_first, directory.files_count)
+        self._check_run(directory.directories_first, directory.directories_count)
+
+    def _check_run(self, first: EntryNo, count: int) -> None:
         if count and (first >= self._first or self._base is None):
             self._check_own(first, count)
         elif count and self._base is not None and not self._base.has_run(first, count):

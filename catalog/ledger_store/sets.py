@@ -64,6 +64,8 @@ def begin(tx: Writer, backup_set: BackupSet) -> BackupSet:
     job = jobs.get(tx, backup_set.job_number)
     if job.job_id != backup_set.job_id:
         raise Conflict(f"job {job.number} has the id {job.job_id}, not {backup_set.job_id}")
+    if backup_set.parent_id is not None and (parent := get(tx, backup_set.parent_id)).state is not SetState.COMPLETE:
+        raise Conflict(f"set {parent.set_id} is {parent.state.value}: no other can build on it")
     begun = msgspec.structs.replace(backup_set, number=_next_number(tx))
     jobs.start(tx, job, begun)
     tx.insert(SETS, text_key(begun.set_id), begun)

@@ -11,17 +11,20 @@ import stat
 import time
 
 from catalog.ids import SegmentId, new_uuid
+from catalog.index.model import Directory, content_bytes
 from catalog.records import Job, SetTotals
 from drivers.errors import DiskFull, EndOfMedium, WriteFailed
 from drivers.interface import Drive
+from tapefs.backup.base import Base, State, Verdict, fresh_flag
 from tapefs.backup.frames import Pool, Workers
 from tapefs.backup.intake import MEMBER_OVERHEAD_BYTES, NO_FILE_ANY_MORE, Intake, Source, Vanished
 from tapefs.backup.scan import OpenDirectory, Walk
-from tapefs.backup.segment import CommittedSegment, PartProgress, SegmentPlan, SetContext, Tally
+from tapefs.backup.segment import CommittedSegment, PartProgress, SegmentPlan, SetContext
 from tapefs.backup.selection import PSEUDO_FILESYSTEMS, Excludes, branches, devices_of
 from tapefs.backup.session import STORED_PER_PLAIN, TapeSession
 from tapefs.backup.set_index import write_set_index
 from tapefs.backup.stream import Lost, TapeStream
+from tapefs.backup.tally import Tally
 from tapefs.backup.watcher import BackupProgress, Watcher
 
 _PROGRESS_EVERY_S = 0.25
@@ -36,7 +39,16 @@ class SegmentLost(Exception):
 class Engine:
     """The state of a running backup."""
 
-    def __init__(self, context: SetContext, drive: Drive, watcher: Watcher, job: Job, sources: list[bytes]) -> None:
+    def __init__(
+        self,
+        context: SetContext,
+        drive: Drive,
+        watcher: Watcher,
+        job: Job,
+        sources: list[bytes],
+        base: Base | None = None,
+    ) -> None:
+        """With a `base` only what differs from it is taken in. The caller closes it."""
         settings = context.home.settings.backup
         threads = job.threads or settings.threads or len(os.sched_getaffinity(0))
         self._context = context
@@ -45,9 +57,13 @@ class Engine:
         self._largest_members = settings.segment_members
         self._pool = Pool.of(2 * threads + 3, settings.frame_bytes)
         self._tapes = TapeSession(context, drive, watcher, settings)
+        self._base = base
         self._walk = self._new_walk(sources, job.excludes)
         self._workers = Workers(threads, context.codec, job.level)
         self._intake = Intake(self._pool, self._workers, self._trouble, self._look_around, Tally())
+        if base is not None:
+            self._intake.tally = base.tally()
+            self._discount(self._walk.stack[0])
         self._stream: TapeStream | None = None
         self._plan: SegmentPlan | None = None
         self._number = 0
@@ -90,8 +106,8 @@ class Engine:
             BackupProgress(
                 set_id=self._context.backup_set.set_id,
                 stage=stage,
-                files=tally.files,
-                bytes=tally.bytes,
+                files=tally.new_files + tally.changed_files,
+                bytes=tally.read_bytes,
                 stored_bytes=self._stored_before + (stream.stored_bytes if stream is not None else 0),
                 path=self._path,
                 tape=tape.volume.label if tape is not None else "",
@@ -108,6 +124,7 @@ class Engine:
             self._trouble,
             left_out=frozenset({(home.st_dev, home.st_ino)}),
             pseudo_devices=devices_of(PSEUDO_FILESYSTEMS),
+            base=self._base,
         )
 
     def _step(self) -> None:
@@ -116,15 +133,48 @@ class Engine:
             self._look_around()
         directory = self._walk.stack[-1]
         if directory.next_file < len(directory.files):
-            self._take_file(directory)
+            self._take_next(directory)
         elif directory.next_directory < len(directory.directories):
-            self._make_room(0)
-            child = self._walk.enter_next()
-            if child is not None:
-                self._path = child.path
-                self._intake.enter(child)
+            self._enter_next()
         else:
-            self._intake.leave(self._walk.leave())
+            self._leave(directory)
+
+    def _enter_next(self) -> None:
+        child = self._walk.enter_next()
+        if child is None:
+            return
+        self._path = child.path
+        if self._base is None or child.base is None:
+            self._announce()
+            return
+        self._discount(child)
+        if not self._base.is_same_directory(child.base, child.status):
+            self._announce()
+
+    def _discount(self, directory: OpenDirectory) -> None:
+        """What is gone from the directory, and what is still to be looked at, is not of the set so far."""
+        difference, tally = directory.difference, self._intake.tally
+        tally.files -= difference.base_files
+        tally.bytes -= difference.base_bytes
+        tally.removed_files += len(difference.removed)
+
+    def _announce(self) -> None:
+        """The directory at hand differs from the base's: it gets lines in the trailer, and those above it."""
+        for directory in list(self._walk.stack):
+            if not directory.announced:
+                self._make_room(0)
+                self._intake.enter(directory)
+
+    def _leave(self, directory: OpenDirectory) -> None:
+        if self._base is not None and directory.base is not None:
+            missing = self._base.missing(directory.base, directory.children)
+            for number in missing:
+                self._base.discount(number, self._intake.tally)
+            if missing or directory.difference.removed:
+                self._announce()
+        self._walk.leave()
+        if directory.announced:
+            self._intake.leave(directory)
 
     def _look_around(self) -> None:
         if self._stream is not None and self._stream.is_broken:
@@ -134,6 +184,55 @@ class Engine:
             self._told_at_s = now_s
             self._watcher.check_cancelled()
             self.tell("write")
+
+    def _take_next(self, directory: OpenDirectory) -> None:
+        state, tally = directory.state, self._intake.tally
+        if state is State.DOUBTFUL and self._keep(directory):
+            return
+        self._announce()
+        files, content = tally.files, tally.bytes
+        self._take_file(directory)
+        tally.read_bytes += tally.bytes - content
+        if state is State.NEW:
+            tally.new_files += tally.files - files
+        else:
+            tally.changed_files += tally.files - files
+
+    def _keep(self, directory: OpenDirectory) -> bool:
+        """If the content is as in the base, be done with the file at `next_file` without storing it again."""
+        if self._base is None or directory.base is None:
+            raise AssertionError("without a base nothing is doubtful")
+        try:
+            source = Source.open(directory, directory.files[directory.next_file])
+        except (Vanished, OSError):
+            return False  # Whoever takes it meets this again.
+        try:
+            old = self._base.entry(directory.base, source.name)
+            verdict = self._base.verdict(old, source.status)
+            if verdict is Verdict.STORE or not self._has_old_content(directory.base, source):
+                return False
+            if verdict is Verdict.RESTATE:
+                self._announce()
+                self._make_room(0)
+                self._intake.restate(source, fresh_flag(source.status))
+                self._intake.tally.changed_files += 1
+                self._intake.tally.restated_files += 1
+            else:
+                directory.pass_over()
+                self._intake.tally.files += 1
+                self._intake.tally.bytes += content_bytes([old])
+            return True
+        finally:
+            source.close()
+
+    def _has_old_content(self, old: Directory, source: Source) -> bool:
+        if self._base is None:
+            raise AssertionError("there is no base")
+        try:
+            is_same = self._base.has_same_content(old, source.name, source.fd, self._look_around)
+        except OSError:
+            return False
+        return is_same and not source.has_changed()
 
     def _take_file(self, directory: OpenDirectory) -> None:
         name = directory.files[directory.next_file]
@@ -188,6 +287,9 @@ class Engine:
     def _pass_over(self, directory: OpenDirectory, name: bytes, reason: str) -> None:
         self._trouble(directory.path + b"/" + name, reason)
         self._intake.tally.troubled_files += 1
+        if directory.state is not State.NEW:
+            self._intake.removed(directory, [name])
+            self._intake.tally.removed_files += 1
         directory.pass_over()
 
     def _take_regular(self, source: Source) -> None:
@@ -261,7 +363,8 @@ class Engine:
         stream.begin(self._plan)
         self._intake.begin(stream)
         for directory in self._walk.stack:
-            self._intake.enter(directory)
+            if directory.announced or directory.parent is None:
+                self._intake.enter(directory)
 
     def _has_room(self, needed_bytes: int) -> bool:
         return self._tapes.room_for_segment() >= max(needed_bytes, 1) and not self._ends_soon()

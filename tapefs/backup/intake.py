@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from catalog.index.model import EntryFlag
 from tapefs.backup.frames import Frame, Piece, Pool, Span, Workers
 from tapefs.backup.scan import OpenDirectory
-from tapefs.backup.segment import Draft, Tally
+from tapefs.backup.segment import Draft
 from tapefs.backup.stream import TapeStream
+from tapefs.backup.tally import Tally
 from tapefs.format.records import DirectoryEntered, DirectoryLeft, DirectoryPart, as_text
 from tapefs.format.tar import END_OF_ARCHIVE, TarKind, TarNames, member_header, padding, part_extra, part_name
 
@@ -191,11 +194,21 @@ class Intake:
                 dev=status.st_dev,
                 ino=status.st_ino,
                 blocks=status.st_blocks,
+                base=-1 if directory.base is None else directory.number,
                 again=directory.announced,
             )
         )
-        self.tally.directories += not directory.announced
-        directory.announced = True
+        if not directory.announced:
+            directory.announced = True
+            self.tally.directories += directory.base is None
+            self.removed(directory, directory.difference.removed)
+
+    def removed(self, directory: OpenDirectory, names: Sequence[bytes]) -> None:
+        """Names of the base, ascending, that the directory does not have any more."""
+        for start in range(0, len(names), _LONGEST_LISTING):
+            pairs = [as_text(name) for name in names[start : start + _LONGEST_LISTING]]
+            texts, raws = [text for text, raw in pairs if not raw], [raw for _, raw in pairs if raw]
+            self._here().drafts.append(DirectoryPart(n=directory.number, removed=texts, removed_b64=raws))
 
     def leave(self, directory: OpenDirectory) -> None:
         """The directory's listing is complete; a long one takes several lines."""
@@ -239,6 +252,15 @@ class Intake:
         flags = self._content(source, 0, size)
         self._note(directory, Draft(directory.number, source.name, status, flags, at))
         self._count(size, flags)
+
+    def restate(self, source: Source, flags: int) -> None:
+        """A regular file whose content the base has: only what is said of it is new."""
+        directory = source.directory
+        line = Draft(directory.number, source.name, source.status, flags, self.plain_bytes).line(b"")
+        self._here().drafts.append(msgspec.structs.replace(line, as_base=True))
+        directory.member_done(self.members, self.plain_bytes)
+        self.members += 1
+        self._count(source.status.st_size, 0)
 
     def part(self, source: Source, part: int, offset: int, length: int) -> None:
         """A part of a file that is larger than a segment; the last one ends at the file's size."""

@@ -3,6 +3,8 @@
 In a directory the files come in name order, then its subdirectories in name order: as `rsync`, `cp -r` and `tar` walk
 it again. Names are bytes. Memory: the names of the directories on the way down, 8 bytes more a file. Directories are
 opened relative to their parents without following links, so nothing that is renamed meanwhile leads the walk astray.
+
+With a base, a set that is built on, only the names that are not as in the base are among a directory's files.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from catalog.ids import DirectoryNo, SegmentId
+from catalog.index.model import Directory
+from tapefs.backup.base import Base, Difference, State
 from tapefs.backup.selection import Branch, Excludes
 from tapefs.format.records import Elsewhere, as_text
 
@@ -39,8 +43,10 @@ class OpenDirectory:
 
     __slots__ = (
         "announced",
+        "base",
         "branch",
         "children",
+        "difference",
         "directories",
         "elsewhere",
         "fd",
@@ -66,6 +72,7 @@ class OpenDirectory:
         status: os.stat_result,
         branch: Branch | None,
         fd: int,
+        base: Directory | None = None,
     ) -> None:
         self.parent = parent
         self.name = name
@@ -76,9 +83,14 @@ class OpenDirectory:
         #: Part of the selection while above a source, None inside one.
         self.branch = branch
         self.fd = fd
-        #: It has a line in a trailer already.
+        #: The directory at the same path in the set that is built on.
+        self.base = base
+        #: How it differs from that, apart from its subdirectories.
+        self.difference = Difference()
+        #: It has a line in a trailer already. One with a `base` gets none while nothing in it differs.
         self.announced = False
-        #: Names of everything but directories, sorted; those in `specials` are no regular files.
+        #: Names of everything but directories, sorted, without those that are as in the base; those in `specials` are
+        #: no regular files.
         self.files: list[bytes] = []
         self.specials: set[bytes] = set()
         self.directories: list[bytes] = []
@@ -93,6 +105,11 @@ class OpenDirectory:
         #: The same of a part of the file at `next_file`, which goes on in the next segment.
         self.part_place = NOWHERE
         self.elsewhere: list[Elsewhere] = []
+
+    @property
+    def state(self) -> State:
+        """Return what is to be done about the file at `next_file`."""
+        return State.NEW if self.base is None else State(self.difference.states[self.next_file])
 
     def member_done(self, ordinal: int, place: int) -> None:
         """The file at `next_file` ends with member line `ordinal`, whose content is at `place` of the plain stream."""
@@ -190,6 +207,7 @@ class Walk:
         *,
         left_out: frozenset[tuple[int, int]] = frozenset(),
         pseudo_devices: frozenset[int] = frozenset(),
+        base: Base | None = None,
     ) -> None:
         self._excludes = excludes
         self._trouble = trouble
@@ -197,7 +215,8 @@ class Walk:
         self._left_out = left_out
         self._pseudo_devices = pseudo_devices
         self.stack: list[OpenDirectory] = []
-        self._next_number = 0
+        self._base = base
+        self._next_number = 0 if base is None else int(base.next_number)
         #: Names and directories that should have been entered or listed and could not.
         self.unlisted = 0
         self._push(None, b"", selection)
@@ -262,15 +281,33 @@ class Walk:
             self._trouble(path, reason)
             return None
         inner = None if branch is None or branch.whole else branch
-        directory = OpenDirectory(parent, name, DirectoryNo(self._next_number), status, inner, fd)
-        self._next_number += 1
+        directory = OpenDirectory(parent, name, DirectoryNo(-1), status, inner, fd, self._in_base(parent, name))
+        self._number(directory)
         self._list(directory)
+        if self._base is not None and directory.base is not None:
+            directory.difference = self._base.compare(directory.base, directory.files, fd)
+            directory.files = directory.difference.names
         if parent is not None:
             parent.children.append(directory.number)
         self.stack.append(directory)
         if len(self.stack) > _DEPTH_HELD:
             self.stack[-_DEPTH_HELD].close()
         return directory
+
+    def _in_base(self, parent: OpenDirectory | None, name: bytes) -> Directory | None:
+        if self._base is None:
+            return None
+        if parent is None:
+            return self._base.root()
+        return None if parent.base is None else self._base.child(parent.base, name)
+
+    def _number(self, directory: OpenDirectory) -> None:
+        """A directory that the base has keeps its number, so that what is above and below it can stay as it is."""
+        if directory.base is not None:
+            directory.number = directory.base.number
+        else:
+            directory.number = DirectoryNo(self._next_number)
+            self._next_number += 1
 
     def _reason_against(self, status: os.stat_result, *, named: bool) -> str:
         if not named and status.st_dev in self._pseudo_devices:

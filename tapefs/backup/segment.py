@@ -19,6 +19,7 @@ from drivers.interface import Drive
 from tapefs import __version__
 from tapefs.backup.frames import Frame
 from tapefs.backup.scan import Checkpoint
+from tapefs.backup.tally import Tally
 from tapefs.codecs import Codec
 from tapefs.durable import sync_folder
 from tapefs.format.lines import LineWriter
@@ -85,20 +86,6 @@ class Draft(NamedTuple):
             part_offset=self.part_offset,
             part_bytes=self.part_bytes,
         )
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a set holds so far."""
-
-    files: int = 0
-    directories: int = 0
-    bytes: int = 0
-    troubled_files: int = 0
-
-    def copy(self) -> Tally:
-        """Return a copy to come back to."""
-        return Tally(self.files, self.directories, self.bytes, self.troubled_files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +245,7 @@ class SegmentWriter:
                 self._members += 1
                 lines.append(draft.line(sums.get(number, b"")))
             elif isinstance(draft, msgspec.Struct):
+                self._members += isinstance(draft, Member)
                 lines.append(draft)
         return lines
 

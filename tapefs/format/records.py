@@ -114,7 +114,11 @@ class Header(_Structure, frozen=True, kw_only=True):
 
 
 class DirectoryEntered(_Structure, frozen=True, kw_only=True, tag_field="t", tag="d"):
-    """The scan enters a directory; said again at the start of a segment for every directory still open."""
+    """The scan enters a directory; said again at the start of a segment for every directory still open.
+
+    A set that builds on a base says only the directories that differ from it, and those above them; all others are as
+    in the base, with all that is in them.
+    """
 
     #: Number of the directory in the set, and its parent's; the root is 0 and its own parent.
     n: DirectoryNumber
@@ -135,7 +139,8 @@ class DirectoryEntered(_Structure, frozen=True, kw_only=True, tag_field="t", tag
     #: name is not UTF-8 stand in `xattrs_b64`.
     xattrs: list[tuple[str, Octets]] = []
     xattrs_b64: list[tuple[Octets, Octets]] = []
-    #: Number of the directory at the same path in the base set; -1 when there is none. See `DirectoryLeft`.
+    #: Number of the directory at the same path in the base set, which is then its own number too; -1 when there is
+    #: none. See `DirectoryLeft`.
     base: Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)] = -1
     #: Said again: the directory was entered in an earlier segment.
     again: bool = False
@@ -185,6 +190,9 @@ class Member(_Structure, frozen=True, kw_only=True, tag_field="t", tag="m"):
     #: With SPARSE in `flags`: the runs of data (place in the file, length), ascending and not empty. They lie one
     #: behind the other from `at` on; what is between them are holes. Of a part: within the part's range of the file.
     data: list[tuple[Count, Count]] = []
+    #: The content is that of the base's regular file of this name, and nothing of it is in the payload; only what this
+    #: line says of the file is new.
+    as_base: bool = False
 
 
 class Elsewhere(_Structure, frozen=True, kw_only=True):
@@ -211,8 +219,8 @@ class DirectoryLeft(_Structure, frozen=True, kw_only=True, tag_field="t", tag="l
     """The scan leaves a directory: its listing is complete.
 
     Of a directory with a `base` the names that are not directories are those of the base's listing, without `removed`,
-    each replaced by its member line in this set if it has one, and the new ones of this set. Subdirectories are always
-    listed whole.
+    each replaced by its member line in this set if it has one, and the new ones of this set. What is removed is said
+    before the next member line, and before the first subdirectory is entered. Subdirectories are always listed whole.
     """
 
     n: DirectoryNumber

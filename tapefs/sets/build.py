@@ -16,6 +16,7 @@ from stat import S_IFDIR, S_IFREG
 from catalog.errors import StorageFailed
 from catalog.ids import EntryNo, SegmentId, SegmentNo, SetId
 from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, SegmentRow, Totals, content_bytes
+from catalog.index.reader import IndexReader
 from catalog.index.writer import IndexWriter
 from tapefs.errors import BadStructure
 from tapefs.format.lines import read_lines
@@ -31,24 +32,27 @@ from tapefs.format.records import (
 )
 from tapefs.sets.listing import Listing, SplitFile
 from tapefs.sets.members import Batch, check_ascending, decode, kind_of
+from tapefs.sets.rebase import BaseTree, MergedDirectories, MergedFiles, is_as_before
 from tapefs.sets.spill import Queue, Spill
 
 #: Lines taken at a time.
 _BATCH = 2048
 
 
-def build_index(path: Path, set_id: SetId, trailers: Sequence[Path]) -> Totals:
+def build_index(path: Path, set_id: SetId, trailers: Sequence[Path], base: IndexReader | None = None) -> Totals:
     """Build the index at `path` from the local trailers of all of a set's segments, in order; replaces an older one.
 
-    Raises BadStructure, naming the segment; StorageFailed; Conflict when somebody else builds it. Then nothing is left.
+    `base` is the index of the set that this one builds on, and lies beside it. Raises BadStructure, naming the segment;
+    StorageFailed; Damaged when the base is; Conflict when somebody else builds it. Then nothing is left.
     """
     spill = Spill(path.parent)
     try:
-        with IndexWriter(path, set_id) as writer:
-            builder = _Builder(writer, spill)
-            for number, trailer in enumerate(trailers):
-                builder.read(SegmentNo(number), trailer)
-            builder.check_whole()
+        with IndexWriter(path, set_id, base) as writer:
+            builder = _Builder(writer, spill, None if base is None else BaseTree(base))
+            first = 0 if base is None else base.segments_end
+            for ordinal, trailer in enumerate(trailers):
+                builder.read(SegmentNo(first + ordinal), ordinal, trailer)
+            builder.finish()
             return writer.finish()
     finally:
         spill.close()
@@ -58,7 +62,9 @@ def build_index(path: Path, set_id: SetId, trailers: Sequence[Path]) -> Totals:
 class _Segment:
     """The segment at hand: what its lines have brought so far."""
 
+    #: In the index, where it follows on those of the base; and in its set.
     number: SegmentNo
+    ordinal: int
     members: int = 0
     frames: int = 0
     plain_bytes: int = 0
@@ -71,32 +77,37 @@ class _Segment:
 class _Builder:
     """Follows the walk of the backup with a stack of open directories."""
 
-    def __init__(self, writer: IndexWriter, spill: Spill) -> None:
+    def __init__(self, writer: IndexWriter, spill: Spill, base: BaseTree | None) -> None:
         self._writer = writer
         self._spill = spill
+        self._base = base
         self._stack: list[Listing] = []
-        self._last_number = -1
+        #: Of the directories that the base does not have.
+        self._last_number = -1 if base is None else base.directories_end - 1
+        self._has_root = False
         self._segments: set[SegmentId] = set()
-        self._segment = _Segment(SegmentNo(0))
+        self._segment = _Segment(SegmentNo(0), 0)
 
-    def read(self, number: SegmentNo, trailer: Path) -> None:
+    def read(self, number: SegmentNo, ordinal: int, trailer: Path) -> None:
         """Take in one segment. Raises BadStructure, StorageFailed."""
-        self._segment = _Segment(number)
+        self._segment = _Segment(number, ordinal)
         try:
             with trailer.open("rb") as file:
                 self._read_lines(read_lines(file, TrailerLine))
             self._writer.flush()
         except (BadStructure, ValueError) as error:
-            raise BadStructure(f"segment {number} ({trailer.name}): {error}") from error
+            raise BadStructure(f"segment {ordinal} ({trailer.name}): {error}") from error
         except OSError as error:
             raise StorageFailed(f"cannot read {trailer}: {error.strerror}", retryable=False) from error
 
-    def check_whole(self) -> None:
-        """Raise BadStructure unless a tree was brought, and brought to its end."""
+    def finish(self) -> None:
+        """Take what has not changed from the base. Raises BadStructure unless a tree was brought, to its end."""
         if self._stack:
             raise BadStructure(f"the set's last segment ends inside directory {self._stack[-1].line.n}")
-        if self._last_number < 0:
+        if not self._has_root:
             raise BadStructure("the set has no root directory")
+        if self._base is not None:
+            self._base.share_the_rest(self._writer)
 
     def _read_lines(self, lines: Iterator[TrailerLine]) -> None:
         while batch := list(islice(lines, _BATCH)):
@@ -150,16 +161,32 @@ class _Builder:
                 raise BadStructure(f"directory {line.n} goes on, but it is not open")
             return
         name = name_of(line)
-        if line.n <= self._last_number:
+        if line.base >= 0:
+            base = self._enter_base(line, name)
+        elif line.n <= self._last_number:
             raise BadStructure(f"directory {line.n} is entered after directory {self._last_number}")
+        else:
+            base, self._last_number = None, line.n
         if self._stack:
             self._enter_below(self._stack[-1], line, name)
-        elif self._last_number >= 0 or line.n != 0 or line.p != 0:
+        elif self._has_root or line.n != 0 or line.p != 0:
             raise BadStructure(f"directory {line.n} is outside the root")
         if kind_of(line.mode) != S_IFDIR:
             raise BadStructure(f"directory {line.n} has the mode {line.mode:o} of something else")
-        self._last_number = line.n
-        self._stack.append(Listing(line, name, Queue(self._spill)))
+        self._has_root = True
+        listing = Listing(line, name, Queue(self._spill), base=base)
+        if self._base is not None and base is not None:
+            listing.merged = MergedFiles(self._writer, self._base.reader, base)
+        self._stack.append(listing)
+
+    def _enter_base(self, line: DirectoryEntered, name: bytes) -> Directory:
+        """Return the directory of the base that a line is about."""
+        if self._base is None or line.base != line.n:
+            raise BadStructure(f"directory {line.n} is said to be {line.base} of a base that does not have it")
+        above = self._stack[-1].base if self._stack else None
+        if self._stack and above is None:
+            raise BadStructure(f"directory {line.n} is said to be of the base, but the one above it is new")
+        return self._base.enter(line.n, above, name)
 
     def _enter_below(self, parent: Listing, line: DirectoryEntered, name: bytes) -> None:
         if line.p != parent.line.n:
@@ -167,6 +194,7 @@ class _Builder:
         if parent.split is not None:
             raise BadStructure(f"the split file {parent.split.entry.name!r} is not whole")
         check_ascending([name], parent.last_subdirectory)
+        _finish_files(parent)
         parent.last_subdirectory = name
         parent.children.append(line.n)
 
@@ -174,11 +202,8 @@ class _Builder:
         listing = self._top(left.n)
         listing.check(left)
         self._stack.pop()
-        first, count = 0, 0
-        for entries in listing.subdirectories.drain():
-            number = self._writer.add_entries(entries)
-            first = first if count else number
-            count += len(entries)
+        _finish_files(listing)
+        first, count = self._finish_subdirectories(listing)
         line = listing.line
         self._writer.add_directory(
             Directory(
@@ -187,8 +212,21 @@ class _Builder:
                 listing.files_bytes,
             )
         )  # fmt: skip
-        if self._stack:
-            self._stack[-1].subdirectories.put(_entry_of(line, listing.name))
+        entry = _entry_of(line, listing.name)
+        if self._stack and (listing.base is None or not is_as_before(listing.base, entry)):
+            self._stack[-1].subdirectories.put(entry)
+
+    def _finish_subdirectories(self, listing: Listing) -> tuple[EntryNo, int]:
+        """Write what is to be written of the run of subdirectories; return its first number and its count."""
+        if self._base is not None and listing.base is not None:
+            merged = MergedDirectories(self._writer, self._base, listing.base, listing.said_children)
+            return merged.finish(listing.subdirectories)
+        first, count = EntryNo(0), 0
+        for entries in listing.subdirectories.drain():
+            number = self._writer.add_entries(entries)
+            first = first if count else number
+            count += len(entries)
+        return first, count
 
     def _top(self, number: int) -> Listing:
         if not self._stack or self._stack[-1].line.n != number:
@@ -206,13 +244,15 @@ class _Builder:
             raise BadStructure(f"directory {listing.line.n} has files behind its subdirectories")
         listing.note(self._segment.members, batch.names[start:stop], batch.places[start:stop])
         self._segment.members += stop - start
-        if not batch.has_parts:
+        if not batch.one_by_one and listing.merged is None:
             self._take_whole(listing, batch.names[start:stop], batch.entries[start:stop])
             return
         for member, name, entry in zip(
             batch.members[start:stop], batch.names[start:stop], batch.entries[start:stop], strict=True
         ):
-            if member.part < 0:
+            if member.as_base:
+                self._take_as_base(listing, entry)
+            elif member.part < 0:
                 self._take_whole(listing, [name], [entry])
             else:
                 self._take_part(listing, member, entry)
@@ -222,6 +262,11 @@ class _Builder:
             raise BadStructure(f"the split file {listing.split.entry.name!r} is not whole")
         check_ascending(names, listing.last_file)
         self._add_files(listing, entries)
+
+    def _take_as_base(self, listing: Listing, entry: Entry) -> None:
+        if listing.merged is None or listing.split is not None:
+            raise BadStructure(f"{entry.name!r} has the content of a base that its directory does not have")
+        listing.merged.put(entry, as_base=True)
 
     def _take_part(self, listing: Listing, member: Member, entry: Entry) -> None:
         if listing.split is None:
@@ -246,6 +291,8 @@ class _Builder:
         self._writer.add_extents(number, split.extents)
 
     def _add_files(self, listing: Listing, entries: list[Entry]) -> EntryNo:
+        if listing.merged is not None:
+            return listing.merged.put(entries[0], as_base=False)
         number = self._writer.add_entries(entries)
         if not listing.files_count:
             listing.files_first = number
@@ -269,7 +316,7 @@ class _Builder:
     def _end(self, end: End) -> None:
         segment = self._segment
         claimed = (end.number, end.members, end.frames, end.plain_bytes)
-        found = (segment.number, segment.members, segment.frames, segment.plain_bytes)
+        found = (segment.ordinal, segment.members, segment.frames, segment.plain_bytes)
         if claimed != found:
             raise BadStructure(f"its end line says number, members, frames, plain bytes are {claimed}, not {found}")
         if segment.stored_end > end.payload_bytes or segment.content_end > segment.plain_bytes:
@@ -283,6 +330,12 @@ class _Builder:
         self._writer.add_segment(
             SegmentRow(segment.number, end.segment, end.plain_bytes, end.payload_bytes, end.frames)
         )
+
+
+def _finish_files(listing: Listing) -> None:
+    """All that has to be said of the directory's files has been said."""
+    if listing.merged is not None:
+        listing.files_first, listing.files_count, listing.files_bytes = listing.merged.finish()
 
 
 def _entry_of(line: DirectoryEntered, name: bytes) -> Entry:

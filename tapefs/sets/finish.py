@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from catalog.errors import CatalogError, NotFound
 from catalog.ids import SetId
+from catalog.index.model import Totals
+from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, SetState
 from tapefs.errors import BadStructure, TapeError
@@ -14,7 +18,8 @@ from tapefs.sets.build import build_index
 def finish_set(home: Home, ledger: Ledger, set_id: SetId, now_ns: int) -> None:
     """Build the index of a SEALED set from its local trailers and make the set COMPLETE.
 
-    Raises NotFound when a trailer is missing, BadStructure when the trailers do not give what the set says of itself.
+    Raises NotFound when a trailer or the index of its base is missing, BadStructure when the trailers do not give what
+    the set says of itself.
     """
     backup_set = ledger.backup_set(set_id)
     if backup_set.state is SetState.COMPLETE:
@@ -25,11 +30,19 @@ def finish_set(home: Home, ledger: Ledger, set_id: SetId, now_ns: int) -> None:
         for trailer in trailers:
             if not trailer.exists():
                 raise NotFound(f"{trailer} is missing: set {set_id} cannot be completed from this folder")
-        totals = build_index(path, set_id, trailers)
+        totals = _build(home, backup_set, trailers)
         if (totals.files, totals.directories, totals.bytes) != _promised(backup_set):
             path.unlink()
             raise BadStructure(f"the trailers of set {set_id} hold {totals}, but the set says {_promised(backup_set)}")
     ledger.complete_set(set_id, now_ns)
+
+
+def _build(home: Home, backup_set: BackupSet, trailers: list[Path]) -> Totals:
+    path = home.index(backup_set.set_id)
+    if backup_set.parent_id is None:
+        return build_index(path, backup_set.set_id, trailers)
+    with IndexReader(home.index(backup_set.parent_id)) as base:
+        return build_index(path, backup_set.set_id, trailers, base)
 
 
 def finish_all(home: Home, ledger: Ledger, now_ns: int) -> None:

@@ -13,9 +13,10 @@ from operator import attrgetter
 from zlib import crc32
 
 from catalog.ids import SegmentId
-from catalog.index.model import Entry, Extent
+from catalog.index.model import Directory, Entry, Extent
 from tapefs.errors import BadStructure
 from tapefs.format.records import DirectoryEntered, DirectoryLeft, DirectoryPart, as_bytes
+from tapefs.sets.rebase import MergedFiles
 from tapefs.sets.spill import Queue
 
 _segment_of = attrgetter("segment")
@@ -72,6 +73,9 @@ class Listing:
     #: What its listing has said so far of earlier segments, and of subdirectories.
     said_earlier: list[tuple[SegmentId, Sums]] = field(default_factory=list)
     said_children: array[int] = field(default_factory=lambda: array("Q"))
+    #: The directory in the base, and its files merged with those of the set.
+    base: Directory | None = None
+    merged: MergedFiles | None = None
 
     def note(self, ordinal: int, names: Sequence[bytes], places: Sequence[int]) -> None:
         """Member lines of this directory begin at `ordinal`."""
@@ -94,6 +98,10 @@ class Listing:
             names = [as_bytes(row.name, row.name_b64) for row in members]
             self.said_earlier[-1][1].add(names, [row.at for row in members])
         self.said_children.extend(listing.directories)
+        if listing.removed or listing.removed_b64:
+            if self.merged is None:
+                raise BadStructure(f"directory {self.line.n} has lost names, but there is nothing it could have had")
+            self.merged.remove(sorted([*map(str.encode, listing.removed), *listing.removed_b64]))
 
     def check(self, left: DirectoryLeft) -> None:
         """Compare with what the directory's last line says. Raises BadStructure."""
@@ -106,7 +114,7 @@ class Listing:
             raise BadStructure(f"directory {number} has members {here} in this segment, its listing says {left.here}")
         if self.said_earlier != self.earlier:
             raise BadStructure(f"the listing of directory {number} does not name its members in earlier segments")
-        if self.said_children != self.children:
+        if self.base is None and self.said_children != self.children:
             raise BadStructure(f"the listing of directory {number} does not name its subdirectories")
 
 

@@ -38,7 +38,8 @@ class Batch(NamedTuple):
     #: Of a part of a file: the file, as if its content began here.
     entries: list[Entry]
     places: tuple[int, ...]
-    has_parts: bool
+    #: There are parts among them, or files whose content the base has.
+    one_by_one: bool
     #: (place in the plain stream, SHA-256) of what has content.
     hashes: list[tuple[int, bytes]]
     #: Where the last content ends in the plain stream.
@@ -49,7 +50,7 @@ def decode(members: Sequence[Member], segment: int, begin: int) -> Batch:
     """Read one or more lines of a segment whose contents must lie behind `begin`. Raises BadStructure."""
     fields = zip(*map(astuple, members), strict=True)
     (directories, texts, raws, modes, uids, gids, sizes, mtimes, ctimes, nlinks, rdevs, devs, inos, blocks, flags,
-     places, digests, targets, raw_targets, parts, _, part_sizes, *_) = fields  # fmt: skip
+     places, digests, targets, raw_targets, parts, _, part_sizes, *_, as_bases) = fields  # fmt: skip
     names = _merged(texts, raws)
     if not _are_plain(names):
         names = [name_of(member) for member in members]
@@ -69,6 +70,8 @@ def decode(members: Sequence[Member], segment: int, begin: int) -> Batch:
         segments = [0 if flag & _UNREADABLE else segment for flag in flags]
         offsets = tuple(0 if flag & _UNREADABLE else place for flag, place in zip(flags, places, strict=True))
         lengths = tuple(0 if flag & _UNREADABLE else length for flag, length in zip(flags, lengths, strict=True))
+    if any(as_bases):
+        lengths = tuple(0 if as_base else length for as_base, length in zip(as_bases, lengths, strict=True))
     target_column = _merged(targets, raw_targets) if S_IFLNK in kinds else repeat(b"")
     rows = zip(
         names, modes, uids, gids, sizes, mtimes, ctimes, nlinks, rdevs, devs, inos, blocks, flags, segments, offsets,
@@ -77,7 +80,8 @@ def decode(members: Sequence[Member], segment: int, begin: int) -> Batch:
     filled = [length and kind == S_IFREG for kind, length in zip(kinds, lengths, strict=True)]
     contents = list(compress(zip(places, digests, strict=True), filled))
     end = _check_contents(contents, list(compress(lengths, filled)), begin)
-    return Batch(members, directories, names, list(map(_as_entry, rows)), places, has_parts, contents, end)
+    one_by_one = has_parts or any(as_bases)
+    return Batch(members, directories, names, list(map(_as_entry, rows)), places, one_by_one, contents, end)
 
 
 def kind_of(mode: int) -> int:

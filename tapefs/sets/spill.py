@@ -68,6 +68,11 @@ class Queue:
         self._places: list[tuple[int, int]] = []
         self._kept: list[Entry] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Does nothing wait?"""
+        return not self._places and not self._kept
+
     def put(self, entry: Entry) -> None:
         """Add an entry; deeper levels must be empty. Raises StorageFailed."""
         self._kept.append(entry)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import msgspec
+
 from catalog.ids import JobId, JobNumber, SetId, VolumeId, new_uuid
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import Job, Volume, VolumeState
@@ -103,7 +105,17 @@ class Rig:
 
     def backup(self, *sources: Path | bytes, name: str = "job", **fields: object) -> SetId:
         """Queue a job and run it; `fields` are a Job's."""
-        return run_backup(self.home, self.ledger, self.drive, self.queued(*sources, name=name, **fields), self.watcher)
+        return self.run(self.queued(*sources, name=name, **fields))
+
+    def run(self, job: Job) -> SetId:
+        """Run a QUEUED job."""
+        return run_backup(self.home, self.ledger, self.drive, job, self.watcher)
+
+    def again(self, job: Job, **changes: object) -> SetId:
+        """Run a job once more, as `changes` say."""
+        known = self.ledger.job(job.number)
+        self.ledger.edit_job(known, msgspec.structs.replace(known, **changes), time.time_ns())
+        return self.run(self.ledger.queue_job(job.number, time.time_ns()))
 
     def queued(self, *sources: Path | bytes, name: str = "job", **fields: object) -> Job:
         """Return a QUEUED job."""

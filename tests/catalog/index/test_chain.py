@@ -313,10 +313,12 @@ def test_another_file_in_place_of_a_base_is_refused(generations: Generations, tm
         lambda writer, base: writer.add_hashes(SegmentNo(0), [(0, bytes(32))]),
         lambda writer, base: writer.add_frames(SegmentNo(0), [FrameRow(0, 1, 0, 1, bytes(16))]),
         lambda writer, base: writer.add_xattrs(EntryNo(0), [(b"user.a", b"")]),
-        # A run over the border of two indexes, one that reaches into ours, subdirectories that are not ours.
+        # A run over the border of two indexes, one that reaches into ours, both also of subdirectories.
         lambda writer, base: writer.add_directory(make_directory(0, files_first=base.entries_first - 1, files_count=2)),
         lambda writer, base: writer.add_directory(make_directory(0, files_first=base.entries_end - 1, files_count=2)),
-        lambda writer, base: writer.add_directory(make_directory(0, directories_first=0, directories_count=1)),
+        lambda writer, base: writer.add_directory(
+            make_directory(0, directories_first=base.entries_first - 1, directories_count=2)
+        ),
         lambda writer, base: writer.add_directory(make_directory(0, files_first=-1, files_count=1)),
     ],
 )
