@@ -18,6 +18,7 @@ from sidecar.answers import json_answer
 from sidecar.own.jobs import JobCalls
 from sidecar.own.recalls import RecallCalls
 from sidecar.own.status import StatusCalls
+from sidecar.own.verify import VerifyCalls
 from sidecar.requests import Invalid
 from sidecar.service import Service
 from sidecar.statuses import sentence_of, status_of
@@ -38,6 +39,7 @@ def make_app(service: Service) -> ASGIApp:
         StatusCalls(service),
         JobCalls(service),
         RecallCalls(service),
+        VerifyCalls(service),
         BackupCalls(service),
         RecoveryCalls(service),
         TapeCalls(service),

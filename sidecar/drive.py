@@ -6,7 +6,8 @@ drives never take the same job or tape. What is done, in this order:
 1. frames wanted from the tape in the drive are asked for at once, further ones as they come;
 2. a tape is left only when nothing asked of it is open; the mover's reading on does not count;
 3. jobs and recalls from other tapes take turns; while a backup runs, recalls wait for another drive or for its end;
-4. a tape that has had its readers for ten minutes while others wait gets no new ones until it has been left once.
+4. a tape that has had its readers for ten minutes while others wait gets no new ones until it has been left once;
+5. when none of that is to do, copies are read back; a waiting recall interrupts it, a job waits for the copy's end.
 """
 
 from __future__ import annotations
@@ -29,21 +30,27 @@ from sidecar.library import Library
 from sidecar.movers import Call, CommandFailed, Mover, MoverCommand, MoverDied, open_mover
 from sidecar.recalling import Recalls
 from sidecar.recovery import has_sealed
+from sidecar.verifying import MOST_INTERRUPTIONS, CopyTask, Verifications
 from tapefs.errors import NoTape
 from tapefs.home import Home
 from tapefs.mover.messages import (
     Backup,
+    Cancel,
     DriveState,
     FinishSets,
     FrameRange,
     FramesArrived,
     FramesFailed,
     Load,
+    LostFile,
     NeedVolume,
     NoVolume,
     Recall,
     Report,
     Unload,
+    Verified,
+    Verify,
+    VerifyProgress,
     VolumeReady,
 )
 from tapefs.mover.wire import WireError
@@ -52,6 +59,10 @@ from tapefs.mover.wire import WireError
 STAY_S = 600.0
 #: Pause before a mover is started again: doubled each time, back to the first after a mover has lived long enough.
 FIRST_PAUSE_S, LONGEST_PAUSE_S, LIVED_S = 0.25, 60.0, 60.0
+#: A running job waits so long for a tape that another drive has.
+TAPE_PATIENCE_S = 3600.0
+#: A recall may wait so long for another drive before a verification is interrupted for it.
+YIELD_S = 1.0
 #: What the states of DriveState mean for a tape in the drive.
 NOT_THREADED = ("empty", "failed")
 
@@ -69,6 +80,7 @@ class Shared:
     library: Library
     jobs: Jobs
     recalls: Recalls
+    verifications: Verifications
     bell: Bell
     mover_command: MoverCommand
     #: Descriptors that movers keep open: the lock on the state folder.
@@ -101,6 +113,10 @@ class DriveTask:
         self._run: Run | None = None
         self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
         self._last_was_backup = False
+        #: The tape in the drive was written since it was loaded: what is read may come from the drive's buffer.
+        self._is_written = False
+        #: The copy that is being read back.
+        self._verifying: CopyTask | None = None
         #: What the mover was asked for and has not answered, oldest first.
         self._asks: list[list[FrameRange]] = []
 
@@ -168,8 +184,12 @@ class DriveTask:
                 run, self._run = self._run, None
                 state = JobState.CANCELLED if run.is_cancelled else JobState.FAILED
                 await self._shared.jobs.end(run, state, reason)
+            if self._verifying is not None:
+                task, self._verifying = self._verifying, None
+                self._shared.verifications.fail(task, reason.replace("the backup ran", "it was read"))
             if self._tape is not None:
                 self._shared.recalls.mover_died(self._tape)
+            self._shared.library.stop_awaiting(self.number)
             self._tape = None
             self._shared.library.let_go(self.number)
 
@@ -193,6 +213,8 @@ class DriveTask:
         elif isinstance(report, DriveState):
             self.state, self._barcode = report.state, report.barcode
             self._is_threaded = report.state not in NOT_THREADED
+        elif isinstance(report, VerifyProgress | LostFile | Verified):
+            shared.verifications.note(report)
         elif isinstance(report, NeedVolume):
             self._needs_in.send_nowait(report)
         elif self._run is not None:
@@ -225,7 +247,10 @@ class DriveTask:
             return partial(self._backup, mover)
         if other is not None:
             return partial(self._mount, mover, other)
-        return None
+        if self._shared.library.is_awaited_from(self.number):
+            return partial(self._give_up_tape, mover)
+        task = self._shared.verifications.next_for(self._tape, self._is_usable)
+        return None if task is None else partial(self._verify, mover, task)
 
     def _is_usable(self, volume_id: VolumeId) -> bool:
         """May this drive fetch that tape? One that is nowhere counts as usable, so that somebody notices."""
@@ -250,20 +275,26 @@ class DriveTask:
 
     async def _mount(self, mover: Mover, volume_id: VolumeId) -> None:
         """Get a tape into the drive, threaded and checked; recalls from it fail when that does not work."""
-        shared = self._shared
-        shared.library.hold(volume_id, self.number)
         self._last_was_backup = False
         try:
-            if shared.library.in_drive(self.number) is not None:
-                await self._eject(mover)
-            await shared.library.put_in(volume_id, self.number)
-            await mover.call(lambda number: Load(id=number, volume_id=volume_id))
+            await self._thread(mover, volume_id)
         except (CommandFailed, NoTape, DriveError) as error:
-            shared.library.let_go(self.number)
-            shared.recalls.tape_failed(volume_id, str(error))
-        else:
-            self._is_threaded = True
-            self._now_in(volume_id)
+            self._shared.recalls.tape_failed(volume_id, str(error))
+
+    async def _thread(self, mover: Mover, volume_id: VolumeId) -> None:
+        """Get a tape into the drive, threaded and checked. Raises CommandFailed, NoTape, DriveError."""
+        library = self._shared.library
+        library.hold(volume_id, self.number)
+        try:
+            if library.in_drive(self.number) is not None:
+                await self._eject(mover)
+            await library.put_in(volume_id, self.number)
+            await mover.call(lambda number: Load(id=number, volume_id=volume_id))
+        except (CommandFailed, NoTape, DriveError):
+            library.let_go(self.number)
+            raise
+        self._is_threaded, self._is_written = True, False
+        self._now_in(volume_id)
 
     async def _eject(self, mover: Mover) -> None:
         """Unthread the tape in the drive. Raises CommandFailed."""
@@ -271,6 +302,19 @@ class DriveTask:
         if self._is_threaded:
             await mover.call(lambda number: Unload(id=number))
             self._is_threaded = False
+
+    async def _give_up_tape(self, mover: Mover) -> None:
+        """Bring the tape back to its slot, because another drive waits for it."""
+        library = self._shared.library
+        try:
+            await self._eject(mover)
+            await library.put_away(self.number)
+        except (CommandFailed, NoTape, DriveError) as error:
+            log.warning("a tape that another drive waits for stays", drive=self.name, error=str(error))
+            await trio.sleep(YIELD_S)  # It is tried again, but not all the time.
+        else:
+            library.let_go(self.number)
+        self._shared.bell.ring()
 
     def _now_in(self, volume_id: VolumeId | None) -> None:
         self._tape = volume_id
@@ -300,6 +344,62 @@ class DriveTask:
         else:
             self._shared.recalls.settle(volume_id, frames, later, message)
 
+    # -- verifications -----------------------------------------------------------------------------------------------
+
+    async def _verify(self, mover: Mover, task: CopyTask) -> None:
+        """Read one copy back; its tape is loaded anew if it is not in the drive, or was written there."""
+        verifications = self._shared.verifications
+        self._last_was_backup = False
+        if self._tape != task.volume_id or self._is_written:
+            try:
+                await self._thread(mover, task.volume_id)
+            except (CommandFailed, NoTape, DriveError) as error:
+                verifications.tape_failed(task.volume_id, str(error))
+            return  # What is to do may have changed meanwhile.
+        verifications.begin(task)
+        self._verifying = task
+        try:
+            await self._read_back(mover, task)
+        except CommandFailed as error:
+            is_cancelled = verifications.is_cancelled(task)
+            if error.kind == "cancelled" and not is_cancelled:
+                verifications.put_off(task)
+            else:
+                verifications.fail(task, str(error), is_cancelled=is_cancelled)
+        else:
+            verifications.done(task)
+        self._verifying = None
+
+    async def _read_back(self, mover: Mover, task: CopyTask) -> None:
+        """Have the mover do it; it is told to stop when that is wanted. Raises CommandFailed, MoverDied."""
+        async with trio.open_nursery() as nursery:
+            call = await mover.start_call(
+                lambda number: Verify(id=number, volume_id=task.volume_id, segment_id=task.segment_id)
+            )
+            nursery.start_soon(self._stop_when_wanted, mover, call, task)
+            error = await _error_of(call)
+            nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error
+
+    async def _stop_when_wanted(self, mover: Mover, call: Call, task: CopyTask) -> None:
+        while not self._shared.verifications.is_cancelled(task):
+            if task.interruptions < MOST_INTERRUPTIONS and self._is_recall_waiting():
+                await trio.sleep(YIELD_S)
+                if self._is_recall_waiting():
+                    break
+            await self._shared.bell.wait_rung()
+        await mover.tell(Cancel(target=call.number))
+
+    def _is_recall_waiting(self) -> bool:
+        """Does anybody want to read a tape that this drive could fetch, or that is in it?"""
+        queue = self._shared.recalls.queue
+        if self._tape is not None and queue.has_todo(self._tape):
+            return True
+        return queue.next_tape(trio.current_time(), self._is_usable) is not None
+
+    # -- backups -----------------------------------------------------------------------------------------------------
+
     async def _backup(self, mover: Mover) -> None:
         """Run the next job to its end."""
         run = self._run = self._shared.jobs.begin_next()
@@ -308,7 +408,9 @@ class DriveTask:
         state, error = await self._run_backup(mover, run)
         self._run = None
         await self._shared.jobs.end(run, state, error)
+        self._shared.library.stop_awaiting(self.number)
         self._shared.library.let_go(self.number)
+        self._is_written = True
         self._now_in(self._volume_in_drive())
         await self._finish_sets(mover)
 
@@ -328,7 +430,10 @@ class DriveTask:
         while True:
             need = await self._needs_out.receive()
             try:
-                volume_id = await self._provide(mover, need)
+                if need.volume_id is not None:
+                    volume_id = await self._provide_this(need.volume_id)
+                else:
+                    volume_id = await self._provide(mover, need)
             except (CommandFailed, NoTape, DriveError) as error:
                 await mover.tell(NoVolume(reason=str(error)))
             else:
@@ -348,11 +453,44 @@ class DriveTask:
         await library.put_in(volume.volume_id, self.number)
         return volume.volume_id
 
+    async def _provide_this(self, volume_id: VolumeId) -> VolumeId:
+        """Bring this very tape into the drive anew; the mover has ejected what was there. Raises NoTape, DriveError.
+
+        What was ejected goes back to its slot first: of two drives that wait for each other's tape both get theirs.
+        """
+        library = self._shared.library
+        library.let_go(self.number)
+        await library.put_away(self.number)
+        self._shared.bell.ring()
+        await library.refresh()
+        label = self._shared.ledger.volume(volume_id).label
+        with trio.move_on_after(TAPE_PATIENCE_S) as patience:
+            while not library.is_free_for(volume_id, self.number):
+                if not library.is_here(volume_id):
+                    raise NoTape(f"tape {label} is not in the library: put it in")
+                library.await_tape(volume_id, self.number)
+                self._shared.bell.ring()
+                await self._shared.bell.wait_rung()
+        library.stop_awaiting(self.number)
+        if patience.cancelled_caught:
+            raise NoTape(f"another drive has had tape {label} for an hour: see `tapefs drives`")
+        library.hold(volume_id, self.number)
+        await library.put_in(volume_id, self.number)
+        return volume_id
+
     def _volume_in_drive(self) -> VolumeId | None:
         """Return the tape that a backup has left threaded, whose label the mover knows by then."""
         if not self._is_threaded or self._barcode is None:
             return None
         return self._shared.ledger.volume_by_label(self._barcode).volume_id
+
+
+async def _error_of(call: Call) -> CommandFailed | None:
+    try:
+        await call.wait_done()
+    except CommandFailed as error:
+        return error
+    return None
 
 
 async def _outcome(call: Call) -> tuple[JobState, str]:

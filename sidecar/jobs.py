@@ -28,6 +28,9 @@ NEWEST_TROUBLES = 100
 #: Runs that ended and are still remembered with progress and troubles.
 NEWEST_RUNS = 1000
 
+#: What a mover says, too, when a verification has failed.
+_SET_IS_COMPLETE = "its set is complete"
+
 OPEN_STATES = (JobState.QUEUED, JobState.RUNNING)
 
 log = structlog.get_logger(__name__)
@@ -216,17 +219,20 @@ class Jobs:
 def finish(ledger: Ledger, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
     """Bring a job that is over to its end in the ledger, its set first; return it. Blocking, idempotent.
 
-    What the mover has brought to an end stays. A set is failed only while nothing says that it is whole on tape.
+    What the mover has brought to an end stays. A set is failed only while nothing says that it is whole on tape. A job
+    that was to be verified has failed even if its set is whole, or is completed later.
     """
     job = ledger.job(number)
     if job.state not in OPEN_STATES:
         return job
     if job.state is JobState.RUNNING and job.set_id is not None:
         reached = ledger.backup_set(job.set_id).state
-        if reached is SetState.SEALED:
+        if reached is SetState.SEALED and not job.verify:
             return job
         if reached is SetState.RUNNING:
             ledger.fail_set(job.set_id, error, now_ns)
+        elif state is JobState.FAILED and not error.startswith(_SET_IS_COMPLETE):
+            error = f"{_SET_IS_COMPLETE} on tape, but was not read back: {error}"
     if state is JobState.COMPLETED:
         state, error = JobState.FAILED, "the mover said that it was done, but the ledger has no complete set of it"
     return ledger.finish_job(number, state, error, now_ns)

@@ -57,6 +57,8 @@ class Library:
         self._moving = trio.Lock()
         self._elements: list[Element] = []
         self._holders: dict[VolumeId, int] = {}
+        #: Tapes that a drive waits for while they are in another one, and that drive.
+        self._awaited: dict[VolumeId, int] = {}
         #: Where a cartridge came from, to bring it back there.
         self._origins: dict[str, int] = {}
 
@@ -110,6 +112,22 @@ class Library:
         """The drive's task does not work with its tape any more; it may still be in the drive."""
         self._holders = {volume_id: holder for volume_id, holder in self._holders.items() if holder != drive}
 
+    def await_tape(self, volume_id: VolumeId, drive: int) -> None:
+        """Note that the drive waits for a tape that another one may have: an idle one gives it up."""
+        self._awaited[volume_id] = drive
+
+    def stop_awaiting(self, drive: int) -> None:
+        """The drive has its tape, or does not want it any more."""
+        self._awaited = {volume_id: waiter for volume_id, waiter in self._awaited.items() if waiter != drive}
+
+    def is_awaited_from(self, drive: int) -> bool:
+        """Does another drive wait for the tape in this one?"""
+        label = self.in_drive(drive)
+        return any(
+            waiter != drive and self._ledger.volume(volume_id).label == label
+            for volume_id, waiter in self._awaited.items()
+        )
+
     # -- moves -------------------------------------------------------------------------------------------------------
 
     async def put_in(self, volume_id: VolumeId, drive: int) -> None:
@@ -127,6 +145,12 @@ class Library:
             self._origins[label] = place.number
             await self._take_inventory()
         log.info("tape moved into drive", tape=label, drive=drive, slot=place.number)
+
+    async def put_away(self, drive: int) -> None:
+        """Bring the drive's ejected tape, if any, back to a slot. Raises NoTape when none is free, DriveError."""
+        async with self._moving:
+            await self._take_inventory()
+            await self._clear(drive)
 
     async def _clear(self, drive: int) -> None:
         """Bring the ejected tape of the drive back to where it came from, or to any free slot."""

@@ -15,7 +15,7 @@ import trio
 from catalog.errors import NotFound
 from catalog.ids import SegmentId, VolumeId
 from catalog.ledger import Ledger
-from catalog.records import SegmentCopy, VolumeState
+from catalog.records import CopyState, SegmentCopy, VolumeState
 from drivers.interface import ElementKind
 from sidecar.arrivals import Arrivals
 from sidecar.bell import Bell
@@ -180,7 +180,7 @@ class Recalls:
             stage.close()
 
     def _places(self, segment_id: SegmentId) -> tuple[list[Place], _Refusal | None]:
-        """Return the copies, best first: in a drive, in a slot; those on doubtful tapes last."""
+        """Return the copies, best first: in a drive, in a slot; damaged ones and those on doubtful tapes last."""
         copies = self._ledger.copies(segment_id)
         if not copies:
             return [], _Refusal("no_copy", f"segment {segment_id} is on no tape that the catalog knows")
@@ -194,7 +194,8 @@ class Recalls:
     def _rank(self, copy: SegmentCopy) -> tuple[bool, bool]:
         volume = self._ledger.volume(copy.volume_id)
         place = self._library.place_of(volume.label)
-        return volume.state is VolumeState.SUSPECT, place is None or place.kind is not ElementKind.DRIVE
+        is_doubtful = volume.state is VolumeState.SUSPECT or copy.state is CopyState.DAMAGED
+        return is_doubtful, place is None or place.kind is not ElementKind.DRIVE
 
     def _is_answered(
         self, frames: FrameRange, here: dict[FrameRange, bool], refusal: dict[FrameRange, _Refusal]

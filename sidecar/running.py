@@ -33,6 +33,7 @@ from sidecar.mount_child import MountChild
 from sidecar.movers import MoverCommand
 from sidecar.recalling import Recalls
 from sidecar.service import Service
+from sidecar.verifying import Verifications
 from tapefs.home import Home
 
 #: A sidecar that ends by itself does so after this long without work and connections.
@@ -145,6 +146,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     await library.refresh()
     jobs = Jobs(ledger, bell)
     recalls = Recalls(home, ledger, library, arrivals, bell)
+    verifications = Verifications(ledger, bell)
     limit = await trio.to_thread.run_sync(limit_bytes, home)
     services: list[Service] = []
 
@@ -153,10 +155,20 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
 
     evictor = Evictor(home, recalls, limit)
     shared = Shared(
-        home, ledger, library, jobs, recalls, bell, options.command, options.inherit, drive_failed, evictor.make_room
+        home=home,
+        ledger=ledger,
+        library=library,
+        jobs=jobs,
+        recalls=recalls,
+        verifications=verifications,
+        bell=bell,
+        mover_command=options.command,
+        inherit=options.inherit,
+        on_failure=drive_failed,
+        make_room=evictor.make_room,
     )
     drives = [DriveTask(number, drive_name(number), shared) for number in range(settings.drives)]
-    services.append(Service(home, ledger, library, jobs, recalls, arrivals, evictor, drives))
+    services.append(Service(home, ledger, library, jobs, recalls, verifications, arrivals, evictor, drives))
     for drive in drives:
         library.in_drive(drive.number)
     return services[0]

@@ -12,6 +12,7 @@ from sidecar.evictor import Evictor
 from sidecar.jobs import Jobs
 from sidecar.library import Library
 from sidecar.recalling import Recalls
+from sidecar.verifying import Verifications
 from tapefs.home import Home
 
 
@@ -24,13 +25,15 @@ class Service:
     library: Library
     jobs: Jobs
     recalls: Recalls
+    verifications: Verifications
     arrivals: Arrivals
     evictor: Evictor
     drives: Sequence[DriveTask]
 
     def is_idle(self) -> bool:
         """Is there nothing to do for a drive, and does none do anything?"""
-        return self.jobs.is_idle() and self.recalls.queue.is_idle() and all(drive.is_idle for drive in self.drives)
+        parts_are_idle = self.jobs.is_idle() and self.recalls.queue.is_idle() and self.verifications.is_idle()
+        return parts_are_idle and all(drive.is_idle for drive in self.drives)
 
     async def drive_failed(self, reason: str) -> None:
         """A mover has died. When no drive works at all, nobody is left waiting for one."""
@@ -38,6 +41,7 @@ class Service:
             await self.jobs.fail_queued(f"no drive works: {reason}")
             for volume_id in self.recalls.queue.tapes():
                 self.recalls.tape_failed(volume_id, f"no drive works: {reason}")
+            self.verifications.fail_all(f"no drive works: {reason}")
 
 
 #: Starts in a row that fail before a drive counts as not working.

@@ -11,7 +11,9 @@
     │   ├── NotBlank        data of somebody else, or of ours, where a blank tape was expected
     │   ├── WrongTape       another tape than the one asked for
     │   ├── BadStructure    a structure on tape is torn, damaged or of an unknown version
-    │   └── LedgerMismatch  tape and ledger disagree about where the data ends
+    │   ├── LedgerMismatch  tape and ledger disagree about where the data ends
+    │   └── SetDamaged      a set was read back, and something of it is not as it was written
+    ├── NotVerified         a set is complete, but could not be read back
     ├── NoTape              no tape with room is left
     ├── Unreachable         the sidecar does not answer
     ├── RecallFailed        the bytes cannot be fetched from tape now
@@ -71,6 +73,14 @@ class BadStructure(TapeError):
 
 class LedgerMismatch(TapeError):
     """Tape and ledger disagree about where the data ends."""
+
+
+class SetDamaged(TapeError):
+    """A set was read back, and something of it is not as it was written."""
+
+
+class NotVerified(TapefsError):
+    """A set is complete, but could not be read back."""
 
 
 class NoTape(TapefsError):

@@ -139,6 +139,7 @@ def _progress(run: Run | None, backup_set: BackupSet | None, job: Job) -> dict[s
             "files": now.files,
             "bytes": now.bytes,
             "stored_bytes": now.stored_bytes,
+            "verified_bytes": now.verified_bytes,
             "path": now.path,
             "tape": now.tape,
         }

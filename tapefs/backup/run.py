@@ -14,6 +14,7 @@ from catalog.records import BackupSet, Job, SetState
 from drivers.interface import Drive
 from tapefs.backup.base import Choice, choose_base
 from tapefs.backup.engine import Engine
+from tapefs.backup.read_back import read_back
 from tapefs.backup.segment import SetContext
 from tapefs.backup.selection import check_sources
 from tapefs.backup.watcher import Watcher
@@ -27,16 +28,20 @@ log = structlog.get_logger(__name__)
 def run_backup(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watcher) -> SetId:
     """Run a QUEUED job; return its set, which is then COMPLETE. On any error it is FAILED and nothing of it is shown.
 
-    Raises SourceError before a set or a tape is touched; NoTape, Cancelled, TapeError, drive and catalog errors.
+    Raises SourceError before a set or a tape is touched; NoTape, Cancelled, TapeError, drive and catalog errors. A job
+    that is to be verified raises as `read_back`, too, its set being COMPLETE then.
     """
     sources = check_sources(job.sources)
     the_codec = codec(job.codec, home.settings.backup.gzip_engine)
     check_level(the_codec, job.level)
     choice = choose_base(home, ledger, job)
     try:
-        return _run(SetPlan(home, ledger, drive, job, the_codec, sources, choice), watcher)
+        set_id = _run(SetPlan(home, ledger, drive, job, the_codec, sources, choice), watcher)
     finally:
         choice.close()
+    if job.verify:
+        read_back(home, ledger, drive, job, set_id, watcher)
+    return set_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,13 @@ class VolumeSource(Protocol):
         """Wait until another tape is in the drive, not yet threaded. Raises NoTape, Cancelled."""
         ...
 
+    def this_volume(self, volume_id: VolumeId) -> None:
+        """Eject the tape in the drive and wait until this one was put in, not yet threaded: to be read.
+
+        It is put in anew even if it is the one in the drive. Raises NoTape, Cancelled, drive errors.
+        """
+        ...
+
 
 @dataclass(slots=True)
 class TapeSession:
@@ -81,8 +88,7 @@ class TapeSession:
             volume_id = self.source.next_volume(self._tried, ejected=not loaded)
             self._tried.append(volume_id)
             try:
-                # What is compressed already would only grow in a drive that tries again.
-                self.drive.load(compress=not self.context.codec.is_compressed)
+                self.drive.load()
                 self.tape = open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns())
             except DiskFull:
                 raise

@@ -14,7 +14,7 @@ class BackupProgress:
     """How far a backup is."""
 
     set_id: SetId
-    #: `write` or `index`.
+    #: `write`, `index` or `verify`.
     stage: str
     #: Label of the tape at hand.
     tape: str
@@ -23,6 +23,8 @@ class BackupProgress:
     files: int
     bytes: int
     stored_bytes: int
+    #: Payload bytes read back.
+    verified_bytes: int = 0
 
 
 class Watcher(VolumeSource, Protocol):

@@ -28,6 +28,7 @@ COMMANDS = {
     "show": "tapefs.cli.sets",
     "ls": "tapefs.cli.listing",
     "restore": "tapefs.cli.restore",
+    "verify": "tapefs.cli.verify",
     "tapes": "tapefs.cli.library",
     "drives": "tapefs.cli.library",
     "stage": "tapefs.cli.staging",

@@ -90,7 +90,7 @@ def _finish(client: Client, view: JobView) -> str:
         view = _cancel(client, view.number)
     _tell_troubles(view)
     if view.state is JobState.CANCELLED:
-        raise Cancelled(f"job {view.number} was cancelled; nothing of it is shown")
+        raise Cancelled(f"job {view.number} was cancelled: {view.error or 'nothing of it is shown'}")
     if view.state is not JobState.COMPLETED or view.set_id is None:
         raise TapefsError(view.error or f"job {view.number} ended as {view.state.value} without a reason")
     click.echo(f"backup: {_words(view)}, {time.monotonic() - started_s:.1f} s", err=True)
@@ -111,6 +111,8 @@ def _words(view: JobView) -> str:
     progress = view.progress
     if progress is None:
         return "done" if view.is_finished else view.state.value
+    if progress.stage == "verify":
+        return f"{size(progress.verified_bytes)} of {size(progress.stored_bytes)} read back {progress.tape}"
     words = f"{progress.files:,} files, {size(progress.bytes)} read, {size(progress.stored_bytes)} on tape"
     return f"{words} {progress.tape}" if progress.tape else words
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from datetime import datetime
 from decimal import Decimal
 
 import click
@@ -14,6 +16,8 @@ for _power, _letter in enumerate("kmgtp", start=1):
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _SCALED = re.compile(r"scaled:([0-9]+(?:\.[0-9]+)?)")
+_AGE = re.compile(r"([0-9]{1,9})([smhdw])")
+_AGE_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 GENERATIONS = ("lto5", "lto6", "lto7", "lto8", "lto9")
 
 #: A name becomes a folder of the mount; a file system takes 255 bytes, and the times below it need none of them.
@@ -55,36 +59,6 @@ class Size(click.ParamType[int]):
         return count_bytes
 
 
-_AGES = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
-_AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]+)")
-
-
-def parse_age(text: str) -> int:
-    """Return the seconds that `90min`, `12h`, `30d`, `2w` or `1y` mean; `0` is none. Raises ValueError."""
-    plain = text.strip().lower()
-    match = _AGE.fullmatch(plain)
-    if plain == "0":
-        return 0
-    if match is None or match[2] not in _AGES:
-        raise ValueError(f"{text!r} is no age: write for instance 90min, 12h, 30d, 2w or 1y")
-    return int(Decimal(match[1]) * _AGES[match[2]])
-
-
-class Age(click.ParamType[int]):
-    """An option's age in seconds."""
-
-    name = "age"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return seconds; a wrong age is a usage error."""
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_age(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 class Motion(click.ParamType[str]):
     """How the virtual drive spends the time that a real one would."""
 
@@ -111,6 +85,25 @@ class Address(click.ParamType[str]):
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
             self.fail(f"{text!r} is no address: write HOST:PORT, for instance 127.0.0.1:8080", param, ctx)
         return text
+
+
+class Since(click.ParamType[float]):
+    """An age (`12h`, `30d`), or a time (ISO 8601, local without a zone)."""
+
+    name = "when"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds since the epoch; anything else is a usage error."""
+        text = str(value)
+        match = _AGE.fullmatch(text)
+        try:
+            if match is not None:
+                return time.time() - int(match[1]) * _AGE_UNITS_S[match[2]]
+            return datetime.fromisoformat(text).timestamp()
+        except (ValueError, OverflowError, OSError):
+            self.fail(
+                f"{text!r} is neither an age, such as 12h or 30d, nor a time such as 2026-11-23T08:00", param, ctx
+            )
 
 
 class JobName(click.ParamType[str]):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from catalog.ids import FrameNo, JobNumber, SegmentId, SetId
+from catalog.ids import FrameNo, JobNumber, SegmentId, SetId, VolumeId
 from catalog.records import JobState
 from tapefs.client.job_fields import JobFields
 from tapefs.client.transport import Transport
@@ -32,6 +33,8 @@ class JobProgress(_View, frozen=True, kw_only=True):
     #: Content read so far, and bytes written to tape for it.
     bytes: int = 0
     stored_bytes: int = 0
+    #: Payload bytes read back, at stage `verify`.
+    verified_bytes: int = 0
     path: str = ""
     tape: str = ""
 
@@ -90,6 +93,39 @@ class FrameSpan(_View, frozen=True, kw_only=True):
     last: FrameNo
 
 
+class VerifyFinding(_View, frozen=True, kw_only=True):
+    """A copy that is damaged, or that could not be read."""
+
+    segment_id: SegmentId
+    set_id: SetId
+    volume_id: VolumeId
+    tape: str
+    #: `damaged` or `unread`.
+    state: str
+    problems: list[str]
+    #: How many files have lost content.
+    files: int = 0
+
+
+class VerifyView(_View, frozen=True, kw_only=True):
+    """A verification as the sidecar tells it."""
+
+    number: int
+    #: `running`, `completed`, `failed` or `cancelled`.
+    state: str
+    #: Copies of segments in all, and by what became of them.
+    copies: int
+    good: int = 0
+    damaged: int = 0
+    unread: int = 0
+    #: Of these, so many were read back lately and not again.
+    passed_over: int = 0
+    bytes: int = 0
+    done_bytes: int = 0
+    tape: str = ""
+    findings: list[VerifyFinding] = []
+
+
 class _Accepted(_View, frozen=True, kw_only=True):
     accepted: int
 
@@ -132,6 +168,21 @@ class Client:
     def cancel(self, number: JobNumber) -> None:
         """Stop a job at the next good place; it ends as `cancelled` some time later. Raises NoSuchThing, NotNow."""
         self._transport.request("POST", f"/api/v1/jobs/{number}/cancel")
+
+    def verify(
+        self, sets: Sequence[str], tapes: Sequence[str], *, everything: bool, since: datetime | None
+    ) -> VerifyView:
+        """Have copies read back; what was read since `since` is not again. Raises NoSuchThing, NotNow."""
+        body = {"sets": list(sets), "tapes": list(tapes), "all": everything, "since": since and since.isoformat()}
+        return decode(self._transport.request("POST", "/api/v1/verify", body), VerifyView)
+
+    def verification(self, number: int) -> VerifyView:
+        """Ask how it stands. Raises NoSuchThing."""
+        return decode(self._transport.request("GET", f"/api/v1/verify/{number}"), VerifyView)
+
+    def cancel_verification(self, number: int) -> None:
+        """Stop it. Raises NoSuchThing, NotNow."""
+        self._transport.request("POST", f"/api/v1/verify/{number}/cancel")
 
     def stage(self, spans: Sequence[FrameSpan]) -> int:
         """Ask for frames to be staged, in whatever order suits the tapes; returns how many spans were accepted."""

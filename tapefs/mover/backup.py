@@ -23,7 +23,17 @@ class PostWatcher:
 
     def next_volume(self, exclude: list[VolumeId], *, ejected: bool) -> VolumeId:
         """Ask for a tape; while waiting, eject when told to. Raises NoTape, Cancelled, drive errors."""
-        self._post.send(NeedVolume(id=self._id, pool=self._pool, exclude=list(exclude), ejected=ejected))
+        return self._ask(NeedVolume(id=self._id, pool=self._pool, exclude=list(exclude), ejected=ejected))
+
+    def this_volume(self, volume_id: VolumeId) -> None:
+        """Eject, and ask for this very tape. Raises NoTape, Cancelled, drive errors."""
+        self._drive.unload()
+        found = self._ask(NeedVolume(id=self._id, pool=self._pool, exclude=[], ejected=True, volume_id=volume_id))
+        if found != volume_id:
+            raise AssertionError(f"the sidecar put in {found}, not {volume_id}")
+
+    def _ask(self, need: NeedVolume) -> VolumeId:
+        self._post.send(need)
         while True:
             answer = self._post.wait_cancelled_or(self._id, VolumeReady, NoVolume, Unload)
             if isinstance(answer, VolumeReady):
@@ -44,6 +54,7 @@ class PostWatcher:
                 files=progress.files,
                 bytes=progress.bytes,
                 stored_bytes=progress.stored_bytes,
+                verified_bytes=progress.verified_bytes,
                 path=_shown(progress.path),
                 tape=progress.tape,
             )

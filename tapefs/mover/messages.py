@@ -65,6 +65,14 @@ class Recall(_Message, frozen=True, kw_only=True):
     read_on: bool = True
 
 
+class Verify(_Message, frozen=True, kw_only=True):
+    """Read the segment back from the loaded tape; `Verified` comes before Done."""
+
+    id: int
+    volume_id: VolumeId
+    segment_id: SegmentId
+
+
 class Cancel(_Message, frozen=True, kw_only=True):
     """Stop command `target` at the next good place; it answers Failed with kind `cancelled`."""
 
@@ -83,7 +91,7 @@ class NoVolume(_Message, frozen=True, kw_only=True):
     reason: str
 
 
-Command = Load | Unload | Backup | FinishSets | Recall | Cancel | VolumeReady | NoVolume
+Command = Load | Unload | Backup | FinishSets | Recall | Verify | Cancel | VolumeReady | NoVolume
 
 
 # -- mover to sidecar ------------------------------------------------------------------------------------------------
@@ -108,8 +116,8 @@ class Done(_Message, frozen=True, kw_only=True):
 class Failed(_Message, frozen=True, kw_only=True):
     """The command failed.
 
-    `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `source`, `drive`, `catalog`, `no_space`,
-    `internal`.
+    `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `damaged`, `not_verified`, `source`, `drive`, `catalog`,
+    `no_space`, `internal`.
     """
 
     id: int
@@ -138,11 +146,13 @@ class Progress(_Message, frozen=True, kw_only=True):
 
     id: int
     set_id: SetId
-    #: `scan`, `write`, `index`.
+    #: `scan`, `write`, `index`, `verify`.
     stage: str
     files: int
     bytes: int
     stored_bytes: int
+    #: Payload bytes read back.
+    verified_bytes: int = 0
     #: Path at hand, for people.
     path: str
     tape: str
@@ -173,6 +183,37 @@ class FramesFailed(_Message, frozen=True, kw_only=True):
     message: str
 
 
+class VerifyProgress(_Message, frozen=True, kw_only=True):
+    """How far a Verify is; a few times a second at most."""
+
+    id: int
+    segment_id: SegmentId
+    volume_id: VolumeId
+    payload_bytes: int
+
+
+class LostFile(_Message, frozen=True, kw_only=True):
+    """The copy does not hold all content of this file; told of its first hundred, the damage file has all."""
+
+    id: int
+    segment_id: SegmentId
+    volume_id: VolumeId
+    #: As the kernel has it.
+    path: bytes
+
+
+class Verified(_Message, frozen=True, kw_only=True):
+    """A copy was read back, and the ledger knows what was found."""
+
+    id: int
+    segment_id: SegmentId
+    volume_id: VolumeId
+    #: Sentences for people; none: it is as it was written.
+    problems: list[str]
+    #: Files of which content is lost.
+    files: int
+
+
 class DriveState(_Message, frozen=True, kw_only=True):
     """The drive's state changed. `state` is one of `empty`, `loaded`, `writing`, `reading`, `locating`, `failed`."""
 
@@ -180,4 +221,17 @@ class DriveState(_Message, frozen=True, kw_only=True):
     barcode: str | None
 
 
-Report = Ready | Done | Failed | NeedVolume | Progress | Trouble | FramesArrived | FramesFailed | DriveState
+Report = (
+    Ready
+    | Done
+    | Failed
+    | NeedVolume
+    | Progress
+    | Trouble
+    | FramesArrived
+    | FramesFailed
+    | VerifyProgress
+    | LostFile
+    | Verified
+    | DriveState
+)

@@ -9,6 +9,7 @@ from typing import cast
 
 import structlog
 
+from catalog.errors import NotFound
 from catalog.ids import FrameNo, SegmentId
 from catalog.ledger import Ledger
 from drivers.errors import DriveError
@@ -30,13 +31,17 @@ from tapefs.mover.messages import (
     Ready,
     Recall,
     Unload,
+    Verified,
+    Verify,
 )
 from tapefs.mover.post import Post, SidecarGone
+from tapefs.mover.verifying import PostVerifyWatcher
 from tapefs.recall.stager import Stager
 from tapefs.sets.finish import finish_all
 from tapefs.tape.label import check_label
+from tapefs.verify.copy import verify_copy
 
-Work = Load | Unload | Backup | FinishSets | Recall
+Work = Load | Unload | Backup | FinishSets | Recall | Verify
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +65,7 @@ class Mover:
             Backup: self._backup,
             FinishSets: self._finish_sets,
             Recall: self._recall,
+            Verify: self._verify,
         }
 
     def run(self) -> None:
@@ -69,7 +75,7 @@ class Mover:
         self._tell_rest()
         try:
             while True:
-                self._serve(cast(Work, self._post.take(Load, Unload, Backup, FinishSets, Recall)))
+                self._serve(cast(Work, self._post.take(Load, Unload, Backup, FinishSets, Recall, Verify)))
         except SidecarGone:
             log.info("the sidecar is gone, the mover ends", drive=self._name)
         finally:
@@ -128,6 +134,26 @@ class Mover:
         if command.read_on and command.frames:
             last = command.frames[-1]
             self._stager.read_on(last.segment_id, last.last, self._may_read_on)
+        return Done(id=command.id)
+
+    def _verify(self, command: Verify) -> Done:
+        self._forget_stager()
+        self._tell("reading")
+        copies = self._ledger.copies(command.segment_id)
+        copy = next((copy for copy in copies if copy.volume_id == command.volume_id), None)
+        if copy is None:
+            raise NotFound(f"segment {command.segment_id} is not on this tape")
+        watcher = PostVerifyWatcher(self._post, command.id)
+        finding = verify_copy(self._home, self._ledger, self._drive, copy, watcher)
+        self._post.send(
+            Verified(
+                id=command.id,
+                segment_id=copy.segment_id,
+                volume_id=copy.volume_id,
+                problems=finding.problems,
+                files=finding.files,
+            )
+        )
         return Done(id=command.id)
 
     def _may_read_on(self) -> bool:

@@ -20,7 +20,7 @@ from catalog.ledger import Ledger
 from catalog.records import CopyState, Segment, SegmentCopy
 from drivers.errors import ReadFailed
 from drivers.interface import Drive
-from tapefs.codecs import codec
+from tapefs.codecs import codec_of_format
 from tapefs.errors import BadStructure
 from tapefs.format.structures import read_header
 from tapefs.home import Home
@@ -157,7 +157,7 @@ class _Reading:
             self.problem(f"PAYLOAD: {sentence}")
 
     def _read_frames(self, trailer: Trailer) -> None:
-        sums = Sums(codec(self._segment.codec), self._threads)
+        sums = Sums(codec_of_format(self._segment.codec), self._threads)
         failures = skip = 0
         try:
             for frame in frames_of(trailer.lines()):

@@ -44,6 +44,9 @@ class LocalWatcher:
                     return volume.volume_id
         raise NoTape("no tape with room is left")
 
+    def this_volume(self, volume_id: VolumeId) -> None:
+        self.put_in(self._ledger.volume(volume_id).label)
+
     def progress(self, progress: BackupProgress) -> None:
         self.progresses.append(progress)
 

@@ -70,6 +70,7 @@ def test_without_a_state_folder(tapefs, home_path, command):
         "ls": ["docs"],
         "stage": ["docs"],
         "evict": ["--all"],
+        "verify": ["--all"],
         "backup": ["/usr"],
         "mount": ["/mnt"],
         "job": ["list"],

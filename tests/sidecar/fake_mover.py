@@ -22,6 +22,7 @@ import msgspec
 from catalog.index.model import FrameRow
 from catalog.ledger import Ledger
 from catalog.lmdb_ledger import LmdbLedger
+from catalog.records import CopyState
 from drivers.registry import open_drive
 from tapefs.errors import Cancelled
 from tapefs.home import Home, open_home
@@ -35,6 +36,7 @@ from tapefs.mover.messages import (
     FramesArrived,
     FramesFailed,
     Load,
+    LostFile,
     NeedVolume,
     NoVolume,
     Progress,
@@ -42,6 +44,9 @@ from tapefs.mover.messages import (
     Recall,
     Trouble,
     Unload,
+    Verified,
+    Verify,
+    VerifyProgress,
     VolumeReady,
 )
 from tapefs.mover.post import Post, SidecarGone
@@ -70,7 +75,7 @@ class _Fake:
     def run(self) -> None:
         self.post.send(Ready(drive=self.name, loaded=self.drive.status().loaded, barcode=self.drive.status().barcode))
         while True:
-            command = self.post.take(Load, Unload, Backup, FinishSets, Recall)
+            command = self.post.take(Load, Unload, Backup, FinishSets, Recall, Verify)
             self._note(command)
             try:
                 answer = self._serve(command)
@@ -88,7 +93,7 @@ class _Fake:
         status = self.drive.status()
         self.post.send(DriveState(state="loaded" if status.loaded else "empty", barcode=status.barcode))
 
-    def _serve(self, command: Load | Unload | Backup | FinishSets | Recall) -> Done | Failed:
+    def _serve(self, command: Load | Unload | Backup | FinishSets | Recall | Verify) -> Done | Failed:
         if isinstance(command, Load):
             if self.script.get("bad_tape") == self.ledger.volume(command.volume_id).label:
                 raise _Refused("wrong_tape", "the label is of another tape")
@@ -99,6 +104,8 @@ class _Fake:
             seeds.complete_all(self.ledger, time.time_ns())
         elif isinstance(command, Recall):
             self._recall(command)
+        elif isinstance(command, Verify):
+            self._verify(command)
         else:
             return self._backup(command)
         return Done(id=command.id)
@@ -111,6 +118,22 @@ class _Fake:
                 self.post.check_cancelled(command.id)
                 time.sleep(self.script.get("slow_s", 0))
                 self._fetch(frames, frame)
+
+    def _verify(self, command: Verify) -> None:
+        """HOME/slow_verify: until it is gone or the command cancelled; `damaged`: segments that are."""
+        place = {"id": command.id, "segment_id": command.segment_id, "volume_id": command.volume_id}
+        self.post.send(VerifyProgress(**place, payload_bytes=1))
+        while (self.home.path / "slow_verify").exists():
+            self.post.check_cancelled(command.id)
+            time.sleep(0.01)
+        if command.segment_id in self.script.get("die", []):
+            os._exit(9)
+        is_damaged = command.segment_id in self.script.get("damaged", [])
+        if is_damaged:
+            self.post.send(LostFile(**place, path=b"/srv/\xff"))
+        state = CopyState.DAMAGED if is_damaged else CopyState.GOOD
+        self.ledger.mark_copy(command.segment_id, command.volume_id, state, time.time_ns())
+        self.post.send(Verified(**place, problems=["a frame"] * is_damaged, files=int(is_damaged)))
 
     def _fetch(self, frames: FrameRange, frame: int) -> None:
         segment = self.ledger.segment(frames.segment_id)

@@ -1,0 +1,322 @@
+"""Verifications on request: which copies are to be read back, which is next, and what was found.
+
+One trio run; the drives take copies from here when no recall and no job wants them. A run is kept in memory: when the
+sidecar ends it is forgotten, and what was read back by then stands in the ledger, so that asking again goes on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import trio
+
+from catalog.errors import NotFound
+from catalog.ids import SegmentId, SetId, VolumeId
+from catalog.ledger import Ledger
+from catalog.records import BackupSet, CopyState, SegmentCopy, SetState
+from sidecar.bell import Bell
+from tapefs.errors import NoSuchThing, NotNow
+from tapefs.mover.messages import LostFile, Report, Verified, VerifyProgress
+
+#: Lost files kept for each run; beyond them they are only counted, and the damage files have them all.
+NEWEST_LOST = 100
+#: Runs that are remembered.
+NEWEST_RUNS = 100
+#: A copy is put off for recalls so often; then it is read to its end.
+MOST_INTERRUPTIONS = 3
+
+
+class TaskState(Enum):
+    """How far a copy is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    GOOD = "good"
+    DAMAGED = "damaged"
+    #: It could not be read: no tape, or the drive failed. Says nothing about the copy.
+    UNREAD = "unread"
+    CANCELLED = "cancelled"
+
+
+OPEN = (TaskState.WAITING, TaskState.RUNNING)
+
+
+@dataclass(slots=True, eq=False)
+class CopyTask:
+    """One copy to be read back."""
+
+    segment_id: SegmentId
+    set_id: SetId
+    volume_id: VolumeId
+    #: Label of the tape.
+    tape: str
+    header_block: int
+    payload_bytes: int
+    state: TaskState = TaskState.WAITING
+    #: Found a while ago, and not read again.
+    is_old: bool = False
+    done_bytes: int = 0
+    interruptions: int = 0
+    #: What is wrong with it, or why it was not read.
+    problems: list[str] = field(default_factory=list)
+    files: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class VerifyRun:
+    """What somebody has asked for."""
+
+    number: int
+    tasks: list[CopyTask]
+    started_at_ns: int
+    finished_at_ns: int = 0
+    is_cancelled: bool = False
+    lost: deque[tuple[CopyTask, bytes]] = field(default_factory=lambda: deque(maxlen=NEWEST_LOST))
+
+    @property
+    def is_open(self) -> bool:
+        """Is anything still to be read?"""
+        return any(task.state in OPEN for task in self.tasks)
+
+    @property
+    def state(self) -> str:
+        """`running`, `cancelled`, `failed` when anything is damaged or was not read, else `completed`."""
+        if self.is_open:
+            return "running"
+        if any(task.state is TaskState.CANCELLED for task in self.tasks):
+            return "cancelled"
+        return "completed" if all(task.state is TaskState.GOOD for task in self.tasks) else "failed"
+
+
+class Verifications:
+    """All runs."""
+
+    def __init__(self, ledger: Ledger, bell: Bell, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._ledger = ledger
+        self._bell = bell
+        self._now_ns = now_ns
+        self._numbers = itertools.count(1)
+        self._runs: OrderedDict[int, VerifyRun] = OrderedDict()
+        #: What drives work on.
+        self._running: dict[tuple[SegmentId, VolumeId], tuple[VerifyRun, CopyTask]] = {}
+
+    # -- for HTTP ----------------------------------------------------------------------------------------------------
+
+    async def start(
+        self, sets: Sequence[SetId], tapes: Sequence[str], *, everything: bool, since_ns: int | None
+    ) -> VerifyRun:
+        """Have copies read back: of these sets, on these tapes, or all. Copies read since `since_ns` are not again.
+
+        Raises NoSuchThing, NotNow when a set is not complete.
+        """
+        tasks = await trio.to_thread.run_sync(_plan, self._ledger, sets, tapes, everything, since_ns)
+        run = VerifyRun(next(self._numbers), tasks, self._now_ns())
+        self._runs[run.number] = run
+        self._note_end(run)
+        self._forget_old()
+        self._bell.ring()
+        return run
+
+    def run(self, number: int) -> VerifyRun:
+        """Return one. Raises NoSuchThing."""
+        try:
+            return self._runs[number]
+        except KeyError:
+            raise NoSuchThing(
+                f"there is no verification {number}; those before the sidecar's start are forgotten: ask again, "
+                "what was read back by then is not again"
+            ) from None
+
+    def runs(self) -> list[VerifyRun]:
+        """Return those that are remembered, oldest first."""
+        return list(self._runs.values())
+
+    def cancel(self, number: int) -> VerifyRun:
+        """Stop it; what is being read is given up. Raises NoSuchThing, NotNow when it has ended."""
+        run = self.run(number)
+        if not run.is_open:
+            raise NotNow(f"verification {number} has ended: there is nothing to cancel")
+        run.is_cancelled = True
+        for task in run.tasks:
+            if task.state is TaskState.WAITING:
+                task.state = TaskState.CANCELLED
+        self._note_end(run)
+        self._bell.ring()
+        return run
+
+    def is_idle(self) -> bool:
+        """Is nothing to be read?"""
+        return not any(run.is_open for run in self._runs.values())
+
+    # -- for the drives ----------------------------------------------------------------------------------------------
+
+    def next_for(self, tape: VolumeId | None, is_usable: Callable[[VolumeId], bool]) -> CopyTask | None:
+        """Return the next copy: of the tape in the drive if there is one, else of a usable tape, the oldest run first.
+
+        Copies of a tape come in its order.
+        """
+        chosen: VolumeId | None = None
+        for run in self._runs.values():
+            for task in run.tasks:
+                if task.state is not TaskState.WAITING:
+                    continue
+                if task.volume_id == tape:
+                    return task
+                if chosen is None and is_usable(task.volume_id):
+                    chosen = task.volume_id
+        return None if chosen is None else self._first_on(chosen)
+
+    def _first_on(self, volume_id: VolumeId) -> CopyTask:
+        return next(task for _, task in self._waiting() if task.volume_id == volume_id)
+
+    def _waiting(self) -> Iterable[tuple[VerifyRun, CopyTask]]:
+        for run in list(self._runs.values()):
+            for task in run.tasks:
+                if task.state is TaskState.WAITING:
+                    yield run, task
+
+    def begin(self, task: CopyTask) -> None:
+        """A drive reads the copy; `done`, `put_off` or `fail` must follow."""
+        run = next(run for run, each in self._waiting() if each is task)
+        task.state, task.done_bytes = TaskState.RUNNING, 0
+        self._running[(task.segment_id, task.volume_id)] = (run, task)
+
+    def note(self, report: Report) -> None:
+        """Keep what the mover tells."""
+        if not isinstance(report, VerifyProgress | LostFile | Verified):
+            return
+        found = self._running.get((report.segment_id, report.volume_id))
+        if found is None:
+            return
+        run, task = found
+        if isinstance(report, VerifyProgress):
+            task.done_bytes = report.payload_bytes
+        elif isinstance(report, LostFile):
+            run.lost.append((task, report.path))
+        else:
+            task.state = TaskState.DAMAGED if report.problems else TaskState.GOOD
+            task.problems, task.files = report.problems, report.files
+            task.done_bytes = task.payload_bytes
+
+    def is_cancelled(self, task: CopyTask) -> bool:
+        """Was the run cancelled that this copy is read for?"""
+        found = self._running.get((task.segment_id, task.volume_id))
+        return found is not None and found[0].is_cancelled
+
+    def done(self, task: CopyTask) -> None:
+        """The mover has answered, having told what it found."""
+        if task.state is TaskState.RUNNING:
+            task.state = TaskState.UNREAD
+            task.problems = ["the mover ended the verification without a result"]
+        self._end(task)
+
+    def put_off(self, task: CopyTask) -> None:
+        """It was interrupted for somebody who waits: it is to do again."""
+        task.interruptions += 1
+        task.state, task.done_bytes = TaskState.WAITING, 0
+        self._end(task)
+
+    def fail(self, task: CopyTask, message: str, *, is_cancelled: bool = False) -> None:
+        """It could not be read, or was cancelled."""
+        task.state = TaskState.CANCELLED if is_cancelled else TaskState.UNREAD
+        task.problems = [message]
+        self._end(task)
+
+    def tape_failed(self, volume_id: VolumeId, message: str) -> None:
+        """The tape cannot be had: nothing on it is read."""
+        for run, task in list(self._waiting()):
+            if task.volume_id == volume_id:
+                task.state, task.problems = TaskState.UNREAD, [message]
+                self._note_end(run)
+        self._bell.ring()
+
+    def fail_all(self, message: str) -> None:
+        """No drive works."""
+        for volume_id in {task.volume_id for _, task in self._waiting()}:
+            self.tape_failed(volume_id, message)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _end(self, task: CopyTask) -> None:
+        run, _ = self._running.pop((task.segment_id, task.volume_id))
+        self._note_end(run)
+        self._bell.ring()
+
+    def _note_end(self, run: VerifyRun) -> None:
+        if not run.finished_at_ns and not run.is_open:
+            run.finished_at_ns = self._now_ns()
+
+    def _forget_old(self) -> None:
+        ended = [number for number, run in self._runs.items() if not run.is_open]
+        for number in ended[: max(0, len(self._runs) - NEWEST_RUNS)]:
+            del self._runs[number]
+
+
+# -- planning: in a thread -------------------------------------------------------------------------------------------
+
+
+def _plan(
+    ledger: Ledger, sets: Sequence[SetId], tapes: Sequence[str], everything: bool, since_ns: int | None
+) -> list[CopyTask]:
+    """Return the copies, tape by tape in the order of the tape. Blocking. Raises NoSuchThing, NotNow."""
+    complete = {each.set_id: each for each in ledger.backup_sets() if each.state is SetState.COMPLETE}
+    copies: dict[tuple[SegmentId, VolumeId], SegmentCopy] = {}
+    for copy in itertools.chain(_of_sets(ledger, sets, complete), _on_tapes(ledger, tapes, everything)):
+        copies[(copy.segment_id, copy.volume_id)] = copy
+    labels = {volume.volume_id: volume.label for volume in ledger.volumes()}
+    tasks = []
+    for copy in sorted(copies.values(), key=lambda copy: (labels.get(copy.volume_id, ""), copy.header_block)):
+        segment = ledger.segment(copy.segment_id)
+        if segment.set_id in complete:  # Others are never shown.
+            task = CopyTask(
+                copy.segment_id,
+                segment.set_id,
+                copy.volume_id,
+                labels.get(copy.volume_id, copy.volume_id),
+                copy.header_block,
+                segment.stored_bytes,
+            )
+            _pass_over(task, copy, since_ns)
+            tasks.append(task)
+    return tasks
+
+
+def _of_sets(ledger: Ledger, sets: Iterable[SetId], complete: dict[SetId, BackupSet]) -> Iterable[SegmentCopy]:
+    for set_id in sets:
+        if set_id not in complete:
+            try:
+                state = ledger.backup_set(set_id).state
+            except NotFound as error:
+                raise NoSuchThing(f"there is no backup set {set_id}") from error
+            raise NotNow(f"set {set_id} is {state.value}: only complete sets are read back")
+        for segment in ledger.segments(set_id):
+            yield from ledger.copies(segment.segment_id)
+
+
+def _on_tapes(ledger: Ledger, tapes: Sequence[str], everything: bool) -> Iterable[SegmentCopy]:
+    volumes = ledger.volumes()
+    known = {volume.label for volume in volumes}
+    for label in tapes:
+        if label not in known:
+            raise NoSuchThing(f"there is no tape {label}: see `tapefs tapes`")
+    for volume in volumes:
+        if everything or volume.label in tapes:
+            yield from ledger.copies_on(volume.volume_id)
+
+
+def _pass_over(task: CopyTask, copy: SegmentCopy, since_ns: int | None) -> None:
+    """What was read back lately is not again; if it was damaged, that is told all the same."""
+    if since_ns is None or not copy.verified_at_ns or copy.verified_at_ns < since_ns:
+        return
+    task.is_old = True
+    task.done_bytes = task.payload_bytes
+    if copy.state is CopyState.GOOD:
+        task.state = TaskState.GOOD
+    else:
+        task.state = TaskState.DAMAGED
+        task.problems = ["found damaged when it was read back lately"]

@@ -1,0 +1,100 @@
+"""The last step of a job that is to be verified: its set is complete and is read back. Mover's main thread."""
+
+from __future__ import annotations
+
+import time
+
+from catalog.errors import CatalogError
+from catalog.ids import SetId, VolumeId
+from catalog.ledger import Ledger
+from catalog.records import BackupSet, Job, JobState, SegmentCopy
+from drivers.errors import DriveError
+from drivers.interface import Drive
+from tapefs.backup.watcher import BackupProgress, Watcher
+from tapefs.errors import Cancelled, NotVerified, SetDamaged, TapefsError
+from tapefs.home import Home
+from tapefs.verify.whole_set import SetFinding, verify_set
+
+_PROGRESS_EVERY_S = 0.25
+
+
+def read_back(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId, watcher: Watcher) -> None:
+    """Read the COMPLETE set back and make the job COMPLETED.
+
+    Raises SetDamaged when something of it is not as it was written, NotVerified when it could not be read, Cancelled.
+    The set stays COMPLETE in all cases.
+    """
+    try:
+        finding = verify_set(home, ledger, drive, set_id, _Follower(ledger, ledger.backup_set(set_id), watcher))
+    except Cancelled as error:
+        raise Cancelled(f"{error} while its set, which is complete on tape, was read back") from error
+    except (TapefsError, DriveError, CatalogError) as error:
+        raise NotVerified(
+            f"its set is complete on tape, but could not be read back: {error}; "
+            f"`tapefs job resume {job.number}` tries again"
+        ) from error
+    if not finding.is_good:
+        raise SetDamaged(_sentence(home, ledger, set_id, finding))
+    ledger.finish_job(job.number, JobState.COMPLETED, "", time.time_ns())
+
+
+def _sentence(home: Home, ledger: Ledger, set_id: SetId, finding: SetFinding) -> str:
+    tapes = sorted({ledger.volume(copy.volume_id).label for copy in finding.damaged})
+    return (
+        f"its set is complete on tape, but {len(finding.damaged)} of {finding.copies} segments are damaged there "
+        f"(tape {', '.join(tapes)}): `tapefs report {set_id}` names the files that are lost; run it again"
+    )
+
+
+class _Follower:
+    """Implements `tapefs.verify.whole_set.SetVerifyWatcher` on top of a backup's watcher."""
+
+    def __init__(self, ledger: Ledger, backup_set: BackupSet, watcher: Watcher) -> None:
+        self._ledger = ledger
+        self._set = backup_set
+        self._watcher = watcher
+        self._tape = ""
+        #: Payload bytes of the copies before, and of the one at hand.
+        self._before = 0
+        self._at_hand: tuple[SegmentCopy, int] | None = None
+        self._told_at_s = 0.0
+
+    def this_volume(self, volume_id: VolumeId) -> None:
+        """Pass it on."""
+        self._tape = self._ledger.volume(volume_id).label
+        self._tell()
+        self._watcher.this_volume(volume_id)
+
+    def verified(self, copy: SegmentCopy, payload_bytes: int) -> None:
+        """Tell it a few times a second."""
+        if self._at_hand is not None and self._at_hand[0] is not copy:
+            self._before += self._at_hand[1]
+        self._at_hand = (copy, payload_bytes)
+        now_s = time.monotonic()
+        if now_s - self._told_at_s >= _PROGRESS_EVERY_S:
+            self._told_at_s = now_s
+            self._tell()
+
+    def lost_file(self, copy: SegmentCopy, path: bytes) -> None:
+        """A trouble of the run."""
+        self._watcher.trouble(path, f"content on tape {self._tape} is damaged")
+
+    def check_cancelled(self) -> None:
+        """Pass it on."""
+        self._watcher.check_cancelled()
+
+    def _tell(self) -> None:
+        verified = self._before + (self._at_hand[1] if self._at_hand is not None else 0)
+        backup_set = self._set
+        self._watcher.progress(
+            BackupProgress(
+                set_id=backup_set.set_id,
+                stage="verify",
+                tape=self._tape,
+                path=b"",
+                files=backup_set.files,
+                bytes=backup_set.bytes,
+                stored_bytes=backup_set.stored_bytes,
+                verified_bytes=verified,
+            )
+        )

@@ -1,0 +1,166 @@
+"""Verifications over HTTP: what is read back when, and what recalls, cancels and crashes do to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog.lmdb_ledger import LmdbLedger
+from catalog.records import CopyState
+from tests.sidecar.rig import Rig, make_home, running, seed_set, wait_until, waiter
+
+
+def started(rig: Rig, **body: object) -> int:
+    answer = rig.unix("POST", "/api/v1/verify", body)
+    assert answer.status == 202, answer
+    return int(answer.body["number"])
+
+
+def shown(rig: Rig, number: int) -> Any:
+    return rig.unix("GET", f"/api/v1/verify/{number}").body
+
+
+def ended(rig: Rig, number: int) -> Any:
+    wait_until(lambda: shown(rig, number)["state"] != "running", f"verification {number} does not end")
+    return shown(rig, number)
+
+
+def test_all_of_a_set_in_the_order_of_the_tape(tmp_path: Path) -> None:
+    """Each copy is read once, from a tape that was loaded for it, and the ledger knows."""
+    home = make_home(tmp_path / "home")
+    segments = seed_set(home)
+    seed_set(home, "other", tape=1)
+    with running(home) as rig:
+        view = ended(rig, started(rig, sets=[segments[0].set_id]))
+        assert (view["state"], view["copies"], view["good"], view["damaged"]) == ("completed", 2, 2, 0)
+        assert view["bytes"] == view["done_bytes"] == 20_000
+        assert view["finished_at"] is not None
+        assert [each["segment_id"] for each in rig.commands("Verify")] == [each.segment_id for each in segments]
+        assert len(rig.commands("Load")) == 1
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        assert all(ledger.copies(each.segment_id)[0].verified_at_ns for each in segments)
+
+
+def test_what_was_read_lately_is_passed_over(tmp_path: Path) -> None:
+    """That makes an interrupted verification go on; without `since` everything is read again."""
+    home = make_home(tmp_path / "home")
+    segments = seed_set(home)
+    (home.path / "fake.json").write_text(json.dumps({"damaged": [segments[1].segment_id]}))
+    with running(home) as rig:
+        for since, commands in ((None, 2), ("2020-01-01T00:00:00", 2), ("2020-01-01T00:00:00+00:00", 2), (None, 4)):
+            view = ended(rig, started(rig, all=True, since=since))
+            assert len(rig.commands("Verify")) == commands
+            assert (view["state"], view["good"], view["damaged"]) == ("failed", 1, 1)
+            assert view["passed_over"] == (0 if since is None else 2)
+        assert len(rig.unix("GET", "/api/v1/verify?limit=2&offset=1").body) == 2
+
+
+def test_a_damaged_copy_is_named(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    segments = seed_set(home)
+    (home.path / "fake.json").write_text(json.dumps({"damaged": [segments[0].segment_id]}))
+    with running(home) as rig:
+        label = rig.unix("GET", "/api/tape/list").body["tapes"][0]["label"]
+        view = ended(rig, started(rig, tapes=[label]))
+        assert (view["state"], view["good"], view["damaged"], view["lost_files"]) == ("failed", 1, 1, 1)
+        (finding,) = view["findings"]
+        assert (finding["segment_id"], finding["problems"]) == (segments[0].segment_id, ["a frame"])
+        (lost,) = view["lost"]
+        assert (lost["path"], lost["path_b64"], lost["tape"]) == ("/srv/\\xff", "L3Nydi//", label)
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        assert ledger.copies(segments[0].segment_id)[0].state is CopyState.DAMAGED
+
+
+def test_recalls_go_first(tmp_path: Path) -> None:
+    """A reader interrupts a verification, which goes on afterwards; the third time it is read to its end."""
+    home = make_home(tmp_path / "home")
+    (segment, _) = seed_set(home)
+    slow = home.path / "slow_verify"
+    slow.touch()
+    with running(home) as rig:
+        number = started(rig, sets=[segment.set_id])
+        for frame in range(3):
+            wait_until(lambda: shown(rig, number)["tape"] != "", "the verification does not begin")
+            with rig.arrivals() as arrivals:
+                rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, frame, frame)]})
+                assert next(arrivals)["first"] == frame
+        wait_until(lambda: len(rig.commands("Verify")) == 4, "it does not go on")
+        rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, 7, 7)]})
+        with pytest.raises(AssertionError):
+            wait_until(lambda: len(rig.commands("Recall")) == 4, "as it should be", seconds=1.5)
+        slow.unlink()
+        assert ended(rig, number)["state"] == "completed"
+        wait_until(lambda: len(rig.commands("Recall")) == 4, "the reader is forgotten")
+        assert len(rig.commands("Verify")) == 5
+
+
+def test_cancel(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    (segment, _) = seed_set(home)
+    (home.path / "slow_verify").touch()
+    with running(home) as rig:
+        number = started(rig, sets=[segment.set_id])
+        wait_until(lambda: shown(rig, number)["tape"] != "", "the verification does not begin")
+        assert rig.unix("POST", f"/api/v1/verify/{number}/cancel").status == 200
+        view = ended(rig, number)
+        assert (view["state"], view["cancelled"], view["good"]) == ("cancelled", 2, 0)
+        assert rig.unix("POST", f"/api/v1/verify/{number}/cancel").status == 409
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        assert ledger.copies(segment.segment_id)[0].verified_at_ns == 0
+
+
+def test_a_mover_that_dies(tmp_path: Path) -> None:
+    """The copy was not read, and says so; the others are."""
+    home = make_home(tmp_path / "home")
+    segments = seed_set(home)
+    (home.path / "fake.json").write_text(json.dumps({"die": [segments[0].segment_id]}))
+    with running(home) as rig:
+        view = ended(rig, started(rig, all=True))
+        assert (view["state"], view["good"], view["unread"]) == ("failed", 1, 1)
+        assert "ended" in view["findings"][0]["problems"][0]
+
+
+def test_a_tape_that_is_not_here(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    (segment, _) = seed_set(home)
+    label = segment_tape(home.ledger, segment.segment_id)
+    library = home.library / "library.json"
+    library.write_text(library.read_text().replace(f'"{label}"', "null"))
+    with running(home) as rig:
+        view = ended(rig, started(rig, sets=[segment.set_id]))
+        assert (view["state"], view["unread"]) == ("failed", 2)
+        assert label in view["findings"][0]["problems"][0]
+
+
+def segment_tape(path: Path, segment_id: str) -> str:
+    with LmdbLedger.open(path, readonly=True) as ledger:
+        return ledger.volume(ledger.copies(segment_id)[0].volume_id).label  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 422),
+        ({"all": True, "tapes": ["TP0001L9"]}, 422),
+        ({"sets": ["no uuid"]}, 422),
+        ({"sets": ["00000000-0000-0000-0000-000000000000"]}, 404),
+        ({"tapes": ["NOSUCH"]}, 404),
+        ({"all": True, "since": "yesterday"}, 422),
+        ({"all": True, "unknown": 1}, 422),
+    ],
+)
+def test_what_makes_no_sense(rig: Rig, body: dict[str, object], status: int) -> None:
+    assert rig.unix("POST", "/api/v1/verify", body).status == status
+
+
+def test_no_such_verification(rig: Rig) -> None:
+    assert rig.unix("GET", "/api/v1/verify/77").status == 404
+    assert rig.unix("POST", "/api/v1/verify/77/cancel").status == 404
+
+
+def test_nothing_to_read_is_done_at_once(rig: Rig) -> None:
+    view = rig.unix("POST", "/api/v1/verify", {"all": True}).body
+    assert (view["state"], view["copies"]) == ("completed", 0)
