@@ -147,7 +147,7 @@ class Job(Record, frozen=True, kw_only=True):
     max_bytes: int = 0
     min_age_s: int = 0
     max_age_s: int = 0
-    #: Patterns as `fnmatch` knows them, matched against the whole path and against the last name.
+    #: Patterns as `.gitignore` has them, relative to each source; see `tapefs.backup.patterns`.
     excludes: tuple[str, ...] = ()
     description: str = ""
     retention_days: int = 0

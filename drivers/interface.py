@@ -61,6 +61,8 @@ class DriveStatus:
     #: LTO generation of the cartridge, None when none is there.
     medium_generation: int | None
     write_protected: bool
+    #: Does the drive compress what is written? Capacities count as if it did not gain anything by it.
+    compresses: bool
     #: Bytes the cartridge holds when full; 0 when none is there.
     capacity_bytes: int
     #: Bytes from here to the early warning; 0 behind it. A lower bound, not a promise.
@@ -76,8 +78,11 @@ class Drive(Protocol):
     After any DriveError other than EndOfData and EndOfMedium the caller asks `position()` before it writes again.
     """
 
-    def load(self) -> None:
+    def load(self, *, compress: bool | None = None) -> None:
         """Thread the cartridge that the changer or a human put in; the head stands at block 0.
+
+        `compress` says whether the drive compresses what is written from now on, None leaves that as it is. Reading
+        needs no word of it: a drive knows from the medium. One that cannot compress takes True and does not.
 
         Raises NotReady when there is none, IncompatibleMedium, DeviceFailed.
         """

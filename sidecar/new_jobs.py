@@ -14,6 +14,7 @@ from msgspec import UNSET
 from catalog.ids import JobId, JobNumber, new_uuid
 from catalog.records import Job
 from sidecar.requests import Invalid
+from tapefs.backup.patterns import BadPattern, parse
 from tapefs.client.job_fields import JobFields, Path, decoded
 from tapefs.codecs import CODECS, check_level
 from tapefs.errors import NoSuchThing, SourceError, UsageError
@@ -23,7 +24,7 @@ LONGEST_NAME_BYTES = 200
 TYPES = {"full": "full", "monthly_full": "full"}
 MOST_THREADS = 1024
 MOST_SOURCES = 10_000
-MOST_PATTERNS = 10_000
+MOST_PATTERNS = 1000
 #: A century: beyond it somebody has mistaken the unit, and 0 means for ever.
 MOST_RETENTION_DAYS = 36_525
 
@@ -61,6 +62,7 @@ def changed_job(job: Job, fields: JobFields, names: Mapping[str, str] = OWN_NAME
         changes["level"] = CODECS[fields.codec].default_level
     changed = msgspec.structs.replace(job, **changes)
     check_codec(changed.codec, changed.level)
+    check_bounds(changed)
     return changed
 
 
@@ -112,7 +114,24 @@ def check_excludes(patterns: Sequence[str], field: str) -> tuple[str, ...]:
     """Return the patterns. Raises Invalid."""
     if len(patterns) > MOST_PATTERNS:
         raise Invalid("too_long", ["body", field], f"must name at most {MOST_PATTERNS} patterns")
-    return tuple(_text(pattern, field) for pattern in patterns)
+    for place, pattern in enumerate(patterns):
+        try:
+            parse(_text(pattern, field))
+        except BadPattern as error:
+            raise Invalid("value_error", ["body", field, place], f"matches nothing: {error}", pattern) from error
+    return tuple(patterns)
+
+
+def check_bounds(job: Job) -> None:
+    """Check that some file may lie within the job's bounds. Raises Invalid."""
+    for least, most in (("min_bytes", "max_bytes"), ("min_age_s", "max_age_s")):
+        low, high = getattr(job, least), getattr(job, most)
+        for field, value in ((least, low), (most, high)):
+            if not 0 <= value < 2**63:
+                raise Invalid("value_error", ["body", field], "must be a number of at least 0; 0 means no bound", value)
+        if high and low > high:
+            message = f"must not be less than {least} ({low}): no file would be left"
+            raise Invalid("value_error", ["body", most], message, high)
 
 
 def check_retention(days: int, field: str) -> None:

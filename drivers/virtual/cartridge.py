@@ -183,9 +183,8 @@ class Cartridge:
         try:
             self._payloads.write(self._file, data, self._byte)
         except OSError as error:
-            # A part of the block may lie behind the end of data now.
-            self._tail_removed = False
-            raise self._write_failed(error) from error
+            # Blocks before it may have waited in the buffer; and a part may lie behind the end of data now.
+            raise self._lose_buffer(error) from error
         self._dirty.add(self._file)
         self._changed = True
 
@@ -221,6 +220,7 @@ class Cartridge:
         self._unnoted_bytes = 0
         first = self._first_volatile
         try:
+            self._payloads.drain()
             write_buffered(self._folder, self._state.serial, first, self._records(first), self._end())
         except OSError as error:
             raise self._lose_buffer(error) from error
@@ -267,7 +267,7 @@ class Cartridge:
 
     def drop_unsynced(self) -> None:
         """Lose what was not synced, as a power cut does; the head stands at the end of data. Raises DeviceFailed."""
-        self._payloads.release()
+        self._payloads.discard()
         try:
             (self._folder / BUFFERED).unlink(missing_ok=True)
         except OSError as error:

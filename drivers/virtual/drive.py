@@ -64,6 +64,7 @@ class VirtualDrive:
         self._position_lost = False
         try:
             record = read_drive(folder, number)
+            self._compresses = record.compresses
             self._mechanics = Mechanics(bay.generation, record.counters, pace)
             self._threaded = record.threaded if record.threaded == bay.barcode else None
             if self._threaded is not None:
@@ -92,14 +93,24 @@ class VirtualDrive:
         self._mechanics.adopt(tape.generation)
 
     def _remember(self, head_block: int | None = None) -> None:
-        record = DriveRecord(threaded=self._threaded, head_block=head_block, counters=self._mechanics.counters())
+        record = DriveRecord(
+            threaded=self._threaded,
+            head_block=head_block,
+            compresses=self._compresses,
+            counters=self._mechanics.counters(),
+        )
         write_drive(self._folder, self._number, record)
 
     # -- loading -------------------------------------------------------------------------------------------------
 
-    def load(self) -> None:
-        """Thread the cartridge; one that is threaded already is rewound. See `Drive.load`."""
+    def load(self, *, compress: bool | None = None) -> None:
+        """Thread the cartridge; one that is threaded already is rewound. See `Drive.load`.
+
+        Compression is a switch that is remembered: payload files hold what was written, whichever way it stands.
+        """
         self._check_alive()
+        if compress is not None:
+            self._compresses = compress
         if self._threaded is not None:
             self.rewind()
             return
@@ -146,6 +157,7 @@ class VirtualDrive:
             generation=self._generation,
             medium_generation=medium.generation if medium else None,
             write_protected=bool(medium and (medium.write_protected or not self._can_write(medium.generation))),
+            compresses=self._compresses,
             capacity_bytes=medium.capacity_bytes if medium else 0,
             remaining_bytes=max(0, self._warning_byte - tape.head_byte) if tape else 0,
             identity=self._identity,

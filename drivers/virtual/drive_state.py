@@ -25,6 +25,8 @@ class DriveRecord(msgspec.Struct, frozen=True, kw_only=True):
     threaded: str | None = None
     #: Where the head was left on a clean close; None while the drive is open, and after a crash.
     head_block: int | None = None
+    #: The switch of its compression; on when it leaves the factory, as those of real ones.
+    compresses: bool = True
     counters: Counters = Counters()
 
 

@@ -130,10 +130,10 @@ class FaultyDrive:
         self._left = [each.times or -1 for each in self._faults]
         self._barcode = drive.status().barcode
 
-    def load(self) -> None:
+    def load(self, *, compress: bool | None = None) -> None:
         """See `Drive.load`."""
         self._delay("load")
-        self._drive.load()
+        self._drive.load(compress=compress)
         self._barcode = self._drive.status().barcode
 
     def unload(self) -> None:

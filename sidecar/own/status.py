@@ -34,9 +34,9 @@ class StatusCalls:
     async def status(self, request: Request) -> Response:
         """Tell everything about this sidecar and its drives."""
         service = self._service
-        counters = await trio.to_thread.run_sync(_counters, service.home.drives, [d.name for d in service.drives])
+        files = await trio.to_thread.run_sync(_files, service.home.drives, [d.name for d in service.drives])
         drives = [
-            {"name": drive.name, "state": drive.state, "tape": drive.tape, "counters": counters[drive.name]}
+            {"name": drive.name, "state": drive.state, "tape": drive.tape, **files[drive.name]}
             for drive in service.drives
         ]
         return json_answer(
@@ -50,9 +50,13 @@ class StatusCalls:
         )
 
 
-def _counters(folder: Path, names: list[str]) -> dict[str, object]:
-    """Return by drive the counters that its mover has left in HOME/drives; empty before it has. Blocking."""
-    return {name: _read(folder / f"{name}.json").get("counters", {}) for name in names}
+def _files(folder: Path, names: list[str]) -> dict[str, dict[str, object]]:
+    """Return by drive what its mover has left about it in HOME/drives; nothing before it has. Blocking."""
+    found = {name: _read(folder / f"{name}.json") for name in names}
+    return {
+        name: {"compresses": file.get("compresses"), "counters": file.get("counters", {})}
+        for name, file in found.items()
+    }
 
 
 def _read(path: Path) -> dict[str, object]:

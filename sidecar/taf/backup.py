@@ -72,7 +72,7 @@ class BackupTaskRequest(msgspec.Struct, frozen=True):
             name=_or_unset(self.task_name),
             sources=_or_unset(None if self.source_paths is None else [*self.source_paths]),
             type=UNSET if self.task_type is UNSET else check_type(self.task_type, "task_type"),
-            excludes=_or_unset(None if patterns is None else [pattern for pattern in patterns if pattern]),
+            excludes=_or_unset(None if patterns is None else [_pattern(each) for each in patterns if each.strip()]),
             codec=self._codec(codec),
             description=_or_unset(self.description),
             retention_days=_or_unset(self.retention_days),
@@ -83,6 +83,11 @@ class BackupTaskRequest(msgspec.Struct, frozen=True):
         if self.compression_enabled in (None, CODECS[now].is_compressed):
             return UNSET
         return "zstd" if self.compression_enabled else "tar"
+
+
+def _pattern(text: str) -> str:
+    """Return a pattern of TAF's as ours: its `*/x` meant any depth."""
+    return f"**/{text[2:]}" if text.startswith("*/") else text
 
 
 def _or_unset(value: T | None) -> T | UnsetType:

@@ -18,9 +18,10 @@ from drivers.interface import Drive
 from tapefs.backup.base import Base, State, Verdict, fresh_flag
 from tapefs.backup.frames import Pool, Workers
 from tapefs.backup.intake import MEMBER_OVERHEAD_BYTES, NO_FILE_ANY_MORE, Intake, Source, Vanished
+from tapefs.backup.rules import Rules
 from tapefs.backup.scan import OpenDirectory, Walk
 from tapefs.backup.segment import CommittedSegment, PartProgress, SegmentPlan, SetContext
-from tapefs.backup.selection import PSEUDO_FILESYSTEMS, Excludes, branches, devices_of
+from tapefs.backup.selection import PSEUDO_FILESYSTEMS, branches, devices_of
 from tapefs.backup.session import STORED_PER_PLAIN, TapeSession
 from tapefs.backup.set_index import write_set_index
 from tapefs.backup.stream import Lost, TapeStream
@@ -58,7 +59,7 @@ class Engine:
         self._pool = Pool.of(2 * threads + 3, settings.frame_bytes)
         self._tapes = TapeSession(context, drive, watcher, settings)
         self._base = base
-        self._walk = self._new_walk(sources, job.excludes)
+        self._walk = self._new_walk(sources, job)
         self._workers = Workers(threads, context.codec, job.level)
         self._intake = Intake(self._pool, self._workers, self._trouble, self._look_around, Tally())
         if base is not None:
@@ -116,11 +117,11 @@ class Engine:
 
     # -- the walk ----------------------------------------------------------------------------------------------------
 
-    def _new_walk(self, sources: list[bytes], excludes: tuple[str, ...]) -> Walk:
+    def _new_walk(self, sources: list[bytes], job: Job) -> Walk:
         home = os.stat(self._context.home.path)
         return Walk(
             branches(sources),
-            Excludes(excludes),
+            Rules(job, sources, self._context.backup_set.started_at_ns),
             self._trouble,
             left_out=frozenset({(home.st_dev, home.st_ino)}),
             pseudo_devices=devices_of(PSEUDO_FILESYSTEMS),

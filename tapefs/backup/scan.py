@@ -19,7 +19,8 @@ from enum import Enum
 from catalog.ids import DirectoryNo, SegmentId
 from catalog.index.model import Directory
 from tapefs.backup.base import Base, Difference, State
-from tapefs.backup.selection import Branch, Excludes
+from tapefs.backup.rules import Rules
+from tapefs.backup.selection import Branch
 from tapefs.format.records import Elsewhere, as_text
 
 #: In `OpenDirectory.places`: this name has no member.
@@ -202,14 +203,14 @@ class Walk:
     def __init__(
         self,
         selection: Branch,
-        excludes: Excludes,
+        rules: Rules,
         trouble: Callable[[bytes, str], None],
         *,
         left_out: frozenset[tuple[int, int]] = frozenset(),
         pseudo_devices: frozenset[int] = frozenset(),
         base: Base | None = None,
     ) -> None:
-        self._excludes = excludes
+        self._rules = rules
         self._trouble = trouble
         #: (st_dev, st_ino) of directories never entered: the state folder.
         self._left_out = left_out
@@ -283,7 +284,8 @@ class Walk:
         inner = None if branch is None or branch.whole else branch
         directory = OpenDirectory(parent, name, DirectoryNo(-1), status, inner, fd, self._in_base(parent, name))
         self._number(directory)
-        self._list(directory)
+        if not self._is_foreign(directory):
+            self._list(directory)
         if self._base is not None and directory.base is not None:
             directory.difference = self._base.compare(directory.base, directory.files, fd)
             directory.files = directory.difference.names
@@ -308,6 +310,13 @@ class Walk:
         else:
             directory.number = DirectoryNo(self._next_number)
             self._next_number += 1
+
+    def _is_foreign(self, directory: OpenDirectory) -> bool:
+        """Does the walk end here, at the root of another filesystem? A source may be one."""
+        parent = directory.parent
+        if parent is None or parent.branch is not None or not self._rules.one_file_system:
+            return False
+        return directory.status.st_dev != parent.status.st_dev
 
     def _reason_against(self, status: os.stat_result, *, named: bool) -> str:
         if not named and status.st_dev in self._pseudo_devices:
@@ -351,12 +360,12 @@ class Walk:
             yield name, _kind(stat.S_ISDIR(mode), stat.S_ISREG(mode))
 
     def _all_names(self, directory: OpenDirectory) -> Iterator[tuple[bytes, _Kind]]:
-        excludes = self._excludes if self._excludes else None
+        is_wanted = self._rules.within(directory.path, directory.fd)
         try:
             # A bytes path gives bytes names; the magic link leads to the very directory that is open.
             with os.scandir(b"/proc/self/fd/%d" % directory.fd) as entries:
                 for entry in entries:
-                    if excludes is None or not excludes.match(directory.path, entry.name):
+                    if is_wanted is None or is_wanted(entry):
                         is_directory = entry.is_dir(follow_symlinks=False)
                         yield entry.name, _kind(is_directory, is_directory or entry.is_file(follow_symlinks=False))
         except OSError as error:

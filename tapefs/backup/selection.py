@@ -1,13 +1,11 @@
-"""Which files a backup takes: sources, their ancestors, exclude patterns, and filesystems that hold no files.
+"""Which files a backup takes: sources, their ancestors, and filesystems that hold no files.
 
 Pure apart from `check_sources` and `pseudo_devices`, which look at the system once.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -86,21 +84,3 @@ def devices_of(kinds: Iterable[str], mountinfo: Path = Path("/proc/self/mountinf
             major, minor = before.split(b" ")[2].split(b":")
             found.add(os.makedev(int(major), int(minor)))
     return frozenset(found)
-
-
-class Excludes:
-    """Patterns as `fnmatch` knows them; one matches a whole path or a last name."""
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        sources = [fnmatch.translate(os.fsdecode(pattern)) for pattern in patterns]
-        self._pattern = re.compile("|".join(sources)) if sources else None
-
-    def __bool__(self) -> bool:
-        return self._pattern is not None
-
-    def match(self, directory: bytes, name: bytes) -> bool:
-        """Is `name` in `directory` (absolute, without a slash at the end) to be left out?"""
-        if self._pattern is None:
-            return False
-        shown = os.fsdecode(name)
-        return bool(self._pattern.match(shown) or self._pattern.match(f"{os.fsdecode(directory)}/{shown}"))

@@ -88,7 +88,8 @@ class TapeSession:
             volume_id = self.source.next_volume(self._tried, ejected=not loaded)
             self._tried.append(volume_id)
             try:
-                self.drive.load()
+                # What is compressed already would only grow in a drive that tries again.
+                self.drive.load(compress=not self.context.codec.is_compressed)
                 self.tape = open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns())
             except DiskFull:
                 raise

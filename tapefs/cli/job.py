@@ -74,7 +74,7 @@ def _text(value: object) -> str:
 @click.option(
     "--source", "sources", metavar="PATH", multiple=True, type=click.Path(path_type=bytes), help="In place of all."
 )
-@click.option("--no-exclude", is_flag=True, help="Drop all patterns; those of --exclude take the place of all, too.")
+@click.option("--no-exclude", is_flag=True, help="Drop all patterns; giving some takes the place of all, too.")
 @job_options
 @click.pass_obj
 def edit_command(

@@ -6,13 +6,15 @@ An option that is not given leaves its field unset: the sidecar's default, or as
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from functools import wraps
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 from msgspec import UNSET, UnsetType
 
+from tapefs.cli.values import Age, Size
 from tapefs.client.job_fields import JobFields
 from tapefs.codecs import CODECS, check_level
 from tapefs.errors import UsageError
@@ -38,14 +40,34 @@ _OPTIONS = (
     click.option(
         "--threads", type=click.IntRange(0, 1024), help="Of compression; 0: as the settings say.  [default: 0]"
     ),
-    click.option("--exclude", "excludes", metavar="GLOB", multiple=True, help="Leave out what matches; repeatable."),
+    click.option("--exclude", "excludes", metavar="PATTERN", multiple=True, help="As in .gitignore; repeatable."),
+    click.option(
+        "--exclude-from",
+        metavar="FILE",
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=bytes),
+        help="Patterns, one a line; # begins a comment; - is standard input.",
+    ),
+    click.option(
+        "--exclude-caches/--no-exclude-caches", default=None, help="Leave out what is in folders with a CACHEDIR.TAG."
+    ),
+    click.option("--one-file-system/--all-file-systems", default=None, help="Stay on the file system of each source."),
+    click.option("--min-size", "min_bytes", type=Size(), metavar="SIZE", help="Leave out smaller files."),
+    click.option("--max-size", "max_bytes", type=Size(), metavar="SIZE", help="Leave out larger files; 0: no bound."),
+    click.option(
+        "--newer", "max_age_s", type=Age(), metavar="AGE", help="Leave out files last changed before, as 30d."
+    ),
+    click.option("--older", "min_age_s", type=Age(), metavar="AGE", help="Leave out files changed since, as 12h."),
     click.option(
         "--verify/--no-verify", default=None, help="Read everything back from tape before it counts as done.  [no]"
     ),
     click.option("--retention-days", type=click.IntRange(0), help="Then sets may expire; 0: never.  [default: 0]"),
     click.option("--description", metavar="TEXT", help="For people."),
 )
-_NAMES = ("type", "codec", "level", "threads", "excludes", "verify", "retention_days", "description")
+_NAMES = (
+    *("type", "codec", "level", "threads", "excludes", "exclude_from", "exclude_caches", "one_file_system"),
+    *("min_bytes", "max_bytes", "min_age_s", "max_age_s", "verify", "retention_days", "description"),
+)
 
 
 def job_options(function: Function) -> Function:
@@ -63,8 +85,9 @@ def job_options(function: Function) -> Function:
 
 
 def _fields(given: dict[str, object]) -> JobFields:
-    excludes = given.pop("excludes")
-    patterns = [_utf8(pattern) for pattern in excludes] if isinstance(excludes, tuple) else []
+    patterns = [_utf8("--exclude", pattern) for pattern in _many(given.pop("excludes"))]
+    for file in _many(given.pop("exclude_from")):
+        patterns += patterns_in(file)
     chosen = {name: UNSET if value is None else value for name, value in given.items()}
     return JobFields(excludes=patterns or UNSET, **chosen)  # type: ignore[arg-type]
 
@@ -79,13 +102,27 @@ def check_level_of(fields: JobFields) -> None:
         raise click.BadParameter(str(error), param_hint="'--level'") from error
 
 
-def _utf8(pattern: str) -> str:
+def _many(value: object) -> tuple[Any, ...]:
+    """Return the values of an option that may be repeated."""
+    return value if isinstance(value, tuple) else ()
+
+
+def patterns_in(file: bytes) -> list[str]:
+    """Return the patterns in a file, without comments and empty lines. Raises click.UsageError, OSError."""
+    with click.open_file(os.fsdecode(file), "rb") as stream:
+        lines = stream.read().removeprefix(BOM_UTF8).splitlines()
+    place = os.fsdecode(file)
+    numbered = ((f"{place}:{number}", os.fsdecode(line)) for number, line in enumerate(lines, start=1))
+    return [_utf8(where, line) for where, line in numbered if line.strip() and not line.startswith("#")]
+
+
+def _utf8(where: str, pattern: str) -> str:
     """Return a pattern that the ledger and HTTP can hold. Raises click.UsageError."""
     try:
         pattern.encode()
     except UnicodeEncodeError:
         shown = os.fsencode(pattern).decode("utf-8", "backslashreplace")
-        raise click.UsageError(f"--exclude {shown}: not UTF-8; write ? for each byte that is not") from None
+        raise click.UsageError(f"{where} {shown}: not UTF-8; write ? for each byte that is not") from None
     return pattern
 
 

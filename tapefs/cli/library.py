@@ -100,6 +100,8 @@ class DriveReport(msgspec.Struct, frozen=True):
     state: str = "empty"
     tape: str | None = None
     counters: DriveCounters = DriveCounters()
+    #: Does it compress what is written? None: it was never opened.
+    compresses: bool | None = None
 
 
 @click.command("drives")

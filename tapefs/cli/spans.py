@@ -8,7 +8,7 @@ from catalog.ids import FrameNo, SegmentId
 from catalog.index.reader import IndexReader
 from tapefs.client.api import FrameSpan
 from tapefs.vfs.archive import Archive, Found
-from tapefs.vfs.residency import pieces_of
+from tapefs.vfs.residency import pieces_of, stretches
 
 
 class FrameRuns:
@@ -46,8 +46,11 @@ def _joined(runs: list[list[int]]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-def add_set(runs: FrameRuns, reader: IndexReader) -> None:
-    """Add all frames of all segments of a set."""
+def add_set(runs: FrameRuns, archive: Archive, reader: IndexReader) -> None:
+    """Add the frames that hold a set: all of its segments, unless it shows files of other sets too."""
+    if reader.bases:
+        add_tree(runs, archive, reader, archive.resolve(reader, b""))
+        return
     for segment in reader.segments():
         if segment.frames:
             runs.add(segment.segment_id, 0, segment.frames - 1)
@@ -58,6 +61,6 @@ def add_tree(runs: FrameRuns, archive: Archive, reader: IndexReader, start: Foun
     for found in archive.walk(reader, start):
         if found.number is None or found.entry is None:
             continue
-        for piece in pieces_of(reader, found.number, found.entry):
+        for piece in stretches(pieces_of(reader, found.number, found.entry)):
             frames = reader.frames_covering(piece.segment_no, piece.offset, piece.length)
             runs.add(piece.segment_id, frames[0].number, frames[-1].number)

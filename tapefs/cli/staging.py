@@ -61,7 +61,7 @@ def _spans(place: Place, targets: Iterable[str]) -> list[FrameSpan]:
             if path.strip(b"/"):
                 add_tree(runs, catalog.archive, reader, catalog.archive.resolve(reader, path))
             else:
-                add_set(runs, reader)
+                add_set(runs, catalog.archive, reader)
     return runs.spans()
 
 

@@ -59,6 +59,36 @@ class Size(click.ParamType[int]):
         return count_bytes
 
 
+_AGES = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
+_AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]+)")
+
+
+def parse_age(text: str) -> int:
+    """Return the seconds that `90min`, `12h`, `30d`, `2w` or `1y` mean; `0` is none. Raises ValueError."""
+    plain = text.strip().lower()
+    match = _AGE.fullmatch(plain)
+    if plain == "0":
+        return 0
+    if match is None or match[2] not in _AGES:
+        raise ValueError(f"{text!r} is no age: write for instance 90min, 12h, 30d, 2w or 1y")
+    return int(Decimal(match[1]) * _AGES[match[2]])
+
+
+class Age(click.ParamType[int]):
+    """An option's age in seconds."""
+
+    name = "age"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return seconds; a wrong age is a usage error."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_age(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Motion(click.ParamType[str]):
     """How the virtual drive spends the time that a real one would."""
 

@@ -33,6 +33,12 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     level: int | UnsetType = UNSET
     threads: int | UnsetType = UNSET
     excludes: list[Pattern] | UnsetType = UNSET
+    exclude_caches: bool | UnsetType = UNSET
+    one_file_system: bool | UnsetType = UNSET
+    min_bytes: int | UnsetType = UNSET
+    max_bytes: int | UnsetType = UNSET
+    min_age_s: int | UnsetType = UNSET
+    max_age_s: int | UnsetType = UNSET
     verify: bool | UnsetType = UNSET
     description: Annotated[str, msgspec.Meta(max_length=4096)] | UnsetType = UNSET
     retention_days: int | UnsetType = UNSET

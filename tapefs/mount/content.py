@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Protocol
 
 import trio
@@ -22,7 +23,7 @@ from tapefs.mount.stages import Stages
 from tapefs.staging.stage import Pin, SegmentStage
 from tapefs.vfs.archive import Archive
 from tapefs.vfs.nodes import EntryNode
-from tapefs.vfs.residency import Piece, pieces_of
+from tapefs.vfs.residency import Piece, pieces_of, stretches
 
 
 class OpenFile(Protocol):
@@ -114,7 +115,7 @@ class Contents:
 
 
 class OpenContent:
-    """A regular file of a set."""
+    """A regular file of a set: pieces in segments, and holes between them if it is sparse."""
 
     def __init__(self, contents: Contents, node: EntryNode, pieces: Sequence[Piece], caller: Caller) -> None:
         self._contents = contents
@@ -123,16 +124,16 @@ class OpenContent:
         self._pieces = pieces
         self._starts = [piece.file_offset for piece in pieces]
         self._caller = caller
-        #: By ordinal of the piece; taken when first needed, given back at release.
-        self._taken: list[SegmentStage | None] = [None] * len(pieces)
+        #: Taken when first needed, given back at release.
+        self._taken: dict[SegmentId, SegmentStage] = {}
         self._pins: list[Pin] = []
         self.is_cacheable = self._pin_all()
 
     def _pin_all(self) -> bool:
         """Pin all frames of the file, or none and return False."""
-        for ordinal, piece in enumerate(self._pieces):
-            stage = self._stage(ordinal)
-            pin = stage.pin(stage.frames_for(piece.offset, piece.length)) if stage is not None else None
+        for stretch in stretches(self._pieces):
+            stage = self._stage(stretch.segment_id)
+            pin = stage.pin(stage.frames_for(stretch.offset, stretch.length)) if stage is not None else None
             if pin is None:
                 self._unpin_all()
                 return False
@@ -143,22 +144,19 @@ class OpenContent:
         while self._pins:
             self._pins.pop().release()
 
-    def _stage(self, ordinal: int) -> SegmentStage | None:
-        stage = self._taken[ordinal]
+    def _stage(self, segment_id: SegmentId) -> SegmentStage | None:
+        stage = self._taken.get(segment_id)
         if stage is None:
-            stage = self._taken[ordinal] = self._contents.take(self._pieces[ordinal].segment_id)
+            stage = self._contents.take(segment_id)
+            if stage is not None:
+                self._taken[segment_id] = stage
         return stage
 
     def release(self) -> None:
         """Let go of pins and staging files."""
         self._unpin_all()
-        for ordinal in range(len(self._taken)):
-            self._leave(ordinal)
-
-    def _leave(self, ordinal: int) -> None:
-        stage, self._taken[ordinal] = self._taken[ordinal], None
-        if stage is not None:
-            self._contents.give_back(stage)
+        while self._taken:
+            self._contents.give_back(self._taken.popitem()[1])
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -170,35 +168,43 @@ class OpenContent:
         if offset >= end:
             return b""
         ordinal = bisect_right(self._starts, offset) - 1
-        piece = self._pieces[ordinal]
-        if end <= piece.file_offset + piece.length:
-            return await self._read_piece(ordinal, offset - piece.file_offset, end - offset, None)
-        return await self._read_across(ordinal, offset, end)
+        if ordinal >= 0:
+            piece = self._pieces[ordinal]
+            if end <= piece.file_offset + piece.length:
+                return await self._read_piece(piece, offset - piece.file_offset, end - offset, None)
+        return await self._read_across(max(ordinal, 0), offset, end)
 
     async def _read_across(self, ordinal: int, offset: int, end: int) -> bytes:
+        """Read over the borders of pieces, from the one numbered `ordinal` on; what is in none is a hole."""
         deadline_s = self._contents.deadline()
         parts = []
-        while offset < end:
-            piece = self._pieces[ordinal]
+        for piece in islice(self._pieces, ordinal, None):
+            if piece.file_offset >= end:
+                break
+            hole = piece.file_offset - offset
+            if hole > 0:
+                parts.append(bytes(hole))
+                offset = piece.file_offset
             length = min(end, piece.file_offset + piece.length) - offset
-            parts.append(await self._read_piece(ordinal, offset - piece.file_offset, length, deadline_s))
-            offset += length
-            ordinal += 1
+            if length > 0:
+                parts.append(await self._read_piece(piece, offset - piece.file_offset, length, deadline_s))
+                offset += length
+        parts.append(bytes(end - offset))
         return b"".join(parts)
 
-    async def _read_piece(self, ordinal: int, offset: int, length: int, deadline_s: float | None) -> bytes:
+    async def _read_piece(self, piece: Piece, offset: int, length: int, deadline_s: float | None) -> bytes:
         """Read within a piece; what is staged is read at once, in the event loop: 128 KiB take 10 µs, a hop to a thread
         100.
         """
-        start = self._pieces[ordinal].offset + offset
-        while (content := self._read_staged(ordinal, start, length)) is None:
+        start = piece.offset + offset
+        while (content := self._read_staged(piece.segment_id, start, length)) is None:
             if deadline_s is None:
                 deadline_s = self._contents.deadline()
-            await self._recall(ordinal, start, length, deadline_s)
+            await self._recall(piece, start, length, deadline_s)
         return content
 
-    def _read_staged(self, ordinal: int, start: int, length: int) -> bytes | None:
-        stage = self._stage(ordinal)
+    def _read_staged(self, segment_id: SegmentId, start: int, length: int) -> bytes | None:
+        stage = self._stage(segment_id)
         if stage is None:
             return None
         content = stage.read(start, length)
@@ -206,14 +212,15 @@ class OpenContent:
             stage.touch(stage.frames_for(start, length))
         return content
 
-    async def _recall(self, ordinal: int, start: int, length: int, deadline_s: float) -> None:
+    async def _recall(self, piece: Piece, start: int, length: int, deadline_s: float) -> None:
         def is_staged() -> bool:
-            taken = self._taken[ordinal]
+            taken = self._taken.get(piece.segment_id)
             if taken is not None and not taken.is_linked():
                 # Somebody has emptied the staging folder: what arrives goes to new files.
-                self._leave(ordinal)
-            stage = self._stage(ordinal)
+                del self._taken[piece.segment_id]
+                self._contents.give_back(taken)
+            stage = self._stage(piece.segment_id)
             return stage is not None and stage.has(stage.frames_for(start, length))
 
-        wanted = self._contents.frames(self._set_id, self._pieces[ordinal], start, length)
+        wanted = self._contents.frames(self._set_id, piece, start, length)
         await self._contents.wait(wanted, self._caller, deadline_s, is_staged)

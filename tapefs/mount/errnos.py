@@ -22,14 +22,9 @@ class ReaderGone(TapefsError):
     """The process that waits for a read is being ended by a signal."""
 
 
-class NoAttribute(TapefsError):
-    """The node has no extended attribute of that name."""
-
-
 #: The nearest class in an error's method resolution order counts.
 _ERRNOS: dict[type[BaseException], int] = {
     NoSuchThing: errno.ENOENT,
-    NoAttribute: errno.ENODATA,
     NotNow: errno.EBUSY,
     UsageError: errno.EINVAL,
     Cancelled: errno.EINTR,

@@ -7,6 +7,7 @@ hop to a thread a hundred. An exception other than FUSEError would end the mount
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import stat
@@ -33,6 +34,7 @@ from pyfuse3 import (
 )
 
 from catalog.errors import CatalogError
+from catalog.ids import EntryNo
 from catalog.index.model import Directory, Entry
 from tapefs.errors import NoSuchThing, UsageError
 from tapefs.mount.content import Contents, OpenFile, OpenText
@@ -41,7 +43,7 @@ from tapefs.mount.errnos import errno_of
 from tapefs.mount.quick_wait import quick_trio
 from tapefs.mount.wakefulness import Wakefulness
 from tapefs.vfs.inodes import Inode
-from tapefs.vfs.nodes import DirectoryNode, EntryNode, Node, SetView, VirtualNode
+from tapefs.vfs.nodes import LINKED, DirectoryNode, EntryNode, Node, SetView, VirtualNode, first_name
 from tapefs.vfs.totals import Totals
 from tapefs.vfs.tree import Tree
 
@@ -190,16 +192,16 @@ class MountOperations(pyfuse3.Operations):
 
     @_handler
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        """Return what is known about where a file is."""
-        return self._description.value(self._tree.node(Inode(inode)), name)
+        """Return an attribute that the source had, or what is known about where a file is."""
+        value = self._description.value(self._tree.node(Inode(inode)), name)
+        if value is None:
+            raise FUSEError(errno.ENODATA)
+        return value
 
     @_handler
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        """Return none: what `getxattr` tells is asked for by name.
-
-        Listed, the state of a file on tape would be copied along by `cp -a`, `rsync -X` and `tar --xattrs`.
-        """
-        return []
+        """Return the names of the attributes that the source had."""
+        return self._description.names(self._tree.node(Inode(inode)), ctx.pid)
 
     @_handler
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -325,7 +327,10 @@ class MountOperations(pyfuse3.Operations):
 
 def _fill(attributes: EntryAttributes, view: SetView, number: int, entry: Entry) -> None:
     """Set what differs from entry to entry."""
-    (_, mode, uid, gid, size, mtime_ns, ctime_ns, nlink, rdev, _, _, blocks, _, _, offset, _) = entry
+    (_, mode, uid, gid, size, mtime_ns, ctime_ns, nlink, rdev, _, _, blocks, flags, _, offset, _) = entry
+    if flags & LINKED:
+        _fill(attributes, view, *first_name(view.reader, EntryNo(number), entry))
+        return
     attributes.st_mode = mode
     attributes.st_ino = view.directory_base + offset if stat.S_ISDIR(mode) else view.entry_base + number
     attributes.st_uid = uid

@@ -17,6 +17,7 @@ def write_drive_file(folder: Path, name: str, state: str, status: DriveStatus) -
         "state": state,
         "tape": status.barcode,
         "identity": status.identity,
+        "compresses": status.compresses,
         "counters": asdict(status.counters),
     }
     folder.mkdir(mode=0o700, exist_ok=True)

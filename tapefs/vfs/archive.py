@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from catalog.ids import DirectoryNo, EntryNo, SetId, SetNumber
+from catalog.index.bases import OpenBases
 from catalog.index.model import Directory, Entry
 from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
@@ -20,7 +21,7 @@ from tapefs.errors import NoSuchThing
 from tapefs.home import Home
 from tapefs.vfs.roster import Roster
 
-#: An open index is a file, an address range and a few pages.
+#: An open index is a file, an address range and a few pages. What others build on is counted apart, by OpenBases.
 OPEN_INDEXES = 64
 #: A walk asks thousands of times a second, and a look at the ledger's events costs more than a look-up in a tree.
 EVENTS_AGE_S = 0.01
@@ -50,6 +51,7 @@ class Archive:
         self._home = home
         self._ledger = ledger
         self._limit = open_indexes
+        self._bases = OpenBases()
         self._readers: OrderedDict[SetId, IndexReader] = OrderedDict()
         self._roster: Roster | None = None
         self._roster_at_s = 0.0
@@ -109,7 +111,7 @@ class Archive:
         if reader is not None:
             self._readers.move_to_end(set_id)
             return reader
-        reader = self._readers[set_id] = IndexReader(self._home.index(set_id))
+        reader = self._readers[set_id] = IndexReader(self._home.index(set_id), self._bases)
         if len(self._readers) > self._limit:
             self._readers.popitem(last=False)[1].close()
         return reader
@@ -160,6 +162,7 @@ class Archive:
         """Close all indexes. Harmless twice."""
         while self._readers:
             self._readers.popitem()[1].close()
+        self._bases.close()
 
 
 def _found(reader: IndexReader, path: bytes, number: EntryNo, entry: Entry) -> Found:

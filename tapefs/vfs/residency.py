@@ -17,6 +17,12 @@ from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
 from catalog.records import SegmentCopy, Volume
 from tapefs.errors import BadStructure
+from tapefs.vfs.nodes import first_name
+
+#: Plain numbers: an IntFlag costs 1.5 us an operation.
+_UNREADABLE = int(EntryFlag.UNREADABLE)
+_SPARSE = int(EntryFlag.SPARSE)
+_IN_EXTENTS = int(EntryFlag.SPLIT | EntryFlag.SPARSE)
 
 
 class State(Enum):
@@ -67,10 +73,14 @@ class Stage(Protocol):
 
 
 def pieces_of(reader: IndexReader, number: EntryNo, entry: Entry) -> tuple[Piece, ...]:
-    """Return the pieces of a file in order, none for anything without content. Raises BadStructure for a gap."""
-    if not stat.S_ISREG(entry.mode) or entry.flags & EntryFlag.UNREADABLE or not entry.size:
+    """Return the pieces of a file in order, none for anything without content; between them are holes, if it has some.
+
+    Raises BadStructure for pieces that do not make up the file.
+    """
+    number, entry = first_name(reader, number, entry)
+    if not stat.S_ISREG(entry.mode) or entry.flags & _UNREADABLE or not entry.size:
         return ()
-    if not entry.flags & EntryFlag.SPLIT:
+    if not entry.flags & _IN_EXTENTS:
         segment = SegmentNo(entry.segment)
         return (Piece(0, entry.size, segment, reader.segment(segment).segment_id, entry.offset),)
     pieces = tuple(
@@ -83,13 +93,29 @@ def pieces_of(reader: IndexReader, number: EntryNo, entry: Entry) -> tuple[Piece
 
 
 def _check(pieces: Iterable[Piece], entry: Entry) -> None:
+    may_have_holes = bool(entry.flags & _SPARSE)
     end = 0
     for piece in pieces:
-        if piece.file_offset != end:
-            break
-        end += piece.length
-    if end != entry.size:
+        if piece.file_offset < end or (piece.file_offset > end and not may_have_holes):
+            raise BadStructure(f"the parts of {entry.name!r} do not follow one another: the index is damaged")
+        end = piece.file_offset + piece.length
+    if end > entry.size or (end < entry.size and not may_have_holes):
         raise BadStructure(f"the parts of {entry.name!r} do not make up its {entry.size} bytes: the index is damaged")
+
+
+def stretches(pieces: Iterable[Piece]) -> list[Piece]:
+    """Join pieces that lie one behind the other in a segment, as the data of a sparse file does: few of many.
+
+    Their `file_offset` is that of the first one, and their length counts no holes.
+    """
+    joined: list[Piece] = []
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if last is not None and last.segment_no == piece.segment_no and last.offset + last.length == piece.offset:
+            joined[-1] = last._replace(length=last.length + piece.length)
+        else:
+            joined.append(piece)
+    return joined
 
 
 class Residency:
@@ -114,8 +140,9 @@ class Residency:
 
     def state(self, reader: IndexReader, entry: Entry, pieces: tuple[Piece, ...]) -> State:
         """Return how soon the file can be read."""
-        if entry.flags & EntryFlag.UNREADABLE:
+        if entry.flags & _UNREADABLE:
             return State.OFFLINE
+        pieces = tuple(stretches(pieces))
         if all(self._is_staged(piece) for piece in pieces):
             return State.ONLINE
         if not self._can_recall() or not all(self._ledger.copies(piece.segment_id) for piece in pieces):

@@ -20,6 +20,7 @@ import structlog
 
 from catalog.errors import CatalogError, NotFound
 from catalog.ids import DirectoryNo, EntryNo, SetNumber
+from catalog.index.model import Entry
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, Volume
 from tapefs.errors import NoSuchThing
@@ -34,7 +35,7 @@ from tapefs.vfs.inodes import (
     split,
     virtual_inode,
 )
-from tapefs.vfs.nodes import DirectoryNode, EntryNode, Node, SetView, VirtualNode
+from tapefs.vfs.nodes import DirectoryNode, EntryNode, Node, SetView, VirtualNode, first_name
 from tapefs.vfs.roster import LATEST, Roster
 from tapefs.vfs.texts import README, OnTape, tape_contents
 
@@ -76,7 +77,7 @@ class Tree:
         try:
             if is_directory:
                 return DirectoryNode(inode, view, view.reader.directory(DirectoryNo(within)))
-            return EntryNode(inode, view, EntryNo(within), view.reader.entry(EntryNo(within)))
+            return _entry_node(view, EntryNo(within), view.reader.entry(EntryNo(within)))
         except NotFound as error:
             raise NoSuchThing(f"set {view.backup_set.set_id} has no node {within}") from error
 
@@ -104,7 +105,7 @@ class Tree:
             return DirectoryNode(
                 directory_inode(set_number, directory), here.view, here.view.reader.directory(directory)
             )
-        return EntryNode(entry_inode(set_number, number), here.view, number, entry)
+        return _entry_node(here.view, number, entry)
 
     def parent(self, node: Node) -> Inode:
         """Return the directory a directory is in; the root is in itself. Raises NoSuchThing for a set's file."""
@@ -255,6 +256,11 @@ def folder_name(name: str) -> str:
     if name in ("", ".", ".."):
         return "%" + name
     return name.replace("/", "%2F").replace("\0", "%00")
+
+
+def _entry_node(view: SetView, number: EntryNo, entry: Entry) -> EntryNode:
+    number, entry = first_name(view.reader, number, entry)
+    return EntryNode(entry_inode(view.backup_set.number, number), view, number, entry)
 
 
 def _view(archive: Archive, backup_set: BackupSet) -> SetView:

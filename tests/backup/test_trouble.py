@@ -233,7 +233,7 @@ def test_a_full_disk_below_the_local_trailers(
 
 
 @pytest.mark.log_warnings
-@pytest.mark.parametrize("nth", [1, 3, 30, 80])
+@pytest.mark.parametrize("nth", [1, 3, 10, 18])
 def test_a_full_disk_below_the_virtual_library(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:

@@ -62,6 +62,26 @@ def test_the_life_of_a_job(tree, tmp_path):
     assert int(done("job", "create", str(tree))) == int(number) + 1
 
 
+def test_options_that_leave_out(tree, tmp_path):
+    (tmp_path / "patterns").write_text("# objects\r\n\r\n*.o\r\n\\#x\r\n", newline="")
+    options = ("--exclude", "a b", "--exclude-from", str(tmp_path / "patterns"), "--exclude-caches")
+    options += ("--one-file-system", "--min-size", "1", "--max-size", "2MiB", "--newer", "2d", "--older", "0")
+    number = done("job", "create", str(tree), *options)
+    job = json.loads(done("job", "show", number, "--json"))
+    expected = {"excludes": ["a b", "*.o", "\\#x"], "exclude_caches": True, "one_file_system": True, "min_bytes": 1}
+    expected |= {"max_bytes": 2 * 1024**2, "max_age_s": 172_800, "min_age_s": 0}
+    assert {key: job[key] for key in expected} == expected
+    done("job", "edit", number, "--no-exclude-caches", "--all-file-systems", "--max-size", "0")
+    job = json.loads(done("job", "show", number, "--json"))
+    assert (job["exclude_caches"], job["one_file_system"], job["max_bytes"], job["min_bytes"]) == (False, False, 0, 1)
+    assert "no file would be left" in refused("job", "edit", number, "--min-size", "2k", "--max-size", "1k")[1]
+    assert "matches nothing" in refused("job", "edit", number, "--exclude", "[a")[1]
+    (tmp_path / "patterns").write_bytes(b"ok\n\xff\n")
+    assert (
+        "patterns:2 \\xff: not UTF-8" in refused("backup", str(tree), "--exclude-from", str(tmp_path / "patterns"))[1]
+    )
+
+
 def test_what_is_refused(tree):
     done("job", "create", str(tree), "--name", "twice")
     done("job", "create", str(tree), "--name", "twice")

@@ -5,12 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import os
+import stat
+import subprocess
+from contextlib import closing
 
 import msgspec
 import pytest
 
 from tapefs.cli.library import DriveCounters, DriveReport
-from tests.vfs.shelf import LABEL, Shelf
+from tapefs.cli.spans import FrameRuns, add_set
+from tapefs.vfs.archive import Archive
+from tests.vfs.shelf import FRAME_BYTES, LABEL, Shelf
 
 SET_KEYS = {"set_id", "name", "type", "state", "started_at", "finished_at", "files", "bytes", "stored_bytes"}
 SET_KEYS |= {"segments", "tapes"}
@@ -135,6 +140,62 @@ def test_ls_in_a_pipe_gives_the_very_bytes(tapefs, backup_set, tree):
     assert os.fsdecode(NOT_UTF8) in lines
     assert "two\nlines" in lines
     assert "link -> plain.txt" in lines
+
+
+def test_ls_of_every_kind(tapefs, shelf, tmp_path):
+    tree = tmp_path / "kinds"
+    tree.mkdir()
+    (tree / "first").write_text("twice")
+    os.link(tree / "first", tree / "second")
+    os.setxattr(tree / "first", "user.mine", b"\0value")
+    with (tree / "sparse").open("wb") as file:
+        file.seek(1 << 20)
+        file.write(b"x" * 4096)
+    subprocess.run(["setfacl", "-m", "u:4242:r,m::r", str(tree / "sparse")], check=True)
+    os.mkfifo(tree / "fifo")
+    (tree / "folder").mkdir()
+    subprocess.run(["setfacl", "-d", "-m", "u:4242:r", str(tree / "folder")], check=True)
+    os.mknod(tree / "device", stat.S_IFBLK | 0o600, os.makedev(7, 42)) if os.geteuid() == 0 else None
+    shelf.add_set(tree, name="kinds")
+    entries = {each["name"]: each for each in listed(tapefs, "ls", f"kinds:{tree}")}
+    for key in ("inode", "parts", "nlink", "xattrs"):
+        assert entries["first"][key] == entries["second"][key]
+    assert entries["first"]["xattrs"] == [{"name": "user.mine", "value_b64": base64.b64encode(b"\0value").decode()}]
+    assert len({each["inode"] for each in entries.values()}) == len(entries) - 1
+    assert entries["sparse"]["sparse"] is True
+    assert entries["sparse"]["size"] == (1 << 20) + 4096
+    assert [(part["file_offset"], part["length"]) for part in entries["sparse"]["parts"]] == [(1 << 20, 4096)]
+    assert entries["sparse"]["xattrs"][0]["name"] == "system.posix_acl_access"
+    assert entries["fifo"]["type"] == "fifo"
+    lines = {line.split()[-1]: line for line in tapefs("ls", f"kinds:{tree}").out.splitlines()}
+    assert lines["sparse"].startswith("-rw-r--r--+")
+    assert lines["folder"].startswith("drwxr-xr-x+")
+    assert lines["first"].startswith("-rw-r--r-- ")
+    assert lines["fifo"].startswith("p")
+    if os.geteuid() == 0:
+        assert entries["device"]["device"] == [7, 42]
+        assert lines["device"].startswith("brw------- ")
+        assert " 7, 42 " in lines["device"]
+
+
+def test_what_is_staged_of_a_set_that_builds_on_another(tapefs, shelf, tmp_path):
+    """The frames of both, but not those of files that the newer set does not show."""
+    tree = tmp_path / "tree"
+    for name in ("kept", "changed"):
+        (tree / name).mkdir(parents=True)
+        (tree / name / "file").write_bytes(name.encode() * 100_000)
+    base = shelf.add_set(tree)
+    (tree / "changed/file").write_bytes(b"new" * 50_000)
+    shelf.add_set(tree, base=base, name="newer")
+    with closing(Archive(shelf.home, shelf.ledger)) as archive:
+        reader = archive.index(archive.find_set("newer").set_id)
+        runs = FrameRuns()
+        add_set(runs, archive, reader)
+        staged = {span.segment: (span.first, span.last) for span in runs.spans()}
+    old, new = shelf.segments
+    assert staged == {old: (10, 16), new: (0, 2)}
+    kept = shelf.segments[old].plain.index(b"kept")
+    assert kept // FRAME_BYTES == 10
 
 
 def test_ls_of_what_is_not_there(tapefs, backup_set):

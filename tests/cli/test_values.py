@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tapefs.cli.output import iso_time, named, paths, printable, short_time, size
 from tapefs.cli.place import split_target
-from tapefs.cli.values import name_from_path, parse_size, wrong_with_name
+from tapefs.cli.values import name_from_path, parse_age, parse_size, wrong_with_name
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,25 @@ def test_times():
     assert short_time(at_ns) == "2026-11-23 02:00:00Z"
     assert iso_time(0) is None
     assert short_time(0) == "-"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("30s", 30),
+        ("90min", 5400),
+        ("12h", 43_200),
+        ("1.5d", 129_600),
+        ("2 W", 1_209_600),
+        ("1y", 31_536_000),
+    ],
+)
+def test_ages(text, seconds):
+    assert parse_age(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "1m", "-1d", "1d2h"])
+def test_what_is_no_age(text):
+    with pytest.raises(ValueError, match="is no age"):
+        parse_age(text)

@@ -115,6 +115,13 @@ def test_levels_and_threads_reach_the_tape(rig: Rig, tmp_path: Path, name: str) 
     assert (rig.watcher.asked, len(rig.ledger.backup_sets())) == (asked, len(stored))
 
 
+def test_the_drive_compresses_only_what_is_not_compressed(rig: Rig, tmp_path: Path) -> None:
+    tree = odd_tree(tmp_path)
+    for name in [*CODECS, *CODECS]:
+        _backup(rig, tree, name)
+        assert rig.drive.status().compresses is not CODECS[name].is_compressed
+
+
 def test_codecs_share_a_tape(rig: Rig, tmp_path: Path) -> None:
     """Sets of all codecs lie one behind the other; a payload in one format is no torn structure to the next."""
     tree = odd_tree(tmp_path)

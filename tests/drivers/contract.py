@@ -122,6 +122,25 @@ class DriveContract:
         assert not unloaded.status().loaded
         unloaded.unload()
 
+    def test_compression_is_chosen_when_a_tape_is_loaded(self, bench: DriveBench, unloaded: Drive) -> None:
+        """What was written reads the same whichever way the switch stood then and stands now; moving leaves it."""
+        for compress in (True, False, True):
+            unloaded.load(compress=compress)
+            assert unloaded.status().compresses is compress
+            unloaded.seek_end()
+            write(unloaded, b"x" * 1000, b"")
+            unloaded.rewind()
+            unloaded.load()
+            assert unloaded.status().compresses is compress
+        unloaded.unload()
+        assert unloaded.status().compresses is True
+        unloaded.load(compress=False)
+        assert [read(unloaded) for _ in range(6)] == [b"x" * 1000, b""] * 3
+        unloaded.close()
+        again = bench.open()
+        assert again.status().compresses is False
+        again.close()
+
     def test_everything_but_status_needs_a_loaded_tape(self, unloaded: Drive) -> None:
         buffer = memoryview(bytearray(10))
         calls = [

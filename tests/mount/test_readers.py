@@ -21,7 +21,7 @@ from tapefs.errors import (
     Unreachable,
 )
 from tapefs.mount import readers
-from tapefs.mount.errnos import NoAttribute, ReaderGone, errno_of
+from tapefs.mount.errnos import ReaderGone, errno_of
 
 S = signal.Signals
 
@@ -94,7 +94,6 @@ def test_threads() -> None:
     [
         (NoSuchThing("x"), "ENOENT"),
         (NotFound("x"), "ENOENT"),
-        (NoAttribute("x"), "ENODATA"),
         (NotNow("x"), "EBUSY"),
         (ReaderGone("x"), "EINTR"),
         (RecallTimedOut("x"), "ETIMEDOUT"),

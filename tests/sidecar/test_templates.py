@@ -44,7 +44,7 @@ def test_a_template_is_changed_run_and_deleted(rig: Rig) -> None:
 def test_tafs_update_and_delete(rig: Rig) -> None:
     body = {"task_name": "taf", "source_paths": [SOURCE], "description": "before"}
     number = rig.unix("POST", "/api/backup/tasks", body).body["task_id"]
-    change = {"task_name": "taf 2", "exclude_patterns": ["*.tmp", ""], "task_type": None, "description": None}
+    change = {"task_name": "taf 2", "exclude_patterns": ["*/tmp/*", ""], "task_type": None, "description": None}
     assert rig.unix("PUT", f"/api/backup/tasks/{number}", change).body["success"] is True
     template = next(each for each in rig.unix("GET", "/api/backup/templates").body if each["task_id"] == number)
     assert {key: template[key] for key in ("task_name", "task_type", "description", "retention_days")} == {
@@ -53,7 +53,7 @@ def test_tafs_update_and_delete(rig: Rig) -> None:
         "description": "before",
         "retention_days": 180,
     }
-    assert (template["exclude_patterns"], template["source_paths"]) == (["*.tmp"], [SOURCE])
+    assert (template["exclude_patterns"], template["source_paths"]) == (["**/tmp/*"], [SOURCE])
     assert rig.job(number)["name"] == "taf 2"
     assert rig.unix("PUT", f"/api/backup/tasks/{number}", {"source_paths": []}).detail[0]["loc"] == [
         "body",
@@ -92,6 +92,11 @@ def test_an_active_job_is_left_alone(rig: Rig) -> None:
         {"sources": ["relative"]},
         {"sources": [{"b64": "?"}]},
         {"excludes": [""]},
+        {"excludes": ["a", "[b"]},
+        {"min_bytes": -1},
+        {"max_bytes": 2**63},
+        {"min_bytes": 2, "max_bytes": 1},
+        {"min_age_s": 2, "max_age_s": 1},
         {"retention_days": -1},
         {"retention_days": 10**6},
         {"description": "\ud800"},

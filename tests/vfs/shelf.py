@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 
 from catalog.ids import (
@@ -23,6 +23,7 @@ from catalog.ids import (
     new_uuid,
 )
 from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, SegmentRow, content_bytes
+from catalog.index.reader import IndexReader
 from catalog.index.writer import IndexWriter
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import (
@@ -39,6 +40,7 @@ from catalog.records import (
 )
 from tapefs.home import Home, open_home
 from tapefs.staging.stage import SegmentStage
+from tapefs.vfs.nodes import first_name
 
 FRAME_BYTES = 64 * 1024
 BLOCK_BYTES = 256 * 1024
@@ -117,12 +119,18 @@ class Shelf:
         segment_bytes: int = 1 << 30,
         unreadable: Collection[bytes] = (),
         complete: bool = True,
+        base: BackupSet | None = None,
     ) -> BackupSet:
-        """Record what is at `source` as a set, at its path without the leading slash."""
+        """Record what is at `source` as a set, at its path without the leading slash; on top of `base` if there is
+        one.
+        """
         backup_set = self._begin(source, name, started_at_ns)
-        builder = _Builder(self.home.index(backup_set.set_id), backup_set.set_id, segment_bytes, unreadable)
+        reader = None if base is None else IndexReader(self.home.index(base.set_id))
+        builder = _Builder(self.home.index(backup_set.set_id), backup_set.set_id, segment_bytes, unreadable, reader)
         builder.add_root(os.fsencode(source))
         totals = builder.finish()
+        if reader is not None:
+            reader.close()
         self._commit(backup_set, builder.segments)
         if complete:
             self._seal(backup_set, totals)
@@ -219,21 +227,48 @@ class Shelf:
                 self.stage_frames(segment_id, 0, len(segment.frames()) - 1)
 
 
-class _Builder:
-    """Writes an index as the backup does: directory numbers on entering, listings on leaving."""
+@dataclass
+class _Found:
+    """What is in a directory beside its subdirectories, with what belongs into tables of its own, by ordinal."""
 
-    def __init__(self, path: Path, set_id: SetId, segment_bytes: int, unreadable: Collection[bytes]) -> None:
+    entries: list[Entry] = field(default_factory=list)
+    extents: dict[int, list[Extent]] = field(default_factory=dict)
+    xattrs: dict[int, list[tuple[bytes, bytes]]] = field(default_factory=dict)
+    #: The number of the first name, or the ordinal of one in this directory as ~ordinal.
+    links: dict[int, int] = field(default_factory=dict)
+    #: ~ordinal by device and inode.
+    here: dict[tuple[int, int], int] = field(default_factory=dict)
+
+
+class _Builder:
+    """Writes an index as the backup does: directory numbers on entering, listings on leaving.
+
+    On a base, a directory in which no file has changed shares its run; else all its files are stored again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        set_id: SetId,
+        segment_bytes: int,
+        unreadable: Collection[bytes],
+        base: IndexReader | None = None,
+    ) -> None:
+        self._base = base
+        self._first_segment = 0 if base is None else base.segments_end
         self.segments = [PlainSegment(SegmentId(new_uuid()), 0)]
-        self._index = IndexWriter(path, set_id)
+        self._index = IndexWriter(path, set_id, base)
         self._segment_bytes = segment_bytes
         self._unreadable = unreadable
         self._numbers = count()
+        #: First names by device and inode.
+        self._firsts: dict[tuple[int, int], int] = {}
 
     def finish(self) -> SetTotals:
         for each in self.segments:
             rows = each.frames()
             stored = len(rows) * FRAME_BYTES // 2
-            number = SegmentNo(each.number)
+            number = SegmentNo(self._first_segment + each.number)
             self._index.add_segment(SegmentRow(number, each.segment_id, len(each.plain), stored, len(rows)))
             self._index.add_frames(number, rows)
             self._index.add_hashes(number, each.hashes)
@@ -247,40 +282,85 @@ class _Builder:
         )
 
     def add_root(self, source: bytes) -> None:
-        self._enter(b"/", None, source.strip(b"/").split(b"/"))
+        root = None if self._base is None else self._base.directory(DirectoryNo(0))
+        self._enter(b"/", None, source.strip(b"/").split(b"/"), root)
 
-    def _enter(self, path: bytes, parent: DirectoryNo | None, way: list[bytes]) -> DirectoryNo:
+    def _enter(self, path: bytes, parent: DirectoryNo | None, way: list[bytes], base: Directory | None) -> DirectoryNo:
         """Add a directory: along `way` only the next name of it, then everything."""
         number = DirectoryNo(next(self._numbers))
         names = [way[0]] if way else sorted(os.listdir(path))
         found = [(name, os.lstat(os.path.join(path, name))) for name in names]
-        files, extents = [], {}
-        for name, status in found:
-            if not stat.S_ISDIR(status.st_mode):
-                entry, parts = self._file(os.path.join(path, name), name, status)
-                files.append(entry)
-                if parts:
-                    extents[len(files) - 1] = parts
+        first, files = self._files(path, [pair for pair in found if not stat.S_ISDIR(pair[1].st_mode)], base)
         directories = [
-            _entry(name, status, offset=self._enter(os.path.join(path, name), number, way[1:]))
+            _entry(name, status, offset=self._enter(os.path.join(path, name), number, way[1:], self._below(base, name)))
             for name, status in found
             if stat.S_ISDIR(status.st_mode)
         ]
-        first = self._index.add_entries(files)
-        for ordinal, parts in extents.items():
-            self._index.add_extents(EntryNo(first + ordinal), parts)
         first_directory = self._index.add_entries(directories)
         status = os.lstat(path)
+        xattrs = _xattrs(path)
         self._index.add_directory(
             Directory(
                 number, number if parent is None else parent, status.st_mode, status.st_uid, status.st_gid,
                 status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_nlink, status.st_dev,
                 status.st_ino, status.st_blocks,
                 first, len(files), first_directory, len(directories),
-                content_bytes(files),
+                content_bytes(files), EntryFlag.XATTRS if xattrs else 0,
             )
         )  # fmt: skip
+        if xattrs:
+            self._index.add_directory_xattrs(number, xattrs)
         return number
+
+    def _below(self, base: Directory | None, name: bytes) -> Directory | None:
+        found = self._base.lookup(base, name) if self._base is not None and base is not None else None
+        if found is None or self._base is None or not stat.S_ISDIR(found[1].mode):
+            return None
+        return self._base.directory(DirectoryNo(found[1].offset))
+
+    def _files(
+        self, path: bytes, named: list[tuple[bytes, os.stat_result]], base: Directory | None
+    ) -> tuple[EntryNo, list[Entry]]:
+        """Add the files of a directory, or find them in the base; return the run."""
+        if self._base is not None and base is not None:
+            run = list(self._base.list_from(base, 0))[: base.files_count]
+            if [_identity(entry) for _, _, entry in run] == [_identity(_entry(*pair)) for pair in named]:
+                return base.files_first, [entry for _, _, entry in run]
+            # What other directories may share has a number already, and must not get another.
+            for _, number, entry in run:
+                same = [status for name, status in named if _identity(_entry(name, status)) == _identity(entry)]
+                if entry.nlink > 1 and same:
+                    self._firsts.setdefault((entry.dev, entry.ino), first_name(self._base, number, entry)[0])
+        found = _Found()
+        for name, status in named:
+            self._add_file(found, os.path.join(path, name), name, status)
+        first = self._index.add_entries(found.entries)
+        for ordinal, extents in found.extents.items():
+            self._index.add_extents(EntryNo(first + ordinal), extents)
+        for ordinal, xattrs in found.xattrs.items():
+            self._index.add_xattrs(EntryNo(first + ordinal), xattrs)
+        for ordinal, link in found.links.items():
+            self._index.add_link(EntryNo(first + ordinal), EntryNo(first + ~link if link < 0 else link))
+        for ordinal, entry in enumerate(found.entries):
+            self._firsts.setdefault((entry.dev, entry.ino), first + ordinal)
+        return first, found.entries
+
+    def _add_file(self, found: _Found, path: bytes, name: bytes, status: os.stat_result) -> None:
+        ordinal = len(found.entries)
+        inode = (status.st_dev, status.st_ino)
+        link = self._firsts.get(inode, found.here.get(inode))
+        if link is None:
+            entry, extents = self._file(path, name, status)
+            if extents or entry.flags & EntryFlag.SPARSE:
+                found.extents[ordinal] = extents
+        else:
+            entry = _entry(name, status, flags=EntryFlag.LINKED)
+            found.links[ordinal] = link
+        if xattrs := _xattrs(path):
+            entry = entry._replace(flags=entry.flags | EntryFlag.XATTRS)
+            found.xattrs[ordinal] = xattrs
+        found.here.setdefault(inode, ~ordinal)
+        found.entries.append(entry)
 
     def _file(self, path: bytes, name: bytes, status: os.stat_result) -> tuple[Entry, list[Extent]]:
         if stat.S_ISLNK(status.st_mode):
@@ -289,18 +369,39 @@ class _Builder:
             return _entry(name, status), []
         if name in self._unreadable:
             return _entry(name, status, flags=EntryFlag.UNREADABLE), []
+        data = _data(path, status.st_size)
+        if data != [(0, status.st_size)]:
+            return self._sparse(path, name, status, data)
         content = Path(os.fsdecode(path)).read_bytes()
         if len(content) <= self._segment_bytes:
             segment = self._room_for(len(content))
-            return _entry(name, status, segment=segment.number, offset=segment.add(content)), []
+            return _entry(name, status, segment=self._number(segment), offset=segment.add(content)), []
         extents = []
         for at in range(0, len(content), self._segment_bytes):
             part = content[at : at + self._segment_bytes]
             segment = self._room_for(len(part))
-            extents.append(Extent(at, len(part), SegmentNo(segment.number), segment.add(part)))
+            extents.append(Extent(at, len(part), self._number(segment), segment.add(part)))
         return _entry(
             name, status, flags=EntryFlag.SPLIT, segment=extents[0].segment, offset=extents[0].offset
         ), extents
+
+    def _sparse(
+        self, path: bytes, name: bytes, status: os.stat_result, data: list[tuple[int, int]]
+    ) -> tuple[Entry, list[Extent]]:
+        """Store the data without the holes, one run behind the other."""
+        with open(path, "rb") as file:
+            runs = [os.pread(file.fileno(), length, at) for at, length in data]
+        content = b"".join(runs)
+        segment = self._room_for(len(content))
+        offset = segment.add(content) if content else 0
+        extents = []
+        for (at, length), place in zip(data, accumulate([offset, *map(len, runs)]), strict=False):
+            extents.append(Extent(at, length, self._number(segment), place))
+        number = self._number(segment) if content else SegmentNo(0)
+        return _entry(name, status, flags=EntryFlag.SPARSE, segment=number, offset=offset), extents
+
+    def _number(self, segment: PlainSegment) -> SegmentNo:
+        return SegmentNo(self._first_segment + segment.number)
 
     def _room_for(self, length: int) -> PlainSegment:
         if self.segments[-1].plain and len(self.segments[-1].plain) + length > self._segment_bytes:
@@ -315,3 +416,28 @@ def _entry(
         name, status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
         status.st_nlink, status.st_rdev, status.st_dev, status.st_ino, status.st_blocks, flags, segment, offset, target,
     )  # fmt: skip
+
+
+def _identity(entry: Entry) -> tuple[object, ...]:
+    """What tells whether a file is as it was."""
+    return entry[:12]
+
+
+def _xattrs(path: bytes) -> list[tuple[bytes, bytes]]:
+    names = sorted(os.fsencode(name) for name in os.listxattr(path, follow_symlinks=False))
+    return [(name, os.getxattr(path, name, follow_symlinks=False)) for name in names]
+
+
+def _data(path: bytes, size: int) -> list[tuple[int, int]]:
+    """Return the runs of data (place, length) of a file."""
+    runs = []
+    with open(path, "rb") as file:
+        at = 0
+        while at < size:
+            try:
+                begin = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                break  # nothing but a hole is left
+            at = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
+            runs.append((begin, at - begin))
+    return runs

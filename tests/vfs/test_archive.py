@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from catalog.errors import NotFound
-from catalog.ids import DirectoryNo, EntryNo, SetNumber
+from catalog.ids import DirectoryNo, EntryNo, SegmentId, SegmentNo, SetNumber
+from catalog.index import storage
+from catalog.index.bases import OpenBases
 from catalog.records import BackupSet
 from tapefs.errors import BadStructure, NoSuchThing
 from tapefs.vfs import archive as archive_module
 from tapefs.vfs.archive import Archive
 from tapefs.vfs.inodes import ROOT, Inode, directory_inode, entry_inode, split, virtual_inode
 from tapefs.vfs.nodes import DirectoryNode, EntryNode, VirtualNode
-from tapefs.vfs.residency import pieces_of
+from tapefs.vfs.residency import Piece, pieces_of, stretches
 from tapefs.vfs.totals import Totals
 from tapefs.vfs.tree import Owner, Tree, folder_name
 from tests.vfs.shelf import LABEL, Shelf
@@ -126,6 +128,33 @@ def test_totals(shelf: Shelf, archive: Archive, source: Path) -> None:
     assert totals.now() == (first.bytes, first.files + first.directories)
 
 
+def test_long_chains_take_few_files(shelf: Shelf, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty sets, each with a folder of its own from every set before it; a handful of files are open at a time."""
+    sets: list[BackupSet] = []
+    for number in range(40):
+        (source / f"folder{number:02}").mkdir()
+        (source / f"folder{number:02}/file").write_text(f"{number}")
+        sets.append(shelf.add_set(source, base=sets[-1] if sets else None))
+    before = len(storage._open)
+    monkeypatch.setattr(archive_module, "OpenBases", lambda: OpenBases(5))
+    archive = Archive(shelf.home, shelf.ledger, open_indexes=3)
+    for last in (39, 3, 38, 20, 39):
+        reader = archive.index(sets[last].set_id)
+        assert len(reader.bases) == last
+        for found in archive.walk(reader, archive.resolve(reader, inside(source))):
+            if found.path.endswith(b"/file"):
+                assert found.entry is not None
+                assert found.number is not None
+                [piece] = pieces_of(reader, found.number, found.entry)
+                content = shelf.segments[piece.segment_id].plain[piece.offset :][: piece.length]
+                assert found.path.endswith(b"folder%02d/file" % int(content))
+            assert len(storage._open) <= before + 3 + 5
+        names = [found.path for found in archive.walk(reader, archive.resolve(reader, inside(source)))]
+        assert sum(b"/folder" in name for name in names) == 2 * (last + 1)
+    archive.close()
+    assert len(storage._open) == before
+
+
 # -- pieces ----------------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +170,45 @@ def test_pieces(shelf: Shelf, archive: Archive, source: Path) -> None:
         assert shelf.segments[piece.segment_id].plain[piece.offset :][: piece.length] == b"z" * piece.length
     with pytest.raises(BadStructure):
         pieces_of(reader, found.number, found.entry._replace(size=5001))
+
+
+def test_pieces_of_a_file_with_holes(shelf: Shelf, archive: Archive, source: Path) -> None:
+    with (source / "sparse").open("wb") as file:
+        for number in range(10):
+            file.seek(100_000 * number + 20_480)
+            file.write(b"%d" % number * 4096)
+        file.truncate(2_000_000)
+    os.link(source / "sparse", source / "twin")
+    reader = archive.index(shelf.add_set(source).set_id)
+    found = archive.resolve(reader, inside(source) + b"/sparse")
+    twin = archive.resolve(reader, inside(source) + b"/twin")
+    assert found.entry is not None
+    assert found.number is not None
+    assert twin.entry is not None
+    assert twin.number is not None
+    pieces = pieces_of(reader, found.number, found.entry)
+    assert pieces == pieces_of(reader, twin.number, twin.entry)
+    content = bytearray(2_000_000)
+    for piece in pieces:
+        plain = shelf.segments[piece.segment_id].plain
+        content[piece.file_offset : piece.file_offset + piece.length] = plain[piece.offset :][: piece.length]
+    assert content == (source / "sparse").read_bytes()
+    [whole] = stretches(pieces)
+    assert (whole.offset, whole.length) == (pieces[0].offset, sum(piece.length for piece in pieces))
+    with pytest.raises(BadStructure):
+        pieces_of(reader, found.number, found.entry._replace(size=pieces[-1].file_offset))
+
+
+def test_stretches_end_where_the_stream_has_something_else(shelf: Shelf, archive: Archive, source: Path) -> None:
+    one, two = SegmentId("1"), SegmentId("2")
+    pieces = [
+        Piece(0, 10, SegmentNo(0), one, 100),
+        Piece(50, 10, SegmentNo(0), one, 110),
+        Piece(60, 10, SegmentNo(0), one, 121),
+        Piece(70, 10, SegmentNo(1), two, 131),
+    ]
+    assert stretches(pieces) == [pieces[0]._replace(length=20), pieces[2], pieces[3]]
+    assert stretches([]) == []
 
 
 # -- Tree ------------------------------------------------------------------------------------------------------------
