@@ -11,19 +11,23 @@ import stat
 import time
 
 from catalog.ids import SegmentId, new_uuid
-from catalog.index.model import Directory, content_bytes
+from catalog.index.model import Directory, EntryFlag, content_bytes
 from catalog.records import Job, SetTotals
 from drivers.errors import DiskFull, EndOfMedium, WriteFailed
 from drivers.interface import Drive
+from tapefs.backup.attributes import read_attributes
 from tapefs.backup.base import Base, State, Verdict, fresh_flag
 from tapefs.backup.frames import Pool, Workers
-from tapefs.backup.intake import MEMBER_OVERHEAD_BYTES, NO_FILE_ANY_MORE, Intake, Source, Vanished
+from tapefs.backup.holes import cut
+from tapefs.backup.intake import MEMBER_OVERHEAD_BYTES, Intake, member_path
+from tapefs.backup.links import LinkMap
 from tapefs.backup.rules import Rules
 from tapefs.backup.scan import OpenDirectory, Walk
 from tapefs.backup.segment import CommittedSegment, PartProgress, SegmentPlan, SetContext
 from tapefs.backup.selection import PSEUDO_FILESYSTEMS, branches, devices_of
 from tapefs.backup.session import STORED_PER_PLAIN, TapeSession
 from tapefs.backup.set_index import write_set_index
+from tapefs.backup.source import NO_FILE_ANY_MORE, Source, Special, Vanished
 from tapefs.backup.stream import Lost, TapeStream
 from tapefs.backup.tally import Tally
 from tapefs.backup.watcher import BackupProgress, Watcher
@@ -62,6 +66,7 @@ class Engine:
         self._walk = self._new_walk(sources, job)
         self._workers = Workers(threads, context.codec, job.level)
         self._intake = Intake(self._pool, self._workers, self._trouble, self._look_around, Tally())
+        self._links = LinkMap(context.home.path)
         if base is not None:
             self._intake.tally = base.tally()
             self._discount(self._walk.stack[0])
@@ -98,6 +103,7 @@ class Engine:
             self._stream.close()
         self._workers.close()
         self._walk.close()
+        self._links.close()
 
     def tell(self, stage: str) -> None:
         """Report progress now."""
@@ -204,7 +210,7 @@ class Engine:
         if self._base is None or directory.base is None:
             raise AssertionError("without a base nothing is doubtful")
         try:
-            source = Source.open(directory, directory.files[directory.next_file])
+            source = Source.open(directory, directory.files[directory.next_file], self._look_around)
         except (Vanished, OSError):
             return False  # Whoever takes it meets this again.
         try:
@@ -214,7 +220,7 @@ class Engine:
                 return False
             if verdict is Verdict.RESTATE:
                 self._announce()
-                self._make_room(0)
+                self._make_room(source.attributes.bytes)
                 self._intake.restate(source, fresh_flag(source.status))
                 self._intake.tally.changed_files += 1
                 self._intake.tally.restated_files += 1
@@ -241,28 +247,38 @@ class Engine:
             self._take_special(directory, name)
             return
         try:
-            source = Source.open(directory, name)
+            source = Source.open(directory, name, self._look_around)
         except (Vanished, OSError) as error:
-            if self._progress.status is None:
+            if self._progress.seen is None:
                 self._take_unopened(directory, name, error)
                 return
             # Parts of it are committed: the others are written as zeros, so that the file is whole, with a mark.
-            source = Source(directory, name, -1, self._progress.status)
+            source = Source(directory, name, -1, self._progress.seen)
         try:
-            self._take_regular(source)
+            fresh = self._take_regular(source, may_retry=True)
         finally:
             source.close()
+        if fresh is not None:
+            try:
+                self._take_regular(fresh, may_retry=False)
+            finally:
+                fresh.close()
 
     def _take_special(self, directory: OpenDirectory, name: bytes) -> None:
         try:
-            mode = os.stat(name, dir_fd=directory.held_fd(), follow_symlinks=False).st_mode
-            if not stat.S_ISLNK(mode):
-                self._pass_over(directory, name, f"left out: a {_kind_of(mode)}")
-                return
-            self._make_room(0)
-            self._intake.symlink(directory, name)
+            special = Special.look(directory, name)
         except OSError as error:
             self._pass_over(directory, name, f"left out: {error.strerror}")
+            return
+        mode = special.status.st_mode
+        if stat.S_ISSOCK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            self._pass_over(
+                directory, name, "left out: a socket" if stat.S_ISSOCK(mode) else "left out: it has changed"
+            )
+        elif not self._take_link(special):
+            self._make_room(special.attributes.bytes)
+            self._intake.special(special)
+            self._remember(special)
 
     def _take_unopened(self, directory: OpenDirectory, name: bytes, error: Vanished | OSError) -> None:
         if isinstance(error, Vanished):
@@ -282,8 +298,9 @@ class Engine:
             # A link or a socket by now: as a file without content it would make the set's index impossible.
             self._pass_over(directory, name, f"left out: {NO_FILE_ANY_MORE}")
             return
-        self._make_room(0)
-        self._intake.unreadable(directory, name, status, str(error.strerror))
+        attributes = read_attributes(b"/proc/self/fd/%d/%b" % (directory.held_fd(), name))
+        self._make_room(attributes.bytes)
+        self._intake.unreadable(directory, name, status, attributes, str(error.strerror))
 
     def _pass_over(self, directory: OpenDirectory, name: bytes, reason: str) -> None:
         self._trouble(directory.path + b"/" + name, reason)
@@ -293,36 +310,77 @@ class Engine:
             self._intake.tally.removed_files += 1
         directory.pass_over()
 
-    def _take_regular(self, source: Source) -> None:
-        size = source.status.st_size
-        if self._progress.status is not None or size + MEMBER_OVERHEAD_BYTES > self._tapes.full_segment_bytes():
+    def _take_regular(self, source: Source, *, may_retry: bool) -> Source | None:
+        """Take a file; if it changed and `may_retry`, return what has its name now, open, to be taken instead."""
+        if self._progress.seen is not None or self._is_large(source):
             self._take_parts(source)
+        elif source.status.st_nlink == 1 or not self._take_link(source):
+            self._make_room(source.stored_bytes)
+            fresh = self._intake.file(source, may_retry=may_retry)
+            if fresh is not None:
+                return fresh
+            self._remember(source)
+        return None
+
+    def _is_large(self, source: Source) -> bool:
+        return source.stored_bytes + MEMBER_OVERHEAD_BYTES > self._tapes.full_segment_bytes()
+
+    def _take_link(self, of: Source | Special) -> bool:
+        """Take another name of a file that is in this segment; if it is in an earlier one, just say so in its flags."""
+        status = of.status
+        if status.st_nlink == 1 or of.flags & EntryFlag.CHANGED:
+            return False
+        link = self._links.find(status)
+        if link is None:
+            return False
+        if link.path and link.segment == self._number:
+            self._make_room(len(link.path))
+            if link.segment == self._number:
+                self._intake.link(of, link)
+                self._links.linked(status, link, self._number)
+                return True
+        of.flags |= EntryFlag.LINKED
+        return False
+
+    def _remember(self, of: Source | Special, *, is_split: bool = False) -> None:
+        """Note where a file with more names was stored."""
+        if of.status.st_nlink == 1:
+            return
+        draft = self._intake.newest
+        if draft.flags & EntryFlag.CHANGED:
+            self._links.forget(of.status)
         else:
-            self._make_room(size)
-            self._intake.file(source)
+            path = b"" if is_split else member_path(of.directory, of.name)
+            self._links.stored(of.status, self._number, draft.at, path)
 
     def _take_parts(self, source: Source) -> None:
         """A file larger than a segment: parts that fill one segment each, the first a fresh one."""
-        if self._progress.status is None:
-            self._progress = PartProgress(0, 0, source.status)
+        if self._progress.seen is None:
+            if source.status.st_nlink > 1 and self._links.find(source.status) is not None:
+                source.flags |= EntryFlag.LINKED
+            self._progress = PartProgress(0, 0, source.seen)
             if self._intake.members:
                 self._next_segment(0)
         else:
             # Later parts go by what the first one said; if the file has changed since, it gets its mark.
-            source.status = self._progress.status
+            source.seen = self._progress.seen
         while self._take_part(source):
             self._next_segment(0)
+        self._remember(source, is_split=True)
 
     def _take_part(self, source: Source) -> bool:
         """Fill the segment at hand with the next part; False when it was the last."""
-        part, rest = self._progress, source.status.st_size - self._progress.offset
-        room = self._at_hand().limit_bytes - self._intake.plain_bytes - MEMBER_OVERHEAD_BYTES
-        length = min(rest, max(room, 1))
-        self._intake.part(source, part.part, part.offset, length)
-        if length == rest:
+        progress, size = self._progress, source.status.st_size
+        overhead = MEMBER_OVERHEAD_BYTES + source.attributes.bytes + source.map_bytes
+        room = max(self._at_hand().limit_bytes - self._intake.plain_bytes - overhead, 1)
+        end, runs = min(progress.offset + room, size), None
+        if source.runs is not None:
+            end, runs = cut(source.runs, progress.offset, size, room)
+        self._intake.part(source, progress.part, progress.offset, end - progress.offset, runs)
+        if end == size:
             self._progress = PartProgress()
             return False
-        self._progress = PartProgress(part.part + 1, part.offset + length, source.status)
+        self._progress = PartProgress(progress.part + 1, end, source.seen)
         return True
 
     # -- segments ----------------------------------------------------------------------------------------------------
@@ -381,6 +439,7 @@ class Engine:
         self._number += 1
 
     def _committed(self, segment: CommittedSegment) -> None:
+        self._links.committed = segment.segment.number + 1
         self._tapes.segments.append(segment)
         self._tapes.unindexed.append(segment)
 
@@ -419,6 +478,7 @@ class Engine:
         self._walk.go_back(lost.plan.checkpoint)
         self._intake.tally = lost.plan.tally.copy()
         self._number = lost.plan.number
+        self._links.go_back(self._number)
         self._progress = lost.plan.progress
         self._change_tape(lost.error)
 
@@ -453,15 +513,3 @@ class Engine:
 
     def _trouble(self, path: bytes, reason: str) -> None:
         self._watcher.trouble(path, reason)
-
-
-def _kind_of(mode: int) -> str:
-    for test, name in (
-        (stat.S_ISSOCK, "socket"),
-        (stat.S_ISFIFO, "fifo"),
-        (stat.S_ISCHR, "character device"),
-        (stat.S_ISBLK, "block device"),
-    ):
-        if test(mode):
-            return name
-    return "file of unknown kind"

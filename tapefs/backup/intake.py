@@ -14,13 +14,28 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from catalog.index.model import EntryFlag
+from tapefs.backup.attributes import Attributes
+from tapefs.backup.base import fresh_flag
 from tapefs.backup.frames import Frame, Piece, Pool, Span, Workers
+from tapefs.backup.holes import Run, data_bytes
+from tapefs.backup.links import Link
 from tapefs.backup.scan import OpenDirectory
 from tapefs.backup.segment import Draft
+from tapefs.backup.source import Source, Special
 from tapefs.backup.stream import TapeStream
 from tapefs.backup.tally import Tally
-from tapefs.format.records import DirectoryEntered, DirectoryLeft, DirectoryPart, as_text
-from tapefs.format.tar import END_OF_ARCHIVE, TarKind, TarNames, member_header, padding, part_extra, part_name
+from tapefs.format.records import DirectoryEntered, DirectoryLeft, DirectoryPart, as_text, split_xattrs
+from tapefs.format.tar import (
+    END_OF_ARCHIVE,
+    TarKind,
+    TarNames,
+    attribute_records,
+    member_header,
+    padding,
+    part_extra,
+    part_name,
+    sparse_map,
+)
 
 _ZEROS = memoryview(bytes(1024 * 1024))
 #: A large member begins in the present frame while that is emptier than this, else in a new one.
@@ -28,58 +43,18 @@ _NEARLY_EMPTY_BYTES = 256 * 1024
 #: Room that header, padding and end of archive of one more member take at most in a segment, long names included.
 MEMBER_OVERHEAD_BYTES = 32 * 1024
 
-NO_FILE_ANY_MORE = "it is no regular file any more"
 #: Names in one line of a directory's listing.
 _LONGEST_LISTING = 10_000
 
-_open_flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class Vanished(Exception):
-    """The file is gone or has become something else; nothing of it was taken in."""
-
-
-class Source:
-    """A regular file of a directory, open for reading."""
-
-    __slots__ = ("directory", "fd", "name", "status")
-
-    def __init__(self, directory: OpenDirectory, name: bytes, fd: int, status: os.stat_result) -> None:
-        self.directory = directory
-        self.name = name
-        #: -1: it cannot be read any more, and counts as zeros.
-        self.fd = fd
-        self.status = status
-
-    @classmethod
-    def open(cls, directory: OpenDirectory, name: bytes) -> Source:
-        """Open it. Raises OSError; Vanished when it is no regular file any more."""
-        fd = _open(name, directory.held_fd())
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(fd)
-            raise Vanished(NO_FILE_ANY_MORE)
-        return cls(directory, name, fd, status)
-
-    def close(self) -> None:
-        """Let go of it."""
-        if self.fd >= 0:
-            os.close(self.fd)
-
-    def has_changed(self) -> bool:
-        """Has it been written to, or touched, since it was opened?"""
-        if self.fd < 0:
-            return True
-        now, then = os.fstat(self.fd), self.status
-        return (now.st_mtime_ns, now.st_ctime_ns, now.st_size) != (then.st_mtime_ns, then.st_ctime_ns, then.st_size)
-
-
-def _open(name: bytes, directory_fd: int) -> int:
-    try:
-        # Reading for a backup is no access that the file's owner wants to see.
-        return os.open(name, _open_flags | os.O_NOATIME, dir_fd=directory_fd)
-    except PermissionError:
-        return os.open(name, _open_flags, dir_fd=directory_fd)
+_LINKED = int(EntryFlag.LINKED)
+_CHANGED = int(EntryFlag.CHANGED)
+_BROKEN = int(EntryFlag.CHANGED | EntryFlag.UNREADABLE)
+_KINDS = {
+    stat.S_IFLNK: TarKind.SYMLINK,
+    stat.S_IFIFO: TarKind.FIFO,
+    stat.S_IFCHR: TarKind.CHARACTER_DEVICE,
+    stat.S_IFBLK: TarKind.BLOCK_DEVICE,
+}
 
 
 class Intake:
@@ -102,6 +77,8 @@ class Intake:
         self._names = TarNames()
         self._stream: TapeStream | None = None
         self._frame: Frame | None = None
+        #: The newest member line.
+        self._newest: Draft | None = None
         #: Of the present segment: plain bytes and member lines so far.
         self.plain_bytes = 0
         self.members = 0
@@ -173,10 +150,12 @@ class Intake:
         """A directory member; said again at the start of a segment for those entered in an earlier one."""
         status = directory.status
         if directory.parent is not None:
-            header = self._header(directory.path[1:], status, 0, TarKind.DIRECTORY)
+            extra = _records(directory.attributes)
+            header = self._header(directory.path[1:], status, 0, TarKind.DIRECTORY, extra=extra)
             self._room(len(header))
             self._bytes(header)
         text, raw = as_text(directory.name)
+        xattrs, raw_xattrs = split_xattrs(directory.attributes.xattrs)
         parent = directory if directory.parent is None else directory.parent
         self._here().drafts.append(
             DirectoryEntered(
@@ -194,6 +173,8 @@ class Intake:
                 dev=status.st_dev,
                 ino=status.st_ino,
                 blocks=status.st_blocks,
+                xattrs=xattrs,
+                xattrs_b64=raw_xattrs,
                 base=-1 if directory.base is None else directory.number,
                 again=directory.announced,
             )
@@ -223,69 +204,158 @@ class Intake:
             DirectoryLeft(n=number, here=directory.here, elsewhere=elsewhere[start:], directories=children[start:])
         )
 
-    def symlink(self, directory: OpenDirectory, name: bytes) -> None:
-        """A symbolic link. Raises OSError."""
-        fd = directory.held_fd()
-        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        target = os.readlink(name, dir_fd=fd)
-        header = self._header(_member_path(directory, name), status, 0, TarKind.SYMLINK, target=target)
+    def special(self, special: Special) -> None:
+        """A symbolic link, fifo or device node."""
+        directory, name, status, attributes = special.directory, special.name, special.status, special.attributes
+        target, flags = special.target, special.flags
+        kind = _KINDS[stat.S_IFMT(status.st_mode)]
+        path = member_path(directory, name)
+        header = self._header(path, status, 0, kind, target=target, rdev=status.st_rdev, extra=_records(attributes))
         self._room(len(header))
         self._bytes(header)
-        self._note(directory, Draft(directory.number, name, status, 0, self.plain_bytes, target=target))
-        self.tally.files += 1
+        if flags & _CHANGED:
+            self._trouble(directory.path + b"/" + name, "kept with a mark: it changed while it was looked at")
+        self._note(
+            directory,
+            Draft(directory.number, name, status, flags, self.plain_bytes, target=target, xattrs=attributes.xattrs),
+        )
+        self._count(directory, attributes)
 
-    def unreadable(self, directory: OpenDirectory, name: bytes, status: os.stat_result, reason: str) -> None:
+    def link(self, of: Source | Special, first: Link) -> None:
+        """Another name of a file that has a member in this segment."""
+        directory, status, attributes = of.directory, of.status, of.attributes
+        path = member_path(directory, of.name)
+        header = self._header(path, status, 0, TarKind.HARDLINK, target=first.path)
+        self._room(len(header))
+        self._bytes(header)
+        flags = of.flags | _LINKED
+        target = of.target if isinstance(of, Special) else b""
+        self._note(
+            directory,
+            Draft(directory.number, of.name, status, flags, first.at, target=target, xattrs=attributes.xattrs),
+        )
+        self._count(directory, attributes)
+
+    def unreadable(
+        self, directory: OpenDirectory, name: bytes, status: os.stat_result, attributes: Attributes, reason: str
+    ) -> None:
         """A regular file whose content cannot be had: a line in the trailer, no member."""
         self._trouble(directory.path + b"/" + name, f"content is not in the backup: {reason}")
-        self._note(directory, Draft(directory.number, name, status, EntryFlag.UNREADABLE, self.plain_bytes))
-        self.tally.files += 1
-        self.tally.troubled_files += 1
+        flags = EntryFlag.UNREADABLE | fresh_flag(status)
+        draft = Draft(directory.number, name, status, flags, self.plain_bytes, xattrs=attributes.xattrs)
+        self._note(directory, draft)
+        self._count(directory, attributes)
 
-    def file(self, source: Source) -> None:
-        """A whole regular file."""
-        status, directory = source.status, source.directory
+    def file(self, source: Source, *, may_retry: bool = False) -> Source | None:
+        """A whole regular file.
+
+        If it changed meanwhile, `may_retry` and all of it is still in the frame at hand, it is taken back; then what
+        has the name now is returned, open, to be taken instead.
+        """
+        status, runs, directory = source.status, source.runs, source.directory
         size = status.st_size
-        header = self._header(_member_path(directory, source.name), status, size, TarKind.REGULAR)
-        self._room(len(header) + size + padding(size))
+        front, extra = b"", _records(source.attributes)
+        ranges: Sequence[Run] = ((0, size),)
+        if runs is not None:
+            front, ranges, size = sparse_map(runs, size), runs, data_bytes(runs)
+        path = member_path(directory, source.name)
+        header = self._header(
+            path, status, len(front) + size, TarKind.REGULAR,
+            sparse_bytes=-1 if runs is None else status.st_size, extra=extra,
+        )  # fmt: skip
+        frame = self._room(len(header) + len(front) + size + padding(size))
+        used, plain_bytes = frame.used, self.plain_bytes
         self._bytes(header)
+        if front:
+            self._bytes(front)
         at = self.plain_bytes
-        flags = self._content(source, 0, size)
-        self._note(directory, Draft(directory.number, source.name, status, flags, at))
-        self._count(size, flags)
+        is_here = self._here() is frame and frame.used + size + padding(size) <= len(frame.view)
+        problem = self._content(source, ranges, size)
+        has_changed = source.has_changed()
+        if has_changed and may_retry and is_here and (fresh := source.again(self._look_around)):
+            frame.used, self.plain_bytes = used, plain_bytes
+            frame.spans.pop()
+            return fresh
+        flags = source.flags | self._mark(source, problem, has_changed=has_changed)
+        draft = Draft(
+            directory.number, source.name, status, flags, at, xattrs=source.attributes.xattrs, data=runs or ()
+        )
+        self._note(directory, draft)
+        self._count(directory, source.attributes)
+        return None
 
     def restate(self, source: Source, flags: int) -> None:
         """A regular file whose content the base has: only what is said of it is new."""
         directory = source.directory
-        line = Draft(directory.number, source.name, source.status, flags, self.plain_bytes).line(b"")
+        xattrs = source.attributes.xattrs
+        draft = Draft(directory.number, source.name, source.status, flags, self.plain_bytes, xattrs=xattrs)
+        line = draft.line(b"")
         self._here().drafts.append(msgspec.structs.replace(line, as_base=True))
         directory.member_done(self.members, self.plain_bytes)
         self.members += 1
-        self._count(source.status.st_size, 0)
+        self._newest = draft
+        self._count(directory, source.attributes)
 
-    def part(self, source: Source, part: int, offset: int, length: int) -> None:
-        """A part of a file that is larger than a segment; the last one ends at the file's size."""
+    def part(self, source: Source, part: int, offset: int, length: int, runs: list[Run] | None) -> None:
+        """A part of a file that is larger than a segment; the last one ends at the file's size.
+
+        `runs` is the data in it, if the file has holes.
+        """
         status, directory = source.status, source.directory
-        path = _member_path(directory, part_name(source.name, part))
-        header = self._header(path, status, length, TarKind.REGULAR, extra=[part_extra(source.name, part, offset)])
-        self._room(len(header) + length + padding(length))
-        self._bytes(header)
+        path = member_path(directory, part_name(source.name, part))
+        extra = [part_extra(source.name, part, offset), *_records(source.attributes)]
+        front, size = b"", length
+        ranges: Sequence[Run] = ((offset, length),)
+        if runs is not None:
+            front = sparse_map([(place - offset, count) for place, count in runs], length)
+            ranges, size = runs, data_bytes(runs)
+        header = self._header(
+            path, status, len(front) + size, TarKind.REGULAR, sparse_bytes=-1 if runs is None else length, extra=extra
+        )
+        self._room(len(header) + len(front) + size + padding(size))
+        self._bytes(header + front)
         at = self.plain_bytes
-        flags = self._content(source, offset, length) | EntryFlag.SPLIT
+        problem = self._content(source, ranges, size)
+        flags = source.flags | EntryFlag.SPLIT | self._mark(source, problem, has_changed=source.has_changed())
+        draft = Draft(
+            directory.number, source.name, status, flags, at, part, offset, length,
+            xattrs=source.attributes.xattrs, data=runs or (),
+        )  # fmt: skip
         last = offset + length == status.st_size
-        draft = Draft(directory.number, source.name, status, flags, at, part, offset, length)
         self._note(directory, draft, last=last)
         if last:
-            self._count(status.st_size, flags)
+            self._count(directory, source.attributes)
 
-    def _count(self, size: int, flags: int) -> None:
-        self.tally.files += 1
-        self.tally.bytes += size
-        self.tally.troubled_files += bool(flags & EntryFlag.CHANGED)
+    def _mark(self, source: Source, problem: str, *, has_changed: bool) -> int:
+        if not problem and has_changed:
+            problem = "it changed while it was read"
+        if not problem:
+            return 0
+        self._trouble(source.directory.path + b"/" + source.name, f"kept with a mark: {problem}")
+        return _CHANGED
+
+    def _count(self, directory: OpenDirectory, attributes: Attributes) -> None:
+        """Count the file of the newest member line, and tell what could not be had of its attributes."""
+        tally, draft = self.tally, self.newest
+        tally.files += 1
+        if stat.S_ISREG(draft.status.st_mode) and (not draft.flags & _LINKED or draft.flags & _CHANGED):
+            tally.bytes += draft.status.st_size
+        if attributes.problem:
+            self._trouble(directory.path + b"/" + draft.name, attributes.problem)
+        tally.troubled_files += bool(draft.flags & _BROKEN or attributes.problem)
+
+    @property
+    def newest(self) -> Draft:
+        """Return the newest member line."""
+        if self._newest is None:
+            raise AssertionError("there was no member")
+        return self._newest
 
     def _note(self, directory: OpenDirectory, draft: Draft, *, last: bool = True) -> None:
         self._here().drafts.append(draft)
         (directory.member_done if last else directory.part_done)(self.members, draft.at)
         self.members += 1
+        self._newest = draft
 
     def _header(
         self,
@@ -295,7 +365,9 @@ class Intake:
         kind: TarKind,
         *,
         target: bytes = b"",
-        extra: list[tuple[bytes, bytes]] | None = None,
+        rdev: int = 0,
+        sparse_bytes: int = -1,
+        extra: Sequence[tuple[bytes, bytes]] = (),
     ) -> bytes:
         return member_header(
             path,
@@ -308,57 +380,71 @@ class Intake:
             target=target,
             uname=self._names.user(status.st_uid),
             gname=self._names.group(status.st_gid),
-            extra=extra or (),
+            rdev=rdev,
+            sparse_bytes=sparse_bytes,
+            extra=extra,
         )
 
     # -- content -----------------------------------------------------------------------------------------------------
 
-    def _content(self, source: Source, offset: int, length: int) -> int:
-        """Add `length` bytes of the file and the padding; the draft that follows gets their sum. Returns its flags."""
+    def _content(self, source: Source, ranges: Sequence[Run], size: int) -> str:
+        """Add ranges of the file, `size` bytes in all, and the padding; the draft that follows gets their sum.
+
+        Return what went wrong, or nothing.
+        """
         frame = self._here()
-        if frame.used + length + padding(length) <= len(frame.view):
-            problem = self._whole(source, offset, length)
+        if frame.used + size + padding(size) <= len(frame.view):
+            problem = self._whole(source, ranges, size)
         else:
-            problem = self._over_frames(source, offset, length)
-        self._bytes(bytes(padding(length)))
-        if not problem and source.has_changed():
-            problem = "it changed while it was read"
-        if problem:
-            self._trouble(source.directory.path + b"/" + source.name, f"kept with a mark: {problem}")
-            return EntryFlag.CHANGED
-        return 0
+            problem = self._over_frames(source, ranges, size)
+        self._bytes(bytes(padding(size)))
+        return problem
 
-    def _whole(self, source: Source, offset: int, length: int) -> str:
-        frame = self._here()
+    def _whole(self, source: Source, ranges: Sequence[Run], size: int) -> str:
+        frame, problem = self._here(), ""
         start = frame.used
-        problem = _read(source.fd, frame.view[start : start + length], offset)
-        frame.used += length
-        self.plain_bytes += length
-        frame.spans.append(Span(len(frame.drafts), start, length))
+        for offset, length in ranges:
+            here = frame.view[frame.used : frame.used + length]
+            problem = self._fill(here, source, offset, problem)
+            frame.used += length
+        self.plain_bytes += size
+        frame.spans.append(Span(len(frame.drafts), start, size))
         return problem
 
-    def _over_frames(self, source: Source, offset: int, length: int) -> str:
+    def _over_frames(self, source: Source, ranges: Sequence[Run], size: int) -> str:
         frame = self._here()
-        problem, first, end = "", True, offset + length
-        while offset < end or first:
-            if frame.used == len(frame.view):
-                self._look_around()
-                frame = self._next_frame()
-            taken = min(end - offset, len(frame.view) - frame.used)
-            here = frame.view[frame.used : frame.used + taken]
-            if problem:
-                _zero(here)
-            else:
-                problem = _read(source.fd, here, offset)
-            offset += taken
-            frame.pieces.append(Piece(frame.used, taken, first, len(frame.drafts) if offset == end else -1))
-            frame.used += taken
-            self.plain_bytes += taken
-            first = False
+        problem, done = "", 0
+        for start, length in ranges:
+            offset, end = start, start + length
+            while offset < end:
+                if frame.used == len(frame.view):
+                    self._look_around()
+                    frame = self._next_frame()
+                taken = min(end - offset, len(frame.view) - frame.used)
+                here = frame.view[frame.used : frame.used + taken]
+                problem = self._fill(here, source, offset, problem)
+                first, done = done == 0, done + taken
+                frame.pieces.append(Piece(frame.used, taken, first, len(frame.drafts) if done == size else -1))
+                frame.used += taken
+                self.plain_bytes += taken
+                offset += taken
         return problem
 
+    @staticmethod
+    def _fill(view: memoryview, source: Source, offset: int, problem: str) -> str:
+        """Read into `view`, or zero it if there is a problem already; return the problem."""
+        if problem:
+            _zero(view)
+            return problem
+        return _read(source.fd, view, offset)
 
-def _member_path(directory: OpenDirectory, name: bytes) -> bytes:
+
+def _records(attributes: Attributes) -> Sequence[tuple[bytes, bytes]]:
+    return attribute_records(attributes.xattrs) if attributes.xattrs else ()
+
+
+def member_path(directory: OpenDirectory, name: bytes) -> bytes:
+    """Return the path of a member, as it stands in the archive."""
     return directory.path[1:] + b"/" + name if directory.path else name
 
 

@@ -18,6 +18,7 @@ from enum import Enum
 
 from catalog.ids import DirectoryNo, SegmentId
 from catalog.index.model import Directory
+from tapefs.backup.attributes import Attributes, read_attributes
 from tapefs.backup.base import Base, Difference, State
 from tapefs.backup.rules import Rules
 from tapefs.backup.selection import Branch
@@ -44,6 +45,7 @@ class OpenDirectory:
 
     __slots__ = (
         "announced",
+        "attributes",
         "base",
         "branch",
         "children",
@@ -73,6 +75,7 @@ class OpenDirectory:
         status: os.stat_result,
         branch: Branch | None,
         fd: int,
+        attributes: Attributes,
         base: Directory | None = None,
     ) -> None:
         self.parent = parent
@@ -84,6 +87,7 @@ class OpenDirectory:
         #: Part of the selection while above a source, None inside one.
         self.branch = branch
         self.fd = fd
+        self.attributes = attributes
         #: The directory at the same path in the set that is built on.
         self.base = base
         #: How it differs from that, apart from its subdirectories.
@@ -218,7 +222,8 @@ class Walk:
         self.stack: list[OpenDirectory] = []
         self._base = base
         self._next_number = 0 if base is None else int(base.next_number)
-        #: Names and directories that should have been entered or listed and could not.
+        #: Names and directories that should have been entered or listed and could not, and directories whose extended
+        #: attributes could not be read.
         self.unlisted = 0
         self._push(None, b"", selection)
 
@@ -282,7 +287,11 @@ class Walk:
             self._trouble(path, reason)
             return None
         inner = None if branch is None or branch.whole else branch
-        directory = OpenDirectory(parent, name, DirectoryNo(-1), status, inner, fd, self._in_base(parent, name))
+        attributes = read_attributes(fd)
+        if attributes.problem:
+            self._miss(path, attributes.problem)
+        in_base = self._in_base(parent, name)
+        directory = OpenDirectory(parent, name, DirectoryNo(-1), status, inner, fd, attributes, in_base)
         self._number(directory)
         if not self._is_foreign(directory):
             self._list(directory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,11 +20,12 @@ from drivers.interface import Drive
 from tapefs import __version__
 from tapefs.backup.frames import Frame
 from tapefs.backup.scan import Checkpoint
+from tapefs.backup.source import Seen
 from tapefs.backup.tally import Tally
 from tapefs.codecs import Codec
 from tapefs.durable import sync_folder
 from tapefs.format.lines import LineWriter
-from tapefs.format.records import End, FrameLine, Header, Member, as_text, split_sources
+from tapefs.format.records import End, FrameLine, Header, Member, as_text, split_sources, split_xattrs
 from tapefs.format.structures import header_block
 from tapefs.home import Home
 from tapefs.tape.append import OpenTape
@@ -56,12 +58,16 @@ class Draft(NamedTuple):
     part_offset: int = 0
     part_bytes: int = 0
     target: bytes = b""
+    xattrs: Sequence[tuple[bytes, bytes]] = ()
+    #: Of a file with holes.
+    data: Sequence[tuple[int, int]] = ()
 
     def line(self, sha256: bytes) -> Member:
         """Return the finished line."""
         status = self.status
         text, raw = as_text(self.name)
         target, raw_target = as_text(self.target)
+        xattrs, raw_xattrs = split_xattrs(self.xattrs)
         return Member(
             d=self.directory,
             name=text,
@@ -85,6 +91,9 @@ class Draft(NamedTuple):
             part=self.part,
             part_offset=self.part_offset,
             part_bytes=self.part_bytes,
+            xattrs=xattrs,
+            xattrs_b64=raw_xattrs,
+            data=list(self.data),
         )
 
 
@@ -95,7 +104,7 @@ class PartProgress:
     part: int = 0
     offset: int = 0
     #: As it was when its first part was read; None: no such file is in progress.
-    status: os.stat_result | None = None
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)

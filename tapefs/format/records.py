@@ -150,9 +150,10 @@ class Member(_Structure, frozen=True, kw_only=True, tag_field="t", tag="m"):
     """A tar member that is not a directory: a regular file, a part of one, a link, a fifo or a device node.
 
     A name whose content could not be read has a member line, `flags` with UNREADABLE, and no member in the payload.
-    With LINKED in `flags` it is another name of the file of an earlier member line of the set, with the same `dev` and
-    `ino`. If that line is in this segment, the payload has a hardlink member and `at` is where the earlier line's
-    content begins; else the content is stored here again, at `at`, behind all content before it.
+    With LINKED in `flags`, and without CHANGED, it is another name of a file: that of the last earlier member line of
+    the set with the same `dev` and `ino` and none of LINKED, CHANGED, UNREADABLE. If its content, or that of another of
+    its names, is in this segment already, the payload has a hardlink member, `at` is where that content begins, and
+    there is neither `sha256` nor `data`; else the content is stored here again, at `at`, behind all content before it.
     """
 
     #: Directory it is in.
@@ -327,6 +328,29 @@ def as_text(name: bytes) -> tuple[str, bytes]:
 def as_bytes(text: str, raw: bytes) -> bytes:
     """Return the name that `as_text` took apart."""
     return raw or text.encode("utf-8")
+
+
+def split_xattrs(xattrs: Sequence[tuple[bytes, bytes]]) -> tuple[list[tuple[str, bytes]], list[tuple[bytes, bytes]]]:
+    """Return the values of `xattrs` and `xattrs_b64`."""
+    if not xattrs:
+        return [], []
+    texts, raws = [], []
+    for name, value in xattrs:
+        text, raw = as_text(name)
+        if raw:
+            raws.append((raw, value))
+        else:
+            texts.append((text, value))
+    return texts, raws
+
+
+def xattrs_of(line: DirectoryEntered | Member) -> list[tuple[bytes, bytes]]:
+    """Return the extended attributes of a line by name. Raises BadStructure for names that cannot be."""
+    xattrs = sorted([(text.encode("utf-8"), value) for text, value in line.xattrs] + line.xattrs_b64)
+    names = {name for name, _ in xattrs}
+    if len(names) < len(xattrs) or any(not 0 < len(name) <= 255 or b"\0" in name for name in names):
+        raise BadStructure("the names of extended attributes on tape are empty, too long, or there twice")
+    return xattrs
 
 
 def name_of(line: DirectoryEntered | Member | Elsewhere) -> bytes:

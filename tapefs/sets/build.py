@@ -1,8 +1,8 @@
 """The namespace index of a set, as a pure function of its trailers.
 
 Blocking, one thread. Memory is bounded: lines come in batches, subdirectories that wait for their parent's end go to a
-scratch file beyond a thousand. What the trailers claim (counts, listings, order) is checked against what they bring, so
-that a lost or foreign line cannot become a quietly incomplete tree.
+scratch file beyond a thousand, files with several names beyond 20,000. What the trailers claim (counts, listings,
+order) is checked against what they bring, so that a lost or foreign line cannot become a quietly incomplete tree.
 """
 
 from __future__ import annotations
@@ -29,14 +29,22 @@ from tapefs.format.records import (
     Member,
     TrailerLine,
     name_of,
+    xattrs_of,
 )
+from tapefs.sets.links import Links
 from tapefs.sets.listing import Listing, SplitFile
-from tapefs.sets.members import Batch, check_ascending, decode, kind_of
+from tapefs.sets.members import Batch, check_ascending, decode, entry_flags, extents_of, is_link, kind_of
 from tapefs.sets.rebase import BaseTree, MergedDirectories, MergedFiles, is_as_before
 from tapefs.sets.spill import Queue, Spill
 
 #: Lines taken at a time.
 _BATCH = 2048
+#: Plain numbers: an IntFlag costs 1.5 us an operation.
+_CHANGED = int(EntryFlag.CHANGED)
+_UNREADABLE = int(EntryFlag.UNREADABLE)
+_SPLIT = int(EntryFlag.SPLIT)
+_XATTRS = int(EntryFlag.XATTRS)
+_IN_EXTENTS = int(EntryFlag.SPLIT | EntryFlag.SPARSE)
 
 
 def build_index(path: Path, set_id: SetId, trailers: Sequence[Path], base: IndexReader | None = None) -> Totals:
@@ -45,10 +53,10 @@ def build_index(path: Path, set_id: SetId, trailers: Sequence[Path], base: Index
     `base` is the index of the set that this one builds on, and lies beside it. Raises BadStructure, naming the segment;
     StorageFailed; Damaged when the base is; Conflict when somebody else builds it. Then nothing is left.
     """
-    spill = Spill(path.parent)
+    spill, links = Spill(path.parent), Links(path.parent)
     try:
         with IndexWriter(path, set_id, base) as writer:
-            builder = _Builder(writer, spill, None if base is None else BaseTree(base))
+            builder = _Builder(writer, spill, links, None if base is None else BaseTree(base))
             first = 0 if base is None else base.segments_end
             for ordinal, trailer in enumerate(trailers):
                 builder.read(SegmentNo(first + ordinal), ordinal, trailer)
@@ -56,6 +64,7 @@ def build_index(path: Path, set_id: SetId, trailers: Sequence[Path], base: Index
             return writer.finish()
     finally:
         spill.close()
+        links.close()
 
 
 @dataclass(slots=True)
@@ -77,9 +86,10 @@ class _Segment:
 class _Builder:
     """Follows the walk of the backup with a stack of open directories."""
 
-    def __init__(self, writer: IndexWriter, spill: Spill, base: BaseTree | None) -> None:
+    def __init__(self, writer: IndexWriter, spill: Spill, links: Links, base: BaseTree | None) -> None:
         self._writer = writer
         self._spill = spill
+        self._links = links
         self._base = base
         self._stack: list[Listing] = []
         #: Of the directories that the base does not have.
@@ -205,13 +215,16 @@ class _Builder:
         _finish_files(listing)
         first, count = self._finish_subdirectories(listing)
         line = listing.line
+        xattrs = xattrs_of(line)
         self._writer.add_directory(
             Directory(
                 line.n, line.p, line.mode, line.uid, line.gid, line.size, line.mtime, line.ctime, line.nlink, line.dev,
                 line.ino, line.blocks, EntryNo(listing.files_first), listing.files_count, EntryNo(first), count,
-                listing.files_bytes,
+                listing.files_bytes, _XATTRS if xattrs else 0,
             )
         )  # fmt: skip
+        if xattrs:
+            self._writer.add_directory_xattrs(line.n, xattrs)
         entry = _entry_of(line, listing.name)
         if self._stack and (listing.base is None or not is_as_before(listing.base, entry)):
             self._stack[-1].subdirectories.put(entry)
@@ -244,16 +257,17 @@ class _Builder:
             raise BadStructure(f"directory {listing.line.n} has files behind its subdirectories")
         listing.note(self._segment.members, batch.names[start:stop], batch.places[start:stop])
         self._segment.members += stop - start
-        if not batch.one_by_one and listing.merged is None:
+        if batch.special is None and listing.merged is None:
             self._take_whole(listing, batch.names[start:stop], batch.entries[start:stop])
             return
-        for member, name, entry in zip(
-            batch.members[start:stop], batch.names[start:stop], batch.entries[start:stop], strict=True
-        ):
-            if member.as_base:
-                self._take_as_base(listing, entry)
+        for number in range(start, stop):
+            member, entry = batch.members[number], batch.entries[number]
+            if batch.special is None or not batch.special[number]:
+                self._take_whole(listing, [entry.name], [entry])
+            elif member.as_base:
+                self._take_as_base(listing, member, entry)
             elif member.part < 0:
-                self._take_whole(listing, [name], [entry])
+                self._take_special(listing, member, entry)
             else:
                 self._take_part(listing, member, entry)
 
@@ -263,22 +277,35 @@ class _Builder:
         check_ascending(names, listing.last_file)
         self._add_files(listing, entries)
 
-    def _take_as_base(self, listing: Listing, entry: Entry) -> None:
+    def _take_as_base(self, listing: Listing, member: Member, entry: Entry) -> None:
         if listing.merged is None or listing.split is not None:
             raise BadStructure(f"{entry.name!r} has the content of a base that its directory does not have")
-        listing.merged.put(entry, as_base=True)
+        number = listing.merged.put(entry, as_base=True)
+        if entry.flags & _XATTRS:
+            self._writer.add_xattrs(number, xattrs_of(member))
+
+    def _take_special(self, listing: Listing, member: Member, entry: Entry) -> None:
+        """Take a line that brings more than its entry."""
+        if listing.split is not None:
+            raise BadStructure(f"the split file {listing.split.entry.name!r} is not whole")
+        check_ascending([entry.name], listing.last_file)
+        extents = extents_of(member, self._segment.number)
+        # Of what has no content none can be missing.
+        has_content = bool(member.sha256) or kind_of(entry.mode) != S_IFREG or not entry.size
+        self._add_related(listing, entry, xattrs_of(member), extents, has_content=has_content)
 
     def _take_part(self, listing: Listing, member: Member, entry: Entry) -> None:
         if listing.split is None:
             check_ascending([entry.name], listing.last_file)
-            listing.split = SplitFile(entry)
+            listing.split = SplitFile(entry, xattrs_of(member))
         split = listing.split
-        expected = (split.entry.name, split.entry.size, len(split.extents), split.length)
+        expected = (split.entry.name, split.entry.size, split.parts, split.length)
         found = (entry.name, entry.size, member.part, member.part_offset)
         if found != expected or not member.part_bytes or kind_of(entry.mode) != S_IFREG:
             raise BadStructure(f"part {member.part} of {entry.name!r} does not follow the part before it")
-        split.extents.append(Extent(split.length, member.part_bytes, self._segment.number, member.at))
+        split.extents += extents_of(member, self._segment.number)
         split.flags |= member.flags
+        split.parts += 1
         split.length += member.part_bytes
         if split.length >= entry.size:
             self._finish_split(listing, split)
@@ -287,8 +314,34 @@ class _Builder:
         if split.length > split.entry.size:
             raise BadStructure(f"the parts of {split.entry.name!r} have {split.length} bytes, not {split.entry.size}")
         listing.split = None
-        number = self._add_files(listing, [split.entry._replace(flags=split.flags | int(EntryFlag.SPLIT))])
-        self._writer.add_extents(number, split.extents)
+        flags = entry_flags(split.flags) | _SPLIT | (split.entry.flags & _XATTRS)
+        entry = split.entry._replace(flags=flags)
+        self._add_related(listing, entry, split.xattrs, split.extents, has_content=True)
+
+    def _add_related(
+        self,
+        listing: Listing,
+        entry: Entry,
+        xattrs: list[tuple[bytes, bytes]],
+        extents: list[Extent],
+        *,
+        has_content: bool,
+    ) -> None:
+        """Add an entry with its extents and attributes, and relate it to other names of its file."""
+        links, first = self._links, None
+        if is_link(entry.flags):
+            first, entry, extents = links.take(entry, has_content=has_content)
+        number = self._add_files(listing, [entry])
+        if first is not None:
+            self._writer.add_link(number, EntryNo(first.number))
+        elif entry.flags & _CHANGED:
+            links.forget(entry)
+        elif entry.nlink > 1 and not entry.flags & _UNREADABLE:
+            links.add(number, entry, extents)
+        if entry.flags & _IN_EXTENTS:
+            self._writer.add_extents(number, extents)
+        if xattrs:
+            self._writer.add_xattrs(number, xattrs)
 
     def _add_files(self, listing: Listing, entries: list[Entry]) -> EntryNo:
         if listing.merged is not None:

@@ -43,7 +43,10 @@ class SplitFile:
 
     #: As its first part says, without the flags of the parts.
     entry: Entry
+    xattrs: list[tuple[bytes, bytes]]
     flags: int = 0
+    #: How many there were.
+    parts: int = 0
     extents: list[Extent] = field(default_factory=list)
     #: Bytes of the parts so far.
     length: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from stat import S_IFDIR, S_IFIFO, S_IFREG
+from stat import S_IFDIR, S_IFREG, S_IFSOCK
 from typing import Any
 
 import pytest
@@ -137,7 +137,7 @@ CASES: dict[str, tuple[Callable[[Segments], object], int, str]] = {
     "no SHA-256": (_change(2, Member, sha256=b""), 2, "no SHA-256"),
     "short SHA-256": (_change(2, Member, sha256=b"short"), 2, "no SHA-256"),
     "long SHA-256": (_change(2, Member, sha256=b"x" * 33), 2, "damaged"),
-    "fifo": (_change(2, Member, mode=S_IFIFO), 2, "neither a regular file nor"),
+    "socket": (_change(2, Member, mode=S_IFSOCK), 2, "neither a regular file nor"),
     "directory as a member": (_change(2, Member, mode=S_IFDIR), 2, "neither a regular file nor"),
     "huge mode": (_change(2, Member, mode=S_IFREG + 2**40), 2, "does not fit"),
     "huge mode of a part": (_change(0, Member, mode=S_IFREG + 2**40), 1, "does not fit"),

@@ -1,0 +1,152 @@
+"""What a member is made of: a file opened for reading, or what is never opened. Used by the intake thread alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from catalog.index.model import EntryFlag
+from tapefs.backup.attributes import Attributes, read_attributes
+from tapefs.backup.base import fresh_flag
+from tapefs.backup.holes import Run, data_bytes, data_runs
+from tapefs.backup.scan import OpenDirectory
+
+NO_FILE_ANY_MORE = "it is no regular file any more"
+#: Under this much text a run of data takes in the map of a file with holes.
+_MAP_BYTES_PER_RUN = 48
+_BLOCK = 512
+
+_open_flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Vanished(Exception):
+    """The file is gone or has become something else; nothing of it was taken in."""
+
+
+class Seen(NamedTuple):
+    """A regular file as it was when it was opened."""
+
+    status: os.stat_result
+    attributes: Attributes
+    #: Its data, if it has holes.
+    runs: list[Run] | None
+    #: Of catalog.index.model.EntryFlag: FRESH, SPARSE, LINKED.
+    flags: int
+
+
+class Source:
+    """A regular file of a directory, open for reading."""
+
+    __slots__ = ("attributes", "directory", "fd", "flags", "name", "runs", "status")
+
+    def __init__(self, directory: OpenDirectory, name: bytes, fd: int, seen: Seen) -> None:
+        self.directory = directory
+        self.name = name
+        #: -1: it cannot be read any more, and counts as zeros.
+        self.fd = fd
+        self.status, self.attributes, self.runs, self.flags = seen
+
+    @classmethod
+    def open(cls, directory: OpenDirectory, name: bytes, look_around: Callable[[], None]) -> Source:
+        """Open it. Raises OSError; Vanished when it is no regular file any more; what `look_around` raises."""
+        fd = _open(name, directory.held_fd())
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise Vanished(NO_FILE_ANY_MORE)
+            flags = fresh_flag(status)
+            attributes = read_attributes(fd)
+            runs = None
+            if status.st_blocks * _BLOCK < status.st_size:
+                runs = data_runs(fd, status.st_size, look_around)
+                flags |= 0 if runs is None else EntryFlag.SPARSE
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(directory, name, fd, Seen(status, attributes, runs, flags))
+
+    def again(self, look_around: Callable[[], None]) -> Source | None:
+        """Open what has the name now; None when that is no regular file that can be read."""
+        try:
+            return Source.open(self.directory, self.name, look_around)
+        except (OSError, Vanished):
+            return None
+
+    @property
+    def seen(self) -> Seen:
+        """Return how it was."""
+        return Seen(self.status, self.attributes, self.runs, self.flags)
+
+    @seen.setter
+    def seen(self, seen: Seen) -> None:
+        self.status, self.attributes, self.runs, self.flags = seen
+
+    @property
+    def stored_bytes(self) -> int:
+        """What a whole member takes in the payload beside its headers, at most."""
+        runs = self.runs
+        if runs is None:
+            return self.status.st_size + self.attributes.bytes
+        return data_bytes(runs) + self.map_bytes + self.attributes.bytes
+
+    @property
+    def map_bytes(self) -> int:
+        """What a map of its data takes, at most."""
+        return 0 if self.runs is None else (len(self.runs) + 2) * _MAP_BYTES_PER_RUN + _BLOCK
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def has_changed(self) -> bool:
+        """Has it been written to, or touched, since it was opened?"""
+        if self.fd < 0:
+            return True
+        now, then = os.fstat(self.fd), self.status
+        return (now.st_mtime_ns, now.st_ctime_ns, now.st_size) != (then.st_mtime_ns, then.st_ctime_ns, then.st_size)
+
+
+@dataclass(slots=True)
+class Special:
+    """A link, fifo or device node. It is never opened: that could block, or do harm."""
+
+    directory: OpenDirectory
+    name: bytes
+    status: os.stat_result
+    attributes: Attributes
+    #: Of a symbolic link.
+    target: bytes
+    #: As of a Source; CHANGED when it was another every time it was looked at.
+    flags: int
+
+    @classmethod
+    def look(cls, directory: OpenDirectory, name: bytes) -> Special:
+        """Look at it, once more if it changes meanwhile. Raises OSError."""
+        special = cls._once(directory, name)
+        if special.flags & EntryFlag.CHANGED:
+            special = cls._once(directory, name)
+        return special
+
+    @classmethod
+    def _once(cls, directory: OpenDirectory, name: bytes) -> Special:
+        fd = directory.held_fd()
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
+        attributes = read_attributes(b"/proc/self/fd/%d/%b" % (fd, name))
+        now = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        is_same = (now.st_dev, now.st_ino, now.st_ctime_ns) == (status.st_dev, status.st_ino, status.st_ctime_ns)
+        flags = fresh_flag(status) | (0 if is_same else EntryFlag.CHANGED)
+        return cls(directory, name, status, attributes, target, flags)
+
+
+def _open(name: bytes, directory_fd: int) -> int:
+    try:
+        # Reading for a backup is no access that the file's owner wants to see.
+        return os.open(name, _open_flags | os.O_NOATIME, dir_fd=directory_fd)
+    except PermissionError:
+        return os.open(name, _open_flags, dir_fd=directory_fd)
