@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,10 @@ from tapefs.cli.output import printable, size
 from tapefs.cli.place import Place, catalog_of
 from tapefs.cli.progress import Reporter, reporting
 from tapefs.client.api import Arrival, Client, FrameSpan
-from tapefs.errors import TapefsError
+from tapefs.errors import TapefsError, UsageError
 
 if TYPE_CHECKING:
-    from tapefs.restore.records import FrameWish, RestoreProgress, RestoreReport
+    from tapefs.restore.records import FrameWish, RestoreProgress, RestoreReport, Trouble
 
 #: A sidecar that went away is noticed after this.
 ASK_S = 5.0
@@ -32,9 +33,15 @@ TROUBLES = 50
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=bytes))
 @click.option("--to", "target", metavar="DIR", required=True, type=click.Path(path_type=Path), help="Where to.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there already; they are left alone otherwise.")
+@click.option("--log", metavar="FILE", type=click.Path(path_type=Path), help="A line for all that was not restored.")
 @click.pass_obj
-def restore_command(place: Place, wanted: str, paths: tuple[bytes, ...], target: Path, overwrite: bool) -> None:
+def restore_command(
+    place: Place, wanted: str, paths: tuple[bytes, ...], target: Path, overwrite: bool, log: Path | None
+) -> None:
     """Restore a set, or the named paths of it, beneath a folder; every file is checked against its SHA-256.
+
+    Everything comes back: content, holes, owners, modes, times, links, device nodes, attributes and ACLs. What the
+    system does not allow is told, and the exit code is 1; but for owners, which only root can restore.
 
     Paths are as `tapefs ls` shows them: the source's whole path, with or without its leading slash.
     """
@@ -46,6 +53,7 @@ def restore_command(place: Place, wanted: str, paths: tuple[bytes, ...], target:
         catalog_of(place) as catalog,
         connected(home) as presence,
         reporting("restore") as reporter,
+        _noting(log) as note,
     ):
         reader = catalog.archive.index(catalog.archive.find_set(wanted).set_id)
         recalls = _Recalls(presence.client)
@@ -58,6 +66,7 @@ def restore_command(place: Place, wanted: str, paths: tuple[bytes, ...], target:
             fetch=recalls.fetch,
             failed=recalls.failed,
             progress=_progress_to(reporter),
+            note=note,
             overwrite=overwrite,
         )
     _tell(report)
@@ -108,19 +117,55 @@ def _progress_to(reporter: Reporter) -> Callable[[RestoreProgress], None]:
     return tell
 
 
+@contextmanager
+def _noting(log: Path | None) -> Iterator[Callable[[Trouble], None]]:
+    """Yield what writes a line for every trouble to the log, if there is one. Raises UsageError."""
+    if log is None:
+        yield lambda _: None
+        return
+    try:
+        file = log.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write to {log}: {error.strerror}") from error
+    with file:
+        yield lambda trouble: print(_line(trouble), file=file)
+
+
+def _line(trouble: Trouble) -> str:
+    return f"{printable(os.fsdecode(trouble.path))}: {printable(trouble.reason)}"
+
+
 def _tell(report: RestoreReport) -> None:
     """Say what was done. Raises TapefsError when something is not as it was recorded."""
+    for refusal in report.refusals:
+        first = printable(os.fsdecode(refusal.path))
+        click.echo(
+            f"restore: not restored: {refusal.what} of {refusal.count:,} names: {refusal.reason}; the first: {first}",
+            err=True,
+        )
     for trouble in report.troubles[:TROUBLES]:
-        click.echo(f"restore: {printable(os.fsdecode(trouble.path))}: {printable(trouble.reason)}", err=True)
+        click.echo(f"restore: {_line(trouble)}", err=True)
     if report.trouble_count > TROUBLES:
-        click.echo(f"restore: {report.trouble_count:,} troubles in all", err=True)
-    if report.owners_kept:
-        click.echo(f"restore: {report.owners_kept:,} names belong to you now: only root can give them back", err=True)
+        click.echo(f"restore: {report.trouble_count:,} troubles in all; --log FILE has them all", err=True)
     if report.changed:
         click.echo(f"restore: {report.changed:,} files had changed while they were backed up", err=True)
-    click.echo(f"restore: {report.files:,} files, {size(report.bytes)}, all checked", err=True)
+    click.echo(f"restore: {report.files:,} files, {size(report.bytes)}, all checked{_others(report)}", err=True)
     if report.stopped:
         raise TapefsError(report.stopped)
     if not report.is_complete:
-        counts = f"{report.damaged:,} damaged, {report.skipped:,} already there, {report.failed:,} other"
+        refused = sum(refusal.count for refusal in report.refusals if not refusal.is_expected)
+        counts = (
+            f"{report.damaged:,} damaged, {report.skipped:,} already there, {report.failed:,} failed, "
+            f"{refused:,} refused by the system"
+        )
         raise TapefsError(f"not everything was restored: {counts}; see the lines above")
+
+
+def _others(report: RestoreReport) -> str:
+    counts = [
+        (report.directories, "directories"),
+        (report.symlinks, "symbolic links"),
+        (report.links, "hard links"),
+        (report.specials, "fifos and device nodes"),
+    ]
+    return "".join(f"; {count:,} {what}" for count, what in counts if count)

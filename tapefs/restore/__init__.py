@@ -1,6 +1,6 @@
 """Restoring files straight from tape, without the mount."""
 
 from tapefs.restore.engine import restore
-from tapefs.restore.records import FrameWish, RestoreProgress, RestoreReport, Trouble
+from tapefs.restore.records import FrameWish, Refusal, RestoreProgress, RestoreReport, Trouble
 
-__all__ = ["FrameWish", "RestoreProgress", "RestoreReport", "Trouble", "restore"]
+__all__ = ["FrameWish", "Refusal", "RestoreProgress", "RestoreReport", "Trouble", "restore"]

@@ -1,11 +1,11 @@
 """Restores a set, or parts of it, straight from tape through the staging cache.
 
-First the chosen part of the index is walked: directories (0700 for now), links and empty files are made, files with
-content are planned. Then the files are written in the order of the tape, while a window of frames ahead is being
-fetched, each checked against its SHA-256. Last, directories get owner, mode and time, the deepest first, also when
-the restore ends early.
+First the chosen part of the index is walked: directories (0700 for now) and all that has no content are made, files
+with content are planned. Then the files are written in the order of the tape, while a window of frames ahead is being
+fetched, each checked against its SHA-256. Last, files get their other names and directories their attributes, the
+deepest first, also when the restore ends early.
 
-Blocking, one thread. Memory is bounded however large the set: 20 MB of plan (`plan`), the frame tables of a few
+Blocking, one thread. Memory is bounded however large the set: 24 MB of plan (`plan`), the frame tables of a few
 segments, one frame's bytes at a time.
 """
 
@@ -15,17 +15,19 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
 
 from catalog.errors import CatalogError
 from catalog.ids import SegmentId, SegmentNo
 from catalog.index.model import Entry, EntryFlag
 from tapefs.errors import BadStructure, HomeError, RecallFailed, RecallTimedOut
 from tapefs.home import Home
+from tapefs.restore.contents import Content, contents_of
+from tapefs.restore.links import Links
+from tapefs.restore.making import Maker, Name, TargetFull, reason_of
 from tapefs.restore.plan import Directories, Plan, PlannedFile
-from tapefs.restore.records import FrameWish, Index, RestoreProgress, RestoreReport
+from tapefs.restore.records import FrameWish, Index, RestoreProgress, RestoreReport, Trouble
 from tapefs.restore.tally import Tally
-from tapefs.restore.walk import TargetFull, Walk, reason_of
+from tapefs.restore.walk import Walk
 from tapefs.restore.window import FrameKey, Recalls, Stages, Window
 from tapefs.restore.writer import BadName, NewFile, SafeWriter
 
@@ -35,13 +37,14 @@ _POLL_S = 0.02
 # Plain numbers: an operation on flags costs 3 us.
 _CHANGED = int(EntryFlag.CHANGED)
 _READ_BYTES = 1024 * 1024
-#: A file that took less room than its size had holes; runs of zeros of this length become holes again.
-_HOLE_BYTES = 64 * 1024
-_ZEROS = bytes(_HOLE_BYTES)
 
 
 def _none_failed() -> Mapping[tuple[SegmentId, int], str]:
     return {}
+
+
+def _no_note(trouble: Trouble) -> None:
+    del trouble
 
 
 def restore(
@@ -53,6 +56,7 @@ def restore(
     fetch: Callable[[Sequence[FrameWish]], None],
     progress: Callable[[RestoreProgress], None],
     failed: Callable[[], Mapping[tuple[SegmentId, int], str]] = _none_failed,
+    note: Callable[[Trouble], None] = _no_note,
     overwrite: bool = False,
     window_bytes: int = WINDOW_BYTES,
     deadline_s: float = DEADLINE_S,
@@ -62,13 +66,13 @@ def restore(
     `fetch` asks for frames to be staged and returns at once; the same ones may be asked for again. `failed` tells
     which frames, by segment and number, cannot be had; their files are reported, the others restored. What exists is
     left alone and reported, but for `overwrite`: then files and links are replaced, and existing directories get the
-    recorded owner, mode and time.
+    recorded attributes. `note` is told of every trouble and every refusal, the report has the first and counts.
 
     Raises UsageError (target, paths), NoSuchThing (paths), RecallTimedOut if no frame came for `deadline_s`,
     CatalogError, HomeError, and what `fetch` raises. A full disk ends the restore with a report that says so
     (`stopped`).
     """
-    tally = Tally(progress)
+    tally = Tally(progress, note)
     limit_bytes = home.settings.staging.limit_bytes
     recalls = Recalls(
         fetch=fetch,
@@ -80,32 +84,24 @@ def restore(
         on_wait=lambda: tally.tell(b"", is_waiting=True),
     )
     with ExitStack() as stack:
-        plan, directories = _scratch(home)
-        stack.callback(plan.close)
-        stack.callback(directories.close)
+        plan, directories, links = _scratch(home)
+        for scratch in (plan, directories, links):
+            stack.callback(scratch.close)
         writer = stack.enter_context(closing(SafeWriter(target, overwrite=overwrite)))
-        walk = Walk(reader, writer, plan, directories, tally, overwrite=overwrite)
-        _Restore(home, reader, writer, plan, directories, tally).run(walk, paths, recalls)
+        maker = Maker(reader, writer, plan, directories, links, tally)
+        walk = Walk(reader, writer, directories, maker, tally)
+        _Restore(home, reader, writer, plan, directories, maker, tally).run(walk, paths, recalls)
     return tally.report()
 
 
-def _scratch(home: Home) -> tuple[Plan, Directories]:
+def _scratch(home: Home) -> tuple[Plan, Directories, Links]:
     try:
         home.staging.mkdir(mode=0o700, exist_ok=True)
-        return Plan(home.staging), Directories(home.staging)
+        return Plan(home.staging), Directories(home.staging), Links(home.staging)
     except OSError as error:
         raise HomeError(
             f"cannot write to {home.staging}: {error.strerror}; become the owner of the state folder"
         ) from error
-
-
-class _Content(NamedTuple):
-    """A piece of a file's content: a member of its own on tape."""
-
-    file_offset: int
-    length: int
-    segment: SegmentNo
-    offset: int
 
 
 class _Mismatch(Exception):
@@ -116,12 +112,20 @@ class _Restore:
     """One restore at work."""
 
     def __init__(
-        self, home: Home, index: Index, writer: SafeWriter, plan: Plan, directories: Directories, tally: Tally
+        self,
+        home: Home,
+        index: Index,
+        writer: SafeWriter,
+        plan: Plan,
+        directories: Directories,
+        maker: Maker,
+        tally: Tally,
     ) -> None:
         self._index = index
         self._writer = writer
         self._plan = plan
         self._directories = directories
+        self._maker = maker
         self._tally = tally
         self._stages = Stages(home.staging, index)
 
@@ -137,6 +141,7 @@ class _Restore:
             self._tally.stopped = str(error)
         finally:
             self._tally.enter_stage("finish")
+            self._link_others()
             self._finish_directories()
             self._sync()
 
@@ -157,25 +162,20 @@ class _Restore:
 
     def _frames_of(self, file: PlannedFile) -> Iterator[FrameKey]:
         try:
-            for content in self._contents(file):
+            for content in contents_of(self._index, file.first, self._index.entry(file.first)):
                 for frame in self._stages[content.segment].frames_for(content.offset, content.length):
                     yield FrameKey(content.segment, frame)
         except (CatalogError, BadStructure):
             # The writer comes to the same place and reports it there.
             return
 
-    def _contents(self, file: PlannedFile) -> list[_Content]:
-        if not file.is_split:
-            return [_Content(0, file.length, file.segment, file.offset)]
-        return [_Content(*extent) for extent in self._index.extents(file.number)]
-
     def _write_file(self, file: PlannedFile) -> None:
         path = self._directories.path(file.place)
         try:
-            entry = self._index.entry(file.number)
-            path = path + b"/" + entry.name if path else entry.name
+            path = self._maker.path_of(file.place, file.number)
+            entry = self._index.entry(file.first)
             self._tally.tell(path)
-            self._write_entry(path, file, entry)
+            self._write_entry(Name(path, file.number, file.first, file.place, file.group), entry)
         except FileExistsError:
             self._tally.skip(path)
         except RecallTimedOut:
@@ -187,58 +187,53 @@ class _Restore:
         else:
             self._tally.changed += bool(entry.flags & _CHANGED)
 
-    def _write_entry(self, path: bytes, file: PlannedFile, entry: Entry) -> None:
-        contents = self._contents(file)
-        _check_cover(contents, entry.size)
-        out = self._writer.new_file(path)
+    def _write_entry(self, name: Name, entry: Entry) -> None:
+        contents = contents_of(self._index, name.first, entry)
+        xattrs = self._maker.xattrs(name.first, entry)
+        out = self._writer.new_file(name.path)
         try:
-            has_holes = entry.blocks * 512 < entry.size
             for content in contents:
-                self._write_content(content, out, has_holes=has_holes)
+                self._write_content(content, out)
         except BaseException:
             out.discard()
             raise
-        if not out.finish(entry.size, entry):
-            self._tally.keep_owner(path)
-        self._tally.files += 1
-        self._tally.bytes += entry.size
+        self._maker.file_done(name, out.finish(entry.size, entry, xattrs), entry)
 
-    def _write_content(self, content: _Content, out: NewFile, *, has_holes: bool) -> None:
+    def _write_content(self, content: Content, out: NewFile) -> None:
         expected = self._index.sha256(content.segment, content.offset)
         if expected is None:
             raise BadStructure("the index has no SHA-256 of its content")
-        if self._copy(content, out, has_holes=has_holes, is_first=True) == expected:
+        if self._copy(content, out, is_first=True) == expected:
             return
         # The disk of the staging folder may be to blame: fetch it from tape once more.
         self._window.drop(content.segment, self._stages[content.segment].frames_for(content.offset, content.length))
-        out.cut(content.file_offset)
-        if self._copy(content, out, has_holes=has_holes, is_first=False) != expected:
+        out.cut(content.runs[0][0])
+        if self._copy(content, out, is_first=False) != expected:
             raise _Mismatch("its content does not match its SHA-256, also when read from tape again: not restored")
 
-    def _copy(self, content: _Content, out: NewFile, *, has_holes: bool, is_first: bool) -> bytes:
-        """Write the content, return its SHA-256."""
+    def _copy(self, content: Content, out: NewFile, *, is_first: bool) -> bytes:
+        """Write the content, each run at its place, and return its SHA-256."""
         digest = hashlib.sha256()
-        shift = content.file_offset - content.offset
-        for offset, piece in self._pieces(content, is_first=is_first):
-            digest.update(piece)
-            if has_holes:
-                _write_with_holes(out, offset + shift, piece)
-            else:
-                out.write_at(offset + shift, piece)
+        start = content.offset
+        for file_offset, length in content.runs:
+            for offset, piece in self._pieces(content.segment, start, length, is_first=is_first):
+                digest.update(piece)
+                out.write_at(file_offset + offset - start, piece)
+            start += length
         return digest.digest()
 
-    def _pieces(self, content: _Content, *, is_first: bool) -> Iterator[tuple[int, bytes]]:
+    def _pieces(self, segment: SegmentNo, offset: int, length: int, *, is_first: bool) -> Iterator[tuple[int, bytes]]:
         """Yield (offset in the plain stream, bytes), frame by frame, a MiB at a time.
 
         A second time the window has moved on.
         """
-        offset, end = content.offset, content.offset + content.length
-        frames = self._stages[content.segment].frames_for(offset, content.length)
+        end = offset + length
+        frames = self._stages[segment].frames_for(offset, length)
         for frame in frames:
-            key = FrameKey(content.segment, frame)
+            key = FrameKey(segment, frame)
             if is_first:
                 self._window.enter(key)
-            start, frame_bytes = self._stages[content.segment].extent_of(frame)
+            start, frame_bytes = self._stages[segment].extent_of(frame)
             frame_end = min(end, start + frame_bytes)
             while offset < frame_end:
                 length = min(_READ_BYTES, frame_end - offset)
@@ -256,15 +251,21 @@ class _Restore:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
+    def _link_others(self) -> None:
+        """Also when the restore ends early: without its other names a file is not complete."""
+        try:
+            self._maker.link_others()
+        except TargetFull as error:
+            self._tally.stopped = str(error)
+
     def _finish_directories(self) -> None:
         for path, number, made in self._directories.newest_first():
             try:
-                attributes = self._index.directory(number)
+                attributes, xattrs = self._index.directory(number), self._index.directory_xattrs(number)
                 if made.is_new or self._writer.overwrite:
-                    if not self._writer.finish_directory(path, made, attributes):
-                        self._tally.keep_owner(path)
-                elif self._writer.differs(path, made, attributes):
-                    self._tally.fail(path, "the directory existed already and keeps its own owner and mode")
+                    self._tally.refuse(path, self._writer.finish_directory(path, made, attributes, xattrs))
+                elif self._writer.differs(path, made, attributes, xattrs):
+                    self._tally.fail(path, "the directory existed already and keeps its own owner, mode and attributes")
             except (OSError, BadName, CatalogError) as error:
                 self._tally.fail(path, f"its owner, mode or time could not be set: {error}")
 
@@ -273,22 +274,3 @@ class _Restore:
             self._writer.sync()
         except OSError as error:
             self._tally.fail(b"", f"the disk reports an error, files may be incomplete: {error.strerror}")
-
-
-def _check_cover(contents: Sequence[_Content], size: int) -> None:
-    """Raise BadStructure unless the pieces are the whole file, one behind the other."""
-    at = 0
-    for content in contents:
-        if content.file_offset != at or content.length <= 0:
-            break
-        at += content.length
-    if at != size:
-        raise BadStructure(f"the index has {at} of its {size} bytes")
-
-
-def _write_with_holes(out: NewFile, offset: int, piece: bytes) -> None:
-    view = memoryview(piece)
-    for begin in range(0, len(piece), _HOLE_BYTES):
-        part = view[begin : begin + _HOLE_BYTES]
-        if part != _ZEROS[: len(part)]:
-            out.write_at(offset + begin, part)

@@ -1,7 +1,7 @@
 """The files of a restore in the order of the tape, and the directories in the order they were made. One thread.
 
 Neither grows in memory with the tree: files beyond 200,000 are sorted in runs that go to an unnamed scratch file and
-are merged (20 MB at most, and 64 KiB for every 200,000 files while merging); directories go to one at once.
+are merged (24 MB at most, and 64 KiB for every 200,000 files while merging); directories go to one at once.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ RUN_FILES = 200_000
 _READ_BYTES = 64 * 1024
 _NEWEST_PATHS = 256
 
-# Big-endian, so that records sort as bytes: segment, offset, length, entry, place of the directory, is split.
-_FILE = struct.Struct(">IQQQq?")
+# Big-endian, so that records sort as bytes: segment, offset, entry, first entry, place of the directory, group.
+_FILE = struct.Struct(">IQQQqq")
 #: Place of the directory made before, number, device, inode, is new, bytes of the path; then the path.
 _MADE = struct.Struct("<qqQQ?I")
 #: Place of the target itself.
@@ -35,12 +35,13 @@ class PlannedFile(NamedTuple):
 
     segment: SegmentNo
     offset: int
-    #: Of its content there; a split file has further parts, see its extents.
-    length: int
+    #: Whose name it gets, and who has its attributes and content: not the same for hardlinks.
     number: EntryNo
+    first: EntryNo
     #: Of its directory, in `Directories`.
     place: int
-    is_split: bool
+    #: Its group in `Links`; -1 if it has one name only.
+    group: int
 
 
 class Plan:
@@ -48,51 +49,83 @@ class Plan:
 
     def __init__(self, scratch: Path, run_files: int = RUN_FILES) -> None:
         """Scratch files lie in the folder `scratch`, without names."""
+        self._records = SortedRecords(scratch, _FILE.size, run_files)
+
+    def add(self, file: PlannedFile) -> None:
+        """Take a file in. Raises OSError if the scratch file cannot grow."""
+        self._records.add(_FILE.pack(*file))
+
+    def sort(self) -> None:
+        """Put the files in order; called once, after the last `add`. Raises OSError."""
+        self._records.sort()
+
+    def __iter__(self) -> Iterator[PlannedFile]:
+        for record in self._records:
+            segment, offset, number, first, place, group = _FILE.unpack(record)
+            yield PlannedFile(SegmentNo(segment), offset, EntryNo(number), EntryNo(first), place, group)
+
+    def close(self) -> None:
+        """Give the scratch space back."""
+        self._records.close()
+
+
+class SortedRecords:
+    """Records of one length, added in any order, then sorted once and read as often as wanted, also at once."""
+
+    def __init__(self, scratch: Path, record_bytes: int, run_records: int = RUN_FILES) -> None:
+        """Scratch files lie in the folder `scratch`, without names."""
         self._scratch = scratch
-        self._run_files = run_files
+        self._record_bytes = record_bytes
+        self._run_records = run_records
         self._records: list[bytes] = []
         self._runs: list[tuple[int, int]] = []
         self._file: BinaryIO | None = None
 
-    def add(self, file: PlannedFile) -> None:
-        """Take a file in. Raises OSError if the scratch file cannot grow."""
-        self._records.append(_FILE.pack(*file))
-        if len(self._records) >= self._run_files:
+    def add(self, record: bytes) -> None:
+        """Take a record in. Raises OSError if the scratch file cannot grow."""
+        self._records.append(record)
+        if len(self._records) >= self._run_records:
             self._spill()
 
     def _spill(self) -> None:
         if self._file is None:
-            self._file = _scratch_file(self._scratch)
+            self._file = scratch_file(self._scratch)
         self._records.sort()
         begin = self._runs[-1][1] if self._runs else 0
         self._runs.append((begin, begin + _append(self._file, self._records)))
         self._records.clear()
 
     def sort(self) -> None:
-        """Put the files in order; called once, after the last `add`. Raises OSError."""
+        """Put them in order; called once, after the last `add`. Raises OSError."""
         if self._file is None:
             self._records.sort()
             return
         self._spill()
         runs = self._file
-        merged = heapq.merge(*(_records_of(runs, begin, end) for begin, end in self._runs))
-        self._file = _scratch_file(self._scratch)
+        merged = heapq.merge(*(self._read(runs, begin, end) for begin, end in self._runs))
+        self._file = scratch_file(self._scratch)
         end = 0
         batch: list[bytes] = []
         for record in merged:
             batch.append(record)
-            if len(batch) == _READ_BYTES // _FILE.size:
+            if len(batch) == _READ_BYTES // self._record_bytes:
                 end += _append(self._file, batch)
                 batch.clear()
         end += _append(self._file, batch)
         runs.close()
         self._runs = [(0, end)]
 
-    def __iter__(self) -> Iterator[PlannedFile]:
-        records = iter(self._records) if self._file is None else _records_of(self._file, *self._runs[0])
-        for record in records:
-            segment, offset, length, number, place, is_split = _FILE.unpack(record)
-            yield PlannedFile(SegmentNo(segment), offset, length, EntryNo(number), place, is_split)
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._records) if self._file is None else self._read(self._file, *self._runs[0])
+
+    def _read(self, file: BinaryIO, begin: int, end: int) -> Iterator[bytes]:
+        file.flush()
+        size = self._record_bytes
+        step = _READ_BYTES // size * size
+        for at in range(begin, end, step):
+            chunk = pread(file, min(step, end - at), at)
+            for start in range(0, len(chunk), size):
+                yield chunk[start : start + size]
 
     def close(self) -> None:
         """Give the scratch space back."""
@@ -105,7 +138,7 @@ class Directories:
 
     def __init__(self, scratch: Path) -> None:
         """The scratch file lies in the folder `scratch`, without a name."""
-        self._file = _scratch_file(scratch)
+        self._file = scratch_file(scratch)
         self._end = 0
         self._newest = TARGET
         #: Returns the path of the directory at a place.
@@ -130,15 +163,16 @@ class Directories:
 
     def _at(self, place: int) -> tuple[tuple[int, int, int, int, bool, int], bytes]:
         self._file.flush()
-        head = cast("tuple[int, int, int, int, bool, int]", _MADE.unpack(_pread(self._file, _MADE.size, place)))
-        return head, _pread(self._file, head[5], place + _MADE.size)
+        head = cast("tuple[int, int, int, int, bool, int]", _MADE.unpack(pread(self._file, _MADE.size, place)))
+        return head, pread(self._file, head[5], place + _MADE.size)
 
     def close(self) -> None:
         """Give the scratch space back."""
         self._file.close()
 
 
-def _scratch_file(folder: Path) -> BinaryIO:
+def scratch_file(folder: Path) -> BinaryIO:
+    """Return an unnamed file in the folder. Raises OSError."""
     return cast("BinaryIO", tempfile.TemporaryFile(dir=folder))
 
 
@@ -146,16 +180,8 @@ def _append(file: BinaryIO, parts: list[bytes]) -> int:
     return file.write(b"".join(parts))
 
 
-def _records_of(file: BinaryIO, begin: int, end: int) -> Iterator[bytes]:
-    file.flush()
-    step = _READ_BYTES // _FILE.size * _FILE.size
-    for at in range(begin, end, step):
-        chunk = _pread(file, min(step, end - at), at)
-        for start in range(0, len(chunk), _FILE.size):
-            yield chunk[start : start + _FILE.size]
-
-
-def _pread(file: BinaryIO, length: int, at: int) -> bytes:
+def pread(file: BinaryIO, length: int, at: int) -> bytes:
+    """Return exactly these bytes of a scratch file, which was flushed. Raises OSError."""
     content = os.pread(file.fileno(), length, at)
     if len(content) != length:
         raise OSError(f"the scratch file has {len(content)} bytes at {at} instead of {length}")

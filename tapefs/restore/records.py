@@ -27,7 +27,16 @@ class Index(Protocol):
         """Yield the entries of a directory."""
 
     def extents(self, number: EntryNo) -> list[Extent]:
-        """Return the parts of a split file."""
+        """Return the parts of a split file, the data of a sparse one."""
+
+    def link(self, number: EntryNo) -> EntryNo:
+        """Return the entry whose attributes and content another name of its file has."""
+
+    def xattrs(self, number: EntryNo) -> list[tuple[bytes, bytes]]:
+        """Return names and values of an entry's extended attributes."""
+
+    def directory_xattrs(self, number: DirectoryNo) -> list[tuple[bytes, bytes]]:
+        """Return those of a directory."""
 
     def segment(self, number: SegmentNo) -> SegmentRow:
         """Return a segment."""
@@ -58,6 +67,22 @@ class Trouble(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Something that the file system or the privileges did not allow, for any number of names."""
+
+    #: In the plural: `owners`, `ACLs`, `device nodes`.
+    what: str
+    #: For the operator.
+    reason: str
+    #: How many names it concerns.
+    count: int
+    #: The first of them.
+    path: bytes
+    #: Nothing else could be expected: owners, for anybody but root.
+    is_expected: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreProgress:
     """How far a restore is."""
 
@@ -85,16 +110,20 @@ class RestoreReport:
     #: Made anew.
     directories: int
     symlinks: int
+    #: Further names of files that have several.
+    links: int
+    #: Fifos and device nodes.
+    specials: int
     #: Left alone because something of that name was there.
     skipped: int
     #: Files whose content could not be had, or did not match its SHA-256; nothing was left under their names.
     damaged: int
     #: What else could not be restored as recorded.
     failed: int
-    #: Names (files, directories, links) that belong to the restoring user because their owner could not be set.
-    owners_kept: int
     #: Restored files that had changed while they were backed up: the content is what was read then.
     changed: int
+    #: What was not allowed, each kind once.
+    refusals: tuple[Refusal, ...]
     #: The first 1,000.
     troubles: tuple[Trouble, ...]
     #: How many there were.
@@ -105,4 +134,5 @@ class RestoreReport:
     @property
     def is_complete(self) -> bool:
         """Is everything that was chosen there as recorded (but for owners, if only root could set them)?"""
-        return not (self.skipped or self.damaged or self.failed or self.stopped)
+        is_refused = any(not refusal.is_expected for refusal in self.refusals)
+        return not (self.skipped or self.damaged or self.failed or self.stopped or is_refused)

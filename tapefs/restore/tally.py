@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from tapefs.restore.records import RestoreProgress, RestoreReport, Trouble
+from tapefs.restore.attributes import OWNERS, SET_ID_BITS, Refused
+from tapefs.restore.records import Refusal, RestoreProgress, RestoreReport, Trouble
 
 TROUBLES_KEPT = 1000
 _PROGRESS_EVERY_S = 0.1
 
 
 class Tally:
-    """The running counts; `progress` is called a few times a second at most, and whenever the stage changes."""
+    """The running counts.
 
-    def __init__(self, progress: Callable[[RestoreProgress], None]) -> None:
+    `progress` is called a few times a second at most, and whenever the stage changes; `note` for all that goes wrong.
+    """
+
+    def __init__(self, progress: Callable[[RestoreProgress], None], note: Callable[[Trouble], None]) -> None:
         self._progress = progress
+        self._note = note
         self._told_at_s = 0.0
         self._troubles: list[Trouble] = []
         self._trouble_count = 0
         self.stage = "plan"
         self.files = self.files_total = self.bytes = self.bytes_total = 0
-        self.directories = self.symlinks = self.skipped = self.damaged = self.failed = 0
-        self.owners_kept = self.changed = 0
+        self._refused: dict[Refused, tuple[int, bytes]] = {}
+        self.directories = self.symlinks = self.links = self.specials = 0
+        self.skipped = self.damaged = self.failed = self.changed = 0
         self.stopped = ""
 
     def skip(self, path: bytes) -> None:
@@ -40,16 +47,19 @@ class Tally:
         self.failed += 1
         self._trouble(path, reason)
 
-    def keep_owner(self, path: bytes) -> None:
-        """The owner could not be set; said once, counted always."""
-        if not self.owners_kept:
-            self._trouble(path, "its owner could not be set, nor those of others: only root can do that")
-        self.owners_kept += 1
+    def refuse(self, path: bytes, refused: Sequence[Refused]) -> None:
+        """The file system or the privileges did not allow something about this name; counted by kind."""
+        for each in refused:
+            count, first = self._refused.get(each, (0, path))
+            self._refused[each] = (count + 1, first)
+            self._note(Trouble(path, f"{each.what}: {each.reason}"))
 
     def _trouble(self, path: bytes, reason: str) -> None:
         self._trouble_count += 1
+        trouble = Trouble(path, reason)
+        self._note(trouble)
         if len(self._troubles) < TROUBLES_KEPT:
-            self._troubles.append(Trouble(path, reason))
+            self._troubles.append(trouble)
 
     def enter_stage(self, stage: str) -> None:
         """Begin another part of the work, and say so."""
@@ -74,12 +84,20 @@ class Tally:
             bytes=self.bytes,
             directories=self.directories,
             symlinks=self.symlinks,
+            links=self.links,
+            specials=self.specials,
             skipped=self.skipped,
             damaged=self.damaged,
             failed=self.failed,
-            owners_kept=self.owners_kept,
             changed=self.changed,
+            refusals=self._refusals(),
             troubles=tuple(self._troubles),
             trouble_count=self._trouble_count,
             stopped=self.stopped,
+        )
+
+    def _refusals(self) -> tuple[Refusal, ...]:
+        expected = () if os.geteuid() == 0 else (OWNERS, SET_ID_BITS)
+        return tuple(
+            Refusal(*refused, count, path, refused in expected) for refused, (count, path) in self._refused.items()
         )

@@ -1,5 +1,4 @@
-"""Walks the chosen part of an index: makes directories, links and empty files, plans the files that have content. One
-thread.
+"""Walks the chosen part of an index: makes directories, and gives all other names to the maker. One thread.
 
 The whole recorded path is kept beneath the target, as tar does: `usr/share/doc` becomes `TARGET/usr/share/doc`, with
 the recorded owner and mode of `usr` and `usr/share`, too. Memory grows with the depth of the tree and the number of
@@ -8,41 +7,21 @@ chosen paths only.
 
 from __future__ import annotations
 
-import errno
-import os
 import stat
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from catalog.errors import CatalogError, NotFound
-from catalog.ids import DirectoryNo, EntryNo, SegmentNo
-from catalog.index.model import Directory, Entry, EntryFlag
+from catalog.ids import DirectoryNo, EntryNo
+from catalog.index.model import Directory, Entry
 from tapefs.errors import NoSuchThing, UsageError
-from tapefs.restore.plan import TARGET, Directories, Plan, PlannedFile
+from tapefs.restore.making import Maker, join, reason_of
+from tapefs.restore.plan import TARGET, Directories
 from tapefs.restore.records import Index
 from tapefs.restore.tally import Tally
 from tapefs.restore.writer import BadName, SafeWriter, check_name
 
 _ROOT = DirectoryNo(0)
-# Plain numbers: an operation on flags costs 3 us.
-_UNREADABLE = int(EntryFlag.UNREADABLE)
-_SPLIT = int(EntryFlag.SPLIT)
-
-
-class TargetFull(Exception):
-    """There is no room left at the target: whatever comes next would fail as well."""
-
-
-def reason_of(error: Exception) -> str:
-    """Return what to tell about a failure with one name. Raises TargetFull instead if it concerns all of them."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        raise TargetFull(
-            f"{os.strerror(error.errno)}: make room at the target and in the state folder, then restore again; "
-            "what is complete is left alone"
-        ) from error
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error)
 
 
 class _Place(NamedTuple):
@@ -56,17 +35,14 @@ class _Place(NamedTuple):
 
 
 class Walk:
-    """Fills a plan. `TargetFull` ends it."""
+    """Takes what is chosen. `TargetFull` ends it."""
 
-    def __init__(
-        self, index: Index, writer: SafeWriter, plan: Plan, directories: Directories, tally: Tally, *, overwrite: bool
-    ) -> None:
+    def __init__(self, index: Index, writer: SafeWriter, directories: Directories, maker: Maker, tally: Tally) -> None:
         self._index = index
         self._writer = writer
-        self._plan = plan
         self._directories = directories
+        self._maker = maker
         self._tally = tally
-        self._overwrite = overwrite
         #: Ancestors of chosen paths, made once for all of them.
         self._ancestors: dict[bytes, _Place] = {}
 
@@ -83,6 +59,7 @@ class Walk:
             self._take_one(root, components)
         if not paths:
             self._take_tree(root)
+        self._maker.take_linked()
 
     def _find(self, directory: Directory, components: Sequence[bytes]) -> None:
         for depth, name in enumerate(components):
@@ -101,7 +78,7 @@ class Walk:
                 return
             number, entry = self._looked_up(above.directory, name)
             is_last = depth == len(components) - 1
-            path = _join(above.path, name)
+            path = join(above.path, name)
             if is_last and not stat.S_ISDIR(entry.mode):
                 self._take_entry(above, number, entry)
             elif is_last:
@@ -136,7 +113,7 @@ class Walk:
             if not stat.S_ISDIR(entry.mode):
                 self._take_entry(place, number, entry)
             elif entry.offset in entered:
-                self._tally.fail(_join(place.path, entry.name), "the index is damaged: the directory contains itself")
+                self._tally.fail(join(place.path, entry.name), "the index is damaged: the directory contains itself")
             elif (inner := self._enter(place, entry)) is not None:
                 entered.add(inner.directory.number)
                 stack.append((inner, self._entries(inner)))
@@ -150,7 +127,7 @@ class Walk:
 
     def _enter(self, above: _Place, entry: Entry) -> _Place | None:
         """Make a directory; None if that is not possible, then nothing beneath it is restored."""
-        path = _join(above.path, entry.name)
+        path = join(above.path, entry.name)
         try:
             check_name(entry.name)
             directory = self._index.directory(DirectoryNo(entry.offset))
@@ -164,50 +141,13 @@ class Walk:
         return _Place(directory, path, place, made.is_new)
 
     def _take_entry(self, above: _Place, number: EntryNo, entry: Entry) -> None:
-        path = _join(above.path, entry.name)
+        path = join(above.path, entry.name)
         try:
             check_name(entry.name)
-            if not self._overwrite and not above.is_new and self._writer.exists(path):
-                self._tally.skip(path)
-            elif stat.S_ISLNK(entry.mode):
-                self._make_symlink(path, entry)
-            elif stat.S_ISREG(entry.mode):
-                self._take_file(above, path, number, entry)
-            else:
-                self._tally.fail(path, "neither a file nor a directory nor a symbolic link: not restored")
-        except FileExistsError:
-            self._tally.skip(path)
-        except (OSError, BadName, CatalogError) as error:
+        except (OSError, BadName) as error:
             self._tally.fail(path, reason_of(error))
-
-    def _make_symlink(self, path: bytes, entry: Entry) -> None:
-        if not self._writer.make_symlink(path, entry.target, entry):
-            self._tally.keep_owner(path)
-        self._tally.symlinks += 1
-
-    def _take_file(self, above: _Place, path: bytes, number: EntryNo, entry: Entry) -> None:
-        if entry.flags & _UNREADABLE:
-            self._tally.fail(path, "it could not be read when it was backed up")
             return
-        self._tally.files_total += 1
-        self._tally.bytes_total += entry.size
-        if not entry.size:
-            self._make_empty(path, entry)
-            return
-        is_split = bool(entry.flags & _SPLIT)
-        segment, offset, length = entry.segment, entry.offset, entry.size
-        if is_split:
-            _, length, segment, offset = self._index.extents(number)[0]
-        self._plan.add(PlannedFile(SegmentNo(segment), offset, length, number, above.place, is_split))
-
-    def _make_empty(self, path: bytes, entry: Entry) -> None:
-        if not self._writer.new_file(path).finish(0, entry):
-            self._tally.keep_owner(path)
-        self._tally.files += 1
-
-
-def _join(above: bytes, name: bytes) -> bytes:
-    return above + b"/" + name if above else name
+        self._maker.take(path, number, entry, above.place, is_new=above.is_new)
 
 
 def _components(path: bytes) -> tuple[bytes, ...]:

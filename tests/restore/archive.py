@@ -41,6 +41,12 @@ class File:
     type: int = stat.S_IFREG
     #: What the index says instead of the truth.
     sha256: bytes | None = None
+    #: Place and length of the data of a sparse file; what is between must be zeros.
+    data: tuple[tuple[int, int], ...] | None = None
+    rdev: int = 0
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    #: Over 1: the same object at several places is one file with several names.
+    nlink: int = 1
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ class Link:
     uid: int = ME
     gid: int = MY_GROUP
     mtime_ns: int = MTIME_NS
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    nlink: int = 1
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class Dir:
     uid: int = ME
     gid: int = MY_GROUP
     mtime_ns: int = MTIME_NS
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
 
 
 Node = File | Link | Dir
@@ -73,6 +82,12 @@ class Archive:
         self._entries: list[Entry] = []
         self._directories: dict[int, Directory] = {}
         self._extents: dict[int, list[Extent]] = {}
+        self._xattrs: dict[int, list[tuple[bytes, bytes]]] = {}
+        self._directory_xattrs: dict[int, list[tuple[bytes, bytes]]] = {}
+        self._links: dict[int, EntryNo] = {}
+        #: Node of each entry, and first entry of each node that has several.
+        self._firsts: dict[int, EntryNo] = {}
+        self._stored: dict[int, tuple[Entry, list[Extent]]] = {}
         self.hashes: dict[tuple[int, int], bytes] = {}
         self._directories_seen = 0
         self._lay_out(root, DirectoryNo(0))
@@ -87,22 +102,46 @@ class Archive:
             if isinstance(child, Dir):
                 inner = self._lay_out(child, number)
                 directories.append(self._entry(name, stat.S_IFDIR | child.mode, child, 0, segment=0, offset=inner))
-            elif isinstance(child, Link):
-                entry = self._entry(name, stat.S_IFLNK | 0o777, child, len(child.target), target=child.target)
-                files.append((entry, []))
             else:
-                files.append(self._file(name, child))
+                files.append((child, *self._no_directory(name, child)))
         files_first = len(self._entries)
-        for entry, extents in files:
-            if extents:
-                self._extents[len(self._entries)] = extents
-            self._entries.append(entry)
+        for child, entry, extents in files:
+            self._number(child, entry, extents)
         self._entries += directories
+        if node.xattrs:
+            self._directory_xattrs[number] = list(node.xattrs)
         mode = stat.S_IFDIR | node.mode
         run = (EntryNo(files_first), len(files), EntryNo(files_first + len(files)), len(directories))
         times = (node.mtime_ns, node.mtime_ns)
         self._directories[number] = Directory(number, parent, mode, node.uid, node.gid, 0, *times, 2, 1, 1, 0, *run)
         return number
+
+    def _no_directory(self, name: bytes, child: File | Link) -> tuple[Entry, list[Extent]]:
+        """Return what becomes of it, the same for all its names."""
+        if id(child) in self._stored:
+            entry, extents = self._stored[id(child)]
+            return entry._replace(name=name), extents
+        if isinstance(child, Link):
+            found = self._entry(name, stat.S_IFLNK | 0o777, child, len(child.target), target=child.target), []
+        else:
+            found = self._file(name, child)
+        if child.nlink > 1:
+            self._stored[id(child)] = found
+        return found
+
+    def _number(self, child: File | Link, entry: Entry, extents: list[Extent]) -> None:
+        number = EntryNo(len(self._entries))
+        if id(child) in self._firsts:
+            self._links[number] = self._firsts[id(child)]
+            entry = entry._replace(flags=entry.flags | EntryFlag.LINKED)
+        elif child.nlink > 1:
+            self._firsts[id(child)] = number
+        if extents or entry.flags & EntryFlag.SPARSE:
+            self._extents[number] = extents
+        if child.xattrs:
+            self._xattrs[number] = list(child.xattrs)
+            entry = entry._replace(flags=entry.flags | EntryFlag.XATTRS)
+        self._entries.append(entry)
 
     def _entry(
         self, name: bytes, mode: int, node: Node, size: int, *, segment: int = 0, offset: int = 0, target: bytes = b""
@@ -111,24 +150,28 @@ class Archive:
         blocks = getattr(node, "blocks", None)
         times = (node.mtime_ns, node.mtime_ns)
         blocks = -(-size // 512) if blocks is None else blocks
-        return Entry(name, mode, node.uid, node.gid, size, *times, 1, 0, 1, 1, blocks, flags, segment, offset, target)
+        ids = (getattr(node, "nlink", 1), getattr(node, "rdev", 0), 1, 1)
+        return Entry(name, mode, node.uid, node.gid, size, *times, *ids, blocks, flags, segment, offset, target)
 
     def _file(self, name: bytes, node: File) -> tuple[Entry, list[Extent]]:
         size = len(node.content)
         if not size or node.flags & EntryFlag.UNREADABLE:
             return self._entry(name, node.type | node.mode, node, size), []
-        extents = []
-        cuts = (0, *node.split_at, size)
-        for begin, end in pairwise(cuts):
+        extents: list[Extent] = []
+        first = None
+        for begin, end in pairwise((0, *node.split_at, size)):
             if begin:
                 self.streams.append(bytearray())
-            segment, offset = self._store(node.content[begin:end], node.sha256)
-            extents.append(Extent(begin, end - begin, SegmentNo(segment), offset))
-        _, _, segment, offset = extents[0]
+            runs = [(begin, end)] if node.data is None else _clipped(node.data, begin, end)
+            segment, at = self._store(b"".join(node.content[start:stop] for start, stop in runs), node.sha256)
+            first = first or (segment, at)
+            for start, stop in runs:
+                extents.append(Extent(start, stop - start, SegmentNo(segment), at))
+                at += stop - start
+        segment, offset = first or (0, 0)
         entry = self._entry(name, node.type | node.mode, node, size, segment=segment, offset=offset)
-        if len(extents) == 1:
-            return entry, []
-        return entry._replace(flags=entry.flags | EntryFlag.SPLIT), extents
+        flags = EntryFlag.SPARSE * (node.data is not None) | EntryFlag.SPLIT * bool(node.split_at)
+        return entry._replace(flags=entry.flags | flags), extents if flags else []
 
     def _store(self, content: bytes, claimed: bytes | None) -> tuple[int, int]:
         if len(self.streams[-1]) + len(content) > self._segment_bytes and self.streams[-1]:
@@ -189,6 +232,15 @@ class Archive:
     def extents(self, number: EntryNo) -> list[Extent]:
         return self._extents[number]
 
+    def link(self, number: EntryNo) -> EntryNo:
+        return self._links[number]
+
+    def xattrs(self, number: EntryNo) -> list[tuple[bytes, bytes]]:
+        return self._xattrs.get(number, [])
+
+    def directory_xattrs(self, number: DirectoryNo) -> list[tuple[bytes, bytes]]:
+        return self._directory_xattrs.get(number, [])
+
     def segment(self, number: SegmentNo) -> SegmentRow:
         length = len(self.streams[number])
         return SegmentRow(number, segment_id(number), length, length // 2, -(-length // self._frame_bytes))
@@ -211,6 +263,10 @@ class Archive:
                 self._entries[number] = entry._replace(**values)
                 return
         raise AssertionError(old_name)
+
+    def change_link(self, number: int) -> None:
+        """Let all further names belong to that entry."""
+        self._links = dict.fromkeys(self._links, EntryNo(number))
 
     def change_extents(self, extents: list[Extent]) -> None:
         for number in self._extents:
@@ -291,6 +347,12 @@ class Mover(threading.Thread):
         return plain
 
 
+def _clipped(data: tuple[tuple[int, int], ...], begin: int, end: int) -> list[tuple[int, int]]:
+    """Return begin and end of the runs within a part."""
+    runs = [(max(begin, at), min(end, at + length)) for at, length in data]
+    return [(start, stop) for start, stop in runs if start < stop]
+
+
 def noise(length: int, seed: object = 0) -> bytes:
     """Bytes that do not repeat."""
     block = hashlib.sha256(repr(seed).encode()).digest()
@@ -328,5 +390,6 @@ def expected(node: Dir, above: bytes = b"") -> dict[bytes, tuple[object, ...]]:
             result[path] = (stat.S_IFLNK | 0o777, owner, child.mtime_ns, child.target)
         else:
             content = (len(child.content), zlib.crc32(child.content))
-            result[path] = (stat.S_IFREG | child.mode, owner, child.mtime_ns, content)
+            is_file = child.type == stat.S_IFREG
+            result[path] = (child.type | child.mode, owner, child.mtime_ns, content if is_file else None)
     return result

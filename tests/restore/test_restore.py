@@ -86,7 +86,7 @@ def test_owners_and_set_id_bits(bring_back, target):
     )
     report = bring_back(Archive(tree))
     assert report.is_complete
-    assert report.owners_kept == 0
+    assert report.refusals == ()
     assert seen(target) == expected(tree)
 
 
@@ -94,8 +94,8 @@ def test_owners_that_do_not_exist_are_left_and_the_set_id_bits_go(bring_back, ta
     """An id of -1 would mean "leave it" to chown: the file would keep its bits under the restoring user."""
     tree = Dir({b"suid": File(b"program", mode=0o6755, uid=(1 << 32) - 1), b"huge": File(b"x", gid=1 << 40)})
     report = bring_back(Archive(tree))
-    assert report.owners_kept == 2
-    assert len(report.troubles) == 1
+    assert [(refusal.what, refusal.count) for refusal in report.refusals] == [("owners", 2), ("set-id bits", 1)]
+    assert report.troubles == ()
     assert stat.S_IMODE((target / "suid").stat().st_mode) == 0o755
     assert (target / "suid").stat().st_uid == os.geteuid()
 
@@ -133,13 +133,6 @@ def test_a_split_file(bring_back, target, real):
     report = bring_back(Archive(tree), real=real)
     assert report.is_complete
     assert seen(target) == expected(tree)
-
-
-def test_holes_come_back_as_holes(bring_back, target):
-    content = noise(65_536) + bytes(10 * 1024 * 1024) + b"end" + bytes(200_000)
-    bring_back(Archive(Dir({b"sparse": File(content, blocks=200)}), frame_bytes=1 << 20))
-    assert (target / "sparse").read_bytes() == content
-    assert (target / "sparse").stat().st_blocks * 512 < 1_000_000
 
 
 def test_many_small_files_share_frames_and_ask_seldom(bring_back, target, home, mover):
@@ -352,13 +345,13 @@ def test_marked_files(bring_back, target):
         {
             b"changed": File(b"as read", flags=EntryFlag.CHANGED),
             b"unreadable": File(b"?", flags=EntryFlag.UNREADABLE),
-            b"fifo": File(type=stat.S_IFIFO),
-            b"device": File(type=stat.S_IFBLK),
+            b"socket": File(type=stat.S_IFSOCK),
+            b"odd": File(type=0),
         }
     )
     report = bring_back(Archive(tree))
     assert (report.changed, report.failed, report.files) == (1, 3, 1)
-    assert {trouble.path for trouble in report.troubles} == {b"unreadable", b"fifo", b"device"}
+    assert {trouble.path for trouble in report.troubles} == {b"unreadable", b"socket", b"odd"}
     assert seen(target).keys() == {b"changed"}
 
 
@@ -403,7 +396,7 @@ def test_an_absurd_time_is_reported(bring_back, target):
 
 
 def test_only_the_first_thousand_troubles_are_kept(bring_back):
-    tree = Dir({b"%04d" % number: File(type=stat.S_IFIFO) for number in range(1500)})
+    tree = Dir({b"%04d" % number: File(type=stat.S_IFSOCK) for number in range(1500)})
     report = bring_back(Archive(tree))
     assert report.trouble_count == report.failed == 1500
     assert len(report.troubles) == 1000
