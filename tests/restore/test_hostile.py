@@ -185,8 +185,9 @@ def test_a_racing_swap_of_directories_never_leads_out(
         while not ready.exists():
             assert process.is_alive()
             time.sleep(0.01)
-        end_s = time.monotonic() + 1.5
-        while time.monotonic() < end_s:
+        begin_s = time.monotonic()
+        # On a busy machine the other process may not run for a while.
+        while (passed_s := time.monotonic() - begin_s) < 1.5 or (not disturbed and passed_s < 30):
             disturbed += bring_back(archive, overwrite=True).failed
     finally:
         stop.touch()
