@@ -1,0 +1,86 @@
+"""The ways back from tape: the restore command's engine, and foreign tools on the raw payloads."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from catalog.ids import FrameNo, SegmentId, SetId
+from catalog.index.reader import IndexReader
+from tapefs.recall.stager import Stager
+from tapefs.restore import FrameWish, RestoreReport, restore
+from tests.backup.rig import Rig
+from tests.backup.trees import payloads
+
+
+class _Fetcher:
+    """Stages what a restore wishes for, at once; puts the right tape in."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._stager: Stager | None = None
+        self._label = ""
+        self.failures: dict[tuple[SegmentId, int], str] = {}
+
+    def fetch(self, wishes: Sequence[FrameWish]) -> None:
+        for wish in wishes:
+            self._stager_for(wish.segment_id).fetch(wish.segment_id, FrameNo(wish.first), FrameNo(wish.last))
+
+    def _stager_for(self, segment_id: SegmentId) -> Stager:
+        volume = self._rig.ledger.volume(self._rig.ledger.copies(segment_id)[0].volume_id)
+        if self._stager is None or volume.label != self._label:
+            self.close()
+            self._rig.watcher.put_in(volume.label)
+            self._rig.drive.load()
+            self._label = volume.label
+            self._stager = Stager(self._rig.home, self._rig.ledger, self._rig.drive, volume.volume_id, self)
+        return self._stager
+
+    def arrived(self, segment_id: SegmentId, first: FrameNo, last: FrameNo) -> None:
+        for frame in range(first, last + 1):
+            self.failures.pop((segment_id, frame), None)
+
+    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str) -> None:
+        self.failures |= {(segment_id, frame): message for frame in range(first, last + 1)}
+
+    def close(self) -> None:
+        if self._stager is not None:
+            self._stager.close()
+            self._stager = None
+
+
+def bring_back(rig: Rig, set_id: SetId, target: Path, *paths: bytes, overwrite: bool = False) -> RestoreReport:
+    """Restore a set, or paths of it, as the command does, with everything from tape."""
+    fetcher = _Fetcher(rig)
+    reader = IndexReader(rig.home.index(set_id))
+    try:
+        return restore(
+            rig.home,
+            reader,
+            paths,
+            target,
+            fetch=fetcher.fetch,
+            failed=lambda: fetcher.failures,
+            progress=lambda told: None,
+            overwrite=overwrite,
+        )
+    finally:
+        reader.close()
+        fetcher.close()
+
+
+#: As `docs/format.md` says it, section 1.
+GNU_TAR = "tar --xattrs --xattrs-include='*' --acls --numeric-owner --warning=no-unknown-keyword --warning=no-timestamp -xpf -"
+BSDTAR = "LC_ALL=C.UTF-8 bsdtar --xattrs --acls --numeric-owner -xpf -"
+
+
+def extract(rig: Rig, target: Path, command: str = GNU_TAR) -> Path:
+    """Unpack all payloads, one behind the other, and join the parts of files that were split."""
+    target.mkdir()
+    for payload in payloads(rig):
+        line = f"zstd -qdc {payload} | (cd {target} && {command})"
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        assert not done.stderr, done.stderr.decode(errors="replace")
+    return target
