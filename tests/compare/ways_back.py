@@ -71,7 +71,10 @@ def bring_back(rig: Rig, set_id: SetId, target: Path, *paths: bytes, overwrite: 
 
 
 #: As `docs/format.md` says it, section 1.
-GNU_TAR = "tar --xattrs --xattrs-include='*' --acls --numeric-owner --warning=no-unknown-keyword --warning=no-timestamp -xpf -"
+GNU_TAR = (
+    "tar --xattrs --xattrs-include='*' --acls --numeric-owner --warning=no-unknown-keyword "
+    "--warning=no-timestamp -xpf -"
+)
 BSDTAR = "LC_ALL=C.UTF-8 bsdtar --xattrs --acls --numeric-owner -xpf -"
 
 
