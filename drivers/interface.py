@@ -45,6 +45,10 @@ class Counters:
     blocks_written: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+    #: Times that the tape stopped and had to back up before it went on, and those of them that came because the host
+    #: was too slow and the drive's buffer ran empty while writing.
+    backhitches: int = 0
+    underruns: int = 0
     seconds: Seconds = field(default_factory=Seconds)
 
 

@@ -47,10 +47,16 @@ class VirtualDrive:
     """One drive of a virtual library; implements `drivers.interface.Drive`."""
 
     def __init__(
-        self, folder: Path, number: int, motion: str = "account", *, sleep: Callable[[float], None] = time.sleep
+        self,
+        folder: Path,
+        number: int,
+        motion: str = "account",
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open drive `number`. Raises DriveInUse, NoSuchElement, DeviceFailed, and ValueError for an unknown motion."""
-        pace = Pace(parse_mode(motion), sleep)
+        pace = Pace(parse_mode(motion), sleep, now)
         library = read_library(folder)
         bay = library.bay(number)
         self._folder = folder
@@ -301,6 +307,7 @@ class VirtualDrive:
         self._check_alive()
         if self._cartridge is not None:
             self._cartridge.drop_unsynced()
+            self._mechanics.lose_buffer()
             self._position_lost = True
 
     def cut_power(self) -> None:

@@ -60,6 +60,8 @@ class Tally:
     blocks_written: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+    backhitches: int = 0
+    underruns: int = 0
     #: Seconds by kind, named as the fields of `Seconds`.
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -74,6 +76,8 @@ class Tally:
             counters.blocks_written,
             counters.bytes_read,
             counters.bytes_written,
+            counters.backhitches,
+            counters.underruns,
             seconds,
         )
 
@@ -86,5 +90,7 @@ class Tally:
             self.blocks_written,
             self.bytes_read,
             self.bytes_written,
+            self.backhitches,
+            self.underruns,
             Seconds(**self.seconds),
         )

@@ -1,7 +1,8 @@
 """LTO-5 to LTO-9: capacity, geometry, speeds, and which drive takes which cartridge. Pure; any thread.
 
 Capacities, rates, load and unload times, mean locate and rewind times are the vendors' figures for full-height drives,
-half-height where only those are published. The usable length leaves out leader and end zones.
+half-height where only those are published. The usable length leaves out leader and end zones. The slowest speeds are
+those of IBM's drives from LTO-7 on and of HPE's before.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ class Generation:
     wraps: int
     #: Length that carries data.
     length_m: float
-    #: Native transfer rate.
+    #: Native transfer rate, and the slowest at which the tape still runs (speed matching).
     rate_bytes_s: float
+    slowest_bytes_s: float
+    #: The drive's own buffer.
+    buffer_bytes: int
     #: From insertion to ready, and from the unload command to ejected, tape rewound before.
     load_s: float
     unload_s: float
@@ -59,11 +63,11 @@ _LTO9_M_S = 15.8
 GENERATIONS = {
     each.number: each
     for each in (
-        Generation(5, 3 * TB // 2, 80, 820, 140 * MB, 12, 17, _CERN_M_S, 60),
-        Generation(6, 5 * TB // 2, 136, 820, 160 * MB, 12, 17, _CERN_M_S, 60),
-        Generation(7, 6 * TB, 112, 940, 300 * MB, 15, 20, _CERN_M_S, 60),
-        Generation(8, 12 * TB, 208, 940, 360 * MB, 15, 24, _CERN_M_S, 59),
-        Generation(9, 18 * TB, 280, 1015, 400 * MB, 17, 30, _LTO9_M_S, 55),
+        Generation(5, 3 * TB // 2, 80, 820, 140 * MB, 47 * MB, 256 * MB, 12, 17, _CERN_M_S, 60),
+        Generation(6, 5 * TB // 2, 136, 820, 160 * MB, 54 * MB, 512 * MB, 12, 17, _CERN_M_S, 60),
+        Generation(7, 6 * TB, 112, 940, 300 * MB, 101 * MB, 1000 * MB, 15, 20, _CERN_M_S, 60),
+        Generation(8, 12 * TB, 208, 940, 360 * MB, 112 * MB, 1000 * MB, 15, 24, _CERN_M_S, 59),
+        Generation(9, 18 * TB, 280, 1015, 400 * MB, 177 * MB, 1000 * MB, 17, 30, _LTO9_M_S, 55),
     )
 }
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from drivers.interface import Counters
 from drivers.virtual.drive_state import Tally
-from drivers.virtual.motion import BACKHITCH_S, Motion, motion_of
+from drivers.virtual.motion import Motion, motion_of
 from drivers.virtual.pace import Pace
+from drivers.virtual.streaming import BACKHITCH_S, Streaming
 
 
 class Mechanics:
     """Counts what the drive does; a tape that stops or turns pays a backhitch when it goes on streaming.
 
-    Stopping: a synchronous filemark or flush. Turning: from reading to writing or back. A locate, rewind or load ends
-    the stream; its own time covers the new start. The drive loads and unloads at its own speed, all else is the
-    cartridge's generation.
+    Stopping: a synchronous filemark or flush, or a host that is too slow (`Streaming`). Turning: from reading to
+    writing or back. A locate, rewind or load ends the stream; its own time covers the new start. The drive loads and
+    unloads at its own speed, all else is the cartridge's generation.
     """
 
     def __init__(self, generation: int, counters: Counters, pace: Pace) -> None:
@@ -24,6 +25,7 @@ class Mechanics:
         #: "read" or "write" while the tape runs or has just stopped for a sync; "" after a move.
         self._stream = ""
         self._stopped = False
+        self._streaming = Streaming(self._medium.generation)
 
     def counters(self) -> Counters:
         """Return a snapshot."""
@@ -32,6 +34,7 @@ class Mechanics:
     def adopt(self, medium_generation: int) -> None:
         """Take a cartridge's geometry and rate."""
         self._medium = motion_of(medium_generation)
+        self._streaming.adopt(self._medium.generation)
         self._stream = ""
 
     def load(self) -> None:
@@ -72,15 +75,32 @@ class Mechanics:
             self._tally.blocks_written += 1
             self._tally.bytes_written += size_bytes
             self._spend("write", self._medium.write_s(size_bytes))
+            held_s = self._streaming.take(size_bytes, self._pace.host_s())
+            self._count_underruns()
+            self._pace.spend(held_s)
 
     def stop(self) -> None:
         """The drive emptied its buffer onto the tape and stands."""
+        self._streaming.flush(self._pace.host_s())
+        self._count_underruns()
         self._stopped = True
+
+    def lose_buffer(self) -> None:
+        """What had not reached the tape is gone."""
+        self._streaming.rest()
+
+    def _count_underruns(self) -> None:
+        """The tape backs up while the host goes on, so that no more of its time passes than `take` says."""
+        new, self._streaming.underruns = self._streaming.underruns, 0
+        self._tally.underruns += new
+        self._tally.backhitches += new
+        self._tally.seconds["backhitch"] += new * BACKHITCH_S
 
     def _run(self, kind: str) -> None:
         if self._stream == kind and not self._stopped:
             return
         if self._stream:
+            self._tally.backhitches += 1
             self._spend("backhitch", BACKHITCH_S)
         self._stream = kind
         self._stopped = False

@@ -23,8 +23,6 @@ _HALF_CHANGE_S = -6.04
 _DIRECTION_CHANGE_S = 5.22
 _STEP_BACK_S = 11.32
 
-#: Stop, back up, start again. No vendor publishes it; users measure 2 to 5 s.
-BACKHITCH_S = 3.5
 #: Robot arm: take, carry, put.
 MOVE_S = 10.0
 _REWIND_START_S = 5.0

@@ -57,6 +57,7 @@ class Pace:
         self._sleep = sleep
         self._now = now
         self._due_s = -math.inf
+        self._slept_s = 0.0
 
     def spend(self, seconds: float) -> None:
         """Let `seconds` of the model pass."""
@@ -66,3 +67,8 @@ class Pace:
         self._due_s = max(self._due_s, now_s - _BUFFER_S / self._speed) + seconds / self._speed
         if self._due_s - now_s >= _WORTH_SLEEPING_S:
             self._sleep(self._due_s - now_s)
+            self._slept_s += self._now() - now_s
+
+    def host_s(self) -> float:
+        """Return the host's own time: the clock's, less what was slept here."""
+        return self._now() - self._slept_s

@@ -90,6 +90,9 @@ class DriveCounters(msgspec.Struct, frozen=True):
     blocks_written: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+    #: Times the tape stopped and backed up, and those of them for want of data.
+    backhitches: int = 0
+    underruns: int = 0
     seconds: DriveSeconds = DriveSeconds()
 
 

@@ -20,7 +20,17 @@ from tests.vfs.shelf import FRAME_BYTES, LABEL, Shelf
 SET_KEYS = {"set_id", "name", "type", "state", "started_at", "finished_at", "files", "bytes", "stored_bytes"}
 SET_KEYS |= {"segments", "tapes"}
 TAPE_KEYS = {"label", "uuid", "pool", "state", "capacity_bytes", "used_bytes", "sets"}
-COUNTERS = {"loads", "locates", "blocks_read", "blocks_written", "bytes_read", "bytes_written", "seconds"}
+COUNTERS = {
+    "backhitches",
+    "underruns",
+    "loads",
+    "locates",
+    "blocks_read",
+    "blocks_written",
+    "bytes_read",
+    "bytes_written",
+    "seconds",
+}
 SECONDS = {"load", "locate", "read", "write", "rewind", "backhitch"}
 
 NOT_UTF8 = b"caf\xe9"

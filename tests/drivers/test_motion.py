@@ -10,8 +10,9 @@ import pytest
 from drivers.interface import BlockNo, Seconds
 from drivers.virtual.changer import VirtualChanger
 from drivers.virtual.drive import VirtualDrive
-from drivers.virtual.motion import BACKHITCH_S, Motion, motion_of
+from drivers.virtual.motion import Motion, motion_of
 from drivers.virtual.pace import MotionMode, Pace, parse_mode
+from drivers.virtual.streaming import BACKHITCH_S
 from tests.drivers.benches import MIB, VirtualBench
 from tests.drivers.contract import FILEMARK, block_of, read, write
 
