@@ -104,8 +104,11 @@ class Ledger(Protocol):
         """
         ...
 
-    def queue_job(self, number: JobNumber, now_ns: int) -> Job:
-        """PENDING or a finished state becomes QUEUED, and `runs` grows. Raises Conflict while it is queued or runs."""
+    def queue_job(self, number: JobNumber, now_ns: int, run_type: str = "") -> Job:
+        """PENDING or a finished state becomes QUEUED, and `runs` grows. Raises Conflict while it is queued or runs.
+
+        With `run_type` this run makes a set of that type.
+        """
         ...
 
     def finish_job(self, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:

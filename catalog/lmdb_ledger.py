@@ -198,9 +198,9 @@ class LmdbLedger:
         """Forget a job that is neither queued nor running; its sets stay. Idempotent. Raises NotFound, Conflict."""
         self._write(_DELETE_JOB, jobs.delete, number, now_ns)
 
-    def queue_job(self, number: JobNumber, now_ns: int) -> Job:
+    def queue_job(self, number: JobNumber, now_ns: int, run_type: str = "") -> Job:
         """Begin a new run. Raises NotFound, and Conflict while the job is queued or running."""
-        return self._write(_QUEUE_JOB, jobs.queue, number, now_ns)
+        return self._write(_QUEUE_JOB, jobs.queue, number, now_ns, run_type)
 
     def finish_job(self, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
         """End a run; the same state again is harmless. COMPLETED needs the run's set, if any, to be COMPLETE.

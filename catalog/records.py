@@ -155,6 +155,8 @@ class Job(Record, frozen=True, kw_only=True):
     runs: int = 0
     #: The set of the newest run, once that has begun.
     set_id: SetId | None = None
+    #: Type of the set that the newest run makes, where that is not `type`; empty: it is.
+    run_type: str = ""
     #: The queued run goes on with `set_id`, which failed, behind its last committed segment.
     resume: bool = False
     created_at_ns: int = 0

@@ -137,10 +137,15 @@ class Jobs:
             )
         return job
 
-    async def queue(self, number: JobNumber) -> Job:
-        """Have the job run. Raises NotFound, NotNow while it is queued or running."""
+    def newest(self, name: str, sources: tuple[bytes, ...]) -> Job | None:
+        """Return the newest job with that name and these sources."""
+        found = [job for job in self._ledger.jobs() if (job.name, job.sources) == (name, sources)]
+        return max(found, key=lambda job: job.number, default=None)
+
+    async def queue(self, number: JobNumber, run_type: str = "") -> Job:
+        """Have the job run, to make a set of its type or of another. Raises NotFound, NotNow while it waits or runs."""
         await self._rested(number)
-        queued = await trio.to_thread.run_sync(self._ledger.queue_job, number, self.now_ns())
+        queued = await trio.to_thread.run_sync(self._ledger.queue_job, number, self.now_ns(), run_type)
         self._ended.pop(number, None)
         self._queue.append(number)
         self._bell.ring()

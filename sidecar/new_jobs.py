@@ -21,7 +21,7 @@ from tapefs.errors import NoSuchThing, SourceError, UsageError
 
 #: A job's name becomes a folder's name in the mount.
 LONGEST_NAME_BYTES = 200
-TYPES = {"full": "full", "monthly_full": "full"}
+TYPES = {each: each for each in ("full", "incremental", "differential")} | {"monthly_full": "full"}
 MOST_THREADS = 1024
 MOST_SOURCES = 10_000
 MOST_PATTERNS = 1000
@@ -90,7 +90,9 @@ def check_type(kind: object, field: str) -> str:
     """Return the type of set to make. Raises Invalid."""
     plain = kind.lower() if isinstance(kind, str) else ""
     if plain not in TYPES:
-        raise Invalid("enum", ["body", field], "must be full; other types of backup are not offered", kind)
+        raise Invalid(
+            "enum", ["body", field], f"must be one of {', '.join(TYPES)}; other types of backup are not offered", kind
+        )
     return TYPES[plain]
 
 

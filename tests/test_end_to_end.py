@@ -248,3 +248,41 @@ def test_a_tape_that_fills_up_is_followed_by_the_next(installation: Installation
     assert {t["state"] for t in installation.listing("tapes")} == {"full", "appendable", "blank"}
     installation.run("restore", set_id, "--to", tmp_path / "out")
     assert snapshot(Path(f"{tmp_path / 'out'}{tree}")) == snapshot(tree)
+
+
+def test_incremental_sets_show_and_restore_the_whole_tree(installation: Installation, tmp_path: Path) -> None:
+    """Each set of a chain, through the mount and by restore from tape, is the tree as it was; links and all."""
+    tree = odd_tree(tmp_path)
+    random_files(tree / "files", 6, 300_000)
+    looks = {installation.backup(tree, "--name", "odd"): snapshot(tree)}
+    for number in range(3):
+        (tree / "files" / f"file-{number:05}").write_bytes(os.urandom(200_000))
+        (tree / "files" / f"file-{number + 3:05}").unlink()
+        (tree / f"new-{number}").write_text("new")
+        (tree / "level-00" / "file").rename(tree / f"moved-{number}")
+        (tree / "level-00" / "file").write_text("another")
+        kind = "differential" if number == 1 else "incremental"
+        looks[installation.backup(tree, "--name", "odd", "--type", kind)] = snapshot(tree)
+    (job,) = installation.listing("jobs")
+    assert (job["name"], job["runs"]) == ("odd", 4)
+    for set_id, look in looks.items():
+        installation.run("evict", "--all")
+        installation.run("restore", set_id, "--to", tmp_path / set_id)
+        assert snapshot(Path(f"{tmp_path / set_id}{tree}")) == look
+    installation.serve()
+    for set_id, look in looks.items():
+        assert snapshot(Path(f"{installation.mount_point}/sets/{set_id}{tree}")) == look
+
+
+def test_an_incremental_backup_without_an_earlier_one(installation: Installation, tmp_path: Path) -> None:
+    """The first run is full, and says so; one job is used again and again, another for other sources."""
+    tree = odd_tree(tmp_path)
+    done = subprocess.run(
+        installation.command("backup", tree, "--type", "incremental"), capture_output=True, text=True, check=True
+    )
+    assert "made a full set" in done.stderr
+    installation.backup(tree, "--type", "incremental")
+    installation.backup(tree)
+    installation.backup(tree / "empty", "--name", tree.name, "--type", "differential")
+    assert [each["type"] for each in installation.listing("sets")] == ["full", "incremental", "full", "full"]
+    assert [each["runs"] for each in installation.listing("jobs")] == [3, 1]

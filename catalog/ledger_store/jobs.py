@@ -15,7 +15,7 @@ _FINISHED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 _MAX_NUMBER = 2**64 - 1
 #: What becomes of a job; the other fields say what it was asked to do, and only `edit` changes them.
 _COURSE = frozenset(
-    {"number", "job_id", "state", "runs", "set_id", "resume", "error"}
+    {"number", "job_id", "state", "runs", "run_type", "set_id", "resume", "error"}
     | {"created_at_ns", "queued_at_ns", "started_at_ns", "finished_at_ns"}
 )
 _REQUEST = tuple(field for field in Job.__struct_fields__ if field not in _COURSE)
@@ -85,7 +85,7 @@ def delete(tx: Writer, number: JobNumber, now_ns: int) -> None:
     tx.tell("job.deleted", number, job.name, now_ns)
 
 
-def queue(tx: Writer, number: JobNumber, now_ns: int) -> Job:
+def queue(tx: Writer, number: JobNumber, now_ns: int, run_type: str) -> Job:
     """Begin a new run: the job becomes QUEUED and forgets its last run. Raises NotFound, Conflict."""
     job = get(tx, number)
     if job.state in _ACTIVE:
@@ -96,6 +96,7 @@ def queue(tx: Writer, number: JobNumber, now_ns: int) -> Job:
             job,
             state=JobState.QUEUED,
             runs=job.runs + 1,
+            run_type=run_type,
             set_id=None,
             queued_at_ns=now_ns,
             started_at_ns=0,

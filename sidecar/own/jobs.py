@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+import msgspec
 import trio
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -14,7 +15,7 @@ from catalog.ids import JobNumber
 from catalog.records import BackupSet, Job, JobState
 from sidecar.answers import json_answer, moment
 from sidecar.jobs import JobView, Run
-from sidecar.new_jobs import changed_job, check_sources, new_job
+from sidecar.new_jobs import changed_job, check_sources, check_type, new_job
 from sidecar.requests import Page, body_of, number_in_path, page_of
 from sidecar.service import Service
 from tapefs.client.job_fields import JobFields, encoded
@@ -28,6 +29,16 @@ class NewJob(JobFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     #: Queue it at once; else it is a template until somebody runs it.
     run: bool = True
+    #: Run the newest job of that name with the same sources, if there is one: what else the body names is changed in
+    #: it, but for `type`, which is that of this run's set only.
+    reuse: bool = False
+
+
+class RunBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/jobs/N/run; may be missing."""
+
+    #: Of the set that this run makes; the job's own if it is not said.
+    type: str | UnsetType = UNSET
 
 
 class JobCalls:
@@ -63,9 +74,13 @@ class JobCalls:
         """Record a job, and queue it unless `run` is false."""
         body = await body_of(request, NewJob)
         job = await trio.to_thread.run_sync(new_job, body, self._service.jobs.now_ns())
-        number = (await self._service.jobs.create(job)).number
+        known = self._service.jobs.newest(job.name, job.sources) if body.reuse and body.run else None
+        number = (await self._service.jobs.create(job)).number if known is None else known.number
+        if known is not None:
+            changes = structs.replace(body, name=UNSET, sources=UNSET, type=UNSET)
+            await self._service.jobs.edit(number, partial(changed_job, fields=changes))
         if body.run:
-            await self._service.jobs.queue(number)
+            await self._service.jobs.queue(number, "" if known is None or known.type == job.type else job.type)
         return json_answer(view_of(self._service.jobs.view(number)), 202 if body.run else 201)
 
     async def edit(self, request: Request) -> Response:
@@ -82,9 +97,10 @@ class JobCalls:
     async def run(self, request: Request) -> Response:
         """Queue a job."""
         number = _number(request)
+        body = await body_of(request, RunBody) if await request.body() else RunBody()
         job = self._service.jobs.view(number).job
         await trio.to_thread.run_sync(check_sources, job.sources, "sources")
-        await self._service.jobs.queue(number)
+        await self._service.jobs.queue(number, "" if body.type is UNSET else check_type(body.type, "type"))
         return json_answer(view_of(self._service.jobs.view(number)), 202)
 
     async def cancel(self, request: Request) -> Response:
@@ -107,6 +123,8 @@ def view_of(view: JobView) -> dict[str, object]:
         **_request_of(job),
         "state": job.state,
         "set_id": job.set_id,
+        "run_type": job.run_type or job.type,
+        "set_type": view.backup_set.type if view.backup_set else None,
         "error": job.error or None,
         "runs": job.runs,
         "created_at": moment(job.created_at_ns),

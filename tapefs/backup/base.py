@@ -267,18 +267,19 @@ def choose_base(home: Home, ledger: Ledger, job: Job) -> Choice:
     newest is the one with the highest number. If its index cannot be read, the set becomes a full one: better too much
     on tape than a backup that does not happen.
     """
-    if job.type not in _BASES:
-        return Choice(job.type)
+    wanted = job.run_type or job.type
+    if wanted not in _BASES:
+        return Choice(wanted)
     found = [
         each
         for each in ledger.backup_sets()
-        if each.job_id == job.job_id and each.state is SetState.COMPLETE and each.type in _BASES[job.type]
+        if each.job_id == job.job_id and each.state is SetState.COMPLETE and each.type in _BASES[wanted]
     ]
     if not found:
-        return Choice(FULL, reason=f"the job has no complete set that a set of type {job.type} could build on")
+        return Choice(FULL, reason=f"the job has no complete set that a set of type {wanted} could build on")
     newest = max(found, key=lambda each: each.number)
     try:
-        return Choice(job.type, newest, IndexReader(home.index(newest.set_id)))
+        return Choice(wanted, newest, IndexReader(home.index(newest.set_id)))
     except (NotFound, Damaged, WrongVersion) as error:
         log.warning("a full set instead of an incremental one", base=newest.set_id, error=str(error))
         return Choice(

@@ -40,12 +40,16 @@ TROUBLES = 20
 def backup_command(
     place: Place, sources: tuple[bytes, ...], name: str | None, fields: JobFields, no_wait: bool
 ) -> None:
-    """Back up files and directories to tape; the id of the new set is printed last."""
+    """Back up files and directories to tape; the id of the new set is printed last.
+
+    Sources that were backed up under the same name before belong to the same job, so that an incremental backup finds
+    what it builds on.
+    """
     check_level_of(fields)
     home = place.home()
     fields = with_sources(fields, name, sources)
     with submitting(home) as client:
-        wait_unless(client, client.submit(fields), no_wait)
+        wait_unless(client, client.submit(fields, reuse=True), no_wait)
 
 
 def with_sources(fields: JobFields, name: str | None, sources: Sequence[bytes]) -> JobFields:
@@ -93,6 +97,10 @@ def _finish(client: Client, view: JobView) -> str:
         raise Cancelled(f"job {view.number} was cancelled: {view.error or 'nothing of it is shown'}")
     if view.state is not JobState.COMPLETED or view.set_id is None:
         raise TapefsError(view.error or f"job {view.number} ended as {view.state.value} without a reason")
+    if view.set_type not in (None, view.run_type):
+        click.echo(
+            f"backup: made a {view.set_type} set: there is none that an {view.run_type} one can build on", err=True
+        )
     click.echo(f"backup: {_words(view)}, {time.monotonic() - started_s:.1f} s", err=True)
     return view.set_id
 

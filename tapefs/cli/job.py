@@ -8,7 +8,7 @@ from msgspec import UNSET, structs
 from catalog.ids import JobNumber
 from catalog.records import Job
 from tapefs.cli.backup import absolute, submitting, wait_unless, with_sources
-from tapefs.cli.job_options import check_level_of, job_options, set_or
+from tapefs.cli.job_options import TYPES, check_level_of, job_options, set_or
 from tapefs.cli.jobs import job_json, list_jobs
 from tapefs.cli.output import print_json, printable, short_time
 from tapefs.cli.place import Place, ledger_of
@@ -104,13 +104,14 @@ def delete_command(place: Place, job: str) -> None:
 
 @job_command.command("run")
 @click.argument("job", metavar="JOB")
+@click.option("--type", "run_type", type=click.Choice(TYPES), help="Of the set that this run makes.")
 @click.option("--no-wait", is_flag=True, help="Print the job's number instead, and let `tapefs serve` do it.")
 @click.pass_obj
-def run_command(place: Place, job: str, no_wait: bool) -> None:
+def run_command(place: Place, job: str, run_type: str | None, no_wait: bool) -> None:
     """Run a job; the id of the new set is printed last."""
     number = find_job(place, job).number
     with submitting(place.home()) as client:
-        wait_unless(client, client.run_job(number), no_wait)
+        wait_unless(client, client.run_job(number, run_type), no_wait)
 
 
 def find_job(place: Place, text: str) -> Job:

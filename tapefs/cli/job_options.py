@@ -32,9 +32,11 @@ def _levels() -> str:
     return ", ".join(ranges)
 
 
+TYPES = ("full", "incremental", "differential")
+
 #: Each sets the field of its name; `excludes` and what belongs to them are put together in `_fields`.
 _OPTIONS = (
-    click.option("--type", type=click.Choice(["full"]), help="Of the sets to make.  [default: full]"),
+    click.option("--type", type=click.Choice(TYPES), help="Of the sets to make.  [default: full]"),
     click.option("--codec", type=click.Choice(list(CODECS)), help="[default: zstd]"),
     click.option("--level", type=int, help=f"Of compression: {_levels()}."),
     click.option(
@@ -59,13 +61,16 @@ _OPTIONS = (
     ),
     click.option("--older", "min_age_s", type=Age(), metavar="AGE", help="Leave out files changed since, as 12h."),
     click.option(
+        "--checksum/--no-checksum", default=None, help="Of an incremental set: compare content, not only times."
+    ),
+    click.option(
         "--verify/--no-verify", default=None, help="Read everything back from tape before it counts as done.  [no]"
     ),
     click.option("--retention-days", type=click.IntRange(0), help="Then sets may expire; 0: never.  [default: 0]"),
     click.option("--description", metavar="TEXT", help="For people."),
 )
 _NAMES = (
-    *("type", "codec", "level", "threads", "excludes", "exclude_from", "exclude_caches", "one_file_system"),
+    *("type", "codec", "level", "threads", "excludes", "exclude_from", "exclude_caches", "one_file_system", "checksum"),
     *("min_bytes", "max_bytes", "min_age_s", "max_age_s", "verify", "retention_days", "description"),
 )
 

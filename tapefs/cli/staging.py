@@ -58,7 +58,7 @@ def _spans(place: Place, targets: Iterable[str]) -> list[FrameSpan]:
         for target in targets:
             name, path = split_target(target)
             reader = catalog.archive.index(catalog.archive.find_set(name).set_id)
-            if path.strip(b"/"):
+            if path.strip(b"/") or reader.bases:
                 add_tree(runs, catalog.archive, reader, catalog.archive.resolve(reader, path))
             else:
                 add_set(runs, catalog.archive, reader)

@@ -54,6 +54,9 @@ class JobView(_View, frozen=True, kw_only=True):
     name: str
     state: JobState
     set_id: SetId | None = None
+    #: What the newest run was to make, and what it has made.
+    run_type: str = "full"
+    set_type: str | None = None
     error: str | None = None
     progress: JobProgress | None = None
     #: The newest ones only; `trouble_count` counts all.
@@ -144,9 +147,12 @@ class Client:
         """Ask who answers."""
         return decode(self._transport.request("GET", "/api/v1/status"), Status)
 
-    def submit(self, job: JobFields, *, run: bool = True) -> JobView:
-        """Record a job, and queue it unless `run` is false. Raises UsageError, NoSuchThing."""
-        body = _body(job) | {"run": run}
+    def submit(self, job: JobFields, *, run: bool = True, reuse: bool = False) -> JobView:
+        """Record a job, and queue it unless `run` is false. Raises UsageError, NoSuchThing, NotNow.
+
+        With `reuse` the newest job of that name with the same sources is run again, if there is one.
+        """
+        body = _body(job) | {"run": run, "reuse": reuse}
         return decode(self._transport.request("POST", "/api/v1/jobs", body), JobView)
 
     def edit_job(self, number: JobNumber, changes: JobFields) -> JobView:
@@ -157,9 +163,10 @@ class Client:
         """Forget a job; its sets stay. Raises NoSuchThing, NotNow."""
         self._transport.request("DELETE", f"/api/v1/jobs/{number}")
 
-    def run_job(self, number: JobNumber) -> JobView:
-        """Queue a job. Raises NoSuchThing, NotNow."""
-        return decode(self._transport.request("POST", f"/api/v1/jobs/{number}/run"), JobView)
+    def run_job(self, number: JobNumber, run_type: str | None = None) -> JobView:
+        """Queue a job, to make a set of that type. Raises NoSuchThing, NotNow, UsageError."""
+        body = {} if run_type is None else {"type": run_type}
+        return decode(self._transport.request("POST", f"/api/v1/jobs/{number}/run", body), JobView)
 
     def job(self, number: JobNumber) -> JobView:
         """Ask how a job stands. Raises NoSuchThing."""

@@ -32,6 +32,7 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     codec: str | UnsetType = UNSET
     level: int | UnsetType = UNSET
     threads: int | UnsetType = UNSET
+    checksum: bool | UnsetType = UNSET
     excludes: list[Pattern] | UnsetType = UNSET
     exclude_caches: bool | UnsetType = UNSET
     one_file_system: bool | UnsetType = UNSET

@@ -73,7 +73,7 @@ SOURCE = str(ROOT / "tests")
         ({"name": "x", "sources": [{"b64": "!"}]}, 422),
         ({"name": "x", "sources": [{"b64": base64.b64encode(b"/a\0b").decode()}]}, 422),
         ({"name": "x", "sources": ["/no/such/place"]}, 404),
-        ({"name": "x", "sources": [SOURCE], "type": "incremental"}, 422),
+        ({"name": "x", "sources": [SOURCE], "type": "snapshot"}, 422),
         ({"name": "x", "sources": [SOURCE], "codec": "lzma"}, 422),
         ({"name": "x", "sources": [SOURCE], "level": 20}, 422),
         ({"name": "x", "sources": [SOURCE], "level": 0}, 422),

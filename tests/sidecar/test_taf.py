@@ -136,7 +136,7 @@ def test_a_waiting_task_is_pending_and_can_be_cancelled(rig: Rig) -> None:
         ({"task_name": "..", "source_paths": [SOURCE]}, ["body", "task_name"]),
         ({"task_name": "a\nb", "source_paths": [SOURCE]}, ["body", "task_name"]),
         ({"task_name": "x" * 201, "source_paths": [SOURCE]}, ["body", "task_name"]),
-        ({"task_name": "x", "source_paths": [SOURCE], "task_type": "incremental"}, ["body", "task_type"]),
+        ({"task_name": "x", "source_paths": [SOURCE], "task_type": "snapshot"}, ["body", "task_type"]),
         ({"task_name": "x", "source_paths": [SOURCE], "task_type": None}, ["body", "task_type"]),
         ({"task_name": "x", "source_paths": [SOURCE], "encryption_enabled": True}, ["body", "encryption_enabled"]),
         ({"task_name": "x", "source_paths": [SOURCE], "retention_days": -1}, ["body", "retention_days"]),
