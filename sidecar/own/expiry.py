@@ -37,7 +37,7 @@ class ExpiryCalls:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        #: Two at once would remove the same files.
+        #: Two at once would only do the same.
         self._working = trio.Lock()
 
     def routes(self) -> list[Route]:

@@ -1,12 +1,12 @@
 """Letting go of sets: the ledger first, then what this folder keeps for them. What is on tape stays there.
 
-Blocking; one thread at a time. A crash in between leaves files that nothing refers to: the next `expire` removes them.
-An index that somebody has open stays readable for him until he closes it.
+Blocking; any number of processes at a time. A crash in between leaves files that nothing refers to: the next `expire`
+removes them. An index that somebody has open stays readable for him until he closes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,16 +53,23 @@ def is_verified(ledger: Ledger, backup_set: BackupSet) -> bool:
     )
 
 
-def expire(home: Home, ledger: Ledger, now_ns: int, wish: Wish = NOTHING_MORE) -> Expiry:
+def expire(
+    home: Home,
+    ledger: Ledger,
+    now_ns: int,
+    wish: Wish = NOTHING_MORE,
+    only: Callable[[Verdict], bool] = lambda _: True,
+) -> Expiry:
     """Let go of all sets that may go, and remove what this folder keeps of expired ones.
 
+    With `only`, of those for which it is true; their verdicts are as if all went.
     Raises NotFound for a set named that is not there, OSError when a file cannot be removed; the rest stays done.
     """
     verdicts = verdicts_of(ledger, now_ns, wish)
     expired = []
     # The newest first: what builds on another goes before it.
     for verdict in sorted(verdicts, key=lambda each: each.backup_set.number, reverse=True):
-        if verdict.goes and _let_go(ledger, verdict, now_ns):
+        if verdict.goes and only(verdict) and _let_go(ledger, verdict, now_ns):
             expired.append(verdict.backup_set.set_id)
     _before_files()
     freed_bytes = remove_leftovers(home, ledger)
@@ -104,7 +111,11 @@ def _set_of(ledger: Ledger, segment_id: str) -> SetId | None:
 def _remove(paths: Iterable[Path]) -> int:
     freed_bytes = 0
     for path in list(paths):
-        size_bytes = path.stat().st_blocks * 512
-        path.unlink()
+        try:
+            size_bytes = path.stat().st_blocks * 512
+            path.unlink()
+        except FileNotFoundError:
+            # Another process lets go of sets, too: a mover that has made a mirror.
+            continue
         freed_bytes += size_bytes
     return freed_bytes

@@ -106,12 +106,12 @@ class _Scene:
         self._now_ns = now_ns
         self._wish = wish
         self._newest: dict[JobId, BackupSet] = {}
-        self._mirror: dict[JobId, BackupSet] = {}
+        self._verified_mirrors: dict[JobId, BackupSet] = {}
         for each in known:
             if each.state is SetState.COMPLETE:
                 self._newest[each.job_id] = each
                 if each.type == MIRROR and each.set_id in verified:
-                    self._mirror[each.job_id] = each
+                    self._verified_mirrors[each.job_id] = each
 
     def verdict(self, each: BackupSet) -> Verdict:
         """Return what becomes of a set if none builds on it."""
@@ -123,7 +123,7 @@ class _Scene:
             return Verdict(each, Why.ARCHIVE, "it is an archive, which is kept without end")
         if each.set_id in self._wish.named:
             return Verdict(each, Why.NAMED, "it was named")
-        return self._replaced(each) or self._aged(each)
+        return self._mirror(each) if each.type == MIRROR else self._aged(each)
 
     def _failed(self, each: BackupSet) -> Verdict:
         job = self._jobs.get(each.job_id)
@@ -141,10 +141,10 @@ class _Scene:
             return Verdict(each, Why.RESUMABLE, f"it failed, but its job may go on with it until {_day(until_ns)}")
         return Verdict(each, Why.FAILED, f"it failed more than {FAILED_DAYS} days ago")
 
-    def _replaced(self, each: BackupSet) -> Verdict | None:
-        newer = self._mirror.get(each.job_id) if each.type == MIRROR else None
+    def _mirror(self, each: BackupSet) -> Verdict:
+        newer = self._verified_mirrors.get(each.job_id)
         if newer is None or newer.number <= each.number:
-            return None
+            return Verdict(each, Why.NEWEST, "no verified mirror of its job has taken its place")
         if has_lost_half(each, newer):
             reason = f"{_called(newer)} has less than half of its entries: look at the source, then name this set"
             return Verdict(each, Why.FOR_EVER, reason)

@@ -95,10 +95,10 @@ def test_what_is_named_goes_unless_it_is_held():
 
 
 def test_a_mirror_replaces_earlier_ones_once_it_is_verified():
-    sets = [made(1, type="mirror", retention_days=0), made(2, type="mirror"), made(3, type="mirror")]
-    assert why(sets) == [Why.FOR_EVER, Why.YOUNG, Why.NEWEST]
+    sets = [made(1, type="mirror", days_ago=99), made(2, type="mirror"), made(3, type="mirror")]
+    assert why(sets) == [Why.NEWEST, Why.NEWEST, Why.NEWEST]
     assert why(sets, verified={sets[2].set_id}) == [Why.REPLACED, Why.REPLACED, Why.NEWEST]
-    assert why(sets, verified={sets[1].set_id}) == [Why.REPLACED, Why.YOUNG, Why.NEWEST]
+    assert why(sets, verified={sets[1].set_id}) == [Why.REPLACED, Why.NEWEST, Why.NEWEST]
     other = [msgspec.structs.replace(sets[2], job_id=JobId(uuid_of("x"))), *sets[:2]]
     assert Why.REPLACED not in why(other, verified={sets[2].set_id})
 
@@ -161,6 +161,12 @@ def test_what_always_holds(history):
     for set_id in stays:
         parent_id = verdicts[set_id].backup_set.parent_id
         assert parent_id is None or parent_id in stays, "a chain is broken"
+    for each in sets:
+        if each.type == "mirror" and each.state is SetState.COMPLETE and each.set_id not in stays | wish.named:
+            newer = [other for other in sets if other.job_id == each.job_id and other.number > each.number]
+            assert any(other.type == "mirror" and other.set_id in verified for other in newer), (
+                "nothing is in its place"
+            )
     for job in JOBS:
         complete = [each for each in sets if each.job_id == job.job_id and each.state is SetState.COMPLETE]
         if complete and complete[-1].set_id not in wish.named:
