@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, ExceptionHandler
 from catalog.errors import CatalogError
 from drivers.errors import DriveError
 from sidecar.answers import json_answer
-from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.jobs import JobCalls
 from sidecar.own.recalls import RecallCalls
 from sidecar.own.status import StatusCalls
@@ -39,7 +38,6 @@ def make_app(service: Service) -> ASGIApp:
     families = (
         StatusCalls(service),
         JobCalls(service),
-        ExpiryCalls(service),
         RecallCalls(service),
         VerifyCalls(service),
         BackupCalls(service),

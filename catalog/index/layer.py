@@ -7,6 +7,7 @@ open as long as the layer does. What is returned are copies: nothing points into
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import lmdb
@@ -113,6 +114,18 @@ class Layer:
                 found = cursor.next()
         except lmdb.Error as error:
             raise self._unreadable(error) from error
+
+    def rows_behind(self, table: Table, key: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Return up to `count` records with greater keys."""
+        cursor = self._cursors[table]
+        try:
+            # A key with a zero behind it is the next possible one.
+            found = list(islice(cursor, count)) if cursor.set_range(key + b"\0") else []
+        except lmdb.Error as error:
+            raise self._unreadable(error) from error
+        for key, value in found:
+            self._check(table, key, value)
+        return found
 
     def last_key(self, table: Table) -> bytes | None:
         """Return the greatest key of a table, None when it is empty."""

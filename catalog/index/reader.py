@@ -39,6 +39,8 @@ _EXTENTS = int(EntryFlag.SPLIT | EntryFlag.SPARSE)
 _LINKED = int(EntryFlag.LINKED)
 _XATTRS = int(EntryFlag.XATTRS)
 
+_LINKS_AT_A_TIME = 1000
+
 #: First entry, number behind the last entry, bytes.
 _Block = tuple[int, int, bytes]
 
@@ -158,6 +160,20 @@ class IndexReader:
         """
         value = self._flagged(Table.LINKS, number, _LINKED)
         return number if value is None else layout.decode_link(value)
+
+    def links(self) -> Iterator[tuple[EntryNo, EntryNo]]:
+        """Yield (number, number that all names of its file have in common) of what the table of links has.
+
+        Of the indexes below too, from the newest to the oldest; also of entries that this set does not show.
+        """
+        # An index without entries begins where the next one does, and has no links.
+        for first in dict.fromkeys((self.entries_first, *(base.entries_first for base in reversed(self.bases)))):
+            behind = b""
+            # In pieces: whoever takes them may have the layer closed meanwhile.
+            while rows := self._entry_layer(first).rows_behind(Table.LINKS, behind, _LINKS_AT_A_TIME):
+                for key, value in rows:
+                    yield EntryNo(NUMBER_KEY.unpack(key)[0]), layout.decode_link(value)
+                behind = rows[-1][0]
 
     def xattrs(self, number: EntryNo) -> list[tuple[bytes, bytes]]:
         """Return the extended attributes of an entry that is no directory, by name; none unless it has XATTRS."""
@@ -302,7 +318,7 @@ class IndexReader:
         """Return the block that holds an entry. Raises NotFound."""
         if not 0 <= number < self.entries_end:
             raise NotFound(f"{self._path} has no entry {number}")
-        layer = self._layer if number >= self.entries_first else self._chain.of_entry(number)
+        layer = self._entry_layer(number)
         found = layer.at_or_before(Table.ENTRIES, NUMBER_KEY.pack(number + 1))
         if found is not None:
             first = NUMBER_KEY.unpack(found[0])[0]
@@ -333,11 +349,14 @@ class IndexReader:
     def _flagged(self, table: Table, number: EntryNo, flags: int) -> bytes | None:
         """Return an entry's record in a table. None if it has none of the flags; else the record must be there."""
         key = self._key(number, "entry")
-        layer = self._layer if number >= self.entries_first else self._chain.of_entry(number)
+        layer = self._entry_layer(number)
         value = layer.get(table, key)
         if value is None and self.entry(number).flags & flags:
             raise layer.missing(f"{table.name} of entry {number}")
         return value
+
+    def _entry_layer(self, number: int) -> Layer:
+        return self._layer if number >= self.entries_first else self._chain.of_entry(number)
 
     def _segment_layer(self, number: int) -> Layer:
         return self._layer if number >= self.segments_first or number < 0 else self._chain.of_segment(number)

@@ -328,11 +328,15 @@ class MountOperations(pyfuse3.Operations):
 def _fill(attributes: EntryAttributes, view: SetView, number: int, entry: Entry) -> None:
     """Set what differs from entry to entry."""
     (_, mode, uid, gid, size, mtime_ns, ctime_ns, nlink, rdev, _, _, blocks, flags, _, offset, _) = entry
-    if flags & LINKED:
-        _fill(attributes, view, *first_name(view.reader, EntryNo(number), entry))
-        return
+    if stat.S_ISDIR(mode):
+        attributes.st_ino = view.directory_base + offset
+    else:
+        if nlink > 1 or flags & LINKED:
+            number, (_, mode, uid, gid, size, mtime_ns, ctime_ns, nlink, rdev, _, _, blocks, _, _, _, _) = first_name(
+                view.reader, EntryNo(number), entry
+            )
+        attributes.st_ino = view.entry_base + number
     attributes.st_mode = mode
-    attributes.st_ino = view.directory_base + offset if stat.S_ISDIR(mode) else view.entry_base + number
     attributes.st_uid = uid
     attributes.st_gid = gid
     attributes.st_size = size

@@ -100,10 +100,8 @@ class Maker:
                 self._make(Name(path, number, number, place, -1), entry)
 
     def _first_of(self, number: EntryNo, entry: Entry) -> EntryNo:
-        if not entry.flags & _LINKED:
-            return number
-        first = self._index.link(number)
-        if stat.S_IFMT(self._index.entry(first).mode) != stat.S_IFMT(entry.mode):
+        first = self._index.first_name(number)
+        if first != number and stat.S_IFMT(self._index.entry(first).mode) != stat.S_IFMT(entry.mode):
             raise BadStructure("the index is damaged: it is another name of something else")
         return first
 

@@ -29,8 +29,8 @@ class Index(Protocol):
     def extents(self, number: EntryNo) -> list[Extent]:
         """Return the parts of a split file, the data of a sparse one."""
 
-    def link(self, number: EntryNo) -> EntryNo:
-        """Return the entry whose attributes and content another name of its file has."""
+    def first_name(self, number: EntryNo) -> EntryNo:
+        """Return the entry whose attributes and content all names of its file have; for most it is the same."""
 
     def xattrs(self, number: EntryNo) -> list[tuple[bytes, bytes]]:
         """Return names and values of an entry's extended attributes."""

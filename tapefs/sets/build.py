@@ -34,6 +34,7 @@ from tapefs.format.records import (
 from tapefs.sets.links import Links
 from tapefs.sets.listing import Listing, SplitFile
 from tapefs.sets.members import Batch, check_ascending, decode, entry_flags, extents_of, is_link, kind_of
+from tapefs.sets.old_names import OldNames
 from tapefs.sets.rebase import BaseTree, MergedDirectories, MergedFiles, is_as_before
 from tapefs.sets.spill import Queue, Spill
 
@@ -53,10 +54,10 @@ def build_index(path: Path, set_id: SetId, trailers: Sequence[Path], base: Index
     `base` is the index of the set that this one builds on, and lies beside it. Raises BadStructure, naming the segment;
     StorageFailed; Damaged when the base is; Conflict when somebody else builds it. Then nothing is left.
     """
-    spill, links = Spill(path.parent), Links(path.parent)
+    spill, links, old_names = Spill(path.parent), Links(path.parent), OldNames(path.parent, base)
     try:
         with IndexWriter(path, set_id, base) as writer:
-            builder = _Builder(writer, spill, links, None if base is None else BaseTree(base))
+            builder = _Builder(writer, spill, links, old_names, None if base is None else BaseTree(base))
             first = 0 if base is None else base.segments_end
             for ordinal, trailer in enumerate(trailers):
                 builder.read(SegmentNo(first + ordinal), ordinal, trailer)
@@ -65,6 +66,7 @@ def build_index(path: Path, set_id: SetId, trailers: Sequence[Path], base: Index
     finally:
         spill.close()
         links.close()
+        old_names.close()
 
 
 @dataclass(slots=True)
@@ -86,10 +88,13 @@ class _Segment:
 class _Builder:
     """Follows the walk of the backup with a stack of open directories."""
 
-    def __init__(self, writer: IndexWriter, spill: Spill, links: Links, base: BaseTree | None) -> None:
+    def __init__(
+        self, writer: IndexWriter, spill: Spill, links: Links, old_names: OldNames, base: BaseTree | None
+    ) -> None:
         self._writer = writer
         self._spill = spill
         self._links = links
+        self._old_names = old_names
         self._base = base
         self._stack: list[Listing] = []
         #: Of the directories that the base does not have.
@@ -337,11 +342,19 @@ class _Builder:
         elif entry.flags & _CHANGED:
             links.forget(entry)
         elif entry.nlink > 1 and not entry.flags & _UNREADABLE:
-            links.add(number, entry, extents)
+            links.add(self._common_number(number, entry), entry, extents)
         if entry.flags & _IN_EXTENTS:
             self._writer.add_extents(number, extents)
         if xattrs:
             self._writer.add_xattrs(number, xattrs)
+
+    def _common_number(self, number: EntryNo, entry: Entry) -> EntryNo:
+        """Return the number that the names of a file shall have: an older one if the base may show some of them."""
+        old = self._old_names.number_of(entry)
+        if old is None:
+            return number
+        self._writer.add_link(number, old)
+        return old
 
     def _add_files(self, listing: Listing, entries: list[Entry]) -> EntryNo:
         if listing.merged is not None:

@@ -77,8 +77,12 @@ Node = VirtualNode | DirectoryNode | EntryNode
 
 
 def first_name(reader: IndexReader, number: EntryNo, entry: Entry) -> tuple[EntryNo, Entry]:
-    """Return the entry that speaks for a file with several names: its number, attributes and content are the file's."""
-    while entry.flags & LINKED:
-        number = reader.link(number)
-        entry = reader.entry(number)
+    """Return the entry that speaks for a file with several names: its number, attributes and content are the file's.
+
+    Costs a look-up if the file has several names, else nothing. Not for directories, which have links of another kind.
+    """
+    if entry.nlink > 1 or entry.flags & LINKED:
+        first = reader.first_name(number)
+        if first != number:
+            return first, reader.entry(first)
     return number, entry

@@ -89,6 +89,8 @@ def make_sparse(folder: Path, chance: random.Random) -> None:
             file.truncate(size)
             for at in places:
                 os.pwrite(file.fileno(), block, at)
+            # Written back later, it might take another number of blocks.
+            os.fsync(file.fileno())
     os.link(folder / "middle", folder / "middle-too")
 
 

@@ -232,8 +232,8 @@ class Archive:
     def extents(self, number: EntryNo) -> list[Extent]:
         return self._extents[number]
 
-    def link(self, number: EntryNo) -> EntryNo:
-        return self._links[number]
+    def first_name(self, number: EntryNo) -> EntryNo:
+        return self._links.get(number, number)
 
     def xattrs(self, number: EntryNo) -> list[tuple[bytes, bytes]]:
         return self._xattrs.get(number, [])

@@ -132,13 +132,16 @@ class Generations:
 
     def check_extras(self, reader: IndexReader) -> None:
         """Ask what stands in other tables, also of entries that only older sets show."""
+        links = {number: first for number, first in self.links.items() if number < reader.entries_end}
+        assert sorted(reader.links()) == sorted(links.items())
         for number, first in self.links.items():
             if number < reader.entries_end:
-                assert reader.link(number) == first
+                assert reader.link(number) == reader.first_name(number) == first
                 sparse, last = EntryNo(number + 1), EntryNo(number + 2)
                 assert reader.extents(sparse) == self.extents[sparse]
                 assert reader.xattrs(last) == self.xattrs[last]
                 assert reader.xattrs(sparse) == []
+                assert reader.first_name(sparse) == sparse
                 with pytest.raises(NotFound):
                     reader.link(last)
         for segment, frames in self.frames.items():
@@ -256,6 +259,23 @@ def test_a_set_without_an_entry_of_its_own(tmp_path: Path) -> None:
         assert (reader.entries_first, reader.entries_end, reader.totals) == (2, 2, Totals(2, 1, 2, 5))
     with IndexReader(path_of(tmp_path, 3)) as reader:
         assert [reader.entry(EntryNo(at)).name for at in range(3)] == [b"a", b"b", b"c"]
+
+
+def test_more_links_than_are_read_at_a_time(tmp_path: Path) -> None:
+    count = 2500
+    for number in range(2):
+        base = IndexReader(path_of(tmp_path, 0)) if number else None
+        with IndexWriter(path_of(tmp_path, number), set_id(number), base) as writer:
+            first = writer.add_entries([make_entry(b"%06d" % at, flags=8 if at else 0) for at in range(count)])
+            for at in range(1, count):
+                writer.add_link(EntryNo(first + at), first)
+            writer.finish()
+        if base is not None:
+            base.close()
+    with IndexReader(path_of(tmp_path, 1), OpenBases(1)) as reader:
+        links = list(reader.links())
+    assert dict(links) == {at: at // count * count for at in range(2 * count) if at % count}
+    assert len(links) == 2 * count - 2
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
