@@ -159,6 +159,14 @@ class Ledger(Protocol):
         """RUNNING becomes FAILED; the job is left to `finish_job`. Idempotent. Raises Conflict in later states."""
         ...
 
+    def expire_set(self, set_id: SetId, now_ns: int) -> None:
+        """COMPLETE or FAILED becomes EXPIRED: nobody shows it or builds on it any more. Idempotent.
+
+        Its segments and their copies stay recorded. Raises Conflict in other states, while a set that has not expired
+        has it as `parent_id`, and while its job is queued or runs with it.
+        """
+        ...
+
     # -- segments ----------------------------------------------------------------------------------------------------
 
     def open_intent(self, intent: Intent, claim: int) -> None:

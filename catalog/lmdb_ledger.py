@@ -59,6 +59,7 @@ _SEAL_SET = operation("seal_set")
 _COMMIT_INDEX = operation("commit_index")
 _COMPLETE_SET = operation("complete_set")
 _FAIL_SET = operation("fail_set")
+_EXPIRE_SET = operation("expire_set")
 _OPEN_INTENT = operation("open_intent")
 _DROP_INTENT = operation("drop_intent")
 _COMMIT_SEGMENT = operation("commit_segment")
@@ -249,6 +250,10 @@ class LmdbLedger:
     def fail_set(self, set_id: SetId, error: str, now_ns: int) -> None:
         """RUNNING becomes FAILED. Idempotent. Raises NotFound, Conflict."""
         self._write(_FAIL_SET, sets.fail, set_id, error, now_ns)
+
+    def expire_set(self, set_id: SetId, now_ns: int) -> None:
+        """COMPLETE or FAILED becomes EXPIRED. Idempotent. Raises NotFound, Conflict."""
+        self._write(_EXPIRE_SET, sets.expire, set_id, now_ns)
 
     # -- segments ----------------------------------------------------------------------------------------------------
 

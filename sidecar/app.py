@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, ExceptionHandler
 from catalog.errors import CatalogError
 from drivers.errors import DriveError
 from sidecar.answers import json_answer
+from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.jobs import JobCalls
 from sidecar.own.recalls import RecallCalls
 from sidecar.own.status import StatusCalls
@@ -38,6 +39,7 @@ def make_app(service: Service) -> ASGIApp:
     families = (
         StatusCalls(service),
         JobCalls(service),
+        ExpiryCalls(service),
         RecallCalls(service),
         VerifyCalls(service),
         BackupCalls(service),

@@ -20,6 +20,7 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet, Job, JobState, SetState
 from sidecar.bell import Bell
 from sidecar.movers import Call, Mover, MoverDied
+from sidecar.new_jobs import CHAIN_TYPES
 from tapefs.errors import NotNow
 from tapefs.mover.messages import Cancel, Progress, Report, Trouble
 
@@ -137,9 +138,9 @@ class Jobs:
             )
         return job
 
-    def newest(self, name: str, sources: tuple[bytes, ...]) -> Job | None:
-        """Return the newest job with that name and these sources."""
-        found = [job for job in self._ledger.jobs() if (job.name, job.sources) == (name, sources)]
+    def newest(self, like: Job) -> Job | None:
+        """Return the newest job with that name and these sources whose sets can be of that type."""
+        found = [job for job in self._ledger.jobs() if _course(job) == _course(like)]
         return max(found, key=lambda job: job.number, default=None)
 
     async def queue(self, number: JobNumber, run_type: str = "") -> Job:
@@ -219,6 +220,11 @@ class Jobs:
     def _view(self, job: Job, set_of: Callable[[SetId], BackupSet]) -> JobView:
         run = self._running.get(job.number) or self._ended.get(job.number)
         return JobView(job, set_of(job.set_id) if job.set_id is not None else None, run)
+
+
+def _course(job: Job) -> tuple[str, tuple[bytes, ...], str]:
+    """Return what jobs have in common that are the same to somebody who names sources only."""
+    return job.name, job.sources, "chain" if job.type in CHAIN_TYPES else job.type
 
 
 def finish(ledger: Ledger, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:

@@ -21,7 +21,10 @@ from tapefs.errors import NoSuchThing, SourceError, UsageError
 
 #: A job's name becomes a folder's name in the mount.
 LONGEST_NAME_BYTES = 200
-TYPES = {each: each for each in ("full", "incremental", "differential")} | {"monthly_full": "full"}
+#: Types that sets of one job may have in turns; a mirror or an archive is a job of its own.
+CHAIN_TYPES = ("full", "incremental", "differential")
+TAF_TYPES = {each: each for each in CHAIN_TYPES} | {"monthly_full": "full"}
+TYPES = TAF_TYPES | {"mirror": "mirror"}
 MOST_THREADS = 1024
 MOST_SOURCES = 10_000
 MOST_PATTERNS = 1000
@@ -60,10 +63,33 @@ def changed_job(job: Job, fields: JobFields, names: Mapping[str, str] = OWN_NAME
         check_threads(fields.threads)
     if fields.codec is not UNSET and fields.level is UNSET and fields.codec != job.codec and fields.codec in CODECS:
         changes["level"] = CODECS[fields.codec].default_level
-    changed = msgspec.structs.replace(job, **changes)
+    changed = of_its_type(msgspec.structs.replace(job, **changes), fields)
     check_codec(changed.codec, changed.level)
     check_bounds(changed)
     return changed
+
+
+def of_its_type(job: Job, fields: JobFields) -> Job:
+    """Return the job with what its type demands. Raises Invalid when `fields` ask for something else."""
+    if job.type != "mirror":
+        return job
+    demanded = {"codec": "tar", "level": CODECS["tar"].default_level, "verify": True}
+    for field, value in demanded.items():
+        asked = getattr(fields, field)
+        if asked is not UNSET and asked != value:
+            raise Invalid("value_error", ["body", field], f"of a mirror must be {value}: leave it out", asked)
+    return msgspec.structs.replace(job, **demanded)
+
+
+def check_run_type(job: Job, kind: str) -> str:
+    """Return the type of set that one run of the job shall make, empty when it is the job's own. Raises Invalid."""
+    plain = check_type(kind, "type")
+    if plain == job.type:
+        return ""
+    if plain in CHAIN_TYPES and job.type in CHAIN_TYPES:
+        return plain
+    message = f"job {job.number} makes sets of type {job.type}: make another job for a {plain}"
+    raise Invalid("value_error", ["body", "type"], message, kind)
 
 
 def check_name(name: str, field: str) -> str:
@@ -86,14 +112,12 @@ def _text(text: str, field: str) -> str:
     return text
 
 
-def check_type(kind: object, field: str) -> str:
+def check_type(kind: object, field: str, types: Mapping[str, str] = TYPES) -> str:
     """Return the type of set to make. Raises Invalid."""
     plain = kind.lower() if isinstance(kind, str) else ""
-    if plain not in TYPES:
-        raise Invalid(
-            "enum", ["body", field], f"must be one of {', '.join(TYPES)}; other types of backup are not offered", kind
-        )
-    return TYPES[plain]
+    if plain not in types:
+        raise Invalid("enum", ["body", field], f"must be one of {', '.join(types)}", kind)
+    return types[plain]
 
 
 def check_codec(codec: str, level: int) -> None:

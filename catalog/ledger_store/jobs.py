@@ -152,6 +152,12 @@ def complete(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:
         _finish(tx, job, JobState.COMPLETED, "", now_ns)
 
 
+def is_active_with(tx: Reader, backup_set: BackupSet) -> bool:
+    """Is the set's job queued or running, with this set as that of its newest run?"""
+    job = tx.find(JOBS, job_key(backup_set.job_number))
+    return job is not None and job.set_id == backup_set.set_id and job.state in _ACTIVE
+
+
 def _finish(tx: Writer, job: Job, state: JobState, error: str, now_ns: int) -> Job:
     ended = msgspec.structs.replace(job, state=state, error=plain_text(error), finished_at_ns=now_ns)
     return _change(tx, ended, now_ns)

@@ -1,6 +1,6 @@
 """Operations on backup sets: functions of a transaction (see `catalog.ledger`).
 
-RUNNING -> SEALED -> COMPLETE        and        RUNNING -> FAILED
+RUNNING -> SEALED -> COMPLETE -> EXPIRED        and        RUNNING -> FAILED -> EXPIRED
 """
 
 from __future__ import annotations
@@ -175,6 +175,25 @@ def fail(tx: Writer, set_id: SetId, error: str, now_ns: int) -> None:
         raise Conflict(f"set {set_id} is {backup_set.state.value}: it cannot fail any more")
     failed = msgspec.structs.replace(backup_set, state=SetState.FAILED, error=plain_text(error), finished_at_ns=now_ns)
     _change(tx, failed, now_ns)
+
+
+def expire(tx: Writer, set_id: SetId, now_ns: int) -> None:
+    """COMPLETE or FAILED becomes EXPIRED; harmless when it is. Its segments stay recorded, as they stay on tape.
+
+    Raises NotFound; Conflict in other states, while a set that has not expired builds on it, or while its job is queued
+    or runs with it.
+    """
+    backup_set = get(tx, set_id)
+    if backup_set.state is SetState.EXPIRED:
+        return
+    if backup_set.state not in (SetState.COMPLETE, SetState.FAILED):
+        raise Conflict(f"set {set_id} is {backup_set.state.value}: it cannot expire")
+    for _, other in tx.scan(SETS):
+        if other.parent_id == set_id and other.state is not SetState.EXPIRED:
+            raise Conflict(f"set {set_id} stays: set {other.set_id} ({other.state.value}) builds on it")
+    if jobs.is_active_with(tx, backup_set):
+        raise Conflict(f"set {set_id} stays: job {backup_set.job_number} goes on with it")
+    _change(tx, msgspec.structs.replace(backup_set, state=SetState.EXPIRED), now_ns)
 
 
 def _change(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:

@@ -15,7 +15,7 @@ from catalog.ids import JobNumber
 from catalog.records import BackupSet, Job, JobState
 from sidecar.answers import json_answer, moment
 from sidecar.jobs import JobView, Run
-from sidecar.new_jobs import changed_job, check_sources, check_type, new_job
+from sidecar.new_jobs import changed_job, check_run_type, check_sources, new_job
 from sidecar.requests import Page, body_of, number_in_path, page_of
 from sidecar.service import Service
 from tapefs.client.job_fields import JobFields, encoded
@@ -74,7 +74,7 @@ class JobCalls:
         """Record a job, and queue it unless `run` is false."""
         body = await body_of(request, NewJob)
         job = await trio.to_thread.run_sync(new_job, body, self._service.jobs.now_ns())
-        known = self._service.jobs.newest(job.name, job.sources) if body.reuse and body.run else None
+        known = self._service.jobs.newest(like=job) if body.reuse and body.run else None
         number = (await self._service.jobs.create(job)).number if known is None else known.number
         if known is not None:
             changes = structs.replace(body, name=UNSET, sources=UNSET, type=UNSET)
@@ -100,7 +100,7 @@ class JobCalls:
         body = await body_of(request, RunBody) if await request.body() else RunBody()
         job = self._service.jobs.view(number).job
         await trio.to_thread.run_sync(check_sources, job.sources, "sources")
-        await self._service.jobs.queue(number, "" if body.type is UNSET else check_type(body.type, "type"))
+        await self._service.jobs.queue(number, "" if body.type is UNSET else check_run_type(job, body.type))
         return json_answer(view_of(self._service.jobs.view(number)), 202)
 
     async def cancel(self, request: Request) -> Response:

@@ -17,7 +17,7 @@ from catalog.ids import JobNumber
 from catalog.records import Job, JobState, SetState
 from sidecar.answers import json_answer, moment, shown
 from sidecar.jobs import JobView
-from sidecar.new_jobs import changed_job, check_sources, check_type, new_job
+from sidecar.new_jobs import TAF_TYPES, changed_job, check_sources, check_type, new_job
 from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
 from tapefs.client.job_fields import JobFields
@@ -71,7 +71,7 @@ class BackupTaskRequest(msgspec.Struct, frozen=True):
         return JobFields(
             name=_or_unset(self.task_name),
             sources=_or_unset(None if self.source_paths is None else [*self.source_paths]),
-            type=UNSET if self.task_type is UNSET else check_type(self.task_type, "task_type"),
+            type=UNSET if self.task_type is UNSET else check_type(self.task_type, "task_type", TAF_TYPES),
             excludes=_or_unset(None if patterns is None else [_pattern(each) for each in patterns if each.strip()]),
             codec=self._codec(codec),
             description=_or_unset(self.description),

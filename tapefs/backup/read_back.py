@@ -10,9 +10,11 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet, Job, JobState, SegmentCopy
 from drivers.errors import DriveError
 from drivers.interface import Drive
+from tapefs.backup.afterwards import replace_earlier
 from tapefs.backup.watcher import BackupProgress, Watcher
 from tapefs.errors import Cancelled, NotVerified, SetDamaged, TapefsError
 from tapefs.home import Home
+from tapefs.retention.policy import MIRROR
 from tapefs.verify.whole_set import SetFinding, verify_set
 
 _PROGRESS_EVERY_S = 0.25
@@ -35,6 +37,9 @@ def read_back(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId,
         ) from error
     if not finding.is_good:
         raise SetDamaged(_sentence(home, ledger, set_id, finding))
+    backup_set = ledger.backup_set(set_id)
+    if backup_set.type == MIRROR:
+        replace_earlier(home, ledger, backup_set, watcher)
     ledger.finish_job(job.number, JobState.COMPLETED, "", time.time_ns())
 
 

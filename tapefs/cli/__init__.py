@@ -33,6 +33,7 @@ COMMANDS = {
     "drives": "tapefs.cli.library",
     "stage": "tapefs.cli.staging",
     "evict": "tapefs.cli.staging",
+    "expire": "tapefs.cli.expire",
     "jobs": "tapefs.cli.jobs",
     "job": "tapefs.cli.job",
     "version": "tapefs.cli.setting_up",

@@ -32,7 +32,7 @@ def _levels() -> str:
     return ", ".join(ranges)
 
 
-TYPES = ("full", "incremental", "differential")
+TYPES = ("full", "incremental", "differential", "mirror")
 
 #: Each sets the field of its name; `excludes` and what belongs to them are put together in `_fields`.
 _OPTIONS = (

@@ -15,12 +15,13 @@ STATES = {SetState.SEALED: SetState.RUNNING}
 
 
 @click.command("sets")
+@click.option("--all", "with_expired", is_flag=True, help="Also sets that have expired.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def sets_command(place: Place, as_json: bool) -> None:
+def sets_command(place: Place, with_expired: bool, as_json: bool) -> None:
     """List the backup sets, oldest first."""
     with ledger_of(place) as ledger:
-        sets = ledger.backup_sets()
+        sets = [each for each in ledger.backup_sets() if with_expired or each.state is not SetState.EXPIRED]
     if as_json:
         print_json([set_json(each) for each in sets])
         return

@@ -129,6 +129,24 @@ class VerifyView(_View, frozen=True, kw_only=True):
     findings: list[VerifyFinding] = []
 
 
+class SetVerdict(_View, frozen=True, kw_only=True):
+    """What becomes of a set; `why` names the rule, `reason` is for people."""
+
+    set_id: SetId
+    name: str
+    goes: bool
+    why: str
+    reason: str
+
+
+class Expired(_View, frozen=True, kw_only=True):
+    """What became of the sets. `expired` may lack one of those that should have gone: something holds it by now."""
+
+    verdicts: list[SetVerdict]
+    expired: list[SetId]
+    freed_bytes: int
+
+
 class _Accepted(_View, frozen=True, kw_only=True):
     accepted: int
 
@@ -190,6 +208,11 @@ class Client:
     def cancel_verification(self, number: int) -> None:
         """Stop it. Raises NoSuchThing, NotNow."""
         self._transport.request("POST", f"/api/v1/verify/{number}/cancel")
+
+    def expire(self, named: Sequence[SetId] = (), *, failed: bool = False) -> Expired:
+        """Let go of all sets that may go, and of those named. Raises NoSuchThing."""
+        body = {"sets": list(named), "failed": failed}
+        return decode(self._transport.request("POST", "/api/v1/expire", body), Expired)
 
     def stage(self, spans: Sequence[FrameSpan]) -> int:
         """Ask for frames to be staged, in whatever order suits the tapes; returns how many spans were accepted."""

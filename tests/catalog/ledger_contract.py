@@ -86,6 +86,7 @@ class LedgerContract:
             lambda: ledger.mark_volume(VolumeId(text), VolumeState.FULL),
             lambda: ledger.complete_set(SetId(text), NOW),
             lambda: ledger.fail_set(SetId(text), "", NOW),
+            lambda: ledger.expire_set(SetId(text), NOW),
         ]
         for ask in asked:
             with pytest.raises(NotFound):
@@ -451,6 +452,56 @@ class LedgerContract:
         queued = ledger.queue_job(stage.job.number, NOW + 36)
         ledger.complete_set(stage.backup_set.set_id, NOW + 40)
         assert ledger.job(stage.job.number) == queued
+
+    def test_expiring(self, ledger: Ledger, stage: Stage) -> None:
+        """A set that is shown or has failed expires, once; its segments stay where they are."""
+        set_id = stage.backup_set.set_id
+        with pytest.raises(Conflict):
+            ledger.expire_set(set_id, NOW)
+        ledger.open_intent(stage.intent("segment 0"), stage.claim)
+        stage.commit(ledger, "segment 0", 0, 4, 2)
+        stage.seal(ledger, "index", 10, 5)
+        with pytest.raises(Conflict):
+            ledger.expire_set(set_id, NOW)
+        ledger.complete_set(set_id, NOW + 40)
+        complete, segments = ledger.backup_set(set_id), ledger.segments(set_id)
+        before = newest(ledger)
+        for _ in range(2):
+            ledger.expire_set(set_id, NOW + 50)
+        assert kinds(ledger, before) == [("set.expired", "home")]
+        assert ledger.backup_set(set_id) == msgspec.structs.replace(complete, state=SetState.EXPIRED)
+        assert ledger.segments(set_id) == segments
+        assert len(ledger.copies(segments[0].segment_id)) == 1
+        for act in (lambda: ledger.complete_set(set_id, NOW), lambda: ledger.fail_set(set_id, "", NOW)):
+            with pytest.raises(Conflict):
+                act()
+
+    def test_a_base_stays_as_long_as_what_builds_on_it(self, ledger: Ledger, stage: Stage) -> None:
+        """Whatever became of the other set, unless that has expired; and nothing is built on what has."""
+        base = stage.backup_set.set_id
+        stage.seal(ledger, "index", 4, 2)
+        ledger.complete_set(base, NOW)
+        number = stage.job.number
+        ledger.queue_job(number, NOW)
+        later = ledger.begin_set(set_of("later", ledger.job(number), parent_id=base))
+        with pytest.raises(Conflict):
+            ledger.expire_set(base, NOW)
+        ledger.fail_set(later.set_id, "no", NOW)
+        ledger.finish_job(number, JobState.FAILED, "no", NOW)
+        with pytest.raises(Conflict):
+            ledger.expire_set(base, NOW)
+        ledger.expire_set(later.set_id, NOW)
+        ledger.expire_set(base, NOW)
+        ledger.queue_job(number, NOW)
+        with pytest.raises(Conflict):
+            ledger.begin_set(set_of("too late", ledger.job(number), parent_id=base))
+
+    def test_what_a_job_is_about_to_go_on_with_stays(self, ledger: Ledger, stage: Stage) -> None:
+        ledger.fail_set(stage.backup_set.set_id, "no", NOW)
+        with pytest.raises(Conflict):
+            ledger.expire_set(stage.backup_set.set_id, NOW)
+        ledger.finish_job(stage.job.number, JobState.FAILED, "no", NOW)
+        ledger.expire_set(stage.backup_set.set_id, NOW)
 
     # -- segments ----------------------------------------------------------------------------------------------------
 

@@ -65,5 +65,6 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("finish_job", lambda ledger: ledger.finish_job(OTHER_JOB.number, JobState.FAILED, "no tape", NOW)),
     ("edit_job", lambda ledger: ledger.edit_job(OTHER_JOB, msgspec.structs.replace(OTHER_JOB, level=9), NOW)),
     ("delete_job", lambda ledger: ledger.delete_job(OTHER_JOB.number, NOW)),
+    ("expire_set", lambda ledger: ledger.expire_set(SET.set_id, NOW)),
     ("mark_volume", lambda ledger: ledger.mark_volume(T1.volume_id, VolumeState.FULL)),
 ]

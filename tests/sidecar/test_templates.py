@@ -78,6 +78,32 @@ def test_an_active_job_is_left_alone(rig: Rig) -> None:
     assert rig.unix("DELETE", f"/api/v1/jobs/{number}").status == 204
 
 
+def test_a_mirror_is_tar_and_is_verified(rig: Rig) -> None:
+    number = create(rig, "mirror", type="mirror", codec="tar")
+    job = rig.job(number)
+    assert (job["codec"], job["verify"], job["type"]) == ("tar", True, "mirror")
+    for change in ({"codec": "zstd"}, {"verify": False}, {"level": 3}):
+        assert rig.unix("PATCH", f"/api/v1/jobs/{number}", change).status == 422
+    refused = rig.unix("POST", f"/api/v1/jobs/{number}/run", {"type": "full"})
+    assert (refused.status, "make another job" in refused.detail) == (422, True)
+    chain = create(rig, "chain")
+    assert rig.unix("POST", f"/api/v1/jobs/{chain}/run", {"type": "mirror"}).status == 422
+    task = {"task_name": "x", "source_paths": [SOURCE], "task_type": "mirror"}
+    assert rig.unix("POST", "/api/backup/tasks", task).detail[0]["loc"] == ["body", "task_type"]
+
+
+def test_sources_named_again_find_the_job_of_their_kind(rig: Rig) -> None:
+    """A mirror is not a run of the chain that has the same name and sources."""
+    body = {"name": "again", "sources": [SOURCE], "reuse": True}
+    numbers = []
+    for kind in ("full", "mirror", "incremental", "mirror"):
+        answer = rig.unix("POST", "/api/v1/jobs", body | {"type": kind})
+        assert answer.status == 202, answer
+        numbers.append(answer.body["number"])
+        rig.wait_job(numbers[-1], "completed", "failed")
+    assert numbers[0] == numbers[2] != numbers[1] == numbers[3]
+
+
 @pytest.mark.parametrize(
     "change",
     [

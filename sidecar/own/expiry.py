@@ -1,0 +1,79 @@
+"""/api/v1/expire: which sets may go, and letting them go."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from catalog.ids import SetId
+from sidecar.answers import json_answer
+from sidecar.requests import Uuid, body_of
+from sidecar.service import Service
+from tapefs.client.api import SetVerdict
+from tapefs.retention.expire import expire, verdicts_of
+from tapefs.retention.policy import Verdict, Wish
+
+
+class ExpireBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/expire."""
+
+    #: Let go of what failed at once.
+    failed: bool = False
+    #: Let go of these whatever their age.
+    sets: list[Uuid] = []
+
+    def wish(self) -> Wish:
+        """Return what it asks for."""
+        return Wish(named=frozenset(map(SetId, self.sets)), failed=self.failed)
+
+
+class ExpiryCalls:
+    """Retention, as our own programs see it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        #: Two at once would only do the same.
+        self._working = trio.Lock()
+
+    def routes(self) -> list[Route]:
+        """Return the routes of this family."""
+        return [
+            Route("/api/v1/expire", self.show, methods=["GET"]),
+            Route("/api/v1/expire", self.expire, methods=["POST"]),
+        ]
+
+    async def show(self, request: Request) -> Response:
+        """Tell of every set whether it may go, and why; nothing changes."""
+        ledger, now_ns = self._service.ledger, self._service.jobs.now_ns()
+        verdicts = await trio.to_thread.run_sync(verdicts_of, ledger, now_ns)
+        return json_answer({"verdicts": [_shown(verdict) for verdict in verdicts]})
+
+    async def expire(self, request: Request) -> Response:
+        """Let go of all sets that may go."""
+        wish = (await body_of(request, ExpireBody)).wish()
+        service = self._service
+        async with self._working:
+            work = partial(expire, service.home, service.ledger, service.jobs.now_ns(), wish)
+            outcome = await trio.to_thread.run_sync(work)
+        return json_answer(
+            {
+                "verdicts": [_shown(verdict) for verdict in outcome.verdicts],
+                "expired": outcome.expired,
+                "freed_bytes": outcome.freed_bytes,
+            }
+        )
+
+
+def _shown(verdict: Verdict) -> SetVerdict:
+    return SetVerdict(
+        set_id=verdict.backup_set.set_id,
+        name=verdict.backup_set.name,
+        goes=verdict.goes,
+        why=verdict.why.value,
+        reason=verdict.reason,
+    )

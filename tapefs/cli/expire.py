@@ -1,0 +1,102 @@
+"""`tapefs expire`."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from catalog.ids import SetId
+from catalog.records import BackupSet
+from tapefs.cli.output import Json, iso_time, print_json, print_table, short_time, size
+from tapefs.cli.place import Place, ledger_of
+from tapefs.retention.expire import verdicts_of
+from tapefs.retention.policy import Verdict, Wish
+from tapefs.vfs.roster import Roster
+
+
+@click.command("expire")
+@click.argument("wanted", metavar="[SET...]", nargs=-1)
+@click.option("--failed", is_flag=True, help="What failed goes at once, and not only after a week.")
+@click.option("--apply", is_flag=True, help="Let them go; without it nothing changes.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def expire_command(place: Place, wanted: tuple[str, ...], failed: bool, apply: bool, as_json: bool) -> None:
+    """Tell which backup sets have outlived their retention, why the others stay, and let go of them.
+
+    A SET that is named goes whatever its age, unless another one builds on it or it is an archive. What lies on tape is
+    not erased.
+    """
+    with ledger_of(place) as ledger:
+        roster = Roster(ledger.backup_sets())
+        wish = Wish(named=frozenset(_find(roster, text).set_id for text in wanted), failed=failed)
+        verdicts = verdicts_of(ledger, time.time_ns(), wish)
+    expired: list[SetId] | None = None
+    freed_bytes = 0
+    if apply:
+        from tapefs.client.presence import connected
+
+        with connected(place.home()) as presence:
+            outcome = presence.client.expire(sorted(wish.named), failed=failed)
+        expired, freed_bytes = outcome.expired, outcome.freed_bytes
+    if as_json:
+        print_json([_json(verdict, expired) for verdict in verdicts])
+    else:
+        _print(verdicts, expired)
+        click.echo(_summary(verdicts, expired, freed_bytes), err=True)
+
+
+def _find(roster: Roster, text: str) -> BackupSet:
+    """Return a set that has not expired; by its whole id also one that failed. Raises NoSuchThing."""
+    return roster.known(SetId(text)) or roster.find(text)
+
+
+def _print(verdicts: list[Verdict], expired: list[SetId] | None) -> None:
+    if not verdicts:
+        click.echo("No sets yet: make one with `tapefs backup DIR`.")
+        return
+    print_table(
+        ("SET", "NAME", "TYPE", "STARTED", "STATE", "VERDICT", "REASON"),
+        [
+            (
+                verdict.backup_set.set_id,
+                verdict.backup_set.name,
+                verdict.backup_set.type,
+                short_time(verdict.backup_set.started_at_ns),
+                verdict.backup_set.state.value,
+                _word(verdict, expired),
+                verdict.reason,
+            )
+            for verdict in verdicts
+        ],
+    )
+
+
+def _word(verdict: Verdict, expired: list[SetId] | None) -> str:
+    if not verdict.goes:
+        return "stays"
+    if expired is None:
+        return "goes"
+    return "gone" if verdict.backup_set.set_id in expired else "stays, held since"
+
+
+def _summary(verdicts: list[Verdict], expired: list[SetId] | None, freed_bytes: int) -> str:
+    if expired is None:
+        going = sum(verdict.goes for verdict in verdicts)
+        return f"expire: {going} of {len(verdicts)} sets may go" + ("; --apply lets them go" if going else "")
+    return f"expire: {len(expired)} of {len(verdicts)} sets have gone, {size(freed_bytes)} freed in the state folder"
+
+
+def _json(verdict: Verdict, expired: list[SetId] | None) -> Json:
+    each = verdict.backup_set
+    return {
+        "set_id": each.set_id,
+        "name": each.name,
+        "type": each.type,
+        "state": each.state.value,
+        "started_at": iso_time(each.started_at_ns),
+        "goes": verdict.goes,
+        "expired": expired is not None and each.set_id in expired,
+        "why": verdict.why.value,
+        "reason": verdict.reason,
+    }

@@ -1,0 +1,1 @@
+"""Which sets stay and which may go, and letting them go. Blocking; no tape moves."""

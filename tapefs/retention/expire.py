@@ -1,0 +1,121 @@
+"""Letting go of sets: the ledger first, then what this folder keeps for them. What is on tape stays there.
+
+Blocking; any number of processes at a time. A crash in between leaves files that nothing refers to: the next `expire`
+removes them. An index that somebody has open stays readable for him until he closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from catalog.crash import crash_point
+from catalog.errors import Conflict, NotFound
+from catalog.ids import SegmentId, SetId
+from catalog.ledger import Ledger
+from catalog.records import BackupSet, CopyState, SetState
+from tapefs.home import Home
+from tapefs.retention.policy import MIRROR, NOTHING_MORE, Verdict, Wish, decide
+from tapefs.staging.area import StagingArea
+
+log = structlog.get_logger(__name__)
+
+_before_files = crash_point("expire.files.before")
+_after_index = crash_point("expire.index.after")
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """What was decided, and what became of it."""
+
+    verdicts: list[Verdict]
+    expired: list[SetId]
+    freed_bytes: int
+
+
+def verdicts_of(ledger: Ledger, now_ns: int, wish: Wish = NOTHING_MORE) -> list[Verdict]:
+    """Return what would become of every set now. Raises NotFound for a set named that is not there."""
+    for set_id in wish.named:
+        ledger.backup_set(set_id)
+    sets = ledger.backup_sets()
+    verified = [each.set_id for each in sets if each.type == MIRROR and is_verified(ledger, each)]
+    return decide(sets, ledger.jobs(), now_ns, wish, verified)
+
+
+def is_verified(ledger: Ledger, backup_set: BackupSet) -> bool:
+    """Was every segment of the set read back from some tape and found whole?"""
+    return backup_set.state is SetState.COMPLETE and all(
+        any(copy.verified_at_ns and copy.state is CopyState.GOOD for copy in ledger.copies(segment.segment_id))
+        for segment in ledger.segments(backup_set.set_id)
+    )
+
+
+def expire(
+    home: Home,
+    ledger: Ledger,
+    now_ns: int,
+    wish: Wish = NOTHING_MORE,
+    only: Callable[[Verdict], bool] = lambda _: True,
+) -> Expiry:
+    """Let go of all sets that may go, and remove what this folder keeps of expired ones.
+
+    With `only`, of those for which it is true; their verdicts are as if all went.
+    Raises NotFound for a set named that is not there, OSError when a file cannot be removed; the rest stays done.
+    """
+    verdicts = verdicts_of(ledger, now_ns, wish)
+    expired = []
+    # The newest first: what builds on another goes before it.
+    for verdict in sorted(verdicts, key=lambda each: each.backup_set.number, reverse=True):
+        if verdict.goes and only(verdict) and _let_go(ledger, verdict, now_ns):
+            expired.append(verdict.backup_set.set_id)
+    _before_files()
+    freed_bytes = remove_leftovers(home, ledger)
+    return Expiry(verdicts, expired, freed_bytes)
+
+
+def _let_go(ledger: Ledger, verdict: Verdict, now_ns: int) -> bool:
+    set_id = verdict.backup_set.set_id
+    try:
+        ledger.expire_set(set_id, now_ns)
+    except Conflict as error:
+        # A run has begun to build on it, or to go on with it, since the verdict.
+        log.info("a set stays after all", set=set_id, reason=str(error))
+        return False
+    log.info("set expired", set=set_id, name=verdict.backup_set.name, reason=verdict.reason)
+    return True
+
+
+def remove_leftovers(home: Home, ledger: Ledger) -> int:
+    """Remove indexes, trailers and staged frames of expired sets; return the bytes freed. Raises OSError."""
+    expired = {each.set_id for each in ledger.backup_sets() if each.state is SetState.EXPIRED}
+    if not expired:
+        return 0
+    freed_bytes = _remove(path for path in home.indexes.glob("*.lmdb") if path.stem in expired)
+    _after_index()
+    freed_bytes += _remove(path for path in home.trailers.glob("*.zst") if _set_of(ledger, path.stem) in expired)
+    area = StagingArea(home.staging)
+    return freed_bytes + area.evict_all([each for each in area.segments() if _set_of(ledger, each) in expired])
+
+
+def _set_of(ledger: Ledger, segment_id: str) -> SetId | None:
+    """Return the set of a committed segment; None for one that is being written, or was lost."""
+    try:
+        return ledger.segment(SegmentId(segment_id)).set_id
+    except NotFound:
+        return None
+
+
+def _remove(paths: Iterable[Path]) -> int:
+    freed_bytes = 0
+    for path in list(paths):
+        try:
+            size_bytes = path.stat().st_blocks * 512
+            path.unlink()
+        except FileNotFoundError:
+            # Another process lets go of sets, too: a mover that has made a mirror.
+            continue
+        freed_bytes += size_bytes
+    return freed_bytes

@@ -1,0 +1,175 @@
+"""Which sets stay and which go, and why. Pure: a function of the ledger's records and a time.
+
+A set stays as long as one that stays builds on it, whatever else is said of it. Nobody but an operator who names it
+lets go of a job's newest complete set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+
+from catalog.ids import JobId, SetId
+from catalog.records import BackupSet, Job, JobState, SetState
+
+_NS_PER_S = 1_000_000_000
+_NS_PER_DAY = 86_400 * _NS_PER_S
+#: What a failed set has left behind is kept this long: its job may go on from there.
+FAILED_DAYS = 7
+
+ARCHIVE, MIRROR = "archive", "mirror"
+_ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
+
+
+class Why(Enum):
+    """The rule that decided."""
+
+    #: These stay.
+    RUNNING = "running"
+    ARCHIVE = "archive"
+    NEWEST = "newest"
+    FOR_EVER = "for ever"
+    YOUNG = "young"
+    RESUMABLE = "resumable"
+    BASE = "base"
+    #: These go.
+    AGED = "aged"
+    FAILED = "failed"
+    REPLACED = "replaced"
+    NAMED = "named"
+
+
+#: Rules by which a set goes.
+GOING = frozenset({Why.AGED, Why.FAILED, Why.REPLACED, Why.NAMED})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a set; `reason` is for the operator."""
+
+    backup_set: BackupSet
+    why: Why
+    reason: str
+
+    @property
+    def goes(self) -> bool:
+        """May it expire?"""
+        return self.why in GOING
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an operator asks for beyond the rules."""
+
+    #: Let go of these whatever their age, even the newest of a job; never of archives.
+    named: frozenset[SetId] = frozenset()
+    #: Let go of what failed at once.
+    failed: bool = False
+
+
+NOTHING_MORE = Wish()
+
+
+def decide(
+    sets: Iterable[BackupSet],
+    jobs: Iterable[Job],
+    now_ns: int,
+    wish: Wish = NOTHING_MORE,
+    verified: Collection[SetId] = frozenset(),
+) -> list[Verdict]:
+    """Return a verdict on every set that has not expired, by number.
+
+    `verified` are sets all of whose data was read back from tape; only such a mirror replaces earlier ones.
+    """
+    known = sorted((each for each in sets if each.state is not SetState.EXPIRED), key=lambda each: each.number)
+    scene = _Scene(known, jobs, now_ns, wish, frozenset(verified))
+    verdicts = {each.set_id: scene.verdict(each) for each in known}
+    # Newest first, so that a chain is held from its end.
+    for each in reversed(known):
+        parent = verdicts.get(each.parent_id) if each.parent_id is not None else None
+        if parent is not None and parent.goes and not verdicts[each.set_id].goes:
+            base = parent.backup_set
+            reason = f"{_called(each)} builds on it, and that stays: {verdicts[each.set_id].reason}"
+            verdicts[base.set_id] = Verdict(base, Why.BASE, reason)
+    return [verdicts[each.set_id] for each in known]
+
+
+class _Scene:
+    """What a verdict on one set takes into account of the others."""
+
+    def __init__(
+        self, known: list[BackupSet], jobs: Iterable[Job], now_ns: int, wish: Wish, verified: frozenset[SetId]
+    ) -> None:
+        self._jobs = {job.job_id: job for job in jobs}
+        self._now_ns = now_ns
+        self._wish = wish
+        self._newest: dict[JobId, BackupSet] = {}
+        self._verified_mirrors: dict[JobId, BackupSet] = {}
+        for each in known:
+            if each.state is SetState.COMPLETE:
+                self._newest[each.job_id] = each
+                if each.type == MIRROR and each.set_id in verified:
+                    self._verified_mirrors[each.job_id] = each
+
+    def verdict(self, each: BackupSet) -> Verdict:
+        """Return what becomes of a set if none builds on it."""
+        if each.state in (SetState.RUNNING, SetState.SEALED):
+            return Verdict(each, Why.RUNNING, "it is being made")
+        if each.state is SetState.FAILED:
+            return self._failed(each)
+        if each.type == ARCHIVE:
+            return Verdict(each, Why.ARCHIVE, "it is an archive, which is kept without end")
+        if each.set_id in self._wish.named:
+            return Verdict(each, Why.NAMED, "it was named")
+        return self._mirror(each) if each.type == MIRROR else self._aged(each)
+
+    def _failed(self, each: BackupSet) -> Verdict:
+        job = self._jobs.get(each.job_id)
+        is_newest_run = job is not None and job.set_id == each.set_id
+        if job is not None and is_newest_run and job.state in _ACTIVE:
+            return Verdict(each, Why.RUNNING, f"job {job.number} is about to go on with it")
+        if each.set_id in self._wish.named:
+            return Verdict(each, Why.NAMED, "it failed, and it was named")
+        if self._wish.failed:
+            return Verdict(each, Why.FAILED, "it failed")
+        if not is_newest_run:
+            return Verdict(each, Why.FAILED, "it failed, and no job can go on with it")
+        until_ns = max(each.finished_at_ns, each.started_at_ns) + FAILED_DAYS * _NS_PER_DAY
+        if until_ns > self._now_ns:
+            return Verdict(each, Why.RESUMABLE, f"it failed, but its job may go on with it until {_day(until_ns)}")
+        return Verdict(each, Why.FAILED, f"it failed more than {FAILED_DAYS} days ago")
+
+    def _mirror(self, each: BackupSet) -> Verdict:
+        newer = self._verified_mirrors.get(each.job_id)
+        if newer is None or newer.number <= each.number:
+            return Verdict(each, Why.NEWEST, "no verified mirror of its job has taken its place")
+        if has_lost_half(each, newer):
+            reason = f"{_called(newer)} has less than half of its entries: look at the source, then name this set"
+            return Verdict(each, Why.FOR_EVER, reason)
+        return Verdict(each, Why.REPLACED, f"{_called(newer)} has taken its place")
+
+    def _aged(self, each: BackupSet) -> Verdict:
+        if self._newest[each.job_id].set_id == each.set_id:
+            return Verdict(each, Why.NEWEST, "it is the newest complete set of its job")
+        if not each.retention_days:
+            return Verdict(each, Why.FOR_EVER, "it was made without an end of its retention")
+        until_ns = each.finished_at_ns + each.retention_days * _NS_PER_DAY
+        days = f"{each.retention_days} day{'s' if each.retention_days > 1 else ''}"
+        if until_ns > self._now_ns:
+            return Verdict(each, Why.YOUNG, f"its {days} end on {_day(until_ns)}")
+        return Verdict(each, Why.AGED, f"its {days} ended on {_day(until_ns)}")
+
+
+def has_lost_half(before: BackupSet, after: BackupSet) -> bool:
+    """Has the later mirror lost more than half of the entries of the earlier one?"""
+    return 2 * (after.files + after.directories) < before.files + before.directories
+
+
+def _called(each: BackupSet) -> str:
+    return f"set {each.set_id[:8]} of {_day(each.started_at_ns)}"
+
+
+def _day(at_ns: int) -> str:
+    return datetime.fromtimestamp(at_ns // _NS_PER_S, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,102 @@
+"""Mirrors: the newest state only, once that has been read back; a source that is gone takes nothing with it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from catalog.ids import SetId
+from catalog.records import Job, SetState
+from drivers.virtual.faults import FaultyDrive, ReadError
+from tapefs.errors import SetDamaged, SourceError
+from tests.backup.rig import Rig
+from tests.backup.trees import payloads
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(20):
+        (tree / f"file {number}").write_text(str(number))
+    return tree
+
+
+def mirror(rig: Rig, tree: Path) -> Job:
+    return rig.queued(tree, type="mirror", codec="tar", level=0, verify=True)
+
+
+def again(rig: Rig, job: Job) -> SetId:
+    return rig.run(rig.ledger.queue_job(job.number, time.time_ns()))
+
+
+def states(rig: Rig) -> list[SetState]:
+    return [each.state for each in rig.ledger.backup_sets()]
+
+
+def test_a_mirror_replaces_the_one_before(rig: Rig, tree: Path) -> None:
+    job = mirror(rig, tree)
+    first = rig.run(job)
+    (tree / "new").write_text("new")
+    second = again(rig, job)
+    assert states(rig) == [SetState.EXPIRED, SetState.COMPLETE]
+    assert not rig.home.index(first).exists()
+    assert rig.ledger.backup_set(second).files == 21
+    assert rig.ledger.job(job.number).set_id == second
+    assert rig.watcher.troubles == []
+
+
+def test_it_is_a_plain_tar(rig: Rig, tree: Path) -> None:
+    rig.run(mirror(rig, tree))
+    (payload,) = payloads(rig)
+    listed = subprocess.run(["tar", "-tf", payload], capture_output=True, check=True).stdout.decode()
+    assert f"{str(tree)[1:]}/file 7\n" in listed
+
+
+@pytest.mark.parametrize(("left", "expected"), [(9, SetState.COMPLETE), (19, SetState.EXPIRED)])
+def test_a_source_that_has_lost_over_half_replaces_nothing(rig: Rig, tree: Path, left: int, expected: SetState) -> None:
+    job = mirror(rig, tree)
+    rig.run(job)
+    for number in range(left, 20):
+        (tree / f"file {number}").unlink()
+    if expected is SetState.COMPLETE:
+        for number in range(left):
+            (tree / f"file {number}").unlink()
+    again(rig, job)
+    assert states(rig) == [expected, SetState.COMPLETE]
+    told = [reason for path, reason in rig.watcher.troubles if path == bytes(tree)]
+    assert len(told) == (expected is SetState.COMPLETE)
+    assert all("that one is kept" in reason for reason in told)
+
+
+def test_a_missing_source_replaces_nothing(rig: Rig, tree: Path) -> None:
+    job = mirror(rig, tree)
+    rig.run(job)
+    tree.rename(tree.with_name("moved"))
+    with pytest.raises(SourceError):
+        again(rig, job)
+    assert states(rig) == [SetState.COMPLETE]
+
+
+def test_a_mirror_that_cannot_be_read_back_replaces_nothing(rig: Rig, tree: Path) -> None:
+    """Nor does one of the same job that was made without being read."""
+    job = mirror(rig, tree)
+    rig.run(job)
+    rig.again(job, verify=False)
+    block = rig.ledger.volumes()[0].end_block + 2
+    rig.drive = FaultyDrive(rig.drive, [ReadError(block=block, barcode="TP0001L9", times=0)])  # type: ignore[arg-type]
+    with pytest.raises(SetDamaged):
+        rig.again(job, verify=True)
+    assert states(rig) == [SetState.COMPLETE] * 3
+
+
+def test_other_jobs_and_types_are_left_alone(rig: Rig, tree: Path) -> None:
+    rig.backup(tree, type="full")
+    rig.run(mirror(rig, tree))
+    job = mirror(rig, tree)
+    rig.run(job)
+    again(rig, job)
+    assert states(rig) == [SetState.COMPLETE, SetState.COMPLETE, SetState.EXPIRED, SetState.COMPLETE]

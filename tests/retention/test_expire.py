@@ -1,0 +1,173 @@
+"""Sets that go: ledger, files, mount's view, and crashes in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from catalog.index.reader import IndexReader
+from catalog.records import JobState, SetState
+from tapefs.errors import NoSuchThing
+from tapefs.retention.expire import expire, remove_leftovers, verdicts_of
+from tapefs.retention.policy import Why, Wish
+from tapefs.vfs.archive import Archive
+from tests.backup.rig import Rig
+from tests.backup.trees import entries
+
+LATER_NS = 40 * 86_400 * 10**9
+
+
+@pytest.fixture
+def rig(tmp_path: Path):
+    rig = Rig(tmp_path)
+    yield rig
+    rig.close()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("a", "b"):
+        (tree / name).write_text(name)
+    return tree
+
+
+def chain(rig: Rig, tree: Path) -> list[str]:
+    """Full, incremental on it, full: each with 30 days."""
+    job = rig.queued(tree, type="full", retention_days=30)
+    made = [rig.run(job)]
+    (tree / "c").write_text("c")
+    made.append(rig.again(job, type="incremental"))
+    made.append(rig.again(job, type="full"))
+    assert rig.ledger.backup_set(made[1]).parent_id == made[0]
+    return made
+
+
+def files_of(rig: Rig, set_id: str) -> list[Path]:
+    trailers = [rig.home.trailer(segment.segment_id) for segment in rig.ledger.segments(set_id)]
+    return [rig.home.index(set_id), *trailers]
+
+
+def states(rig: Rig) -> list[SetState]:
+    return [each.state for each in rig.ledger.backup_sets()]
+
+
+def test_a_chain_goes_with_its_files_and_stays_on_tape(rig: Rig, tree: Path) -> None:
+    first, second, third = chain(rig, tree)
+    kept, gone = files_of(rig, third), files_of(rig, first) + files_of(rig, second)
+    tapes = rig.ledger.backup_set(first).tapes
+    assert expire(rig.home, rig.ledger, time.time_ns()).expired == []
+    assert all(path.exists() for path in kept + gone)
+    outcome = expire(rig.home, rig.ledger, time.time_ns() + LATER_NS)
+    assert outcome.expired == [second, first]
+    assert outcome.freed_bytes > 0
+    assert [path for path in kept + gone if path.exists()] == kept
+    assert states(rig) == [SetState.EXPIRED, SetState.EXPIRED, SetState.COMPLETE]
+    assert rig.ledger.backup_set(first).tapes == tapes
+    assert all(rig.ledger.copies(segment.segment_id) for segment in rig.ledger.segments(first))
+    assert expire(rig.home, rig.ledger, time.time_ns() + LATER_NS).expired == []
+
+
+def test_who_has_it_open_reads_on_and_others_see_it_no_more(rig: Rig, tree: Path) -> None:
+    first, second, third = chain(rig, tree)
+    archive = Archive(rig.home, rig.ledger)
+    name = f"job/{archive.time_name(rig.ledger.backup_set(third))}"
+    reader = archive.index(second)
+    before = set(entries(reader))
+    expire(rig.home, rig.ledger, time.time_ns() + LATER_NS)
+    time.sleep(0.02)  # The archive looks for news at most every 10 ms.
+    assert set(entries(reader)) == before
+    assert [each.set_id for each in archive.complete_sets()] == [third]
+    for text in (first, second):
+        with pytest.raises(NoSuchThing, match="is expired"):
+            archive.find_set(text)
+    assert archive.find_set(name).set_id == third, "the others keep their names"
+    archive.close()
+
+
+def test_what_is_staged_of_it_is_dropped(rig: Rig, tree: Path) -> None:
+    """Also what a crash has left there: files are removed for every expired set, not only for those that go now."""
+    first, second, _ = chain(rig, tree)
+    segment = rig.ledger.segments(first)[0].segment_id
+    rig.ledger.expire_set(second, time.time_ns())
+    rig.ledger.expire_set(first, time.time_ns())
+    rig.home.staging.mkdir(exist_ok=True)
+    staged = rig.home.staging / f"{segment}.plain"
+    staged.write_bytes(b"x" * 100_000)
+    unknown = rig.home.trailers / "00000000-0000-4000-8000-000000000000.zst"
+    unknown.write_bytes(b"of a segment that is being written")
+    remove_leftovers(rig.home, rig.ledger)
+    assert not staged.exists()
+    assert not any(path.exists() for path in files_of(rig, first) + files_of(rig, second))
+    assert unknown.exists()
+
+
+def test_a_failed_run_leaves_nothing_in_the_end(tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(tmp_path / "small", backup_settings="segment_bytes = 1048576\nframe_bytes = 65536")
+    monkeypatch.setattr("tapefs.backup.engine._PROGRESS_EVERY_S", 0.0)
+    for number in range(300):
+        (tree / f"f{number}").write_bytes(os.urandom(20_000))
+    job = rig.queued(tree)
+
+    def interrupt() -> None:
+        if rig.ledger.backup_sets()[0].segments:
+            raise NoSuchThing("enough")
+
+    rig.watcher.interrupt = interrupt
+    with pytest.raises(NoSuchThing):
+        rig.run(job)
+    rig.ledger.finish_job(job.number, JobState.FAILED, "enough", time.time_ns())
+    failed = rig.ledger.backup_sets()[0]
+    assert failed.segments
+    assert all(path.exists() for path in files_of(rig, failed.set_id)[1:])
+    now = time.time_ns()
+    assert [each.why for each in verdicts_of(rig.ledger, now)] == [Why.RESUMABLE]
+    assert expire(rig.home, rig.ledger, now, Wish(failed=True)).expired == [failed.set_id]
+    assert not any(path.exists() for path in files_of(rig, failed.set_id))
+    rig.close()
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from catalog.lmdb_ledger import LmdbLedger
+from tapefs.home import open_home
+from tapefs.retention.expire import expire
+home = open_home(Path(sys.argv[1]))
+with LmdbLedger.open(home.ledger) as ledger:
+    expire(home, ledger, time.time_ns() + int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("point", "expired"),
+    [
+        ("ledger.expire_set.before", 0),
+        ("ledger.expire_set.after", 1),
+        ("ledger.expire_set.after:2", 2),
+        ("expire.files.before", 2),
+        ("expire.index.after", 2),
+    ],
+)
+def test_a_crash_leaves_only_what_the_next_run_removes(rig: Rig, tree: Path, point: str, expired: int) -> None:
+    first, second, third = chain(rig, tree)
+    gone = files_of(rig, first) + files_of(rig, second)
+    arguments = [sys.executable, "-c", CHILD, str(rig.home.path), str(LATER_NS)]
+    killed = subprocess.run(arguments, env=os.environ | {"TAPEFS_CRASH_AT": point}, cwd=Path.cwd(), check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert states(rig).count(SetState.EXPIRED) == expired
+    for set_id in (first, second, third):
+        if rig.ledger.backup_set(set_id).state is SetState.COMPLETE:
+            with IndexReader(rig.home.index(set_id)) as reader:
+                assert entries(reader)
+    subprocess.run(arguments, cwd=Path.cwd(), check=True)
+    assert states(rig) == [SetState.EXPIRED, SetState.EXPIRED, SetState.COMPLETE]
+    assert not any(path.exists() for path in gone)
+    assert all(path.exists() for path in files_of(rig, third))

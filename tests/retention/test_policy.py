@@ -1,0 +1,185 @@
+"""The rules of retention: by example, and over generated histories of several jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catalog.ids import JobId, JobNumber, SetId, SetNumber
+from catalog.records import BackupSet, Job, JobState, SetState
+from tapefs.retention.policy import FAILED_DAYS, Verdict, Why, Wish, decide
+from tests.catalog.builders import NOW, job_of, set_of, uuid_of
+
+DAY_NS = 86_400 * 10**9
+JOB = job_of("job", number=JobNumber(1))
+
+
+def made(number: int, *, days_ago: float = 0.0, job: Job = JOB, **changes: Any) -> BackupSet:
+    at_ns = NOW - int(days_ago * DAY_NS)
+    fields: dict[str, Any] = {"number": SetNumber(number), "state": SetState.COMPLETE, "finished_at_ns": at_ns}
+    fields |= {"started_at_ns": at_ns - 1000, "retention_days": 30, "files": 10, "directories": 10}
+    return set_of(f"set {number}", job, **(fields | changes))
+
+
+def why(sets: list[BackupSet], *jobs: Job, **more: Any) -> list[Why]:
+    return [verdict.why for verdict in decide(sets, jobs or (JOB,), NOW, **more)]
+
+
+def test_age_counts_from_the_end_of_the_run():
+    sets = [made(1, days_ago=30.1), made(2, days_ago=29.9), made(3, days_ago=400, retention_days=0), made(4)]
+    assert why(sets) == [Why.AGED, Why.YOUNG, Why.FOR_EVER, Why.NEWEST]
+
+
+def test_the_newest_of_each_job_stays_however_old():
+    other = job_of("other", number=JobNumber(2))
+    sets = [
+        made(1, days_ago=900),
+        made(2, days_ago=800, job=other),
+        made(3, days_ago=700),
+        made(4, state=SetState.FAILED),
+    ]
+    assert why(sets, JOB, other)[:3] == [Why.AGED, Why.NEWEST, Why.NEWEST]
+    assert why(sets[:3], other)[:3] == [Why.AGED, Why.NEWEST, Why.NEWEST], "also when the job was deleted"
+
+
+def test_a_base_stays_with_the_reason_of_what_builds_on_it():
+    first, second = made(1, days_ago=90), made(2, days_ago=80, parent_id=SetId(uuid_of("set 1")))
+    third = made(3, days_ago=10, parent_id=second.set_id)
+    verdicts = decide([first, second, third, made(4)], [JOB], NOW)
+    assert [verdict.why for verdict in verdicts] == [Why.BASE, Why.BASE, Why.YOUNG, Why.NEWEST]
+    assert "builds on it" in verdicts[0].reason
+    assert verdicts[2].reason in verdicts[1].reason
+
+
+@pytest.mark.parametrize("state", [SetState.RUNNING, SetState.SEALED, SetState.FAILED])
+def test_a_set_that_is_not_done_holds_its_base(state):
+    later = made(2, parent_id=SetId(uuid_of("set 1")), state=state)
+    job = msgspec.structs.replace(JOB, set_id=later.set_id, state=JobState.FAILED)
+    assert why([made(1, days_ago=90), later, made(3, days_ago=1)], job)[0] is Why.BASE
+
+
+def test_a_chain_goes_when_all_of_it_may():
+    sets = [made(1, days_ago=90), made(2, days_ago=80, parent_id=SetId(uuid_of("set 1"))), made(3)]
+    assert why(sets) == [Why.AGED, Why.AGED, Why.NEWEST]
+
+
+def test_archives_never_go():
+    archive = made(1, days_ago=9000, type="archive", retention_days=1)
+    assert why([archive, made(2)], wish=Wish(named=frozenset({archive.set_id}))) == [Why.ARCHIVE, Why.NEWEST]
+
+
+def test_what_failed():
+    old, new = FAILED_DAYS + 0.1, FAILED_DAYS - 0.1
+    for days_ago, expected in ((old, Why.FAILED), (new, Why.RESUMABLE)):
+        failed = made(1, days_ago=days_ago, state=SetState.FAILED)
+        job = msgspec.structs.replace(JOB, set_id=failed.set_id, state=JobState.FAILED)
+        assert why([failed], job) == [expected]
+        assert why([failed], job, wish=Wish(failed=True)) == [Why.FAILED]
+        assert why([failed], msgspec.structs.replace(job, state=JobState.QUEUED), wish=Wish(failed=True)) == [
+            Why.RUNNING
+        ]
+        assert why([failed], msgspec.structs.replace(job, set_id=None)) == [Why.FAILED], "nothing goes on with it"
+        assert why([failed], job_of("another")) == [Why.FAILED], "its job is gone"
+
+
+def test_what_is_named_goes_unless_it_is_held():
+    sets = [made(1), made(2, parent_id=SetId(uuid_of("set 1"))), made(3)]
+    named = [each.set_id for each in sets]
+    assert why(sets, wish=Wish(named=frozenset(named[2:]))) == [Why.YOUNG, Why.YOUNG, Why.NAMED]
+    assert why(sets, wish=Wish(named=frozenset(named[:1]))) == [Why.BASE, Why.YOUNG, Why.NEWEST]
+    assert why(sets, wish=Wish(named=frozenset(named))) == [Why.NAMED] * 3
+
+
+def test_a_mirror_replaces_earlier_ones_once_it_is_verified():
+    sets = [made(1, type="mirror", days_ago=99), made(2, type="mirror"), made(3, type="mirror")]
+    assert why(sets) == [Why.NEWEST, Why.NEWEST, Why.NEWEST]
+    assert why(sets, verified={sets[2].set_id}) == [Why.REPLACED, Why.REPLACED, Why.NEWEST]
+    assert why(sets, verified={sets[1].set_id}) == [Why.REPLACED, Why.NEWEST, Why.NEWEST]
+    other = [msgspec.structs.replace(sets[2], job_id=JobId(uuid_of("x"))), *sets[:2]]
+    assert Why.REPLACED not in why(other, verified={sets[2].set_id})
+
+
+@pytest.mark.parametrize(("files", "expected"), [(9, Why.FOR_EVER), (10, Why.REPLACED)])
+def test_a_mirror_that_has_lost_over_half_replaces_nothing(files, expected):
+    before = made(1, type="mirror", files=12, directories=8)
+    after = made(2, type="mirror", files=files, directories=0)
+    assert why([before, after], verified={after.set_id})[0] is expected
+
+
+JOBS = [job_of(f"job {n}", number=JobNumber(n)) for n in (1, 2)]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[BackupSet], list[Job], Wish, frozenset[SetId]]:
+    """Sets of two jobs, each building on an earlier one of its job or on none; nothing builds on what has expired."""
+    sets: list[BackupSet] = []
+    for number in range(1, draw(st.integers(1, 12)) + 1):
+        job = draw(st.sampled_from(JOBS))
+        bases = [each for each in sets if each.job_id == job.job_id and each.state is SetState.COMPLETE]
+        parent = draw(st.sampled_from([None, *bases]))
+        sets.append(
+            made(
+                number,
+                job=job,
+                days_ago=draw(st.floats(0, 100)),
+                state=draw(st.sampled_from([SetState.COMPLETE] * 4 + list(SetState))),
+                type=draw(st.sampled_from(["full", "mirror", "archive"])),
+                retention_days=draw(st.sampled_from([0, 1, 30, 90])),
+                files=draw(st.integers(0, 30)),
+                parent_id=None if parent is None else parent.set_id,
+            )
+        )
+    held = {each.parent_id for each in sets if each.state is not SetState.EXPIRED}
+    sets = [
+        msgspec.structs.replace(each, state=SetState.COMPLETE)
+        if each.state is SetState.EXPIRED and each.set_id in held
+        else each
+        for each in sets
+    ]
+    ids = [each.set_id for each in sets]
+    jobs = [
+        msgspec.structs.replace(
+            job, set_id=draw(st.sampled_from([None, *ids])), state=draw(st.sampled_from(list(JobState)))
+        )
+        for job in draw(st.sampled_from([JOBS, JOBS[:1], []]))
+    ]
+    named = draw(st.sampled_from([frozenset(), frozenset(ids[:2]), frozenset(ids)]))
+    wish = Wish(named=named, failed=draw(st.booleans()))
+    return sets, jobs, wish, frozenset(draw(st.lists(st.sampled_from(ids))))
+
+
+@given(histories())
+def test_what_always_holds(history):
+    sets, jobs, wish, verified = history
+    verdicts = {verdict.backup_set.set_id: verdict for verdict in decide(sets, jobs, NOW, wish, verified)}
+    assert set(verdicts) == {each.set_id for each in sets if each.state is not SetState.EXPIRED}
+    stays = {set_id for set_id, verdict in verdicts.items() if not verdict.goes}
+    for set_id in stays:
+        parent_id = verdicts[set_id].backup_set.parent_id
+        assert parent_id is None or parent_id in stays, "a chain is broken"
+    for each in sets:
+        if each.type == "mirror" and each.state is SetState.COMPLETE and each.set_id not in stays | wish.named:
+            newer = [other for other in sets if other.job_id == each.job_id and other.number > each.number]
+            assert any(other.type == "mirror" and other.set_id in verified for other in newer), (
+                "nothing is in its place"
+            )
+    for job in JOBS:
+        complete = [each for each in sets if each.job_id == job.job_id and each.state is SetState.COMPLETE]
+        if complete and complete[-1].set_id not in wish.named:
+            assert complete[-1].set_id in stays, "the newest complete set goes"
+    for verdict in verdicts.values():
+        check(verdict, wish)
+
+
+def check(verdict: Verdict, wish: Wish) -> None:
+    each = verdict.backup_set
+    assert verdict.reason
+    if each.state in (SetState.RUNNING, SetState.SEALED) or (each.type, each.state) == ("archive", SetState.COMPLETE):
+        assert not verdict.goes
+    if verdict.goes and each.state is SetState.COMPLETE and each.set_id not in wish.named and each.type != "mirror":
+        assert each.retention_days
+        assert each.finished_at_ns + each.retention_days * DAY_NS <= NOW
