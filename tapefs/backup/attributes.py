@@ -36,7 +36,7 @@ def read_attributes(place: int | bytes) -> Attributes:
     """
     follow = isinstance(place, int)
     try:
-        names = os.listxattr(place, follow_symlinks=follow)
+        names = os.listxattr(place) if follow else os.listxattr(place, follow_symlinks=False)
     except OSError as error:
         if error.errno in _NO_ATTRIBUTES:
             return NO_ATTRIBUTES

@@ -32,6 +32,7 @@ from tapefs.backup.stream import Lost, TapeStream
 from tapefs.backup.tally import Tally
 from tapefs.backup.watcher import BackupProgress, Watcher
 
+_LINKED = int(EntryFlag.LINKED)
 _PROGRESS_EVERY_S = 0.25
 #: Steps between two looks at the clock.
 _STEPS = 32
@@ -253,7 +254,7 @@ class Engine:
                 self._take_unopened(directory, name, error)
                 return
             # Parts of it are committed: the others are written as zeros, so that the file is whole, with a mark.
-            source = Source(directory, name, -1, self._progress.seen)
+            source = Source(directory, name, -1, *self._progress.seen)
         try:
             fresh = self._take_regular(source, may_retry=True)
         finally:
@@ -312,18 +313,18 @@ class Engine:
 
     def _take_regular(self, source: Source, *, may_retry: bool) -> Source | None:
         """Take a file; if it changed and `may_retry`, return what has its name now, open, to be taken instead."""
-        if self._progress.seen is not None or self._is_large(source):
+        stored_bytes, has_links = source.stored_bytes, source.status.st_nlink > 1
+        is_large = stored_bytes + MEMBER_OVERHEAD_BYTES > self._tapes.full_segment_bytes()
+        if is_large or self._progress.seen is not None:
             self._take_parts(source)
-        elif source.status.st_nlink == 1 or not self._take_link(source):
-            self._make_room(source.stored_bytes)
+        elif not has_links or not self._take_link(source):
+            self._make_room(stored_bytes)
             fresh = self._intake.file(source, may_retry=may_retry)
             if fresh is not None:
                 return fresh
-            self._remember(source)
+            if has_links:
+                self._remember(source)
         return None
-
-    def _is_large(self, source: Source) -> bool:
-        return source.stored_bytes + MEMBER_OVERHEAD_BYTES > self._tapes.full_segment_bytes()
 
     def _take_link(self, of: Source | Special) -> bool:
         """Take another name of a file that is in this segment; if it is in an earlier one, just say so in its flags."""
@@ -339,7 +340,7 @@ class Engine:
                 self._intake.link(of, link)
                 self._links.linked(status, link, self._number)
                 return True
-        of.flags |= EntryFlag.LINKED
+        of.flags |= _LINKED
         return False
 
     def _remember(self, of: Source | Special, *, is_split: bool = False) -> None:
@@ -357,7 +358,7 @@ class Engine:
         """A file larger than a segment: parts that fill one segment each, the first a fresh one."""
         if self._progress.seen is None:
             if source.status.st_nlink > 1 and self._links.find(source.status) is not None:
-                source.flags |= EntryFlag.LINKED
+                source.flags |= _LINKED
             self._progress = PartProgress(0, 0, source.seen)
             if self._intake.members:
                 self._next_segment(0)

@@ -47,6 +47,7 @@ MEMBER_OVERHEAD_BYTES = 32 * 1024
 _LONGEST_LISTING = 10_000
 
 _LINKED = int(EntryFlag.LINKED)
+_SPLIT = int(EntryFlag.SPLIT)
 _CHANGED = int(EntryFlag.CHANGED)
 _BROKEN = int(EntryFlag.CHANGED | EntryFlag.UNREADABLE)
 _KINDS = {
@@ -252,22 +253,18 @@ class Intake:
         If it changed meanwhile, `may_retry` and all of it is still in the frame at hand, it is taken back; then what
         has the name now is returned, open, to be taken instead.
         """
-        status, runs, directory = source.status, source.runs, source.directory
+        status, runs, directory, xattrs = source.status, source.runs, source.directory, source.attributes.xattrs
         size = status.st_size
-        front, extra = b"", _records(source.attributes)
         ranges: Sequence[Run] = ((0, size),)
+        front, whole = b"", -1
         if runs is not None:
-            front, ranges, size = sparse_map(runs, size), runs, data_bytes(runs)
-        path = member_path(directory, source.name)
-        header = self._header(
-            path, status, len(front) + size, TarKind.REGULAR,
-            sparse_bytes=-1 if runs is None else status.st_size, extra=extra,
-        )  # fmt: skip
-        frame = self._room(len(header) + len(front) + size + padding(size))
+            front, ranges, size, whole = sparse_map(runs, size), runs, data_bytes(runs), size
+        extra = attribute_records(xattrs) if xattrs else ()
+        path, stored = member_path(directory, source.name), len(front) + size
+        header = self._header(path, status, stored, TarKind.REGULAR, sparse_bytes=whole, extra=extra) + front
+        frame = self._room(len(header) + size + padding(size))
         used, plain_bytes = frame.used, self.plain_bytes
         self._bytes(header)
-        if front:
-            self._bytes(front)
         at = self.plain_bytes
         is_here = self._here() is frame and frame.used + size + padding(size) <= len(frame.view)
         problem = self._content(source, ranges, size)
@@ -276,10 +273,10 @@ class Intake:
             frame.used, self.plain_bytes = used, plain_bytes
             frame.spans.pop()
             return fresh
-        flags = source.flags | self._mark(source, problem, has_changed=has_changed)
-        draft = Draft(
-            directory.number, source.name, status, flags, at, xattrs=source.attributes.xattrs, data=runs or ()
-        )
+        flags = source.flags
+        if problem or has_changed:
+            flags |= self._mark(source, problem)
+        draft = Draft(directory.number, source.name, status, flags, at, xattrs=xattrs, data=runs or ())
         self._note(directory, draft)
         self._count(directory, source.attributes)
         return None
@@ -316,7 +313,9 @@ class Intake:
         self._bytes(header + front)
         at = self.plain_bytes
         problem = self._content(source, ranges, size)
-        flags = source.flags | EntryFlag.SPLIT | self._mark(source, problem, has_changed=source.has_changed())
+        flags = source.flags | _SPLIT
+        if problem or source.has_changed():
+            flags |= self._mark(source, problem)
         draft = Draft(
             directory.number, source.name, status, flags, at, part, offset, length,
             xattrs=source.attributes.xattrs, data=runs or (),
@@ -326,12 +325,9 @@ class Intake:
         if last:
             self._count(directory, source.attributes)
 
-    def _mark(self, source: Source, problem: str, *, has_changed: bool) -> int:
-        if not problem and has_changed:
-            problem = "it changed while it was read"
-        if not problem:
-            return 0
-        self._trouble(source.directory.path + b"/" + source.name, f"kept with a mark: {problem}")
+    def _mark(self, source: Source, problem: str) -> int:
+        reason = problem or "it changed while it was read"
+        self._trouble(source.directory.path + b"/" + source.name, f"kept with a mark: {reason}")
         return _CHANGED
 
     def _count(self, directory: OpenDirectory, attributes: Attributes) -> None:
@@ -405,7 +401,7 @@ class Intake:
         start = frame.used
         for offset, length in ranges:
             here = frame.view[frame.used : frame.used + length]
-            problem = self._fill(here, source, offset, problem)
+            problem = _zero(here, problem) if problem else _read(source.fd, here, offset)
             frame.used += length
         self.plain_bytes += size
         frame.spans.append(Span(len(frame.drafts), start, size))
@@ -422,21 +418,13 @@ class Intake:
                     frame = self._next_frame()
                 taken = min(end - offset, len(frame.view) - frame.used)
                 here = frame.view[frame.used : frame.used + taken]
-                problem = self._fill(here, source, offset, problem)
+                problem = _zero(here, problem) if problem else _read(source.fd, here, offset)
                 first, done = done == 0, done + taken
                 frame.pieces.append(Piece(frame.used, taken, first, len(frame.drafts) if done == size else -1))
                 frame.used += taken
                 self.plain_bytes += taken
                 offset += taken
         return problem
-
-    @staticmethod
-    def _fill(view: memoryview, source: Source, offset: int, problem: str) -> str:
-        """Read into `view`, or zero it if there is a problem already; return the problem."""
-        if problem:
-            _zero(view)
-            return problem
-        return _read(source.fd, view, offset)
 
 
 def _records(attributes: Attributes) -> Sequence[tuple[bytes, bytes]]:
@@ -464,7 +452,9 @@ def _read(fd: int, view: memoryview, offset: int) -> str:
     return ""
 
 
-def _zero(view: memoryview) -> None:
+def _zero(view: memoryview, problem: str = "") -> str:
+    """Fill `view` with zeros; return `problem`."""
     for start in range(0, len(view), len(_ZEROS)):
         piece = view[start : start + len(_ZEROS)]
         piece[:] = _ZEROS[: len(piece)]
+    return problem

@@ -14,6 +14,8 @@ from tapefs.backup.base import fresh_flag
 from tapefs.backup.holes import Run, data_bytes, data_runs
 from tapefs.backup.scan import OpenDirectory
 
+_SPARSE = int(EntryFlag.SPARSE)
+_CHANGED = int(EntryFlag.CHANGED)
 NO_FILE_ANY_MORE = "it is no regular file any more"
 #: Under this much text a run of data takes in the map of a file with holes.
 _MAP_BYTES_PER_RUN = 48
@@ -42,12 +44,25 @@ class Source:
 
     __slots__ = ("attributes", "directory", "fd", "flags", "name", "runs", "status")
 
-    def __init__(self, directory: OpenDirectory, name: bytes, fd: int, seen: Seen) -> None:
+    def __init__(
+        self,
+        directory: OpenDirectory,
+        name: bytes,
+        fd: int,
+        status: os.stat_result,
+        attributes: Attributes,
+        runs: list[Run] | None,
+        flags: int,
+    ) -> None:
+        """The last four are those of `Seen`."""
         self.directory = directory
         self.name = name
         #: -1: it cannot be read any more, and counts as zeros.
         self.fd = fd
-        self.status, self.attributes, self.runs, self.flags = seen
+        self.status = status
+        self.attributes = attributes
+        self.runs = runs
+        self.flags = flags
 
     @classmethod
     def open(cls, directory: OpenDirectory, name: bytes, look_around: Callable[[], None]) -> Source:
@@ -62,11 +77,11 @@ class Source:
             runs = None
             if status.st_blocks * _BLOCK < status.st_size:
                 runs = data_runs(fd, status.st_size, look_around)
-                flags |= 0 if runs is None else EntryFlag.SPARSE
+                flags |= 0 if runs is None else _SPARSE
         except BaseException:
             os.close(fd)
             raise
-        return cls(directory, name, fd, Seen(status, attributes, runs, flags))
+        return cls(directory, name, fd, status, attributes, runs, flags)
 
     def again(self, look_around: Callable[[], None]) -> Source | None:
         """Open what has the name now; None when that is no regular file that can be read."""
@@ -128,7 +143,7 @@ class Special:
     def look(cls, directory: OpenDirectory, name: bytes) -> Special:
         """Look at it, once more if it changes meanwhile. Raises OSError."""
         special = cls._once(directory, name)
-        if special.flags & EntryFlag.CHANGED:
+        if special.flags & _CHANGED:
             special = cls._once(directory, name)
         return special
 
@@ -140,7 +155,7 @@ class Special:
         attributes = read_attributes(b"/proc/self/fd/%d/%b" % (fd, name))
         now = os.stat(name, dir_fd=fd, follow_symlinks=False)
         is_same = (now.st_dev, now.st_ino, now.st_ctime_ns) == (status.st_dev, status.st_ino, status.st_ctime_ns)
-        flags = fresh_flag(status) | (0 if is_same else EntryFlag.CHANGED)
+        flags = fresh_flag(status) | (0 if is_same else _CHANGED)
         return cls(directory, name, status, attributes, target, flags)
 
 
