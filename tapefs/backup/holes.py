@@ -1,4 +1,8 @@
-"""Where the data of a file with holes lies. Blocking; any thread."""
+"""Where the data of a file with holes lies. Blocking; any thread.
+
+All runs begin at a multiple of 512, and end at one or with the file: between two runs of a member GNU tar expects
+padding to 512, and libarchive none.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ Run = tuple[int, int]
 #: stays short. Beyond that the smallest holes are stored as zeros.
 MOST_RUNS = 4096
 _LOOK_AROUND_EVERY = 1024
+_BLOCK = 512
 
 
 def data_runs(fd: int, size: int, look_around: Callable[[], None]) -> list[Run] | None:
@@ -36,18 +41,25 @@ def data_runs(fd: int, size: int, look_around: Callable[[], None]) -> list[Run] 
             break
         if end <= start or start < place:
             return None
-        runs.append((start, end - start))
+        _add(runs, start // _BLOCK * _BLOCK, min(-(-end // _BLOCK) * _BLOCK, size))
         place = end
         steps += 1
         if len(runs) > 2 * MOST_RUNS:
-            runs = fewer(runs)
+            runs = fewer(runs, MOST_RUNS)
         if steps % _LOOK_AROUND_EVERY == 0:
             look_around()
-    runs = fewer(runs)
+    runs = fewer(runs, MOST_RUNS)
     return None if runs == [(0, size)] else runs
 
 
-def fewer(runs: list[Run], most: int = MOST_RUNS) -> list[Run]:
+def _add(runs: list[Run], start: int, end: int) -> None:
+    """Append a run, or make the last one longer if it touches it."""
+    if runs and sum(runs[-1]) >= start:
+        start = runs.pop()[0]
+    runs.append((start, end - start))
+
+
+def fewer(runs: list[Run], most: int) -> list[Run]:
     """Return at most `most` runs, with the largest of the holes between them."""
     if len(runs) <= most:
         return runs
@@ -64,11 +76,13 @@ def data_bytes(runs: list[Run]) -> int:
 
 
 def cut(runs: list[Run], offset: int, size: int, room: int) -> tuple[int, list[Run]]:
-    """Return where a part ends that begins at `offset` and holds `room` bytes of data, and its runs.
+    """Return where a part ends that begins at `offset` and holds up to `room` bytes of data, and its runs.
 
-    `room` is at least 1. A part that takes the last of the data ends at `size`; others end where their data does.
+    It holds whole blocks of 512, at least one. A part that takes the last of the data ends at `size`; others end where
+    their data does.
     """
     part: list[Run] = []
+    room = max(room // _BLOCK, 1) * _BLOCK
     for place, length in runs:
         start, end = max(place, offset), place + length
         if start >= end:
