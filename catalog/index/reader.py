@@ -177,8 +177,15 @@ class IndexReader:
 
     def xattrs(self, number: EntryNo) -> list[tuple[bytes, bytes]]:
         """Return the extended attributes of an entry that is no directory, by name; none unless it has XATTRS."""
-        value = self._flagged(Table.XATTRS, number, _XATTRS)
-        return [] if value is None else layout.decode_xattrs(value)
+        self._key(number, "entry")
+        layer = self._entry_layer(number)
+        found = layer.at_or_before(Table.XATTRS, NUMBER_KEY.pack(number + 1))
+        xattrs = None if found is None else layout.find_xattrs(NUMBER_KEY.unpack(found[0])[0], found[1], number)
+        if xattrs is None:
+            if self.entry(number).flags & _XATTRS:
+                raise layer.missing(f"the attributes of entry {number}")
+            return []
+        return xattrs
 
     def directory_xattrs(self, number: DirectoryNo) -> list[tuple[bytes, bytes]]:
         """Return the extended attributes of a directory, by name. Raises NotFound."""
@@ -187,7 +194,7 @@ class IndexReader:
         value = self._layer.get(Table.DIRECTORY_XATTRS, NUMBER_KEY.pack(number))
         if value is None:
             raise self._layer.missing(f"the attributes of directory {number}")
-        return layout.decode_xattrs(value)
+        return layout.decode_directory_xattrs(value)
 
     @property
     def directories_end(self) -> DirectoryNo:

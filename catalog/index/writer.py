@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from catalog.ids import DirectoryNo, EntryNo, SegmentNo, SetId
 from catalog.index import layout
+from catalog.index.attributes import XattrChunks
 from catalog.index.layout import Table
 from catalog.index.model import Base, Directory, Entry, EntryFlag, Extent, FrameRow, Meta, SegmentRow, Totals
 from catalog.index.reader import IndexReader
@@ -58,6 +59,7 @@ class IndexWriter:
         self._xattrs_owed = 0
         self._frames: _Chunks[FrameRow] = _Chunks(layout.FRAMES_PER_CHUNK)
         self._hashes: _Chunks[tuple[int, bytes]] = _Chunks(layout.HASHES_PER_CHUNK)
+        self._xattrs = XattrChunks()
         self._file = NewFile(path)
 
     def __enter__(self) -> IndexWriter:
@@ -148,12 +150,16 @@ class IndexWriter:
         self._put_of_entry(Table.LINKS, number, layout.encode_link(number, first))
 
     def add_xattrs(self, number: EntryNo, xattrs: Sequence[tuple[bytes, bytes]]) -> None:
-        """Record the extended attributes of an entry that is no directory: at least one, ascending by name."""
-        self._put_of_entry(Table.XATTRS, number, layout.encode_xattrs(number, xattrs))
+        """Record the extended attributes of an entry that is no directory: at least one, ascending by name.
+
+        The numbers must ascend.
+        """
+        self._check_number(number)
+        self._file.put(Table.XATTRS, self._xattrs.take(number, xattrs))
 
     def add_directory_xattrs(self, number: DirectoryNo, xattrs: Sequence[tuple[bytes, bytes]]) -> None:
         """Record the extended attributes of a directory with the flag XATTRS: at least one, ascending by name."""
-        self._file.put(Table.DIRECTORY_XATTRS, [layout.encode_xattrs(number, xattrs)])
+        self._file.put(Table.DIRECTORY_XATTRS, [layout.encode_directory_xattrs(number, layout.encode_xattrs(xattrs))])
         self._xattrs_owed -= 1
 
     def flush(self) -> None:
@@ -161,6 +167,7 @@ class IndexWriter:
         self._pack_entries(last=True)
         self._put_frames(self._frames.rest())
         self._put_hashes(self._hashes.rest())
+        self._file.put(Table.XATTRS, self._xattrs.rest())
 
     def finish(self) -> Totals:
         """Sync the file and put it in place, replacing an older one; afterwards it is never written again.
@@ -189,9 +196,12 @@ class IndexWriter:
         self._file.put(Table.ENTRIES, items)
 
     def _put_of_entry(self, table: Table, number: EntryNo, item: layout.Item) -> None:
+        self._check_number(number)
+        self._file.put(table, [item])
+
+    def _check_number(self, number: EntryNo) -> None:
         if not self._first <= number < self._packed + len(self._entries):
             raise ValueError(f"there is no entry {number} of this index")
-        self._file.put(table, [item])
 
     def _check_segment(self, number: SegmentNo) -> None:
         if number < self._segments_first:

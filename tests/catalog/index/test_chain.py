@@ -13,7 +13,7 @@ import pytest
 
 from catalog.errors import Damaged, NotFound
 from catalog.ids import DirectoryNo, EntryNo, FrameNo, SegmentNo, SetId
-from catalog.index import storage
+from catalog.index import layout, storage
 from catalog.index.bases import OpenBases
 from catalog.index.model import Directory, Entry, Extent, FrameRow, SegmentRow, Totals
 from catalog.index.reader import IndexReader
@@ -324,6 +324,24 @@ def test_another_file_in_place_of_a_base_is_refused(generations: Generations, tm
                 reader.entry(EntryNo(0))
             assert str(path) in caught.value.where
     assert len(storage._open) == before
+
+
+def test_each_flipped_byte_of_the_list_of_bases_is_noticed(generations: Generations, tmp_path: Path) -> None:
+    path = path_of(tmp_path, 3)
+    with IndexReader(path) as reader:
+        bases = reader.bases
+    key, value = layout.encode_bases(bases)
+    content = path.read_bytes()
+    assert content.count(key + value) == 1
+    begin = content.index(key + value)
+    with path.open("r+b", buffering=0) as file:
+        for at in range(begin, begin + len(key) + len(value)):
+            os.pwrite(file.fileno(), bytes([content[at] ^ 1 << generations.random.randrange(8)]), at)
+            with pytest.raises(Damaged):
+                IndexReader(path)
+            os.pwrite(file.fileno(), content[at : at + 1], at)
+    with IndexReader(path) as reader:
+        generations.check(reader, 3)
 
 
 @pytest.mark.parametrize(

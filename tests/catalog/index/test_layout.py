@@ -51,7 +51,12 @@ def test_the_records_of_extents_links_and_attributes() -> None:
     assert layout.encode_link(9, 4) == _sealed(pack(">Q", 9), pack("<Q", 4))
     xattrs = [(b"user.a", b""), (b"user.b", b"\0\1")]
     body = pack("<HI", 6, 0) + b"user.a" + pack("<HI", 6, 2) + b"user.b\0\1"
-    assert layout.encode_xattrs(9, xattrs) == _sealed(pack(">Q", 9), body)
+    assert layout.encode_xattrs(xattrs) == body
+    assert layout.encode_directory_xattrs(9, body) == _sealed(pack(">Q", 9), body)
+    rows = [(0, 1), (5, 0), (2**32 - 1, 1)]
+    chunk = pack("<HH", 3, 2) + pack("<IHIHIH", 0, 1, 5, 0, 2**32 - 1, 1) + pack("<II", 20, 23)
+    other = layout.encode_entry_xattrs(70, rows, [b"x" * 20, b"abc"])
+    assert other == _sealed(pack(">Q", 70), chunk + b"x" * 20 + b"abc")
 
 
 def test_the_records_of_segments() -> None:

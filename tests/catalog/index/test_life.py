@@ -169,7 +169,8 @@ def _frame(place: int) -> FrameRow:
 
 
 def _with_entry(writer: IndexWriter) -> IndexWriter:
-    writer.add_entries([make_entry(b"a"), make_entry(b"b")])
+    if not writer._packed + len(writer._entries):
+        writer.add_entries([make_entry(b"a"), make_entry(b"b")])
     return writer
 
 
@@ -207,6 +208,8 @@ def _with_entry(writer: IndexWriter) -> IndexWriter:
         lambda writer: _with_entry(writer).add_xattrs(EntryNo(0), [(b"user.b", b""), (b"user.a", b"")]),
         lambda writer: _with_entry(writer).add_xattrs(EntryNo(0), [(b"user.a", b""), (b"user.a", b"")]),
         lambda writer: _with_entry(writer).add_xattrs(EntryNo(0), [(b"a" * 65536, b"")]),
+        lambda writer: [_with_entry(writer).add_xattrs(number, [(b"user.a", b"")]) for number in (1, 0)],
+        lambda writer: [_with_entry(writer).add_xattrs(number, [(b"user.a", b"")]) for number in (1, 1)],
         lambda writer: writer.add_directory(make_directory(0, flags=32)),
         lambda writer: [writer.add_directory(make_directory(0)), writer.add_directory_xattrs(0, [(b"user.a", b"")])],
         lambda writer: writer.add_directory(make_directory(0, files_count=1)),

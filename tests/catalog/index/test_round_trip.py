@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from catalog.errors import NotFound
 from catalog.ids import DirectoryNo, EntryNo, FrameNo, SegmentNo
+from catalog.index import layout, storage
 from catalog.index import reader as reader_module
-from catalog.index import storage
+from catalog.index.attributes import XattrChunks
 from catalog.index.model import Directory, Entry, FrameRow, SegmentRow, Totals
 from catalog.index.reader import IndexReader
 from catalog.index.writer import IndexWriter
@@ -270,6 +271,51 @@ def test_an_entry_takes_less_than_a_hundred_bytes(tmp_path: Path) -> None:
             writer.add_directory(make_directory(number))
         writer.finish()
     assert (tmp_path / "set").stat().st_size < 100 * len(entries)
+
+
+# -- attributes ------------------------------------------------------------------------------------------------------
+
+
+def test_attributes_in_chunks(tmp_path: Path) -> None:
+    """Some are the same for many entries, some longer than a page, some entries have none; all come back."""
+    random = Random(4)
+    label = [(b"security.selinux", b"unconfined_u:object_r:user_home_t:s0\0")]
+    kinds = [label, label, label, [(b"user.large", b"x" * 5000)], [(b"user.a", b""), (b"user.b", b"\0" * 64)], []]
+    xattrs = [random.choice(kinds) if random.random() < 0.9 else [(b"user.n", b"%d" % at)] for at in range(20_000)]
+    entries = [make_entry(b"%06d" % at, flags=32 if found else 0) for at, found in enumerate(xattrs)]
+    with IndexWriter(tmp_path / "set", SET) as writer:
+        writer.add_entries(entries)
+        for at, found in enumerate(xattrs):
+            if found:
+                writer.add_xattrs(EntryNo(at), found)
+        writer.finish()
+    with IndexReader(tmp_path / "set") as reader:
+        for at in [*range(len(xattrs)), *random.sample(range(len(xattrs)), 100)]:
+            assert reader.xattrs(EntryNo(at)) == xattrs[at]
+
+
+def test_a_label_on_every_file_takes_few_bytes(tmp_path: Path) -> None:
+    count = 50_000
+    with IndexWriter(tmp_path / "set", SET) as writer:
+        writer.add_entries([make_entry(b"a name of 20 %07d" % n, flags=32, size=n, ino=n) for n in range(count)])
+        for number in range(count):
+            writer.add_xattrs(EntryNo(number), [(b"security.selinux", b"unconfined_u:object_r:user_home_t:s0\0")])
+        writer.finish()
+    assert (tmp_path / "set").stat().st_size < 95 * count
+
+
+def test_attributes_of_numbers_far_apart_are_in_different_chunks() -> None:
+    chunks = XattrChunks()
+    xattrs = [(b"user.a", b"1")]
+    assert chunks.take(5, xattrs) == []
+    assert chunks.take(5 + 2**32 - 1, xattrs) == []
+    [(key, value)] = chunks.take(5 + 2**32, xattrs)
+    assert key == (5).to_bytes(8, "big")
+    assert layout.find_xattrs(5, value, 5 + 2**32 - 1) == xattrs
+    assert layout.find_xattrs(5, value, 6) is None
+    [(key, value)] = chunks.rest()
+    assert layout.find_xattrs(5 + 2**32, value, 5 + 2**32) == xattrs
+    assert chunks.rest() == []
 
 
 # -- what is not there -------------------------------------------------------------------------------------------------

@@ -128,10 +128,10 @@ def write(path: Path, model: Model) -> Totals:
 
 
 def add_extras(writer: IndexWriter, model: Model) -> None:
-    """Write what stands in tables of its own, the highest numbers first: the order does not matter."""
+    """Write what stands in tables of its own, where the order does not matter the highest numbers first."""
     for number, first in reversed(model.links.items()):
         writer.add_link(EntryNo(number), EntryNo(first))
-    for number, xattrs in reversed(model.xattrs.items()):
+    for number, xattrs in sorted(model.xattrs.items()):
         writer.add_xattrs(EntryNo(number), xattrs)
     for number, xattrs in reversed(model.directory_xattrs.items()):
         writer.add_directory_xattrs(DirectoryNo(number), xattrs)
