@@ -131,7 +131,7 @@ def _filled(frame: Frame, contents: deque[Content]) -> Frame:
 
 def content_of(member: Member) -> Content | None:
     """Return what a member line has on tape, be it shared with an earlier name; None for nothing."""
-    if member.flags & _UNREADABLE or not S_ISREG(member.mode):
+    if member.flags & _UNREADABLE or member.as_base or not S_ISREG(member.mode):
         return None
     if member.flags & _SPARSE:
         length = sum(length for _, length in member.data)
