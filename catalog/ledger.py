@@ -104,10 +104,11 @@ class Ledger(Protocol):
         """
         ...
 
-    def queue_job(self, number: JobNumber, now_ns: int, run_type: str = "") -> Job:
+    def queue_job(self, number: JobNumber, now_ns: int, run_type: str = "", *, resume: bool = False) -> Job:
         """PENDING or a finished state becomes QUEUED, and `runs` grows. Raises Conflict while it is queued or runs.
 
-        With `run_type` this run makes a set of that type.
+        With `run_type` this run makes a set of that type. With `resume` the newest run is to go on: FAILED or CANCELLED
+        becomes QUEUED with the set it has, which is not EXPIRED; else Conflict.
         """
         ...
 
@@ -152,6 +153,13 @@ class Ledger(Protocol):
         """SEALED becomes COMPLETE, its namespace index being in place, and its job COMPLETED. Idempotent.
 
         A job that is to be verified is left to `finish_job`: it is not done before its set was read back.
+        """
+        ...
+
+    def resume_set(self, set_id: SetId, now_ns: int) -> BackupSet:
+        """FAILED becomes RUNNING again, and its job, which is QUEUED to resume it, too; its segments stay. Idempotent.
+
+        A set that is SEALED or COMPLETE stays as it is: only its job runs. Raises Conflict.
         """
         ...
 

@@ -63,6 +63,7 @@ _EXPIRE_SET = operation("expire_set")
 _OPEN_INTENT = operation("open_intent")
 _DROP_INTENT = operation("drop_intent")
 _COMMIT_SEGMENT = operation("commit_segment")
+_RESUME_SET = operation("resume_set")
 _MARK_COPY = operation("mark_copy")
 
 P = ParamSpec("P")
@@ -199,8 +200,13 @@ class LmdbLedger:
         """Forget a job that is neither queued nor running; its sets stay. Idempotent. Raises NotFound, Conflict."""
         self._write(_DELETE_JOB, jobs.delete, number, now_ns)
 
-    def queue_job(self, number: JobNumber, now_ns: int, run_type: str = "") -> Job:
-        """Begin a new run. Raises NotFound, and Conflict while the job is queued or running."""
+    def queue_job(self, number: JobNumber, now_ns: int, run_type: str = "", *, resume: bool = False) -> Job:
+        """Begin a new run, or have the newest go on.
+
+        Raises NotFound, and Conflict while the job is queued or running, or when there is nothing to go on with.
+        """
+        if resume:
+            return self._write(_QUEUE_JOB, jobs.resume, number, now_ns)
         return self._write(_QUEUE_JOB, jobs.queue, number, now_ns, run_type)
 
     def finish_job(self, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
@@ -246,6 +252,10 @@ class LmdbLedger:
         Raises NotFound, Conflict.
         """
         self._write(_COMPLETE_SET, sets.complete, set_id, now_ns)
+
+    def resume_set(self, set_id: SetId, now_ns: int) -> BackupSet:
+        """FAILED becomes RUNNING again, and its job. Idempotent. Raises NotFound, Conflict."""
+        return self._write(_RESUME_SET, sets.resume, set_id, now_ns)
 
     def fail_set(self, set_id: SetId, error: str, now_ns: int) -> None:
         """RUNNING becomes FAILED. Idempotent. Raises NotFound, Conflict."""

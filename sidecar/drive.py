@@ -66,7 +66,7 @@ YIELD_S = 1.0
 #: What the states of DriveState mean for a tape in the drive.
 NOT_THREADED = ("empty", "failed")
 
-SHUTDOWN = "interrupted: the sidecar was stopped while the backup ran; run it again"
+SHUTDOWN = "interrupted: the sidecar was stopped while the backup ran; `tapefs job resume` goes on"
 
 log = structlog.get_logger(__name__)
 
@@ -161,7 +161,7 @@ class DriveTask:
                     nursery.start_soon(mover.run_reports, self._on_report)
                     nursery.start_soon(self._work, mover, nursery)
         except* (MoverDied, WireError):
-            reason = f"the mover of {self.name} ended while the backup ran: see the log, then run it again"
+            reason = f"the mover of {self.name} ended while the backup ran: see the log; `tapefs job resume` goes on"
             raise
         except* (CatalogError, DriveError, OSError) as group:
             reason = f"{self.name}: {_sentence(group)}"

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 import trio
@@ -147,6 +148,15 @@ class Jobs:
         """Have the job run, to make a set of its type or of another. Raises NotFound, NotNow while it waits or runs."""
         await self._rested(number)
         queued = await trio.to_thread.run_sync(self._ledger.queue_job, number, self.now_ns(), run_type)
+        self._ended.pop(number, None)
+        self._queue.append(number)
+        self._bell.ring()
+        return queued
+
+    async def resume(self, number: JobNumber) -> Job:
+        """Have the newest run go on behind its last committed segment. Raises NotFound, NotNow, Conflict."""
+        await self._rested(number)
+        queued = await trio.to_thread.run_sync(partial(self._ledger.queue_job, number, self.now_ns(), resume=True))
         self._ended.pop(number, None)
         self._queue.append(number)
         self._bell.ring()

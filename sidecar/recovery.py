@@ -5,9 +5,10 @@ Blocking; before any mover runs, the state folder being owned.
 | left behind            | because                                              | now                                  |
 |------------------------|------------------------------------------------------|--------------------------------------|
 | SEALED set             | whole on tape, its index file not in place           | a mover gets FinishSets              |
-| RUNNING set            | mover or sidecar ended in the middle                 | set and job FAILED; what is on tape  |
-|                        |                                                      | is adopted or overwritten at the     |
-|                        |                                                      | next append (open intents)           |
+| RUNNING set            | mover or sidecar ended in the middle                 | set and job FAILED, until somebody   |
+|                        |                                                      | resumes them; what is on tape behind |
+|                        |                                                      | the last commit is overwritten at    |
+|                        |                                                      | the next append (open intents)       |
 | RUNNING job            | the same, before its set began                       | FAILED                               |
 | QUEUED job             | it waited for a drive                                | it stays queued and runs             |
 """
@@ -20,7 +21,7 @@ from catalog.ledger import Ledger
 from catalog.records import JobState, SetState
 from sidecar.jobs import finish
 
-INTERRUPTED = "interrupted: the sidecar ended while the backup ran; run it again"
+INTERRUPTED = "interrupted: the sidecar ended while the backup ran; `tapefs job resume` goes on"
 
 log = structlog.get_logger(__name__)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.backup.trees import random_files
+from tests.backup.trees import random_files, snapshot
 from tests.test_end_to_end import Installation, wait_until
 
 
@@ -89,3 +91,32 @@ def test_backup_verify(installation: Installation, tmp_path: Path) -> None:
     states = {each["name"]: each["state"] for each in installation.listing("jobs")}
     assert states == {"good": "completed", "bad": "failed"}
     assert {each["state"] for each in installation.listing("sets")} == {"complete"}
+
+
+@pytest.mark.parametrize("victim", ["mover", "sidecar"])
+def test_resume_after_a_kill(installation: Installation, tmp_path: Path, victim: str) -> None:
+    """kill -9 of mover or sidecar within a backup; the job goes on with the set it had begun."""
+    tree = random_files(tmp_path / "tree", 30, 2_000_000)
+    sidecar = installation.start("serve", "--listen", "127.0.0.1:0")
+    wait_until(lambda: (installation.home / "sidecar.sock").exists() and installation.movers(), "the sidecar")
+    job = installation.run("backup", tree, "--no-wait", "--verify").strip()
+    wait_until(lambda: any(s["segments"] for s in installation.listing("sets")), "the first segment")
+    os.kill(installation.movers()[0] if victim == "mover" else sidecar.pid, signal.SIGKILL)
+    if victim == "mover":
+        wait_until(lambda: installation.listing("jobs")[0]["state"] == "failed", "the failure")
+    else:
+        sidecar.wait()
+        wait_until(lambda: not installation.movers(), "the mover's end")
+        installation.start("serve", "--listen", "127.0.0.1:0")
+        wait_until(lambda: installation.listing("jobs")[0]["state"] == "failed", "the recovery")
+    (begun,) = installation.listing("sets")
+    assert "tapefs job resume" in str(begun["error"])
+    set_id = installation.run("job", "resume", job).splitlines()[-1]
+    assert set_id == begun["set_id"]
+    (shown,) = installation.listing("sets")
+    assert (shown["state"], shown["files"]) == ("complete", 30)
+    assert installation.listing("jobs")[0]["state"] == "completed"
+    installation.run("restore", set_id, "--to", tmp_path / "out")
+    assert snapshot(Path(f"{tmp_path / 'out'}{tree}")) == snapshot(tree)
+    told = installation.run("job", "resume", job, ok=False)
+    assert "there is nothing to resume" in told

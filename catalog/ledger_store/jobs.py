@@ -13,6 +13,8 @@ from catalog.records import BackupSet, Job, JobState, SetState
 _ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
 _FINISHED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 _MAX_NUMBER = 2**64 - 1
+#: States of sets with which a run can go on; behind FAILED only the verification may be missing.
+_RESUMABLE = frozenset({SetState.FAILED, SetState.SEALED, SetState.COMPLETE})
 #: What becomes of a job; the other fields say what it was asked to do, and only `edit` changes them.
 _COURSE = frozenset(
     {"number", "job_id", "state", "runs", "run_type", "set_id", "resume", "error"}
@@ -98,6 +100,7 @@ def queue(tx: Writer, number: JobNumber, now_ns: int, run_type: str) -> Job:
             runs=job.runs + 1,
             run_type=run_type,
             set_id=None,
+            resume=False,
             queued_at_ns=now_ns,
             started_at_ns=0,
             finished_at_ns=0,
@@ -105,6 +108,28 @@ def queue(tx: Writer, number: JobNumber, now_ns: int, run_type: str) -> Job:
         ),
         now_ns,
     )
+
+
+def resume(tx: Writer, number: JobNumber, now_ns: int) -> Job:
+    """Have the newest run go on: the job becomes QUEUED and keeps its set. Raises NotFound, Conflict."""
+    job = get(tx, number)
+    if job.state not in (JobState.FAILED, JobState.CANCELLED):
+        raise Conflict(f"job {number} is {job.state.value}: there is nothing to resume")
+    backup_set = tx.find(SETS, text_key(job.set_id)) if job.set_id is not None else None
+    if backup_set is None or backup_set.state not in _RESUMABLE:
+        raise Conflict(f"job {number} has no set to go on with: run it anew")
+    queued = msgspec.structs.replace(
+        job, state=JobState.QUEUED, resume=True, queued_at_ns=now_ns, started_at_ns=0, finished_at_ns=0, error=""
+    )
+    return _change(tx, queued, now_ns)
+
+
+def restart(tx: Writer, job: Job, backup_set: BackupSet, now_ns: int) -> None:
+    """The job that is QUEUED to resume the set becomes RUNNING; harmless when it runs. Raises Conflict."""
+    if job.set_id != backup_set.set_id or not job.resume or job.state not in _ACTIVE:
+        raise Conflict(f"job {job.number} is not queued to resume set {backup_set.set_id}")
+    if job.state is JobState.QUEUED:
+        _change(tx, msgspec.structs.replace(job, state=JobState.RUNNING, started_at_ns=now_ns), now_ns)
 
 
 def start(tx: Writer, job: Job, backup_set: BackupSet) -> None:

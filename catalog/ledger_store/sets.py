@@ -1,6 +1,6 @@
 """Operations on backup sets: functions of a transaction (see `catalog.ledger`).
 
-RUNNING -> SEALED -> COMPLETE -> EXPIRED        and        RUNNING -> FAILED -> EXPIRED
+RUNNING -> SEALED -> COMPLETE -> EXPIRED        and        RUNNING -> FAILED -> EXPIRED or RUNNING again
 """
 
 from __future__ import annotations
@@ -164,6 +164,18 @@ def complete(tx: Writer, set_id: SetId, now_ns: int) -> None:
     completed = msgspec.structs.replace(backup_set, state=SetState.COMPLETE, finished_at_ns=now_ns)
     _change(tx, completed, now_ns)
     jobs.complete(tx, completed, now_ns)
+
+
+def resume(tx: Writer, set_id: SetId, now_ns: int) -> BackupSet:
+    """FAILED becomes RUNNING, its job too; a later state stays. Harmless when it runs. Raises NotFound, Conflict."""
+    backup_set = get(tx, set_id)
+    if backup_set.state is SetState.EXPIRED:
+        raise Conflict(f"set {set_id} has expired: it cannot go on")
+    jobs.restart(tx, jobs.get(tx, backup_set.job_number), backup_set, now_ns)
+    if backup_set.state is SetState.FAILED:
+        backup_set = msgspec.structs.replace(backup_set, state=SetState.RUNNING, error="", finished_at_ns=0)
+        _change(tx, backup_set, now_ns)
+    return backup_set
 
 
 def fail(tx: Writer, set_id: SetId, error: str, now_ns: int) -> None:

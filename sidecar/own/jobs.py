@@ -56,6 +56,7 @@ class JobCalls:
             Route("/api/v1/jobs/{number}", self.edit, methods=["PATCH"]),
             Route("/api/v1/jobs/{number}", self.delete, methods=["DELETE"]),
             Route("/api/v1/jobs/{number}/run", self.run, methods=["POST"]),
+            Route("/api/v1/jobs/{number}/resume", self.resume, methods=["POST"]),
             Route("/api/v1/jobs/{number}/cancel", self.cancel, methods=["POST"]),
         ]
 
@@ -101,6 +102,12 @@ class JobCalls:
         job = self._service.jobs.view(number).job
         await trio.to_thread.run_sync(check_sources, job.sources, "sources")
         await self._service.jobs.queue(number, "" if body.type is UNSET else check_run_type(job, body.type))
+        return json_answer(view_of(self._service.jobs.view(number)), 202)
+
+    async def resume(self, request: Request) -> Response:
+        """Queue a job whose newest run failed or was cancelled, to go on with it."""
+        number = _number(request)
+        await self._service.jobs.resume(number)
         return json_answer(view_of(self._service.jobs.view(number)), 202)
 
     async def cancel(self, request: Request) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tapefs.format.acl import ACL_KEYWORDS, acl_text
@@ -27,6 +28,11 @@ class Attributes(NamedTuple):
 
 
 NO_ATTRIBUTES = Attributes()
+
+
+def known_attributes(xattrs: Sequence[tuple[bytes, bytes]]) -> Attributes:
+    """Return attributes that were read before, sorted by name."""
+    return Attributes(tuple(xattrs), sum(len(name) + len(value) + _RECORD_BYTES for name, value in xattrs))
 
 
 def read_attributes(place: int | bytes) -> Attributes:

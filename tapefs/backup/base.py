@@ -285,3 +285,13 @@ def choose_base(home: Home, ledger: Ledger, job: Job) -> Choice:
         return Choice(
             FULL, reason=f"the index of set {newest.set_id}, which it would build on, cannot be read: {error}"
         )
+
+
+def same_base(home: Home, ledger: Ledger, backup_set: BackupSet) -> Choice:
+    """Return what a set was begun on, to go on with it. Raises NotFound, Damaged, WrongVersion when that is gone."""
+    if backup_set.parent_id is None:
+        return Choice(backup_set.type)
+    parent = ledger.backup_set(backup_set.parent_id)
+    if parent.state is not SetState.COMPLETE:
+        raise NotFound(f"set {parent.set_id}, which it builds on, is {parent.state.value}: run the job anew")
+    return Choice(backup_set.type, parent, IndexReader(home.index(parent.set_id)))

@@ -20,6 +20,7 @@ from tapefs.backup.base import Base, State, Verdict, fresh_flag
 from tapefs.backup.frames import Pool, Workers
 from tapefs.backup.holes import cut
 from tapefs.backup.intake import MEMBER_OVERHEAD_BYTES, Intake, member_path
+from tapefs.backup.interrupted import Interrupted, seen_again
 from tapefs.backup.links import LinkMap
 from tapefs.backup.rules import Rules
 from tapefs.backup.scan import OpenDirectory, Walk
@@ -31,6 +32,7 @@ from tapefs.backup.source import NO_FILE_ANY_MORE, Source, Special, Vanished
 from tapefs.backup.stream import Lost, TapeStream
 from tapefs.backup.tally import Tally
 from tapefs.backup.watcher import BackupProgress, Watcher
+from tapefs.format.records import name_of
 
 _LINKED = int(EntryFlag.LINKED)
 _PROGRESS_EVERY_S = 0.25
@@ -53,8 +55,13 @@ class Engine:
         job: Job,
         sources: list[bytes],
         base: Base | None = None,
+        interrupted: Interrupted | None = None,
     ) -> None:
-        """With a `base` only what differs from it is taken in. The caller closes it."""
+        """With a `base` only what differs from it is taken in. The caller closes it.
+
+        An `interrupted` backup goes on behind its last committed segment. Raises BadStructure, OSError when its
+        trailers do not tell where that is.
+        """
         settings = context.home.settings.backup
         threads = job.threads or settings.threads or len(os.sched_getaffinity(0))
         self._context = context
@@ -81,13 +88,40 @@ class Engine:
         self._path = b""
         self._steps = 0
         self._told_at_s = 0.0
+        self._interrupted = interrupted
+        self._is_whole = False
+        #: Names of the base that are gone from the directory at hand since the backup was interrupted.
+        self._gone: list[bytes] = []
+        if interrupted is not None:
+            self._stand(interrupted)
+
+    def _stand(self, interrupted: Interrupted) -> None:
+        """Stand where the backup was interrupted."""
+        standing = interrupted.read(self._links)
+        self._number = self._links.committed = standing.segments
+        self._tapes.segments = list(interrupted.segments)
+        self._tapes.unindexed = list(interrupted.unindexed)
+        self._stored_before = sum(segment.segment.stored_bytes for segment in interrupted.segments)
+        self._intake.tally = standing.tally.copy()
+        self._is_whole = standing.is_whole
+        if not standing.levels:
+            return
+        part = standing.part
+        name = None if part is None else name_of(part)
+        self._gone = self._walk.stand(standing.levels, standing.last_number, name)
+        if part is not None:
+            seen = seen_again(self._walk.stack[-1], part, self._look_around)
+            self._progress = PartProgress(part.part + 1, part.part_offset + part.part_bytes, seen)
 
     def write(self) -> None:
         """Write the whole set, SET INDEX included. Raises what `run_backup` names."""
         self._open_stream()
-        while True:
+        while not self._is_whole:
             try:
                 self._begin_segment(0)
+                if self._gone:
+                    self._intake.removed(self._walk.stack[-1], self._gone)
+                    self._gone = []
                 while self._walk.stack:
                     self._step()
                 self._end_segment()
@@ -484,6 +518,9 @@ class Engine:
         self._change_tape(lost.error)
 
     def _write_final_index(self) -> None:
+        totals = self._totals()
+        if self._interrupted is not None:
+            totals = self._interrupted.totals(totals, self._tapes.segments)
         while True:
             try:
                 tapes = self._tapes
@@ -493,7 +530,7 @@ class Engine:
                     tapes.at_hand(),
                     tapes.segments,
                     tapes.unindexed,
-                    self._totals(),
+                    totals,
                     final=True,
                 )
                 return

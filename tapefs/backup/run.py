@@ -6,14 +6,16 @@ import socket
 import time
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from catalog.ids import SetId, SetNumber, new_uuid
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, Job, SetState
 from drivers.interface import Drive
-from tapefs.backup.base import Choice, choose_base
+from tapefs.backup.base import Choice, choose_base, same_base
 from tapefs.backup.engine import Engine
+from tapefs.backup.interrupted import Interrupted
 from tapefs.backup.read_back import read_back
 from tapefs.backup.segment import SetContext
 from tapefs.backup.selection import check_sources
@@ -28,20 +30,51 @@ log = structlog.get_logger(__name__)
 def run_backup(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watcher) -> SetId:
     """Run a QUEUED job; return its set, which is then COMPLETE. On any error it is FAILED and nothing of it is shown.
 
+    One that is queued to resume goes on with the set that it has.
+
     Raises SourceError before a set or a tape is touched; NoTape, Cancelled, TapeError, drive and catalog errors. A job
     that is to be verified raises as `read_back`, too, its set being COMPLETE then.
     """
+    if job.resume:
+        return _resume(home, ledger, drive, job, watcher)
     sources = check_sources(job.sources)
     the_codec = codec(job.codec, home.settings.backup.gzip_engine)
     check_level(the_codec, job.level)
     choice = choose_base(home, ledger, job)
     try:
-        set_id = _run(SetPlan(home, ledger, drive, job, the_codec, sources, choice), watcher)
+        if choice.reason:
+            log.info("a full set", job=job.number, name=job.name, reason=choice.reason)
+        plan = SetPlan(home, ledger, drive, job, the_codec, sources, choice)
+        backup_set = ledger.begin_set(_new_set(job, choice))
+        _write(plan, backup_set, watcher)
     finally:
         choice.close()
-    if job.verify:
-        read_back(home, ledger, drive, job, set_id, watcher)
-    return set_id
+    return _complete(home, ledger, drive, job, backup_set.set_id, watcher)
+
+
+def _resume(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watcher) -> SetId:
+    """Go on with the job's set behind its last committed segment, or with what follows when it is whole on tape.
+
+    It is made as it was begun, from the sources it was begun with, whatever the job says by now.
+    """
+    set_id = job.set_id
+    if set_id is None:
+        raise AssertionError("the ledger queues no job to resume without a set")
+    backup_set = ledger.backup_set(set_id)
+    if backup_set.state is SetState.FAILED:
+        sources = check_sources(backup_set.sources)
+        the_codec = codec(backup_set.codec, home.settings.backup.gzip_engine)
+        job = msgspec.structs.replace(job, sources=backup_set.sources, level=backup_set.level)
+        choice = same_base(home, ledger, backup_set)
+        try:
+            interrupted = Interrupted.of(home, ledger, backup_set, choice.reader)
+            plan = SetPlan(home, ledger, drive, job, the_codec, sources, choice, interrupted)
+            _write(plan, ledger.resume_set(set_id, time.time_ns()), watcher)
+        finally:
+            choice.close()
+    else:
+        ledger.resume_set(set_id, time.time_ns())
+    return _complete(home, ledger, drive, job, set_id, watcher)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +88,18 @@ class SetPlan:
     codec: Codec
     sources: list[bytes]
     choice: Choice
+    #: What there is of it already.
+    interrupted: Interrupted | None = None
 
 
-def _run(plan: SetPlan, watcher: Watcher) -> SetId:
-    home, ledger, job = plan.home, plan.ledger, plan.job
-    if plan.choice.reason:
-        log.info("a full set", job=job.number, name=job.name, reason=plan.choice.reason)
-    backup_set = ledger.begin_set(_new_set(job, plan.choice))
+def _write(plan: SetPlan, backup_set: BackupSet, watcher: Watcher) -> None:
+    """Write the RUNNING set, to its end: it is SEALED, or FAILED when this raises."""
+    ledger = plan.ledger
     engine = None
     try:
-        context = SetContext(home, ledger, backup_set, socket.gethostname(), plan.codec)
-        base = plan.choice.base(checksum=job.checksum)
-        engine = Engine(context, plan.drive, watcher, job, plan.sources, base)
+        context = SetContext(plan.home, ledger, backup_set, socket.gethostname(), plan.codec)
+        base = plan.choice.base(checksum=plan.job.checksum)
+        engine = Engine(context, plan.drive, watcher, plan.job, plan.sources, base, plan.interrupted)
         engine.write()
     except BaseException as error:
         if ledger.backup_set(backup_set.set_id).state is SetState.RUNNING:
@@ -76,8 +109,14 @@ def _run(plan: SetPlan, watcher: Watcher) -> SetId:
         if engine is not None:
             engine.close()
     engine.tell("index")
-    finish_set(home, ledger, backup_set.set_id, time.time_ns())
-    return backup_set.set_id
+
+
+def _complete(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId, watcher: Watcher) -> SetId:
+    """Make the SEALED set COMPLETE, and read it back if that is asked for."""
+    finish_set(home, ledger, set_id, time.time_ns())
+    if job.verify:
+        read_back(home, ledger, drive, job, set_id, watcher)
+    return set_id
 
 
 def _new_set(job: Job, choice: Choice) -> BackupSet:

@@ -12,16 +12,18 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from catalog.ids import DirectoryNo, SegmentId
 from catalog.index.model import Directory
-from tapefs.backup.attributes import Attributes, read_attributes
+from tapefs.backup.attributes import NO_ATTRIBUTES, Attributes, read_attributes
 from tapefs.backup.base import Base, Difference, State
+from tapefs.backup.latecomers import Latecomers, status_of
 from tapefs.backup.rules import Rules
 from tapefs.backup.selection import Branch
+from tapefs.backup.standing import OpenLevel
 from tapefs.format.records import Elsewhere, as_text
 
 #: In `OpenDirectory.places`: this name has no member.
@@ -132,6 +134,13 @@ class OpenDirectory:
         """The file at `next_file` gets no member."""
         self.places.append(NOWHERE)
         self.next_file += 1
+
+    def put_first(self, name: bytes) -> None:
+        """Make `name` the file at `next_file`, and those behind it in name order follow."""
+        if self.files[:1] != [name]:
+            self.files.insert(0, name)
+            self.difference.states.insert(0, State.CHANGED)
+        self.specials.discard(name)
 
     def _add_run(self, ordinal: int) -> None:
         if self.here and sum(self.here[-1]) == ordinal:
@@ -245,6 +254,37 @@ class Walk:
             level.directory.go_back(level)
             self.stack.append(level.directory)
         self._next_number, self.unlisted = checkpoint.next_number, checkpoint.unlisted
+
+    def stand(self, levels: Sequence[OpenLevel], last_number: int, part: bytes | None) -> list[bytes]:
+        """Stand where an interrupted walk stood; this one has only entered the root.
+
+        `part` is the name of a file in the last directory whose parts are still coming. Directories are opened by their
+        names and listed again; what has appeared or changed before the place where the walk stood is told as trouble.
+        Returns names of the base that are gone from the last directory and were not said to be.
+        """
+        for level in levels[1:]:
+            self._enter_again(level)
+        self._next_number = max(0 if self._base is None else int(self._base.next_number), last_number + 1)
+        for directory, level in zip(self.stack, levels, strict=True):
+            directory.number, directory.announced = level.line.n, True
+            directory.elsewhere = level.elsewhere
+        late = Latecomers(self._base, self._miss)
+        for directory, level in zip(self.stack, levels, strict=True):
+            late.pass_over(directory, level)
+        last, level = self.stack[-1], levels[-1]
+        if part is not None:
+            last.put_first(part)
+        gone = [] if level.children else [name for name in last.difference.removed if name > level.last_file]
+        return [name for name in gone if name not in level.removed]
+
+    def _enter_again(self, level: OpenLevel) -> None:
+        """Enter a directory by its name; one that cannot be entered any more is left when its time comes."""
+        parent = self.stack[-1]
+        branch = parent.branch.children.get(level.name) if parent.branch is not None else None
+        if self._push(parent, level.name, branch) is None:
+            status, in_base = status_of(level.line), self._in_base(parent, level.name)
+            lost = OpenDirectory(parent, level.name, level.line.n, status, None, -1, NO_ATTRIBUTES, in_base)
+            self.stack.append(lost)
 
     def segment_ends(self, segment_id: SegmentId) -> None:
         """Tell all open directories that their members so far lie in that segment."""

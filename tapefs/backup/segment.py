@@ -167,6 +167,7 @@ class SegmentWriter:
         self._trailer_file = self._part_path.open("wb")
         self._trailer = LineWriter(self._trailer_file.write)
         self._payload_block = BlockNo(0)
+        self._may_be_committed = False
 
     @property
     def stored_bytes(self) -> int:
@@ -242,7 +243,8 @@ class SegmentWriter:
             log.warning("a local trailer that is not needed", path=str(self._part_path), error=str(error))
         try:
             self._part_path.unlink(missing_ok=True)
-            self._trailer_path.unlink(missing_ok=True)
+            if not self._may_be_committed:
+                self._trailer_path.unlink(missing_ok=True)
         except OSError as error:
             log.warning("a local trailer that is not needed stays", path=str(self._part_path), error=str(error))
 
@@ -342,6 +344,8 @@ class SegmentWriter:
             used_bytes=start.used_bytes + self._blocks.bytes + trailer_bytes,
         )
         label = self._tape.volume.label
+        # From here on the trailer stays: a commit that raises may be done all the same.
+        self._may_be_committed = True
         self._context.ledger.commit_segment(segment, copy, self._tape.claim, end, label)
         self._tape.end = end
         return CommittedSegment(segment, copy, label, trailer_bytes)

@@ -19,7 +19,7 @@ from tapefs.errors import NoSuchThing, UsageError
 
 @click.group("job", no_args_is_help=False)
 def job_command() -> None:
-    """Make, show, change, run and delete backup jobs.
+    """Make, show, change, run, resume and delete backup jobs.
 
     JOB is a job's number, or its name when only one has it.
     """
@@ -112,6 +112,20 @@ def run_command(place: Place, job: str, run_type: str | None, no_wait: bool) -> 
     number = find_job(place, job).number
     with submitting(place.home()) as client:
         wait_unless(client, client.run_job(number, run_type), no_wait)
+
+
+@job_command.command("resume")
+@click.argument("job", metavar="JOB")
+@click.option("--no-wait", is_flag=True, help="Print the job's number instead, and let `tapefs serve` do it.")
+@click.pass_obj
+def resume_command(place: Place, job: str, no_wait: bool) -> None:
+    """Go on with a run that failed, was cancelled or was interrupted.
+
+    What it has brought to tape is kept: it goes on behind its last committed segment, with the sources as they are now.
+    """
+    number = find_job(place, job).number
+    with submitting(place.home()) as client:
+        wait_unless(client, client.resume_job(number), no_wait)
 
 
 def find_job(place: Place, text: str) -> Job:

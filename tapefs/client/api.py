@@ -186,6 +186,10 @@ class Client:
         body = {} if run_type is None else {"type": run_type}
         return decode(self._transport.request("POST", f"/api/v1/jobs/{number}/run", body), JobView)
 
+    def resume_job(self, number: JobNumber) -> JobView:
+        """Queue a job to go on with its newest run. Raises NoSuchThing, NotNow."""
+        return decode(self._transport.request("POST", f"/api/v1/jobs/{number}/resume"), JobView)
+
     def job(self, number: JobNumber) -> JobView:
         """Ask how a job stands. Raises NoSuchThing."""
         return decode(self._transport.request("GET", f"/api/v1/jobs/{number}"), JobView)

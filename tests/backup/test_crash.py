@@ -15,7 +15,8 @@ import pytest
 import tapefs.backup.run  # registers the crash points
 from catalog.crash import known_points
 from catalog.index.reader import IndexReader
-from catalog.records import SetState, VolumeState
+from catalog.records import JobState, SetState, VolumeState
+from sidecar.jobs import finish
 from tapefs.sets.finish import finish_all
 from tests.backup.rig import Rig
 from tests.backup.trees import entries, extract, odd_tree, random_files, snapshot
@@ -32,6 +33,8 @@ _BACKUP_OPERATIONS = (
     "queue_job",
     "seal_set",
 )
+
+EARLY_END = '[{"kind": "early_end", "block": 60, "barcode": "TP0001L9", "warning_blocks": 0}]'
 
 
 def points() -> list[str]:
@@ -83,12 +86,26 @@ def test_killed_at(point: str, source: Path, prepared: Path, tmp_path: Path) -> 
 )
 def test_killed_while_a_tape_ends(point: str, source: Path, prepared: Path, tmp_path: Path) -> None:
     """The tape ended within a segment, whose place the SET INDEX was taking: the tape is understood afterwards."""
-    faults = '[{"kind": "early_end", "block": 60, "barcode": "TP0001L9", "warning_blocks": 0}]'
-    kill_and_go_on(point, source, prepared, tmp_path, faults)
+    kill_and_go_on(point, source, prepared, tmp_path, EARLY_END)
 
 
 def kill_and_go_on(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str = "[]") -> None:
     """Run a backup that dies at the point; look at what is there, and back up again."""
+    rig = kill(point, source, prepared, tmp_path, faults)
+    try:
+        set_id = rig.backup(source)
+        assert rig.ledger.backup_set(set_id).state is SetState.COMPLETE
+        states = {each.state for each in rig.ledger.backup_sets()}
+        assert states <= {SetState.FAILED, SetState.COMPLETE}
+        assert all(volume.state is not VolumeState.SUSPECT for volume in rig.ledger.volumes())
+        assert all(not rig.ledger.intents(volume.volume_id) for volume in rig.ledger.volumes())
+        assert snapshot(Path(f"{extract(rig, tmp_path / 'out')}{source}")) == snapshot(source)
+    finally:
+        rig.close()
+
+
+def kill(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str) -> Rig:
+    """Run a backup that dies at the point, do what a restart does, and look at what is there."""
     home = tmp_path / "home"
     shutil.copytree(prepared, home)
     child = subprocess.run(
@@ -99,18 +116,59 @@ def kill_and_go_on(point: str, source: Path, prepared: Path, tmp_path: Path, fau
     )
     assert child.returncode == -signal.SIGKILL, f"{point} was not passed: {child.stderr}"
     rig = Rig.existing(home)
+    for job in rig.ledger.jobs():
+        if job.state is JobState.RUNNING:
+            finish(rig.ledger, job.number, JobState.FAILED, "interrupted", time.time_ns())
+    finish_all(rig.home, rig.ledger, time.time_ns())
+    for interrupted in rig.ledger.backup_sets():
+        if interrupted.state is SetState.COMPLETE:
+            assert len(entries(IndexReader(rig.home.index(interrupted.set_id)))) > 40
+    return rig
+
+
+#: Points at which a set with segments stays behind, and those around its first one and its end.
+RESUMED = [
+    "ledger.begin_set.after",
+    "segment.intent.after",
+    "segment.frame.after:3",
+    "segment.local_trailer.after:3",
+    "segment.trailer.after:3",
+    "segment.sync.after:3",
+    "ledger.commit_segment.before:3",
+    "ledger.commit_segment.after:3",
+    "segment.commit.after",
+    "segment.commit.after:3",
+    "set_index.before",
+    "set_index.sync.after",
+    "ledger.seal_set.before",
+]
+
+
+@pytest.mark.parametrize("point", RESUMED)
+def test_killed_and_resumed(point: str, source: Path, prepared: Path, tmp_path: Path) -> None:
+    """The run goes on with the segments it had, and the tape holds one whole archive."""
+    kill_and_resume(point, source, prepared, tmp_path, "[]")
+
+
+@pytest.mark.parametrize("point", ["set_index.after", "segment.frame.after:9"])
+def test_killed_while_a_tape_ends_and_resumed(point: str, source: Path, prepared: Path, tmp_path: Path) -> None:
+    """The same where the tape ended early."""
+    kill_and_resume(point, source, prepared, tmp_path, EARLY_END)
+
+
+def kill_and_resume(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str) -> None:
+    """Run a backup that dies at the point, resume it, and compare."""
+    rig = kill(point, source, prepared, tmp_path, faults)
     try:
-        finish_all(rig.home, rig.ledger, time.time_ns())
-        for interrupted in rig.ledger.backup_sets():
-            if interrupted.state is SetState.RUNNING:
-                rig.ledger.fail_set(interrupted.set_id, "interrupted", time.time_ns())
-            elif interrupted.state is SetState.COMPLETE:
-                assert len(entries(IndexReader(rig.home.index(interrupted.set_id)))) > 40
-        set_id = rig.backup(source)
-        assert rig.ledger.backup_set(set_id).state is SetState.COMPLETE
-        states = {each.state for each in rig.ledger.backup_sets()}
-        assert states <= {SetState.FAILED, SetState.COMPLETE}
-        assert all(volume.state is not VolumeState.SUSPECT for volume in rig.ledger.volumes())
+        (failed,) = rig.ledger.backup_sets()
+        assert failed.state is SetState.FAILED
+        before = [segment.segment_id for segment in rig.ledger.segments(failed.set_id)]
+        job = rig.ledger.queue_job(failed.job_number, time.time_ns(), resume=True)
+        assert rig.run(job) == failed.set_id
+        (resumed,) = rig.ledger.backup_sets()
+        assert resumed.state is SetState.COMPLETE
+        segments = [segment.segment_id for segment in rig.ledger.segments(failed.set_id)]
+        assert segments[: len(before)] == before
         assert all(not rig.ledger.intents(volume.volume_id) for volume in rig.ledger.volumes())
         assert snapshot(Path(f"{extract(rig, tmp_path / 'out')}{source}")) == snapshot(source)
     finally:

@@ -503,6 +503,55 @@ class LedgerContract:
         ledger.finish_job(stage.job.number, JobState.FAILED, "no", NOW)
         ledger.expire_set(stage.backup_set.set_id, NOW)
 
+    def test_a_failed_set_goes_on(self, ledger: Ledger, stage: Stage, again: Again) -> None:
+        """Its job is queued with it, both run again, and its segments stay and grow in number."""
+        number, set_id = stage.job.number, stage.backup_set.set_id
+        stage.commit(ledger, "segment 0", 0, 4, 2)
+        ledger.fail_set(set_id, "no tape", NOW + 30)
+        ledger.finish_job(number, JobState.FAILED, "no tape", NOW + 30)
+        queued = ledger.queue_job(number, NOW + 40, resume=True)
+        assert (queued.state, queued.set_id, queued.resume, queued.runs) == (JobState.QUEUED, set_id, True, 1)
+        for _ in range(2):
+            resumed = ledger.resume_set(set_id, NOW + 50)
+            assert resumed == again().backup_set(set_id)
+            assert (resumed.state, resumed.error, resumed.segments) == (SetState.RUNNING, "", 1)
+            assert ledger.job(number).state is JobState.RUNNING
+        stage.commit(ledger, "segment 1", 1, 10, 5)
+        stage.seal(ledger, "index", 16, 8)
+        ledger.complete_set(set_id, NOW + 60)
+        assert ledger.job(number).state is JobState.COMPLETED
+        assert ledger.backup_set(set_id).segments == 2
+        assert ledger.queue_job(number, NOW + 70).resume is False
+
+    def test_a_complete_set_is_resumed_for_its_verification(self, ledger: Ledger, stage: Stage) -> None:
+        """Only the job runs again."""
+        stage.seal(ledger, "index", 4, 2)
+        ledger.finish_job(stage.job.number, JobState.CANCELLED, "while it was read back", NOW + 40)
+        ledger.queue_job(stage.job.number, NOW + 50, resume=True)
+        assert ledger.resume_set(stage.backup_set.set_id, NOW + 60).state is SetState.SEALED
+        assert ledger.job(stage.job.number).state is JobState.RUNNING
+
+    def test_nothing_to_resume(self, ledger: Ledger, stage: Stage) -> None:
+        """A run that goes on, one that has ended well, one that never began a set, and sets of other runs."""
+        number, set_id = stage.job.number, stage.backup_set.set_id
+        fresh = ledger.add_job(job_of("fresh")).number
+        for job in (number, fresh):
+            with pytest.raises(Conflict):
+                ledger.queue_job(job, NOW, resume=True)
+        ledger.queue_job(fresh, NOW)
+        ledger.finish_job(fresh, JobState.FAILED, "no source", NOW)
+        with pytest.raises(Conflict, match="no set to go on with"):
+            ledger.queue_job(fresh, NOW, resume=True)
+        ledger.fail_set(set_id, "x", NOW)
+        with pytest.raises(Conflict):
+            ledger.resume_set(set_id, NOW)
+        ledger.finish_job(number, JobState.FAILED, "x", NOW)
+        ledger.queue_job(number, NOW)
+        with pytest.raises(Conflict):
+            ledger.resume_set(set_id, NOW)
+        with pytest.raises(NotFound):
+            ledger.resume_set(SetId(uuid_of("nowhere")), NOW)
+
     # -- segments ----------------------------------------------------------------------------------------------------
 
     def test_intents_are_kept_in_order(self, ledger: Ledger, stage: Stage) -> None:

@@ -155,7 +155,10 @@ class _Fake:
         job = self.ledger.job(command.job)
         if job.name == "lie":
             return Done(id=command.id)
-        backup_set = seeds.begin(self.ledger, job, time.time_ns())
+        if job.resume and job.set_id is not None:
+            backup_set = self.ledger.resume_set(job.set_id, time.time_ns())
+        else:
+            backup_set = seeds.begin(self.ledger, job, time.time_ns())
         self.post.send(
             Progress(
                 id=command.id,
