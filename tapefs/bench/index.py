@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -26,12 +26,12 @@ from tapefs.format.lines import LineWriter
 from tapefs.format.records import DirectoryEntered, DirectoryLeft, End, FrameLine, Member, TrailerLine
 from tapefs.sets.build import build_index
 
-_SET = SetId("00000000-0000-4000-8000-000000000000")
 _SEGMENT = SegmentId("00000000-0000-4000-8000-000000000001")
 #: Of the small directories; about what /usr has.
 _FILES_PER_DIRECTORY = 9
 _CALLS = 50_000
 _RUNS = 3
+_CHAIN = 100
 
 
 def main() -> None:
@@ -41,6 +41,7 @@ def main() -> None:
         path = Path(folder) / "index.lmdb"
         _measure_small_directories(path, count)
         _measure_large_directory(path, count)
+        _measure_chain(Path(folder), count)
         _measure_build(Path(folder), 130_000)
 
 
@@ -79,13 +80,41 @@ def _measure_large_directory(path: Path, count: int) -> None:
         print(f"list, one directory: {count / seconds:,.0f} entries/s")
 
 
+def _measure_chain(folder: Path, count: int) -> None:
+    """A chain in which each set has written another hundredth of the directories anew, and so has the last one's tree
+    all over it.
+    """
+    listings = _small_directories(count)
+    left = list(range(len(listings)))
+    Random(1).shuffle(left)  # noqa: S311 - no secret
+    path = _chained(folder, 0)
+    _write(path, listings)
+    for number in range(1, _CHAIN + 1):
+        changed = frozenset(left[number::_CHAIN])
+        with IndexReader(path) as base:
+            path = _chained(folder, number)
+            _write_on(path, base, listings, changed)
+    with IndexReader(path) as reader:
+        entries = sum(map(len, listings))
+        seconds = _best(lambda: _walk(reader, len(listings)))
+        print(f"walk, {_CHAIN} sets one on the other: {entries / seconds:,.0f} entries/s")
+
+
+def _chained(folder: Path, number: int) -> Path:
+    return folder / f"{_set_id(number)}.lmdb"
+
+
+def _set_id(number: int) -> SetId:
+    return SetId(f"00000000-0000-4000-8000-{number:012x}")
+
+
 def _measure_build(folder: Path, count: int) -> None:
     trailer = folder / "trailer.zst"
     with trailer.open("wb") as out:
         writer = LineWriter(out.write)
         writer.write_many(_trailer_lines(count))
         writer.close()
-    seconds = _best(lambda: build_index(folder / "built.lmdb", _SET, [trailer]))
+    seconds = _best(lambda: build_index(folder / "built.lmdb", _set_id(0), [trailer]))
     print(f"build from a trailer of {count:,} members: {seconds:.2f} s, {count / seconds:,.0f} members/s")
 
 
@@ -106,7 +135,7 @@ def _best(work: Callable[[], object]) -> float:
 
 
 def _write(path: Path, listings: list[list[Entry]]) -> None:
-    with IndexWriter(path, _SET) as writer:
+    with IndexWriter(path, _set_id(0)) as writer:
         for number, listing in enumerate(listings):
             first = writer.add_entries(listing)
             writer.add_directory(
@@ -115,6 +144,16 @@ def _write(path: Path, listings: list[list[Entry]]) -> None:
                     first, len(listing), EntryNo(0), 0, content_bytes(listing),
                 )
             )  # fmt: skip
+        writer.finish()
+
+
+def _write_on(path: Path, base: IndexReader, listings: list[list[Entry]], changed: Container[int]) -> None:
+    with IndexWriter(path, SetId(path.stem), base) as writer:
+        for number, listing in enumerate(listings):
+            directory = base.directory(DirectoryNo(number))
+            if number in changed:
+                directory = directory._replace(files_first=writer.add_entries(listing))
+            writer.add_directory(directory)
         writer.finish()
 
 
