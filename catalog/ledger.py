@@ -143,8 +143,9 @@ class Ledger(Protocol):
         ...
 
     def commit_index(self, index: IndexCopy, claim: int, end: VolumeEnd, now_ns: int) -> None:
-        """A SET INDEX that is not the last one is on tape: record it, close its intent, move the tape's end.
+        """A SET INDEX is on tape that does not seal its set: record it, close its intent, move the tape's end.
 
+        The set is RUNNING, FAILED, or COMPLETE when it is an index of a further copy.
         Idempotent by `index.index_id`. Raises StaleClaim, Conflict.
         """
         ...

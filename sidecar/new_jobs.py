@@ -24,7 +24,13 @@ LONGEST_NAME_BYTES = 200
 #: Types that sets of one job may have in turns; a mirror or an archive is a job of its own.
 CHAIN_TYPES = ("full", "incremental", "differential")
 TAF_TYPES = {each: each for each in CHAIN_TYPES} | {"monthly_full": "full"}
-TYPES = TAF_TYPES | {"mirror": "mirror"}
+TYPES = TAF_TYPES | {"mirror": "mirror", "archive": "archive"}
+#: What a type demands of fields that may be left out.
+DEMANDED: Mapping[str, Mapping[str, object]] = {
+    "mirror": {"codec": "tar", "level": CODECS["tar"].default_level, "verify": True},
+    "archive": {"verify": True, "retention_days": 0},
+}
+MOST_COPIES = 8
 MOST_THREADS = 1024
 MOST_SOURCES = 10_000
 MOST_PATTERNS = 1000
@@ -71,13 +77,18 @@ def changed_job(job: Job, fields: JobFields, names: Mapping[str, str] = OWN_NAME
 
 def of_its_type(job: Job, fields: JobFields) -> Job:
     """Return the job with what its type demands. Raises Invalid when `fields` ask for something else."""
-    if job.type != "mirror":
-        return job
-    demanded = {"codec": "tar", "level": CODECS["tar"].default_level, "verify": True}
+    if not 1 <= job.copies <= MOST_COPIES:
+        raise Invalid("value_error", ["body", "copies"], f"must be 1 to {MOST_COPIES}", job.copies)
+    if job.type != "archive" and (job.copies > 1 or job.keep_sources):
+        field = "copies" if job.copies > 1 else "keep_sources"
+        raise Invalid("value_error", ["body", field], "only an archive has further copies, and removes its sources")
+    demanded = DEMANDED.get(job.type, {})
     for field, value in demanded.items():
         asked = getattr(fields, field)
         if asked is not UNSET and asked != value:
-            raise Invalid("value_error", ["body", field], f"of a mirror must be {value}: leave it out", asked)
+            raise Invalid(
+                "value_error", ["body", field], f"of a job of type {job.type} must be {value}: leave it out", asked
+            )
     return msgspec.structs.replace(job, **demanded)
 
 

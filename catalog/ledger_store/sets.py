@@ -107,7 +107,7 @@ def commit_index(tx: Writer, index: IndexCopy, token: int, end: VolumeEnd, now_n
     if _has_index(tx, index):
         return
     backup_set = get(tx, index.set_id)
-    if backup_set.state not in OPEN_STATES:
+    if backup_set.state not in (*OPEN_STATES, SetState.COMPLETE):
         raise Conflict(f"set {index.set_id} is {backup_set.state.value}: it cannot gain an index")
     tx.put(SETS, text_key(index.set_id), _place_index(tx, backup_set, index, token, end, now_ns))
     tx.tell("index.committed", index.index_id, index.set_id, now_ns)

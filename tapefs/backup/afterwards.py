@@ -1,17 +1,24 @@
-"""What a run does once its set has been read back from tape: a mirror takes the place of earlier ones.
+"""What a run does once its set has been read back from tape.
+
+A mirror takes the place of earlier ones; the sources of an archive are removed.
 
 Mover's main thread. Harmless to repeat; the job is completed behind it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import time
 
 import structlog
 
+from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
-from catalog.records import BackupSet
+from catalog.records import BackupSet, CopyState, Job
+from tapefs.backup.removal import Remover
 from tapefs.backup.watcher import Watcher
+from tapefs.errors import NotVerified
 from tapefs.home import Home
 from tapefs.retention.expire import expire
 from tapefs.retention.policy import MIRROR, Verdict, Why, has_lost_half
@@ -40,6 +47,39 @@ def replace_earlier(home: Home, ledger: Ledger, mirror: BackupSet, watcher: Watc
                 f"the mirror has {_entries(mirror):,} entries where that of set {earlier.set_id[:8]} has "
                 f"{_entries(earlier):,}: that one is kept; is something missing or not mounted?",
             )
+
+
+def remove_sources(home: Home, ledger: Ledger, job: Job, archive: BackupSet, watcher: Watcher) -> None:
+    """Remove what lies on as many verified tapes as the job wants; tell of everything that stays.
+
+    Raises NotVerified when it does not lie there, Cancelled, catalog errors.
+    """
+    _require_copies(ledger, archive, job.copies)
+    # The walk met them so: links above a source were followed once.
+    sources = [_as_walked(source) for source in archive.sources]
+    with IndexReader(home.index(archive.set_id)) as reader:
+        removal = Remover(reader, watcher.trouble, watcher.check_cancelled).remove(sources)
+    log.info("sources removed", set=archive.set_id, **dataclasses.asdict(removal))
+
+
+def _require_copies(ledger: Ledger, archive: BackupSet, wanted: int) -> None:
+    """Raise NotVerified unless each segment was read back whole from that many tapes since the set was complete."""
+    for segment in ledger.segments(archive.set_id):
+        good = {
+            copy.volume_id
+            for copy in ledger.copies(segment.segment_id)
+            if copy.state is CopyState.GOOD and copy.verified_at_ns > archive.finished_at_ns
+        }
+        if len(good) < wanted:
+            raise NotVerified(
+                f"segment {segment.number} of set {archive.set_id} was read back from {len(good)} tapes, "
+                f"not from {wanted}: nothing is removed"
+            )
+
+
+def _as_walked(source: bytes) -> bytes:
+    parent, name = os.path.split(os.path.normpath(source))
+    return os.path.join(os.path.realpath(parent), name) if name else b"/"
 
 
 def _entries(backup_set: BackupSet) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 from catalog.errors import CatalogError
@@ -10,11 +11,14 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet, Job, JobState, SegmentCopy
 from drivers.errors import DriveError
 from drivers.interface import Drive
-from tapefs.backup.afterwards import replace_earlier
+from tapefs.backup.afterwards import remove_sources, replace_earlier
+from tapefs.backup.copying import make_copies
+from tapefs.backup.segment import SetContext
 from tapefs.backup.watcher import BackupProgress, Watcher
+from tapefs.codecs import codec
 from tapefs.errors import Cancelled, NotVerified, SetDamaged, TapefsError
 from tapefs.home import Home
-from tapefs.retention.policy import MIRROR
+from tapefs.retention.policy import ARCHIVE, MIRROR
 from tapefs.verify.whole_set import SetFinding, verify_set
 
 _PROGRESS_EVERY_S = 0.25
@@ -26,6 +30,38 @@ def read_back(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId,
     Raises SetDamaged when something of it is not as it was written, NotVerified when it could not be read, Cancelled.
     The set stays COMPLETE in all cases.
     """
+    _verify(home, ledger, drive, job, set_id, watcher)
+    backup_set = ledger.backup_set(set_id)
+    if backup_set.type == MIRROR:
+        replace_earlier(home, ledger, backup_set, watcher)
+    if backup_set.type == ARCHIVE:
+        for wanted in range(2, job.copies + 1):
+            _copy(home, ledger, drive, job, backup_set, watcher, wanted)
+            _verify(home, ledger, drive, job, set_id, watcher)
+        if not job.keep_sources:
+            remove_sources(home, ledger, job, backup_set, watcher)
+    ledger.finish_job(job.number, JobState.COMPLETED, "", time.time_ns())
+
+
+def _copy(
+    home: Home, ledger: Ledger, drive: Drive, job: Job, backup_set: BackupSet, watcher: Watcher, wanted: int
+) -> None:
+    """Have so many copies on tape. Raises NotVerified, Cancelled."""
+    the_codec = codec(job.codec, home.settings.backup.gzip_engine)
+    context = SetContext(home, ledger, backup_set, socket.gethostname(), the_codec)
+    try:
+        make_copies(context, drive, watcher, wanted)
+    except Cancelled as error:
+        raise Cancelled(f"{error} while copy {wanted} was made; nothing was removed") from error
+    except (TapefsError, DriveError, CatalogError) as error:
+        raise NotVerified(
+            f"its set is complete on tape, but copy {wanted} of {job.copies} could not be made: {error}; "
+            f"nothing was removed, `tapefs job resume {job.number}` tries again"
+        ) from error
+
+
+def _verify(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId, watcher: Watcher) -> None:
+    """Read back what was not yet. Raises SetDamaged, NotVerified, Cancelled."""
     try:
         finding = verify_set(home, ledger, drive, set_id, _Follower(ledger, ledger.backup_set(set_id), watcher))
     except Cancelled as error:
@@ -37,10 +73,6 @@ def read_back(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId,
         ) from error
     if not finding.is_good:
         raise SetDamaged(_sentence(home, ledger, set_id, finding))
-    backup_set = ledger.backup_set(set_id)
-    if backup_set.type == MIRROR:
-        replace_earlier(home, ledger, backup_set, watcher)
-    ledger.finish_job(job.number, JobState.COMPLETED, "", time.time_ns())
 
 
 def _sentence(home: Home, ledger: Ledger, set_id: SetId, finding: SetFinding) -> str:

@@ -102,6 +102,14 @@ class TapeSession:
             self.look_at_room()
             return self.tape
 
+    def reopen(self, volume_id: VolumeId) -> OpenTape:
+        """Stand at the end of a tape again that was taken out of the drive for another. Raises as `open_next`."""
+        self.source.this_volume(volume_id)
+        self.drive.load(compress=not self.context.codec.is_compressed)
+        self.tape = open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns())
+        self.look_at_room()
+        return self.tape
+
     def look_at_room(self) -> None:
         """Ask the drive; only while the intake thread owns it."""
         waiting = sum(segment.trailer_bytes for segment in self.unindexed)

@@ -11,7 +11,7 @@ import zstandard
 
 from catalog.crash import crash_point
 from catalog.ids import BlockNo, FileNo, InstallationId, new_uuid
-from catalog.records import IndexCopy, Intent, IntentKind, SetTotals, VolumeEnd
+from catalog.records import IndexCopy, Intent, IntentKind, SetState, SetTotals, VolumeEnd
 from drivers.interface import Drive
 from tapefs.backup.segment import CommittedSegment, SetContext
 from tapefs.format.records import IndexEnd, IndexHead, IndexSegment, split_sources
@@ -37,9 +37,10 @@ def write_set_index(
     *,
     final: bool,
 ) -> None:
-    """Write the index at the tape's end and commit it; a final one seals the set. Raises drive and catalog errors.
+    """Write the index at the tape's end and commit it; a final one seals the set, unless that is COMPLETE already.
 
-    `segments` are all the set has so far; of `delta`, those since the previous index, the trailers are repeated.
+    `segments` are all the set has so far; of `delta`, those since the previous index, the trailers are repeated. Raises
+    drive and catalog errors.
     """
     index_id, now_ns = new_uuid(), time.time_ns()
     volume, start = tape.volume, tape.end
@@ -73,7 +74,7 @@ def write_set_index(
     end = VolumeEnd(
         block=BlockNo(position.block), file=FileNo(position.file), used_bytes=start.used_bytes + blocks.bytes
     )
-    if final:
+    if final and context.backup_set.state is not SetState.COMPLETE:
         context.ledger.seal_set(set_id, totals, index, tape.claim, end, now_ns)
     else:
         context.ledger.commit_index(index, tape.claim, end, now_ns)

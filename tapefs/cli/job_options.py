@@ -32,7 +32,7 @@ def _levels() -> str:
     return ", ".join(ranges)
 
 
-TYPES = ("full", "incremental", "differential", "mirror")
+TYPES = ("full", "incremental", "differential", "mirror", "archive")
 
 #: Each sets the field of its name; `excludes` and what belongs to them are put together in `_fields`.
 _OPTIONS = (
@@ -66,12 +66,28 @@ _OPTIONS = (
     click.option(
         "--verify/--no-verify", default=None, help="Read everything back from tape before it counts as done.  [no]"
     ),
+    click.option("--copies", type=click.IntRange(1, 8), help="Of an archive: on so many tapes.  [default: 1]"),
+    click.option(
+        "--keep-sources/--remove-sources",
+        default=None,
+        help="Of an archive: what is on tape stays.  [default: it goes]",
+    ),
     click.option("--retention-days", type=click.IntRange(0), help="Then sets may expire; 0: never.  [default: 0]"),
     click.option("--description", metavar="TEXT", help="For people."),
 )
 _NAMES = (
     *("type", "codec", "level", "threads", "excludes", "exclude_from", "exclude_caches", "one_file_system", "checksum"),
-    *("min_bytes", "max_bytes", "min_age_s", "max_age_s", "verify", "retention_days", "description"),
+    *(
+        "min_bytes",
+        "max_bytes",
+        "min_age_s",
+        "max_age_s",
+        "verify",
+        "copies",
+        "keep_sources",
+        "retention_days",
+        "description",
+    ),
 )
 
 

@@ -41,6 +41,8 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     min_age_s: int | UnsetType = UNSET
     max_age_s: int | UnsetType = UNSET
     verify: bool | UnsetType = UNSET
+    copies: int | UnsetType = UNSET
+    keep_sources: bool | UnsetType = UNSET
     description: Annotated[str, msgspec.Meta(max_length=4096)] | UnsetType = UNSET
     retention_days: int | UnsetType = UNSET
 

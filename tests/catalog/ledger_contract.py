@@ -746,6 +746,30 @@ class LedgerContract:
         assert ledger.job(number).state is JobState.RUNNING
         assert ledger.finish_job(number, JobState.COMPLETED, "", NOW).state is JobState.COMPLETED
 
+    def test_a_complete_set_gains_copies_and_their_index_but_no_segment(self, ledger: Ledger, stage: Stage) -> None:
+        """A copy is made from tape, when the set has long been shown."""
+        segment = stage.commit(ledger, "segment 0", 0, 4, 2)
+        stage.seal(ledger, "index", 10, 5)
+        ledger.complete_set(stage.backup_set.set_id, NOW + 40)
+        second, claim = labelled(ledger, "T2")
+        on_second = Stage(second, claim, stage.job, stage.backup_set)
+        ledger.open_intent(on_second.intent("segment 0"), claim)
+        on_second.commit(ledger, "segment 0", 0, 4, 2)
+        index = index_of("index of the copy", stage.backup_set, second, 10, 5)
+        for _ in range(2):
+            ledger.commit_index(index, claim, end_of(12, 6), NOW + 50)
+        assert ledger.intents(second.volume_id) == []
+        assert {copy.volume_id for copy in ledger.copies(segment.segment_id)} == {
+            stage.volume.volume_id,
+            second.volume_id,
+        }
+        backup_set = ledger.backup_set(stage.backup_set.set_id)
+        assert (backup_set.state, backup_set.segments) == (SetState.COMPLETE, 1)
+        assert backup_set.tapes == (stage.volume.label, second.label)
+        assert index in ledger.index_copies(backup_set.set_id)
+        with pytest.raises(Conflict):
+            on_second.commit(ledger, "segment 1", 1, 12, 6)
+
     # -- events ------------------------------------------------------------------------------------------------------
 
     def test_events_are_numbered_without_gaps(self, ledger: Ledger, stage: Stage) -> None:

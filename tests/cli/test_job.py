@@ -82,6 +82,17 @@ def test_options_that_leave_out(tree, tmp_path):
     )
 
 
+def test_an_archive_on_two_tapes(tree):
+    """With one drive: the sidecar changes tapes between reading and writing."""
+    out = done("backup", str(tree), "--type", "archive", "--copies", "2", "--name", "moved").splitlines()[-1]
+    assert list(tree.iterdir()) == []
+    shown = json.loads(done("show", out, "--json"))
+    assert (shown["type"], len(shown["tapes"])) == ("archive", 2)
+    assert "it is an archive" in done("expire", out)
+    assert "only an archive" in refused("backup", str(tree), "--copies", "2")[1]
+    assert "must be 0" in refused("job", "create", str(tree), "--type", "archive", "--retention-days", "5")[1]
+
+
 def test_what_is_refused(tree):
     done("job", "create", str(tree), "--name", "twice")
     done("job", "create", str(tree), "--name", "twice")

@@ -1,0 +1,345 @@
+"""Further copies of a complete set, made from tape: the sources are never read for them.
+
+Payloads go from a tape that has them into nameless files on disk, as many as fit, and from there to another tape: each
+behind a HEADER with the same segment uuid and before the same TRAILER. One drive is enough, and tapes are changed as
+seldom as the disk allows. Mover's main thread, which owns the drive. What was committed counts: a copy that was
+interrupted goes on with the segments that are left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import msgspec
+import structlog
+
+from catalog.crash import crash_point
+from catalog.errors import StorageFailed
+from catalog.ids import BlockNo, FileNo, SegmentId, VolumeId
+from catalog.records import CopyState, Intent, IntentKind, Segment, SegmentCopy, SetTotals, VolumeEnd
+from drivers.errors import DiskFull, EndOfMedium, WriteFailed
+from drivers.interface import BlockNo as DriveBlock
+from drivers.interface import Drive
+from tapefs.backup.segment import CommittedSegment, SetContext
+from tapefs.backup.session import TapeSession
+from tapefs.backup.set_index import write_set_index
+from tapefs.backup.watcher import BackupProgress, Watcher
+from tapefs.errors import BadStructure, TapeError
+from tapefs.format.records import Header
+from tapefs.format.structures import header_block, read_header
+from tapefs.tape.append import OpenTape
+from tapefs.tape.blocks import BlockReader, BlockWriter
+from tapefs.tape.label import check_label
+from tapefs.verify.places import blocks_from
+
+log = structlog.get_logger(__name__)
+
+_after_spool = crash_point("copy.spool.after")
+_after_intent = crash_point("copy.intent.after")
+_after_header = crash_point("copy.header.after")
+_after_payload = crash_point("copy.payload.after")
+_after_trailer = crash_point("copy.trailer.after")
+_after_sync = crash_point("copy.sync.after")
+_after_commit = crash_point("copy.commit.after")
+
+#: Left free on the disk of the state folder.
+_LEAST_FREE_BYTES = 256 * 1024**2
+_READ_BYTES = 1024 * 1024
+_PROGRESS_EVERY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class _Spooled:
+    """A payload on disk, as it was read from tape."""
+
+    segment: Segment
+    header: Header
+    #: Length of the blocks it was cut into, and is again: the trailer counts them.
+    block_size: int
+    file: IO[bytes]
+
+
+def good_copies(context: SetContext, segment_id: SegmentId) -> list[SegmentCopy]:
+    """Return the copies of a segment that are not known to be damaged, the first one made first."""
+    copies = [copy for copy in context.ledger.copies(segment_id) if copy.state is CopyState.GOOD]
+    order = context.ledger.backup_set(context.backup_set.set_id).tapes
+    return sorted(copies, key=lambda copy: order.index(context.ledger.volume(copy.volume_id).label))
+
+
+def make_copies(context: SetContext, drive: Drive, watcher: Watcher, wanted: int) -> None:
+    """Have `wanted` copies of every segment of a COMPLETE set, each on another tape; harmless when they are there.
+
+    Raises NoTape, Cancelled, TapeError, StorageFailed when the disk has no room for one segment, drive and catalog
+    errors. What is committed then stays.
+    """
+    _CopyRun(context, drive, watcher, wanted).run()
+
+
+class _CopyRun:
+    """The making of one further copy."""
+
+    def __init__(self, context: SetContext, drive: Drive, watcher: Watcher, wanted: int) -> None:
+        self._context = context
+        self._drive = drive
+        self._watcher = watcher
+        self._wanted = wanted
+        self._set = context.backup_set
+        used = {copy.volume_id for each in self._segments() for copy in context.ledger.copies(each.segment_id)}
+        # A tape that has any of the set is not used again: each copy is whole on tapes of its own.
+        self._tapes = TapeSession(context, drive, watcher, context.home.settings.backup, _tried=sorted(used))
+        #: Tapes of this copy that have room left.
+        self._begun: VolumeId | None = None
+        self._label = ""
+        self._copied_bytes = 0
+        self._told_at_s = 0.0
+
+    def run(self) -> None:
+        while lacking := [each for each in self._segments() if len(self._copies(each)) < self._wanted]:
+            batch = self._spool(lacking)
+            _after_spool()
+            try:
+                self._write_batch(batch)
+            finally:
+                for spooled in batch:
+                    spooled.file.close()
+        if self._tapes.unindexed:
+            self._write_index()
+
+    def _segments(self) -> list[Segment]:
+        return self._context.ledger.segments(self._set.set_id)
+
+    def _copies(self, segment: Segment) -> list[SegmentCopy]:
+        return good_copies(self._context, segment.segment_id)
+
+    # -- from tape to disk -------------------------------------------------------------------------------------------
+
+    def _spool(self, lacking: Sequence[Segment]) -> list[_Spooled]:
+        """Read as many payloads from one tape as the disk takes; at least one."""
+        source = self._source_of(lacking[0])
+        if self._tapes.tape is not None:
+            # The tape that is being written is needed again: its index is written when it is left for good.
+            self._begun, self._tapes.tape = self._tapes.tape.volume.volume_id, None
+        self._watcher.this_volume(source.volume_id)
+        self._drive.load()
+        volume = self._context.ledger.volume(source.volume_id)
+        check_label(self._drive, volume)
+        self._label = volume.label
+        found: list[_Spooled] = []
+        try:
+            for segment, copy in self._on_tape(lacking, source.volume_id):
+                if not self._has_room(segment, is_first=not found):
+                    break
+                found.append(self._read(segment, copy))
+        except BaseException:
+            for spooled in found:
+                spooled.file.close()
+            raise
+        return found
+
+    def _source_of(self, segment: Segment) -> SegmentCopy:
+        copies = self._copies(segment)
+        if not copies:
+            raise TapeError(f"segment {segment.number} of set {self._set.set_id} has no copy left that could be copied")
+        return copies[0]
+
+    def _on_tape(self, lacking: Sequence[Segment], volume_id: VolumeId) -> Iterator[tuple[Segment, SegmentCopy]]:
+        """Yield those of the segments that lie on the tape, in tape order."""
+        places = [(each, copy) for each in lacking for copy in self._copies(each) if copy.volume_id == volume_id]
+        return iter(sorted(places, key=lambda place: place[1].header_block))
+
+    def _has_room(self, segment: Segment, *, is_first: bool) -> bool:
+        folder = self._folder()
+        free = _free_bytes(folder)
+        if free < segment.stored_bytes and is_first:
+            raise StorageFailed(
+                f"a copy of segment {segment.number} needs {segment.stored_bytes} bytes on the disk of {folder}, "
+                f"which has {max(free, 0)} to give: make room there",
+                retryable=True,
+            )
+        return free >= segment.stored_bytes
+
+    def _folder(self) -> str:
+        folder = self._context.home.path / "spool"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return str(folder)
+
+    def _read(self, segment: Segment, copy: SegmentCopy) -> _Spooled:
+        """Read one payload. Raises BadStructure when it is not as it was written."""
+        header = read_header(next(blocks_from(self._drive, copy, copy.header_block)))
+        if header.segment != segment.segment_id:
+            raise BadStructure(f"tape {self._label} has segment {header.segment} where {segment.segment_id} should be")
+        self._drive.locate(DriveBlock(copy.payload_block))
+        # No name: whatever dies leaves nothing behind.
+        file = tempfile.TemporaryFile(dir=self._folder())  # noqa: SIM115 -- it is closed when it is on tape
+        try:
+            sha256 = hashlib.sha256()
+            for block in BlockReader(self._drive, copy.block_size).rest_of_file():
+                self._look_around()
+                sha256.update(block)
+                file.write(block)
+            file.flush()
+            if sha256.digest() != segment.payload_sha256:
+                raise BadStructure(f"segment {segment.number} on tape {self._label} is not as it was written")
+        except BaseException:
+            file.close()
+            raise
+        return _Spooled(segment, header, copy.block_size, file)
+
+    # -- from disk to tape -------------------------------------------------------------------------------------------
+
+    def _write_batch(self, batch: Sequence[_Spooled]) -> None:
+        self._open_begun()
+        for spooled in batch:
+            while not self._try(spooled):
+                self._open_next()
+
+    def _open_begun(self) -> None:
+        """Have the tape in the drive that this copy has begun, or another."""
+        if self._begun is not None:
+            self._tapes.reopen(self._begun)
+            self._begun = None
+        else:
+            self._open_next()
+
+    def _open_next(self) -> None:
+        tape = self._tapes.open_next()
+        self._label = tape.volume.label
+
+    def _try(self, spooled: _Spooled) -> bool:
+        """Write a segment to the tape at hand; False when it has no room for it, and was left."""
+        trailer_bytes = self._context.home.trailer(spooled.segment.segment_id).stat().st_size
+        if self._tapes.room_bytes < 1.01 * spooled.segment.stored_bytes + 3 * trailer_bytes:
+            self._tapes.require_more_than_labels()
+            self._tapes.leave(self._totals(), None)
+            return False
+        try:
+            committed = self._write(self._tapes.at_hand(), spooled)
+        except DiskFull:
+            raise
+        except (EndOfMedium, WriteFailed) as error:
+            self._tapes.leave(self._totals(), error)
+            return False
+        self._tapes.segments.append(committed)
+        self._tapes.unindexed.append(committed)
+        self._tapes.look_at_room()
+        return True
+
+    def _write(self, tape: OpenTape, spooled: _Spooled) -> CommittedSegment:
+        """Write HEADER, PAYLOAD and TRAILER, sync, commit. Raises drive and catalog errors."""
+        segment, drive, start = spooled.segment, self._drive, tape.end
+        self._announce(tape, segment)
+        _after_intent()
+        header = msgspec.structs.replace(spooled.header, volume=tape.volume.volume_id, created_ns=time.time_ns())
+        drive.write_block(header_block(header, start.file + 1))
+        drive.write_filemarks(1, sync=False)
+        _after_header()
+        payload_block = drive.position().block
+        blocks = BlockWriter(drive, spooled.block_size)
+        if self._feed(blocks, spooled.file) != segment.payload_sha256:
+            raise BadStructure(f"the copy of segment {segment.number} changed on the disk of {self._folder()}")
+        drive.write_filemarks(1, sync=False)
+        _after_payload()
+        trailer_block = drive.position().block
+        with self._context.home.trailer(segment.segment_id).open("rb") as file:
+            trailer = BlockWriter(drive, spooled.block_size)
+            self._feed(trailer, file)
+        _after_trailer()
+        drive.write_filemarks(1, sync=True)
+        _after_sync()
+        position = drive.position()
+        copy = SegmentCopy(
+            segment_id=segment.segment_id,
+            volume_id=tape.volume.volume_id,
+            header_file=start.file,
+            header_block=start.block,
+            payload_block=BlockNo(payload_block),
+            trailer_block=BlockNo(trailer_block),
+            end_block=BlockNo(position.block),
+            block_size=spooled.block_size,
+        )
+        end = VolumeEnd(
+            block=BlockNo(position.block),
+            file=FileNo(position.file),
+            used_bytes=start.used_bytes + blocks.bytes + trailer.bytes,
+        )
+        self._context.ledger.commit_segment(segment, copy, tape.claim, end, tape.volume.label)
+        tape.end = end
+        _after_commit()
+        log.info("segment copied", segment=segment.segment_id, tape=tape.volume.label, bytes=blocks.bytes)
+        return CommittedSegment(segment, copy, tape.volume.label, trailer.bytes)
+
+    def _announce(self, tape: OpenTape, segment: Segment) -> None:
+        intent = Intent(
+            structure_id=segment.segment_id,
+            kind=IntentKind.SEGMENT,
+            volume_id=tape.volume.volume_id,
+            block=tape.end.block,
+            set_id=self._set.set_id,
+            opened_at_ns=time.time_ns(),
+        )
+        self._context.ledger.open_intent(intent, tape.claim)
+
+    def _feed(self, blocks: BlockWriter, file: IO[bytes]) -> bytes:
+        file.seek(0)
+        while data := file.read(_READ_BYTES):
+            blocks.write(data)
+            self._copied_bytes += len(data)
+            self._look_around()
+        return blocks.finish()
+
+    def _write_index(self) -> None:
+        """Write the last SET INDEX of this copy."""
+        while True:
+            tapes = self._tapes
+            try:
+                write_set_index(
+                    self._context,
+                    self._drive,
+                    tapes.at_hand(),
+                    tapes.segments,
+                    tapes.unindexed,
+                    self._totals(),
+                    final=True,
+                )
+            except DiskFull:
+                raise
+            except (EndOfMedium, WriteFailed) as error:
+                tapes.leave(self._totals(), error)
+                self._open_next()
+            else:
+                return
+
+    # -- on the way --------------------------------------------------------------------------------------------------
+
+    def _totals(self) -> SetTotals:
+        return SetTotals(**{field: getattr(self._set, field) for field in SetTotals.__struct_fields__})
+
+    def _look_around(self) -> None:
+        self._watcher.check_cancelled()
+        now_s = time.monotonic()
+        if now_s - self._told_at_s < _PROGRESS_EVERY_S:
+            return
+        self._told_at_s = now_s
+        self._watcher.progress(
+            BackupProgress(
+                set_id=self._set.set_id,
+                stage="copy",
+                tape=self._label,
+                path=b"",
+                files=self._set.files,
+                bytes=self._set.bytes,
+                stored_bytes=self._copied_bytes,
+            )
+        )
+
+
+def _free_bytes(folder: str) -> int:
+    """Return how much may be written to the disk of the folder."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize - _LEAST_FREE_BYTES

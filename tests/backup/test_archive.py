@@ -1,0 +1,182 @@
+"""Archives: on N tapes, read back from each; only then the sources go, and of them only what is as it lies on tape."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tapefs.backup.run  # noqa: F401 -- registers the crash points
+from catalog.crash import known_points
+from catalog.records import JobState, SetState
+from drivers.virtual.faults import FaultyDrive, ReadError
+from tapefs.errors import NotVerified, SetDamaged
+from tests.backup.rig import Rig
+from tests.backup.trees import extract, random_files, snapshot
+
+FIELDS = {"type": "archive", "verify": True}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    tree = tmp_path / "tree"
+    (tree / "sub/empty").mkdir(parents=True)
+    for name in ("a", "b", "sub/c", "sub/d"):
+        (tree / name).write_text(name * 1000)
+    (tree / "zero").touch()
+    os.symlink("a", tree / "link")
+    return tree
+
+
+def names(tree: Path) -> set[str]:
+    return {str(path.relative_to(tree)) for path in tree.rglob("*")}
+
+
+def tapes_of(rig: Rig) -> list[set[str]]:
+    """For each segment the tapes from which it was read back whole."""
+    (backup_set,) = rig.ledger.backup_sets()
+    return [
+        {
+            rig.ledger.volume(copy.volume_id).label
+            for copy in rig.ledger.copies(segment.segment_id)
+            if copy.verified_at_ns > backup_set.finished_at_ns
+        }
+        for segment in rig.ledger.segments(backup_set.set_id)
+    ]
+
+
+def test_the_sources_go_when_they_are_on_tape(rig: Rig, tree: Path, tmp_path: Path) -> None:
+    before = snapshot(tree)
+    job = rig.queued(tree, **FIELDS)
+    rig.run(job)
+    assert names(tree) == set()
+    assert tree.is_dir(), "the source itself was not inside the source"
+    assert rig.watcher.troubles == []
+    assert rig.ledger.job(job.number).state is JobState.COMPLETED
+    out = extract(rig, tmp_path / "out", "tar -p")
+    restored = snapshot(Path(f"{out}{tree}"))
+    assert restored == before
+
+
+def test_a_source_that_is_a_file_or_lies_in_another(rig: Rig, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "single").write_text("x")
+    (tmp_path / "left").write_text("x")
+    os.symlink(tmp_path, tmp_path / "way")
+    rig.backup(tree / "sub", tree, tmp_path / "way/single", **FIELDS)
+    assert rig.watcher.troubles == []
+    assert names(tree) == set()
+    assert not (tmp_path / "single").exists()
+    assert (tmp_path / "left").exists()
+
+
+def test_sources_are_kept_when_asked(rig: Rig, tree: Path) -> None:
+    before = names(tree)
+    rig.backup(tree, keep_sources=True, **FIELDS)
+    assert names(tree) == before
+
+
+def test_two_copies_on_different_tapes(tmp_path: Path) -> None:
+    """The set needs two tapes; so does its copy, which alone is the whole set for GNU tar."""
+    rig = Rig(tmp_path, tapes=6, tape_bytes=32 * 1024**2, backup_settings="segment_bytes = 4194304")
+    tree = random_files(tmp_path / "tree", 25, 2_000_000)
+    before = snapshot(tree)
+    set_id = rig.backup(tree, copies=2, **FIELDS)
+    backup_set = rig.ledger.backup_set(set_id)
+    assert len(backup_set.tapes) >= 4
+    assert all(len(each) == 2 for each in tapes_of(rig))
+    assert names(tree) == set()
+    assert {rig.ledger.volume(each.volume_id).label for each in rig.ledger.index_copies(set_id)} == set(
+        backup_set.tapes
+    )
+    out = tmp_path / "out"
+    out.mkdir()
+    firsts, seconds = set(), set()
+    for segment in rig.ledger.segments(set_id):
+        labels = {rig.ledger.volume(copy.volume_id).label: copy for copy in rig.ledger.copies(segment.segment_id)}
+        first, second = sorted(labels, key=backup_set.tapes.index)
+        firsts.add(first)
+        seconds.add(second)
+        payload = rig.home.library / "cartridges" / second / f"{labels[second].header_file + 1:05}"
+        subprocess.run(f"zstd -dqc {payload} | tar -xpf - -C {out}", shell=True, check=True)
+    assert firsts.isdisjoint(seconds)
+    assert snapshot(Path(f"{out}{tree}")) == before
+    rig.close()
+
+
+def test_copies_are_made_with_little_room_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One segment at a time when there is room for no more; the copy is on one tape all the same."""
+    rig = Rig(tmp_path, tapes=4, backup_settings="segment_bytes = 4194304")
+    tree = random_files(tmp_path / "tree", 10, 2_000_000)
+    monkeypatch.setattr("tapefs.backup.copying._free_bytes", lambda _: 5_000_000)
+    rig.backup(tree, copies=2, **FIELDS)
+    assert len(tapes_of(rig)) > 2
+    assert all(len(each) == 2 for each in tapes_of(rig))
+    assert len(rig.ledger.backup_sets()[0].tapes) == 2
+    assert names(tree) == set()
+    rig.close()
+
+
+def test_no_room_for_a_segment_removes_nothing(rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = names(tree)
+    monkeypatch.setattr("tapefs.backup.copying._free_bytes", lambda _: 10)
+    with pytest.raises(NotVerified, match="make room there"):
+        rig.backup(tree, copies=2, **FIELDS)
+    assert names(tree) == before
+
+
+def test_too_few_tapes_remove_nothing(tmp_path: Path, tree: Path) -> None:
+    rig = Rig(tmp_path, tapes=1)
+    before = names(tree)
+    with pytest.raises(NotVerified, match="copy 2 of 2 could not be made: no tape"):
+        rig.backup(tree, copies=2, **FIELDS)
+    assert names(tree) == before
+    (backup_set,) = rig.ledger.backup_sets()
+    assert backup_set.state is SetState.COMPLETE
+    rig.close()
+
+
+@pytest.mark.parametrize("label", ["TP0001L9", "TP0002L9"])
+def test_a_damaged_copy_removes_nothing(rig: Rig, tree: Path, label: str) -> None:
+    before = names(tree)
+    rig.drive = FaultyDrive(rig.drive, [ReadError(block=6, barcode=label, times=0)])  # type: ignore[arg-type]
+    with pytest.raises(SetDamaged):
+        rig.backup(tree, copies=2, **FIELDS)
+    assert names(tree) == before
+
+
+POINTS = sorted(point for point in known_points() if point.startswith(("copy.", "archive.")))
+
+
+FURTHER = ["archive.unlink.after:3", "copy.commit.after:2", "ledger.mark_copy.after", "ledger.mark_copy.before:4"]
+FURTHER += ["ledger.commit_segment.before:4", "ledger.commit_index.before", "ledger.finish_job.before"]
+FURTHER += ["set_index.after:2"]
+
+
+@pytest.mark.parametrize("point", [*POINTS, *FURTHER])
+def test_after_a_crash_every_file_is_there_or_on_two_tapes(tmp_path: Path, tree: Path, point: str) -> None:
+    rig = Rig(tmp_path, backup_settings="segment_bytes = 1048576")
+    home = rig.home.path
+    rig.close()
+    for number in range(4):
+        (tree / f"large {number}").write_bytes(os.urandom(500_000))
+    before = names(tree)
+    arguments = [sys.executable, "-m", "tests.backup.archive_child", str(home)]
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"TAPEFS_CRASH_AT": point}
+    killed = subprocess.run([*arguments, str(tree)], cwd=root, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL, point
+    rig = Rig.existing(home)
+    assert len(tapes_of(rig)) > 1
+    if names(tree) != before:
+        assert all(len(each) == 2 for each in tapes_of(rig)), "something is gone that is not on two verified tapes"
+    rig.close()
+    subprocess.run(arguments, cwd=root, check=True)
+    rig = Rig.existing(home)
+    assert all(len(each) == 2 for each in tapes_of(rig))
+    assert rig.ledger.jobs()[0].state is JobState.COMPLETED
+    assert names(tree) == set()
+    rig.close()
