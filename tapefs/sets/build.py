@@ -297,7 +297,7 @@ class _Builder:
         extents = extents_of(member, self._segment.number)
         # Of what has no content none can be missing.
         has_content = bool(member.sha256) or kind_of(entry.mode) != S_IFREG or not entry.size
-        self._add_related(listing, entry, xattrs_of(member), extents, has_content=has_content)
+        self._add_related(listing, entry, xattrs_of(member), extents, has_content=has_content, sha256=member.sha256)
 
     def _take_part(self, listing: Listing, member: Member, entry: Entry) -> None:
         if listing.split is None:
@@ -331,6 +331,7 @@ class _Builder:
         extents: list[Extent],
         *,
         has_content: bool,
+        sha256: bytes = b"",
     ) -> None:
         """Add an entry with its extents and attributes, and relate it to other names of its file."""
         links, first = self._links, None
@@ -342,15 +343,15 @@ class _Builder:
         elif entry.flags & _CHANGED:
             links.forget(entry)
         elif entry.nlink > 1 and not entry.flags & _UNREADABLE:
-            links.add(self._common_number(number, entry), entry, extents)
+            links.add(self._common_number(number, entry, sha256), entry, extents)
         if entry.flags & _IN_EXTENTS:
             self._writer.add_extents(number, extents)
         if xattrs:
             self._writer.add_xattrs(number, xattrs)
 
-    def _common_number(self, number: EntryNo, entry: Entry) -> EntryNo:
+    def _common_number(self, number: EntryNo, entry: Entry, sha256: bytes) -> EntryNo:
         """Return the number that the names of a file shall have: an older one if the base may show some of them."""
-        old = self._old_names.number_of(entry)
+        old = self._old_names.number_of(entry, sha256)
         if old is None:
             return number
         self._writer.add_link(number, old)
