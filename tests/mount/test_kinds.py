@@ -103,6 +103,7 @@ def make_acls(folder: Path) -> None:
         "plain": "u::rw,g::r,o::-",
     }.items():
         (folder / name).write_text(name)
+        os.setxattr(folder / name, "user.note", name.encode())
         setfacl(acl, folder / name)
     (folder / "closed/file").write_text("closed")
     setfacl(f"u::rwx,u:{NAMED}:x,g::-,m::x,o::-", folder / "closed")
@@ -381,7 +382,9 @@ def test_the_kernel_enforces_acls(root: Path) -> None:
 @pytest.mark.parametrize(("uid", "gid"), [(NAMED, NAMED), (NAMED, 0), (OTHER, 0), (OTHER, OTHER), (0, 0)])
 def test_everybody_may_read_what_he_could_read_on_the_source(kinds: Kinds, root: Path, uid: int, gid: int) -> None:
     paths = [Path("acls") / name for name in [*NAMES, "closed", "default", "."]]
-    for program in (READ, "sorted(os.listdir(path))", "os.access(path, os.X_OK)"):
+    programs = [READ, "sorted(os.listdir(path))", "os.access(path, os.X_OK)"]
+    programs += ["os.getxattr(path, 'user.note')", "sorted(os.listxattr(path))"]
+    for program in programs:
         answers = [as_user(uid, gid, program, *(top / path for path in paths)) for top in (root, kinds.source)]
         assert answers[0] == answers[1]
 
