@@ -22,6 +22,9 @@ from tapefs.verify.whole_set import verify_set
 from tests.backup.edits import Editor, looks, shown
 from tests.backup.rig import Rig
 from tests.backup.trees import entries, extract, random_files, snapshot
+from tests.compare.every_kind import every_kind
+from tests.compare.look import differences, look
+from tests.compare.ways_back import bring_back
 
 #: Many segments from a small tree.
 SMALL = "segment_members = 5\nsegment_bytes = 1048576\nframe_bytes = 65536"
@@ -404,3 +407,27 @@ def test_a_verification_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert rig.ledger.job(job.number).state is JobState.COMPLETED
     copies = [copy for each in rig.ledger.segments(set_id) for copy in rig.ledger.copies(each.segment_id)]
     assert all(copy.verified_at_ns and copy.state is CopyState.GOOD for copy in copies)
+
+
+# -- every kind of file ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="device nodes and owners need root")
+@pytest.mark.parametrize("step", [1, 4])
+def test_every_kind_of_file(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: int
+) -> None:
+    """Holes, split files, links, attributes: restored, a set of several runs is the tree."""
+    rig = make_rig(backup_settings="segment_members = 9\nsegment_bytes = 3145728")
+    interrupter = Interrupter(rig, monkeypatch)
+    tree = every_kind(tmp_path / "tree")
+    job, runs = rig.queued(tree), 0
+    while interrupter.run(job, step - 1):
+        job, runs = to_resume(rig, job), runs + 1
+    assert runs > 3
+    set_id = rig.ledger.job(job.number).set_id
+    assert set_id is not None
+    report = bring_back(rig, set_id, tmp_path / "back")
+    assert report.is_complete, report.troubles
+    assert differences(look(Path(f"{tmp_path / 'back'}{tree}")), look(tree)) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from catalog.records import CopyState, SegmentCopy
 from drivers.errors import PositionLost
 from drivers.virtual.faults import FaultyDrive, ReadError, Reset
 from tapefs.errors import Cancelled
+from tapefs.format.lines import read_lines
+from tapefs.format.records import FrameLine, TrailerLine
 from tapefs.verify.damage import read_damage
 from tests.backup.trees import odd_tree, random_files
+from tests.compare.every_kind import every_kind
 from tests.verify.conftest import Bench
 
 
@@ -216,3 +220,43 @@ def test_a_file_split_over_segments(bench: Bench, tmp_path: Path) -> None:
     bench.flip(copies[1], 1_000_000)
     assert [bench.verify(copy).is_good for copy in copies] == [True, False, *[True] * (len(copies) - 2)]
     assert named(bench, copies[1]) == [bytes(tree / "file-00000")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="device nodes and owners need root")
+def test_every_kind_of_file_reads_back(bench: Bench, tmp_path: Path) -> None:
+    """Holes, links, attributes, device nodes, and what an incremental set only states again: nothing is damaged."""
+    tree = every_kind(tmp_path / "tree")
+    job = bench.rig.queued(tree)
+    first = bench.rig.run(job)
+    os.utime(tree / "names" / " ", ns=(5, 5))
+    os.link(tree / "names" / "...", tree / "names" / "another")
+    second = bench.rig.again(job, type="incremental", checksum=True)
+    for copy in bench.copies(first) + bench.copies(second):
+        assert bench.verify(copy).problems == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="device nodes and owners need root")
+def test_every_frame_of_every_kind_counts(bench: Bench, tmp_path: Path) -> None:
+    """A flipped byte in any frame is found; all names of a linked file are named."""
+    tree = random_files(tmp_path / "tree", 4, 3000)
+    os.link(tree / "file-00001", tree / "z-link")
+    with (tree / "holes").open("wb") as file:
+        file.truncate(1_000_000)
+        file.seek(400_000)
+        file.write(b"data" * 20_000)
+    set_id = bench.rig.backup(tree)
+    (copy,) = bench.copies(set_id)
+    frames = [line for line in _lines(bench, copy) if isinstance(line, FrameLine)]
+    lost: set[bytes] = set()
+    for frame in frames:
+        bench.flip(copy, frame.at + frame.stored // 2)
+        assert not bench.verify(copy).is_good
+        lost |= set(named(bench, copy))
+        bench.flip(copy, frame.at + frame.stored // 2)
+    assert bench.verify(copy).is_good
+    assert lost == {bytes(path) for path in tree.iterdir()}
+
+
+def _lines(bench: Bench, copy: SegmentCopy) -> list[object]:
+    with bench.rig.home.trailer(copy.segment_id).open("rb") as file:
+        return list(read_lines(file, TrailerLine))
