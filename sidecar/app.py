@@ -18,6 +18,7 @@ from sidecar.answers import json_answer
 from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.jobs import JobCalls
 from sidecar.own.recalls import RecallCalls
+from sidecar.own.reports import ReportCalls
 from sidecar.own.status import StatusCalls
 from sidecar.own.verify import VerifyCalls
 from sidecar.requests import Invalid
@@ -42,6 +43,7 @@ def make_app(service: Service) -> ASGIApp:
         ExpiryCalls(service),
         RecallCalls(service),
         VerifyCalls(service),
+        ReportCalls(service),
         BackupCalls(service),
         RecoveryCalls(service),
         TapeCalls(service),

@@ -91,6 +91,17 @@ def test_backup_verify(installation: Installation, tmp_path: Path) -> None:
     states = {each["name"]: each["state"] for each in installation.listing("jobs")}
     assert states == {"good": "completed", "bad": "failed"}
     assert {each["state"] for each in installation.listing("sets")} == {"complete"}
+    good = json.loads(installation.run("report", "good", "--json"))
+    assert (good["set_id"], good["files"], good["troubles"]) == (set_id, 12, 0)
+    assert good["verification"]["verified"] == good["verification"]["copies"] > 0
+    bad = json.loads(installation.run("report", "2", "--json"))
+    assert (bad["name"], bad["state"]) == ("bad", "complete")
+    assert "segments are damaged" in bad["error"]
+    (damaged,) = bad["verification"]["damaged"]
+    assert damaged["lost_files"] == len(damaged["lost"]) > 0
+    shown = installation.run("report", "bad")
+    assert f"    lost: {damaged['lost'][0]['path']}" in shown.splitlines()
+    assert "back-hitches" in shown
 
 
 @pytest.mark.parametrize("victim", ["mover", "sidecar"])

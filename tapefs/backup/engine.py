@@ -33,6 +33,9 @@ from tapefs.backup.stream import Lost, TapeStream
 from tapefs.backup.tally import Tally
 from tapefs.backup.watcher import BackupProgress, Watcher
 from tapefs.format.records import name_of
+from tapefs.report.metering import MeteredDrive
+from tapefs.report.recorder import Figures
+from tapefs.report.records import Stage
 
 _LINKED = int(EntryFlag.LINKED)
 _PROGRESS_EVERY_S = 0.25
@@ -65,7 +68,10 @@ class Engine:
         settings = context.home.settings.backup
         threads = job.threads or settings.threads or len(os.sched_getaffinity(0))
         self._context = context
-        self._drive = drive
+        self._drive = drive = MeteredDrive(drive)
+        self._began_s = time.perf_counter()
+        #: Plain bytes of the segments that have been taken in wholly.
+        self._plain_bytes = 0
         self._watcher = watcher
         self._largest_members = settings.segment_members
         self._pool = Pool.of(2 * threads + 3, settings.frame_bytes)
@@ -130,6 +136,17 @@ class Engine:
             except SegmentLost:
                 self._go_back()
         self._write_final_index()
+
+    def figures(self) -> Figures:
+        """Return what was measured since the engine was made."""
+        elapsed_s, waited_s, busy_s = time.perf_counter() - self._began_s, self._pool.waited_s, self._workers.busy_s
+        written_s, plain_bytes = self._drive.write_s, self._plain_bytes
+        return Figures(
+            tally=self._intake.tally.copy(),
+            read=Stage(busy_s=elapsed_s - waited_s, waited_s=waited_s, bytes=plain_bytes),
+            compress=Stage(busy_s=busy_s, waited_s=elapsed_s * self._workers.count - busy_s, bytes=plain_bytes),
+            write=Stage(busy_s=written_s, waited_s=elapsed_s - written_s, bytes=self._drive.written_bytes),
+        )
 
     def close(self) -> None:
         """End all threads and let go of all descriptors; what is not committed is lost."""
@@ -471,6 +488,7 @@ class Engine:
         self._open_stream().finish()
         self._walk.segment_ends(self._at_hand().segment_id)
         self._tapes.room_bytes -= self._intake.plain_bytes * STORED_PER_PLAIN
+        self._plain_bytes += self._intake.plain_bytes
         self._number += 1
 
     def _committed(self, segment: CommittedSegment) -> None:
@@ -488,7 +506,9 @@ class Engine:
 
     def _settle(self) -> None:
         """Have the drive for ourselves, everything handed over being committed. Raises SegmentLost."""
+        before_s = time.perf_counter()
         self._lost = self._open_stream().settle()
+        self._pool.waited_s += time.perf_counter() - before_s
         if self._lost is not None:
             raise SegmentLost
 

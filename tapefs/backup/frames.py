@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -72,11 +73,13 @@ class Frame:
         self.ready.clear()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pool:
     """The frames that exist; `free` holds those nobody uses."""
 
     free: queue.SimpleQueue[Frame]
+    #: Seconds that the thread which takes frames has waited for one.
+    waited_s: float = 0.0
 
     @classmethod
     def of(cls, count: int, frame_bytes: int) -> Pool:
@@ -85,6 +88,13 @@ class Pool:
         for _ in range(count):
             free.put(Frame(frame_bytes))
         return cls(free)
+
+    def take(self) -> Frame:
+        """Wait for a free frame. For one thread."""
+        before_s = time.perf_counter()
+        frame = self.free.get()
+        self.waited_s += time.perf_counter() - before_s
+        return frame
 
     def give_back(self, frame: Frame) -> None:
         """The frame may be filled again."""
@@ -97,12 +107,24 @@ class Workers:
 
     def __init__(self, count: int, codec: Codec, level: int) -> None:
         self._waiting: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        #: Seconds that each has worked.
+        self._busy_s = [0.0] * count
         self._threads = [
-            threading.Thread(target=self._work, args=(codec.encoder(level),), name=f"compress-{n}")
+            threading.Thread(target=self._work, args=(codec.encoder(level), n), name=f"compress-{n}")
             for n in range(count)
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that all of them have worked."""
+        return sum(self._busy_s)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._threads)
 
     def submit(self, frame: Frame) -> None:
         """Have the frame hashed and compressed; `frame.ready` tells when."""
@@ -115,12 +137,14 @@ class Workers:
         for thread in self._threads:
             thread.join()
 
-    def _work(self, encode: Callable[[memoryview], bytes]) -> None:
+    def _work(self, encode: Callable[[memoryview], bytes], number: int) -> None:
         while (frame := self._waiting.get()) is not None:
+            before_s = time.perf_counter()
             try:
                 _process(frame, encode)
             except BaseException as error:  # noqa: BLE001 - handed to the thread that takes the frame out
                 frame.error = error
+            self._busy_s[number] += time.perf_counter() - before_s
             frame.ready.set()
 
 

@@ -90,7 +90,7 @@ class Intake:
         """A segment begins on that stream."""
         self._stream = stream
         self.plain_bytes = self.members = 0
-        self._frame = self._pool.free.get()
+        self._frame = self._pool.take()
 
     def finish(self) -> None:
         """Close the archive and hand over the last frame."""
@@ -121,7 +121,7 @@ class Intake:
 
     def _next_frame(self) -> Frame:
         self._hand_over()
-        frame = self._frame = self._pool.free.get()
+        frame = self._frame = self._pool.take()
         return frame
 
     def _room(self, length: int) -> Frame:

@@ -22,6 +22,7 @@ from tapefs.backup.selection import check_sources
 from tapefs.backup.watcher import Watcher
 from tapefs.codecs import Codec, check_level, codec
 from tapefs.home import Home
+from tapefs.report.recorder import Recorder
 from tapefs.sets.finish import finish_set
 
 log = structlog.get_logger(__name__)
@@ -35,8 +36,18 @@ def run_backup(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watc
     Raises SourceError before a set or a tape is touched; NoTape, Cancelled, TapeError, drive and catalog errors. A job
     that is to be verified raises as `read_back`, too, its set being COMPLETE then.
     """
-    if job.resume:
-        return _resume(home, ledger, drive, job, watcher)
+    recorder = Recorder(home, ledger, drive, job, watcher)
+    try:
+        set_id = (_resume if job.resume else _begin)(home, ledger, drive, job, recorder)
+    except BaseException as error:
+        recorder.end(error)
+        raise
+    recorder.end(None)
+    return set_id
+
+
+def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorder) -> SetId:
+    """Make a new set."""
     sources = check_sources(job.sources)
     the_codec = codec(job.codec, home.settings.backup.gzip_engine)
     check_level(the_codec, job.level)
@@ -46,13 +57,13 @@ def run_backup(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watc
             log.info("a full set", job=job.number, name=job.name, reason=choice.reason)
         plan = SetPlan(home, ledger, drive, job, the_codec, sources, choice)
         backup_set = ledger.begin_set(_new_set(job, choice))
-        _write(plan, backup_set, watcher)
+        _write(plan, backup_set, recorder)
     finally:
         choice.close()
-    return _complete(home, ledger, drive, job, backup_set.set_id, watcher)
+    return _complete(home, ledger, drive, job, backup_set.set_id, recorder)
 
 
-def _resume(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watcher) -> SetId:
+def _resume(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorder) -> SetId:
     """Go on with the job's set behind its last committed segment, or with what follows when it is whole on tape.
 
     It is made as it was begun, from the sources it was begun with, whatever the job says by now.
@@ -69,12 +80,12 @@ def _resume(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watcher
         try:
             interrupted = Interrupted.of(home, ledger, backup_set, choice.reader)
             plan = SetPlan(home, ledger, drive, job, the_codec, sources, choice, interrupted)
-            _write(plan, ledger.resume_set(set_id, time.time_ns()), watcher)
+            _write(plan, ledger.resume_set(set_id, time.time_ns()), recorder)
         finally:
             choice.close()
     else:
-        ledger.resume_set(set_id, time.time_ns())
-    return _complete(home, ledger, drive, job, set_id, watcher)
+        recorder.begin(ledger.resume_set(set_id, time.time_ns()))
+    return _complete(home, ledger, drive, job, set_id, recorder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +103,15 @@ class SetPlan:
     interrupted: Interrupted | None = None
 
 
-def _write(plan: SetPlan, backup_set: BackupSet, watcher: Watcher) -> None:
+def _write(plan: SetPlan, backup_set: BackupSet, recorder: Recorder) -> None:
     """Write the RUNNING set, to its end: it is SEALED, or FAILED when this raises."""
     ledger = plan.ledger
     engine = None
     try:
+        recorder.begin(backup_set)
         context = SetContext(plan.home, ledger, backup_set, socket.gethostname(), plan.codec)
         base = plan.choice.base(checksum=plan.job.checksum)
-        engine = Engine(context, plan.drive, watcher, plan.job, plan.sources, base, plan.interrupted)
+        engine = Engine(context, plan.drive, recorder, plan.job, plan.sources, base, plan.interrupted)
         engine.write()
     except BaseException as error:
         if ledger.backup_set(backup_set.set_id).state is SetState.RUNNING:
@@ -107,6 +119,7 @@ def _write(plan: SetPlan, backup_set: BackupSet, watcher: Watcher) -> None:
         raise
     finally:
         if engine is not None:
+            recorder.measured(engine.figures())
             engine.close()
     engine.tell("index")
 

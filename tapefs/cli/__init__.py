@@ -29,6 +29,7 @@ COMMANDS = {
     "ls": "tapefs.cli.listing",
     "restore": "tapefs.cli.restore",
     "verify": "tapefs.cli.verify",
+    "report": "tapefs.cli.reports",
     "tapes": "tapefs.cli.library",
     "drives": "tapefs.cli.library",
     "stage": "tapefs.cli.staging",

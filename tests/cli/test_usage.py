@@ -71,6 +71,7 @@ def test_without_a_state_folder(tapefs, home_path, command):
         "stage": ["docs"],
         "evict": ["--all"],
         "verify": ["--all"],
+        "report": ["docs"],
         "backup": ["/usr"],
         "mount": ["/mnt"],
         "job": ["list"],

@@ -164,3 +164,26 @@ def test_no_such_verification(rig: Rig) -> None:
 def test_nothing_to_read_is_done_at_once(rig: Rig) -> None:
     view = rig.unix("POST", "/api/v1/verify", {"all": True}).body
     assert (view["state"], view["copies"]) == ("completed", 0)
+
+
+def test_the_report_of_a_set(tmp_path: Path) -> None:
+    """Of any set, even one whose run left nothing; with a page of its troubles."""
+    home = make_home(tmp_path / "home")
+    segments = seed_set(home)
+    (home.path / "fake.json").write_text(json.dumps({"damaged": [segments[0].segment_id]}))
+    home.reports.mkdir()
+    lines = [json.dumps({"path": f"/srv/{number}", "reason": "gone"}) for number in range(5)]
+    lines.append(json.dumps({"path_b64": "/y8=", "reason": "odd"}))
+    (home.reports / f"{segments[0].set_id}.troubles.jsonl").write_text("\n".join(lines) + "\n")
+    with running(home) as rig:
+        ended(rig, started(rig, all=True))
+        report = rig.unix("GET", f"/api/v1/sets/{segments[0].set_id}/report?offset=4&limit=2").body
+        assert (report["name"], report["state"], report["verification"]["copies"]) == ("seeded", "complete", 2)
+        assert report["verification"]["verified"] == 2
+        assert [each["segment_id"] for each in report["verification"]["damaged"]] == [segments[0].segment_id]
+        assert report["trouble_list"] == [
+            {"path": "/srv/4", "reason": "gone"},
+            {"path": "\ufffd/", "path_b64": "/y8=", "reason": "odd"},
+        ]
+        assert rig.unix("GET", "/api/v1/sets/00000000-0000-0000-0000-000000000000/report").status == 404
+        assert rig.unix("GET", "/api/v1/sets/x..y/report").status == 422

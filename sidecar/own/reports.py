@@ -1,0 +1,48 @@
+"""What a set has left for people: GET /api/v1/sets/{id}/report, which `tapefs report` shows without a sidecar."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from catalog.ids import SetId
+from sidecar.answers import json_answer
+from sidecar.requests import Invalid, Page, page_of
+from sidecar.service import Service
+from tapefs.report.files import read_troubles
+from tapefs.report.present import as_json, set_report, trouble_json
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: Lost files of a damaged copy in one answer; they are counted, and the damage file names all.
+MOST_LOST = 1000
+
+
+class ReportCalls:
+    """Reports of sets."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        """Return the routes of this family."""
+        return [Route("/api/v1/sets/{set_id}/report", self.show, methods=["GET"])]
+
+    async def show(self, request: Request) -> Response:
+        """Show a set's report with a page of its troubles, by `limit` and `offset`. It is read in a thread."""
+        text = str(request.path_params["set_id"])
+        if not _UUID.fullmatch(text):
+            raise Invalid("value_error", ["path", "set_id"], "Expected a UUID in lower case", text)
+        page = page_of(request)
+        return json_answer(await trio.to_thread.run_sync(self._report, SetId(text), page))
+
+    def _report(self, set_id: SetId, page: Page) -> dict[str, object]:
+        service = self._service
+        report = set_report(service.home, service.ledger, service.ledger.backup_set(set_id))
+        troubles = islice(read_troubles(service.home, set_id), page.offset, page.offset + page.limit)
+        shown = [trouble_json(trouble) for trouble in troubles]
+        return {**as_json(report, most_lost=MOST_LOST), "trouble_list": shown}

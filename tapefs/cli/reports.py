@@ -1,0 +1,138 @@
+"""`tapefs report`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from catalog.errors import NotFound
+from catalog.ids import JobNumber
+from catalog.records import BackupSet
+from tapefs.cli.output import print_json, printable, short_time, size
+from tapefs.cli.place import Catalog, Place, catalog_of
+from tapefs.errors import NoSuchThing
+
+if TYPE_CHECKING:
+    from tapefs.report.present import DamagedCopy, SetReport
+    from tapefs.report.records import RunReport, Stage
+
+#: Troubles that are printed unless all are asked for.
+TROUBLES = 20
+
+
+@click.command("report")
+@click.argument("wanted", metavar="SET|JOB")
+@click.option("--all", "everything", is_flag=True, help=f"Every trouble and lost file, not only the first {TROUBLES}.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with everything.")
+@click.pass_obj
+def report_command(place: Place, wanted: str, everything: bool, as_json: bool) -> None:
+    """Show how a run went: figures, what is not in the set as it was, and what reading it back has found.
+
+    SET is an id or its beginning, a job's NAME for its newest set, or NAME/TIME; JOB is a number, for its newest run.
+    """
+    from tapefs.report.files import read_troubles
+    from tapefs.report.present import as_json as json_of
+    from tapefs.report.present import set_report, trouble_json
+
+    with catalog_of(place) as catalog:
+        chosen = _choose(catalog, wanted)
+        report = set_report(catalog.home, catalog.ledger, chosen)
+        troubles = read_troubles(catalog.home, chosen.set_id)
+        if as_json:
+            print_json({**json_of(report), "trouble_list": [trouble_json(each) for each in troubles]})
+            return
+        for title, value in _facts(report):
+            click.echo(f"{title:<12}{printable(value)}")
+        for copy in report.verification.damaged:
+            _tell_damage(copy, everything)
+        told = 0
+        for trouble in troubles:
+            told += 1
+            if everything or told <= TROUBLES:
+                click.echo(f"  {_shown(trouble.raw)}: {printable(trouble.reason)}")
+        if told > TROUBLES and not everything:
+            click.echo(f"  {told:,} in all: `tapefs report {chosen.set_id} --all` shows them")
+
+
+def _choose(catalog: Catalog, wanted: str) -> BackupSet:
+    """Return the set, complete or not. Raises NoSuchThing."""
+    if wanted.isascii() and wanted.isdigit() and len(wanted) < 19:
+        try:
+            job = catalog.ledger.job(JobNumber(int(wanted)))
+        except NotFound:
+            return catalog.any_set(wanted)  # The beginning of an id may be digits alone.
+        if job.set_id is None:
+            raise NoSuchThing(f"job {job.number} ({printable(job.name)}) has made no set yet: see `tapefs jobs`")
+        return catalog.ledger.backup_set(job.set_id)
+    return catalog.any_set(wanted)
+
+
+def _facts(report: SetReport) -> list[tuple[str, str]]:
+    chosen, run = report.backup_set, report.run
+    based = f", builds on {chosen.parent_id}" if chosen.parent_id else ""
+    facts = [
+        ("set", chosen.set_id),
+        ("job", f"{chosen.job_number} {chosen.name}"),
+        ("type", f"{chosen.type}{based}; {chosen.codec} level {chosen.level}"),
+        ("state", chosen.state.value),
+        ("begun", short_time(chosen.started_at_ns)),
+    ]
+    if run is None:
+        facts.append(("report", "there is none of its run"))
+    else:
+        facts += _run_facts(chosen, run)
+    facts.append(("read back", _verification(report)))
+    if run is not None and run.troubles:
+        facts.append(("troubles", f"{run.troubles:,}"))
+    error = chosen.error or (run.error if run is not None else "")
+    return [*facts, ("error", error)] if error else facts
+
+
+def _run_facts(chosen: BackupSet, run: RunReport) -> list[tuple[str, str]]:
+    content = run.content
+    seconds = max(0, run.finished_at_ns - run.started_at_ns) / 1e9
+    ended = f"{short_time(run.finished_at_ns)}, {seconds:.1f} s" if run.finished_at_ns else "not, or it was killed"
+    ratio = "" if run.ratio is None else f", {100 * run.ratio:.1f} % of what was read"
+    facts = [
+        ("ended", ended + (f", the last of {run.runs} runs" if run.runs > 1 else "")),
+        ("content", f"{content.files:,} files, {content.directories:,} directories, {size(content.bytes)}"),
+    ]
+    if chosen.parent_id:
+        changes = f"{content.new_files:,} new, {content.changed_files:,} changed, {content.removed_files:,} gone"
+        facts.append(("changes", f"{changes}; {size(content.read_bytes)} read to be stored"))
+    tapes = " ".join(f"{tape.tape} ({tape.segments}: {size(tape.stored_bytes)})" for tape in run.tapes)
+    facts.append(("on tape", f"{size(run.stored_bytes)}{ratio}, {run.segments} segments: {tapes or 'no tape'}"))
+    for title, stage in (("read", run.read), ("compress", run.compress), ("write", run.write)):
+        if stage is not None:
+            facts.append((title, _stage(stage)))
+    drive = run.drive
+    stops = f"{drive.backhitches:,} back-hitches ({drive.seconds.backhitch:.0f} s)"
+    facts.append(("drive", f"{drive.loads} loads, {drive.locates} locates, {stops}, {drive.underruns:,} underruns"))
+    return facts
+
+
+def _stage(stage: Stage) -> str:
+    return f"{size(round(stage.bytes_per_s))}/s: {stage.busy_s:.1f} s at work, {stage.waited_s:.1f} s waiting"
+
+
+def _verification(report: SetReport) -> str:
+    found = report.verification
+    if not found.verified:
+        return "never: `tapefs verify` does that"
+    words = f"{found.verified} of {found.copies} copies of segments"
+    when = f", all since {short_time(found.oldest_at_ns)}" if found.oldest_at_ns else ""
+    return f"{words}{when}; {len(found.damaged)} damaged"
+
+
+def _tell_damage(copy: DamagedCopy, everything: bool) -> None:
+    problems = "; ".join(printable(problem) for problem in copy.problems)
+    click.echo(f"  damaged on tape {copy.tape}, segment {copy.segment_id}: {problems}")
+    for path in copy.lost if everything else copy.lost[:TROUBLES]:
+        click.echo(f"    lost: {_shown(path)}")
+    if len(copy.lost) > TROUBLES and not everything:
+        click.echo(f"    {len(copy.lost):,} files in all")
+
+
+def _shown(path: bytes) -> str:
+    return printable(path.decode("utf-8", "surrogateescape"))

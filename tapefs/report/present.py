@@ -1,0 +1,167 @@
+"""What is known of a set now: the report of its run, and what reading it back has found. Blocking; any thread."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+
+from catalog.ledger import Ledger
+from catalog.records import BackupSet, CopyState
+from tapefs.home import Home
+from tapefs.report.files import read_report
+from tapefs.report.records import Path, RunReport, Stage, Trouble
+from tapefs.verify.damage import read_damage
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedCopy:
+    """A copy of a segment that is not as it was written."""
+
+    segment_id: str
+    #: Label.
+    tape: str
+    verified_at_ns: int
+    problems: list[str]
+    #: Files of which it has lost content.
+    lost: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What reading the copies back has found."""
+
+    copies: int
+    #: How many were ever read back, and when that was longest ago; 0 unless all were.
+    verified: int
+    oldest_at_ns: int
+    damaged: list[DamagedCopy]
+
+
+@dataclass(frozen=True, slots=True)
+class SetReport:
+    """All of it."""
+
+    backup_set: BackupSet
+    #: None for a set of before reports were written, or whose report is damaged.
+    run: RunReport | None
+    verification: Verification
+
+
+def set_report(home: Home, ledger: Ledger, backup_set: BackupSet) -> SetReport:
+    """Return what is known of a set. Raises OSError, catalog errors."""
+    try:
+        run = read_report(home, backup_set.set_id)
+    except ValueError:
+        run = None
+    return SetReport(backup_set, run, _verification(home, ledger, backup_set))
+
+
+def _verification(home: Home, ledger: Ledger, backup_set: BackupSet) -> Verification:
+    copies = [copy for segment in ledger.segments(backup_set.set_id) for copy in ledger.copies(segment.segment_id)]
+    times = [copy.verified_at_ns for copy in copies]
+    damaged = []
+    for copy in copies:
+        if copy.state is CopyState.DAMAGED:
+            read = read_damage(home.damage(copy.segment_id, copy.volume_id))
+            problems, lost = ([], []) if read is None else (read[0].problems, list(read[1]))
+            tape = ledger.volume(copy.volume_id).label
+            damaged.append(DamagedCopy(copy.segment_id, tape, copy.verified_at_ns, problems, lost))
+    return Verification(len(copies), sum(map(bool, times)), min(times, default=0), damaged)
+
+
+def as_json(report: SetReport, *, most_lost: int | None = None) -> dict[str, object]:
+    """Return the report as JSON shows it, without its troubles; of each damaged copy at most `most_lost` files."""
+    backup_set, run = report.backup_set, report.run
+    return {
+        "set_id": backup_set.set_id,
+        "number": backup_set.number,
+        "job": backup_set.job_number,
+        "name": backup_set.name,
+        "type": backup_set.type,
+        "parent": backup_set.parent_id,
+        "state": backup_set.state.value,
+        "error": backup_set.error or (run.error if run is not None else "") or None,
+        "codec": backup_set.codec,
+        "level": backup_set.level,
+        "sources": [_path(source) for source in backup_set.sources],
+        "begun_at": iso_time(backup_set.started_at_ns),
+        "files": backup_set.files,
+        "directories": backup_set.directories,
+        "bytes": backup_set.bytes,
+        "troubled_files": backup_set.troubled_files,
+        **(_run(run) if run is not None else {}),
+        "verification": _found(report.verification, run, most_lost),
+    }
+
+
+def _run(run: RunReport) -> dict[str, object]:
+    stages = {"read": run.read, "compress": run.compress, "write": run.write}
+    return {
+        "runs": run.runs,
+        "started_at": iso_time(run.started_at_ns),
+        "finished_at": iso_time(run.finished_at_ns),
+        "new_files": run.content.new_files,
+        "changed_files": run.content.changed_files,
+        "removed_files": run.content.removed_files,
+        "read_bytes": run.content.read_bytes,
+        "stored_bytes": run.stored_bytes,
+        "ratio": None if run.ratio is None else round(run.ratio, 4),
+        "segments": run.segments,
+        "tapes": [msgspec.to_builtins(tape) for tape in run.tapes],
+        "stages": {name: _stage(stage) for name, stage in stages.items() if stage is not None},
+        "drive": msgspec.to_builtins(run.drive),
+        "troubles": run.troubles,
+    }
+
+
+def _stage(stage: Stage) -> dict[str, object]:
+    return {
+        "busy_s": round(stage.busy_s, 3),
+        "waited_s": round(stage.waited_s, 3),
+        "bytes": stage.bytes,
+        "bytes_per_s": round(stage.bytes_per_s),
+    }
+
+
+def _found(verification: Verification, run: RunReport | None, most_lost: int | None) -> dict[str, object]:
+    return {
+        "copies": verification.copies,
+        "verified": verification.verified,
+        "oldest_at": iso_time(verification.oldest_at_ns),
+        "seconds": round(run.verify_s, 3) if run is not None else 0.0,
+        "damaged": [
+            {
+                "segment_id": copy.segment_id,
+                "tape": copy.tape,
+                "verified_at": iso_time(copy.verified_at_ns),
+                "problems": copy.problems,
+                "lost_files": len(copy.lost),
+                "lost": [_path(path) for path in copy.lost[:most_lost]],
+            }
+            for copy in verification.damaged
+        ],
+    }
+
+
+def _path(raw: bytes) -> dict[str, object]:
+    """Return a path: as text for people, and exactly as `path_b64` when it is not UTF-8."""
+    path = Path.of(raw)
+    if not path.path_b64:
+        return {"path": path.path}
+    return {"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode("ascii")}
+
+
+def trouble_json(trouble: Trouble) -> dict[str, object]:
+    """Return a trouble as JSON shows it."""
+    return {**_path(trouble.raw), "reason": trouble.reason}
+
+
+def iso_time(at_ns: int) -> str | None:
+    """Return a time in UTC to the microsecond; None for 0, which means never."""
+    if not at_ns:
+        return None
+    moment = datetime.fromtimestamp(at_ns // 10**9, UTC).replace(microsecond=at_ns % 10**9 // 1000)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,186 @@
+"""Stands between a running backup and its watcher, and writes down what the run leaves for people. Intake thread.
+
+A report is for people: when it cannot be written, the log says so, and the backup goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from operator import sub
+
+import msgspec
+import structlog
+
+from catalog.errors import CatalogError
+from catalog.ids import VolumeId
+from catalog.ledger import Ledger
+from catalog.records import BackupSet, Job, Segment, SetState
+from drivers.errors import DriveError
+from drivers.interface import Counters, Drive, Seconds
+from tapefs.backup.tally import Tally
+from tapefs.backup.watcher import BackupProgress, Watcher
+from tapefs.home import Home
+from tapefs.report.files import TroubleFile, read_report, write_report
+from tapefs.report.records import Files, Path, RunReport, Stage, TapeUse
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the engine of a run has measured."""
+
+    tally: Tally
+    read: Stage
+    compress: Stage
+    write: Stage
+
+
+class Recorder:
+    """Implements `tapefs.backup.watcher.Watcher` around another, for one run of one set."""
+
+    def __init__(self, home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watcher) -> None:
+        self._home = home
+        self._ledger = ledger
+        self._drive = drive
+        self._job = job
+        self._watcher = watcher
+        self._report: RunReport | None = None
+        self._troubles: TroubleFile | None = None
+        self._before = Counters()
+        self._verify_began_s = 0.0
+
+    # -- a watcher ---------------------------------------------------------------------------------------------------
+
+    def next_volume(self, exclude: list[VolumeId], *, ejected: bool) -> VolumeId:
+        """Pass it on."""
+        return self._watcher.next_volume(exclude, ejected=ejected)
+
+    def this_volume(self, volume_id: VolumeId) -> None:
+        """Pass it on."""
+        self._watcher.this_volume(volume_id)
+
+    def progress(self, progress: BackupProgress) -> None:
+        """Pass it on."""
+        if progress.stage == "verify" and not self._verify_began_s:
+            self._verify_began_s = time.monotonic()
+        self._watcher.progress(progress)
+
+    def trouble(self, path: bytes, reason: str) -> None:
+        """Note it, and pass it on."""
+        if self._troubles is not None:
+            try:
+                self._troubles.add(path, reason)
+            except OSError as error:
+                log.warning("troubles of the run are not written down any more", error=str(error))
+                self._troubles = None
+        self._watcher.trouble(path, reason)
+
+    def check_cancelled(self) -> None:
+        """Pass it on."""
+        self._watcher.check_cancelled()
+
+    # -- the report --------------------------------------------------------------------------------------------------
+
+    def begin(self, backup_set: BackupSet) -> None:
+        """The run makes or goes on with this set."""
+        try:
+            self._before = self._drive.status().counters
+            earlier = read_report(self._home, backup_set.set_id)
+            self._troubles = TroubleFile(self._home, backup_set.set_id)
+            self._report = _blank(self._job, backup_set, earlier)
+            write_report(self._home, self._report)
+        except (OSError, DriveError, ValueError) as error:
+            log.warning("no report of the run yet", set=backup_set.set_id, error=str(error))
+
+    def measured(self, figures: Figures) -> None:
+        """The engine has come to its end, good or bad."""
+        if self._report is None:
+            return
+        tally = figures.tally
+        content = Files(
+            files=tally.files,
+            directories=tally.directories,
+            bytes=tally.bytes,
+            new_files=tally.new_files,
+            changed_files=tally.changed_files,
+            removed_files=tally.removed_files,
+            read_bytes=tally.read_bytes,
+        )
+        self._report = msgspec.structs.replace(
+            self._report,
+            content=content,
+            read=figures.read,
+            compress=figures.compress,
+            write=figures.write,
+        )
+
+    def end(self, error: BaseException | None) -> None:
+        """The run is over: write the report. Raises nothing."""
+        if self._report is None:
+            return
+        try:
+            if self._troubles is not None:
+                self._troubles.close()
+            write_report(self._home, self._finished(self._report, error))
+        except (OSError, DriveError, CatalogError) as failure:
+            log.warning("no report of the run", set=self._report.set_id, error=str(failure))
+
+    def _finished(self, report: RunReport, error: BaseException | None) -> RunReport:
+        backup_set = self._ledger.backup_set(report.set_id)
+        content = report.content
+        if backup_set.state in (SetState.SEALED, SetState.COMPLETE):
+            content = msgspec.structs.replace(
+                content, files=backup_set.files, directories=backup_set.directories, bytes=backup_set.bytes
+            )
+        segments = self._ledger.segments(report.set_id)
+        return msgspec.structs.replace(
+            report,
+            content=content,
+            finished_at_ns=time.time_ns(),
+            error="" if error is None else str(error) or type(error).__name__,
+            segments=len(segments),
+            stored_bytes=sum(segment.stored_bytes for segment in segments),
+            tapes=self._tapes(backup_set, segments),
+            troubles=report.troubles if self._troubles is None else self._troubles.count,
+            drive=_difference(self._drive.status().counters, self._before),
+            verify_s=time.monotonic() - self._verify_began_s if self._verify_began_s else 0.0,
+        )
+
+    def _tapes(self, backup_set: BackupSet, segments: list[Segment]) -> list[TapeUse]:
+        uses: dict[str, list[int]] = {label: [] for label in backup_set.tapes}
+        for segment in segments:
+            for copy in self._ledger.copies(segment.segment_id):
+                uses.setdefault(self._ledger.volume(copy.volume_id).label, []).append(segment.stored_bytes)
+        return [TapeUse(tape=tape, segments=len(sizes), stored_bytes=sum(sizes)) for tape, sizes in uses.items()]
+
+
+def _blank(job: Job, backup_set: BackupSet, earlier: RunReport | None) -> RunReport:
+    return RunReport(
+        set_id=backup_set.set_id,
+        set_number=backup_set.number,
+        job=job.number,
+        name=backup_set.name,
+        type=backup_set.type,
+        parent_id=backup_set.parent_id,
+        codec=backup_set.codec,
+        level=backup_set.level,
+        sources=[Path.of(source) for source in backup_set.sources],
+        runs=1 if earlier is None else earlier.runs + 1,
+        begun_at_ns=backup_set.started_at_ns,
+        started_at_ns=time.time_ns(),
+        content=Files() if earlier is None else earlier.content,
+        troubles=0 if earlier is None else earlier.troubles,
+    )
+
+
+def _difference(after: Counters, before: Counters) -> Counters:
+    """Return what was counted in between."""
+    names = [name for name in Counters.__dataclass_fields__ if name != "seconds"]
+    counts = {name: sub(getattr(after, name), getattr(before, name)) for name in names}
+    seconds = {
+        name: round(getattr(after.seconds, name) - getattr(before.seconds, name), 3)
+        for name in Seconds.__dataclass_fields__
+    }
+    return Counters(**counts, seconds=Seconds(**seconds))
