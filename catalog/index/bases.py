@@ -13,7 +13,7 @@ from pathlib import Path
 from catalog.errors import Damaged, NotFound
 from catalog.ids import EntryNo, SegmentNo
 from catalog.index.layer import Layer
-from catalog.index.model import Base, Meta
+from catalog.index.model import Base, Claim, Meta
 
 #: An open file is a descriptor and an address range; a process has 1,024 descriptors unless it was given more.
 OPEN_BASES = 256
@@ -59,14 +59,14 @@ class Chain:
     def __init__(self, path: Path, meta: Meta, bases: Sequence[Base], opened: OpenBases) -> None:
         """`path` is that of the index on top; the others lie beside it, named by their sets."""
         self._path = path
-        self._bases = bases
         self._opened = opened
         self._entries = [base.entries_first for base in bases]
         self._segments = [base.segments_first for base in bases]
-        self._ends = [
-            *zip(self._entries[1:], self._segments[1:], strict=True),
-            (meta.entries_first, meta.segments_first),
-        ]
+        ends = [*zip(self._entries[1:], self._segments[1:], strict=True), (meta.entries_first, meta.segments_first)]
+        #: Of each: what it must say of itself.
+        self._claims = [Claim(*base, *end) for base, end in zip(bases, ends if bases else [], strict=True)]
+        #: Made once, for making one takes longer than a look-up.
+        self._paths: dict[int, Path] = {}
 
     def of_entry(self, number: int) -> Layer:
         """Return the layer whose own an entry is; it must be below the first of the index on top."""
@@ -79,19 +79,19 @@ class Chain:
     def is_in_one(self, first: int, count: int) -> bool:
         """Tell whether a run of entries, below the first of the index on top, is wholly of one layer."""
         at = bisect_right(self._entries, EntryNo(first)) - 1
-        return at >= 0 and first + count <= self._ends[at][0]
+        return at >= 0 and first + count <= self._claims[at].entries_end
 
     def _layer(self, at: int) -> Layer:
         """Return a base, open, and sure to be the one that was built on."""
-        base = self._bases[at]
-        path = self._path.with_name(f"{base.set_id}.lmdb")
+        claim = self._claims[at]
+        path = self._paths.get(at)
+        if path is None:
+            path = self._paths[at] = self._path.with_name(f"{claim.set_id}.lmdb")
         try:
             layer = self._opened.layer(path)
         except NotFound as error:
             raise Damaged(f"{self._path.name} builds on an index that is missing", str(path)) from error
-        meta = layer.meta
-        found = (meta.set_id, meta.entries_first, meta.segments_first, meta.entries_end, meta.segments_end)
-        if found != (*base, *self._ends[at]):
+        if layer.claim != claim:
             self._opened.forget(path)
             raise Damaged(f"{self._path.name} builds on another index than this", str(path))
         return layer

@@ -15,7 +15,7 @@ import lmdb
 from catalog.errors import Damaged, WrongVersion
 from catalog.index import layout
 from catalog.index.layout import Table
-from catalog.index.model import Base, Meta
+from catalog.index.model import Base, Claim, Meta
 from catalog.index.storage import open_shared, release
 
 
@@ -40,6 +40,9 @@ class Layer:
             self.meta = self._read_meta()
         finally:
             self._transaction.abort()
+        meta = self.meta
+        #: To be compared with what another index says of this one.
+        self.claim = Claim(meta.set_id, meta.entries_first, meta.segments_first, meta.entries_end, meta.segments_end)
         self._open_tables(list(Table))
 
     def _open_tables(self, tables: list[Table]) -> None:

@@ -137,6 +137,16 @@ class Base(NamedTuple):
     segments_first: SegmentNo
 
 
+class Claim(NamedTuple):
+    """A set and the numbers that are its index's own."""
+
+    set_id: SetId
+    entries_first: EntryNo
+    segments_first: SegmentNo
+    entries_end: EntryNo
+    segments_end: SegmentNo
+
+
 class Totals(NamedTuple):
     """What the whole set shows, with the runs it shares; not how many numbers were given."""
 
