@@ -22,7 +22,7 @@ import structlog
 from catalog.crash import crash_point
 from catalog.errors import StorageFailed
 from catalog.ids import BlockNo, FileNo, SegmentId, VolumeId
-from catalog.records import CopyState, Intent, IntentKind, Segment, SegmentCopy, SetTotals, VolumeEnd
+from catalog.records import CopyState, Intent, IntentKind, Segment, SegmentCopy, SetTotals, VolumeEnd, VolumeState
 from drivers.errors import DiskFull, EndOfMedium, WriteFailed
 from drivers.interface import BlockNo as DriveBlock
 from drivers.interface import Drive
@@ -110,6 +110,7 @@ class _CopyRun:
                     spooled.file.close()
         if self._tapes.unindexed:
             self._write_index()
+        self._index_the_rest()
 
     def _segments(self) -> list[Segment]:
         return self._context.ledger.segments(self._set.set_id)
@@ -294,15 +295,17 @@ class _CopyRun:
         return blocks.finish()
 
     def _write_index(self) -> None:
-        """Write the last SET INDEX of this copy."""
+        """Write the last SET INDEX of this copy; it names all segments, on tapes of this copy where they are there."""
+        tapes = self._tapes
+        own = {each.copy.volume_id for each in tapes.segments}
+        table = [min(places, key=lambda each: each.copy.volume_id not in own) for places in self._places()]
         while True:
-            tapes = self._tapes
             try:
                 write_set_index(
                     self._context,
                     self._drive,
                     tapes.at_hand(),
-                    tapes.segments,
+                    table,
                     tapes.unindexed,
                     self._totals(),
                     final=True,
@@ -313,7 +316,32 @@ class _CopyRun:
                 tapes.leave(self._totals(), error)
                 self._open_next()
             else:
+                tapes.unindexed.clear()
                 return
+
+    def _index_the_rest(self) -> None:
+        """Write the SET INDEX of tapes that an interrupted run has left without one."""
+        ledger, tapes = self._context.ledger, self._tapes
+        indexes = ledger.index_copies(self._set.set_id)
+        by_tape: dict[VolumeId, list[CommittedSegment]] = {}
+        for each in (each for places in self._places() for each in places):
+            by_tape.setdefault(each.copy.volume_id, []).append(each)
+        for volume_id, segments in by_tape.items():
+            end = max(each.copy.end_block for each in segments)
+            is_indexed = any(index.volume_id == volume_id and index.block >= end for index in indexes)
+            if not is_indexed and ledger.volume(volume_id).state is VolumeState.APPENDABLE:
+                tapes.reopen(volume_id)
+                tapes.segments, tapes.unindexed = segments, list(segments)
+                self._write_index()
+
+    def _places(self) -> Iterator[list[CommittedSegment]]:
+        """Yield for each segment where it lies, its first copy first."""
+        for segment in self._segments():
+            trailer_bytes = self._context.home.trailer(segment.segment_id).stat().st_size
+            yield [
+                CommittedSegment(segment, copy, self._context.ledger.volume(copy.volume_id).label, trailer_bytes)
+                for copy in self._copies(segment)
+            ]
 
     # -- on the way --------------------------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ def _copy(
     home: Home, ledger: Ledger, drive: Drive, job: Job, backup_set: BackupSet, watcher: Watcher, wanted: int
 ) -> None:
     """Have so many copies on tape. Raises NotVerified, Cancelled."""
-    the_codec = codec(job.codec, home.settings.backup.gzip_engine)
+    the_codec = codec(backup_set.codec, home.settings.backup.gzip_engine)
     context = SetContext(home, ledger, backup_set, socket.gethostname(), the_codec)
     try:
         make_copies(context, drive, watcher, wanted)

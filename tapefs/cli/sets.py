@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import click
 
-from catalog.records import BackupSet, Segment, SegmentCopy, SetState
+from catalog.records import BackupSet, CopyState, Segment, SegmentCopy, SetState
 from tapefs.cli.output import Json, iso_time, paths, print_json, print_table, printable, short_time, size
 from tapefs.cli.place import Catalog, Place, catalog_of, ledger_of
 
@@ -159,10 +159,17 @@ def _segment_json(placed: _Placed) -> Json:
                 "payload_block": copy.payload_block,
                 "trailer_block": copy.trailer_block,
                 "block_size": copy.block_size,
+                "state": copy.state.value,
+                "verified_at": iso_time(copy.verified_at_ns),
             }
             for label, copy in placed.copies
         ],
     }
+
+
+def _place(label: str, copy: SegmentCopy) -> str:
+    place = f"{label}:{copy.header_file + 1}"
+    return place if copy.state is CopyState.GOOD else f"{place} ({copy.state.value})"
 
 
 def _print_segments(segments: list[_Placed]) -> None:
@@ -174,7 +181,7 @@ def _print_segments(segments: list[_Placed]) -> None:
                 placed.segment.members,
                 size(placed.segment.stored_bytes),
                 # The payload is the file behind the header.
-                " ".join(f"{label}:{copy.header_file + 1}" for label, copy in placed.copies),
+                " ".join(_place(label, copy) for label, copy in placed.copies),
             )
             for placed in segments
         ],

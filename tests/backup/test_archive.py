@@ -15,6 +15,8 @@ from catalog.crash import known_points
 from catalog.records import JobState, SetState
 from drivers.virtual.faults import FaultyDrive, ReadError
 from tapefs.errors import NotVerified, SetDamaged
+from tapefs.format.lines import read_lines
+from tapefs.format.records import IndexLine, IndexSegment
 from tests.backup.rig import Rig
 from tests.backup.trees import extract, random_files, snapshot
 
@@ -47,6 +49,19 @@ def tapes_of(rig: Rig) -> list[set[str]]:
         }
         for segment in rig.ledger.segments(backup_set.set_id)
     ]
+
+
+def final_tables(rig: Rig) -> dict[str, dict[str, str]]:
+    """Of each tape with a SET INDEX that is a last one: the segments that it names, and the tape it names for each."""
+    (backup_set,) = rig.ledger.backup_sets()
+    tables = {}
+    for index in rig.ledger.index_copies(backup_set.set_id):
+        label = rig.ledger.volume(index.volume_id).label
+        with (rig.home.library / "cartridges" / label / f"{index.file:05}").open("rb") as file:
+            head, *lines = read_lines(file, IndexLine)
+        if head.final:
+            tables[label] = {line.segment: line.label for line in lines if isinstance(line, IndexSegment)}
+    return tables
 
 
 def test_the_sources_go_when_they_are_on_tape(rig: Rig, tree: Path, tmp_path: Path) -> None:
@@ -92,6 +107,12 @@ def test_two_copies_on_different_tapes(tmp_path: Path) -> None:
     assert {rig.ledger.volume(each.volume_id).label for each in rig.ledger.index_copies(set_id)} == set(
         backup_set.tapes
     )
+    tables = final_tables(rig)
+    assert len(tables) == 2
+    segments = {segment.segment_id for segment in rig.ledger.segments(set_id)}
+    assert all(set(table) == segments for table in tables.values())
+    used = [set(table.values()) for table in tables.values()]
+    assert used[0].isdisjoint(used[1]), "each copy's index names its own tapes"
     out = tmp_path / "out"
     out.mkdir()
     firsts, seconds = set(), set()
@@ -153,7 +174,7 @@ POINTS = sorted(point for point in known_points() if point.startswith(("copy.", 
 
 FURTHER = ["archive.unlink.after:3", "copy.commit.after:2", "ledger.mark_copy.after", "ledger.mark_copy.before:4"]
 FURTHER += ["ledger.commit_segment.before:4", "ledger.commit_index.before", "ledger.finish_job.before"]
-FURTHER += ["set_index.after:2"]
+FURTHER += ["set_index.after:2", "segment.commit.after:2", "ledger.seal_set.after", "ledger.complete_set.before"]
 
 
 @pytest.mark.parametrize("point", [*POINTS, *FURTHER])
@@ -170,7 +191,6 @@ def test_after_a_crash_every_file_is_there_or_on_two_tapes(tmp_path: Path, tree:
     killed = subprocess.run([*arguments, str(tree)], cwd=root, env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL, point
     rig = Rig.existing(home)
-    assert len(tapes_of(rig)) > 1
     if names(tree) != before:
         assert all(len(each) == 2 for each in tapes_of(rig)), "something is gone that is not on two verified tapes"
     rig.close()
@@ -179,4 +199,9 @@ def test_after_a_crash_every_file_is_there_or_on_two_tapes(tmp_path: Path, tree:
     assert all(len(each) == 2 for each in tapes_of(rig))
     assert rig.ledger.jobs()[0].state is JobState.COMPLETED
     assert names(tree) == set()
+    (backup_set,) = rig.ledger.backup_sets()
+    indexed = {rig.ledger.volume(each.volume_id).label for each in rig.ledger.index_copies(backup_set.set_id)}
+    assert indexed == set(backup_set.tapes)
+    segments = {segment.segment_id for segment in rig.ledger.segments(backup_set.set_id)}
+    assert all(set(table) == segments for table in final_tables(rig).values())
     rig.close()

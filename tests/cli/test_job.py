@@ -82,13 +82,20 @@ def test_options_that_leave_out(tree, tmp_path):
     )
 
 
-def test_an_archive_on_two_tapes(tree):
-    """With one drive: the sidecar changes tapes between reading and writing."""
+def test_an_archive_on_two_tapes(home, tree):
+    """With one drive: the sidecar changes tapes between reading and writing. Either copy restores the files."""
     out = done("backup", str(tree), "--type", "archive", "--copies", "2", "--name", "moved").splitlines()[-1]
     assert list(tree.iterdir()) == []
     shown = json.loads(done("show", out, "--json"))
     assert (shown["type"], len(shown["tapes"])) == ("archive", 2)
     assert "it is an archive" in done("expire", out)
+    (segment,) = shown["segment_list"]
+    assert [(copy["tape"], copy["state"]) for copy in segment["copies"]] == [("TP0001L9", "good"), ("TP0002L9", "good")]
+    assert all(copy["verified_at"] > shown["finished_at"] for copy in segment["copies"])
+    payload = home.library / "cartridges/TP0001L9" / f"{segment['copies'][0]['header_file'] + 1:05}"
+    payload.write_bytes(bytes(byte ^ 1 for byte in payload.read_bytes()))
+    done("restore", out, "--to", str(tree.parent / "back"))
+    assert (tree.parent / "back" / str(tree)[1:] / "keep.txt").read_text() == "kept"
     assert "only an archive" in refused("backup", str(tree), "--copies", "2")[1]
     assert "must be 0" in refused("job", "create", str(tree), "--type", "archive", "--retention-days", "5")[1]
 
