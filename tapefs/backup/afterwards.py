@@ -17,11 +17,13 @@ from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, CopyState, Job
 from tapefs.backup.removal import Remover
-from tapefs.backup.watcher import Watcher
-from tapefs.errors import NotVerified
+from tapefs.backup.watcher import BackupProgress, Watcher
+from tapefs.errors import Cancelled, NotVerified
 from tapefs.home import Home
 from tapefs.retention.expire import expire
 from tapefs.retention.policy import MIRROR, Verdict, Why, has_lost_half
+
+_PROGRESS_EVERY_S = 0.25
 
 log = structlog.get_logger(__name__)
 
@@ -58,8 +60,42 @@ def remove_sources(home: Home, ledger: Ledger, job: Job, archive: BackupSet, wat
     # The walk met them so: links above a source were followed once.
     sources = [_as_walked(source) for source in archive.sources]
     with IndexReader(home.index(archive.set_id)) as reader:
-        removal = Remover(reader, watcher.trouble, watcher.check_cancelled).remove(sources)
-    log.info("sources removed", set=archive.set_id, **dataclasses.asdict(removal))
+        remover = Remover(reader, watcher.trouble, _Follower(archive, watcher).look_around)
+        try:
+            remover.remove(sources)
+        except Cancelled as error:
+            gone = f"of its files {remover.done.files:,} are on tape only"
+            raise Cancelled(f"{error} while the sources were removed: {gone}") from error
+    log.info("sources removed", set=archive.set_id, **dataclasses.asdict(remover.done))
+
+
+class _Follower:
+    """Tells of a removal a few times a second."""
+
+    def __init__(self, archive: BackupSet, watcher: Watcher) -> None:
+        self._archive = archive
+        self._watcher = watcher
+        self._told_at_s = 0.0
+
+    def look_around(self, path: bytes) -> None:
+        """Called for every file. Raises Cancelled."""
+        now_s = time.monotonic()
+        if now_s - self._told_at_s < _PROGRESS_EVERY_S:
+            return
+        self._told_at_s = now_s
+        self._watcher.check_cancelled()
+        archive = self._archive
+        self._watcher.progress(
+            BackupProgress(
+                set_id=archive.set_id,
+                stage="remove",
+                tape="",
+                path=path,
+                files=archive.files,
+                bytes=archive.bytes,
+                stored_bytes=archive.stored_bytes,
+            )
+        )
 
 
 def _require_copies(ledger: Ledger, archive: BackupSet, wanted: int) -> None:

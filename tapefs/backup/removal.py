@@ -66,8 +66,8 @@ class Remover:
     reader: IndexReader
     #: Told (path, reason) of everything that stays.
     tell: Callable[[bytes, str], None]
-    #: Called before every file; may raise.
-    look_around: Callable[[], None]
+    #: Called with the path of every file, and while one is read; may raise.
+    look_around: Callable[[bytes], None]
     done: Removal = field(default_factory=Removal)
     #: (st_dev, st_ino) of files with several names -> their ctime since we removed one of them.
     _ctimes: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -167,14 +167,14 @@ class Remover:
     # -- files -------------------------------------------------------------------------------------------------------
 
     def _file(self, parent: int, path: bytes, number: EntryNo, entry: Entry) -> None:
-        self.look_around()
+        self.look_around(path)
         try:
             if entry.flags & _BROKEN:
                 raise _Stays("it could not be backed up as it was")
             self._check(os.stat(entry.name, dir_fd=parent, follow_symlinks=False), entry)
             fd = os.open(entry.name, _FILE_FLAGS if stat.S_ISREG(entry.mode) else _NAME_FLAGS, dir_fd=parent)
             try:
-                self._opened(parent, fd, number, entry)
+                self._opened(parent, fd, path, number, entry)
             finally:
                 os.close(fd)
         except FileNotFoundError:
@@ -186,7 +186,7 @@ class Remover:
         else:
             self.done.files += 1
 
-    def _opened(self, parent: int, fd: int, number: EntryNo, entry: Entry) -> None:
+    def _opened(self, parent: int, fd: int, path: bytes, number: EntryNo, entry: Entry) -> None:
         """Remove the name of an open file. Raises _Stays, LeaseRefused, OSError."""
         is_regular = stat.S_ISREG(entry.mode)
         if is_regular:
@@ -195,7 +195,7 @@ class Remover:
         status = os.fstat(fd)
         self._check(status, entry)
         is_doubtful = is_regular and entry.flags & _FRESH
-        if is_doubtful and not has_same_content(self.reader, number, entry, fd, self.look_around):
+        if is_doubtful and not has_same_content(self.reader, number, entry, fd, lambda: self.look_around(path)):
             raise _Stays("its content has changed since it was read")
         named = os.stat(entry.name, dir_fd=parent, follow_symlinks=False)
         if (named.st_dev, named.st_ino) != (status.st_dev, status.st_ino):

@@ -14,7 +14,7 @@ class BackupProgress:
     """How far a backup is."""
 
     set_id: SetId
-    #: `write`, `index` or `verify`.
+    #: `write`, `index` or `verify`; of an archive also `copy` and `remove`.
     stage: str
     #: Label of the tape at hand.
     tape: str

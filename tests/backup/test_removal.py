@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from catalog.index.reader import IndexReader
-from catalog.records import SetState
+from catalog.records import JobState, SetState
 from tapefs.backup.removal import Removal, Remover
+from tapefs.errors import Cancelled
 from tests.backup.rig import Rig
 from tests.backup.test_archive import FIELDS, names
 
@@ -35,7 +36,7 @@ def kept(rig: Rig) -> dict[str, str]:
     return {os.fsdecode(path.rpartition(b"/")[2]): reason for path, reason in rig.watcher.troubles}
 
 
-def remove(rig: Rig, set_id: str, tree: Path, look_around: Callable[[], None] = lambda: None) -> Removal:
+def remove(rig: Rig, set_id: str, tree: Path, look_around: Callable[[bytes], None] = lambda _: None) -> Removal:
     with IndexReader(rig.home.index(set_id)) as reader:
         return Remover(reader, rig.watcher.trouble, look_around).remove([bytes(tree)])
 
@@ -201,3 +202,23 @@ def test_leases_are_to_be_had_here(tree: Path) -> None:
     """If not, what is said above about writers says nothing."""
     with (tree / "a").open("rb") as file:
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+
+
+def test_a_cancelled_removal_stops_and_goes_on_later(rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is gone is on tape; the job is cancelled, and goes on with the rest."""
+    monkeypatch.setattr("tapefs.backup.afterwards._PROGRESS_EVERY_S", 0.0)
+
+    def interrupt() -> None:
+        if not (tree / "a").exists():
+            raise Cancelled("an operator stopped it")
+
+    rig.watcher.interrupt = interrupt
+    job = rig.queued(tree, **FIELDS)
+    with pytest.raises(Cancelled, match="while the sources were removed: of its files 1 are on tape only"):
+        rig.run(job)
+    assert names(tree) == {"b", "sub", "sub/c", "sub/d"}
+    rig.ledger.finish_job(job.number, JobState.CANCELLED, "stopped", time.time_ns())
+    rig.watcher.interrupt = lambda: None
+    rig.run(rig.ledger.queue_job(job.number, time.time_ns(), resume=True))
+    assert names(tree) == set()
+    assert "remove" in {each.stage for each in rig.watcher.progresses}
