@@ -115,6 +115,8 @@ HASHES_PER_CHUNK = (VALUE_BYTES - _CRC.size) // (8 + DIGEST_BYTES)
 #: Makes an Entry of a tuple of its fields: half the time of Entry._make.
 _as_entry = cast("Callable[[tuple[object, ...]], Entry]", partial(tuple.__new__, Entry))
 
+_as_extent = cast("Callable[[tuple[object, ...]], Extent]", partial(tuple.__new__, Extent))
+
 Item = tuple[bytes, bytes]
 
 
@@ -370,7 +372,7 @@ def encode_extents(number: int, extents: Sequence[Extent]) -> Item:
 
 def decode_extents(value: bytes) -> list[Extent]:
     """Return the extents of a sound record."""
-    return list(starmap(Extent, _EXTENT.iter_unpack(value[: -_CRC.size])))
+    return list(map(_as_extent, _EXTENT.iter_unpack(value[: -_CRC.size])))
 
 
 def encode_link(number: int, first: int) -> Item:

@@ -6,8 +6,9 @@ Nothing here fetches anything. One thread uses a Residency.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
+from operator import eq, le
 from typing import NamedTuple, Protocol
 
 from catalog.errors import NotFound
@@ -83,22 +84,20 @@ def pieces_of(reader: IndexReader, number: EntryNo, entry: Entry) -> tuple[Piece
     if not entry.flags & _IN_EXTENTS:
         segment = SegmentNo(entry.segment)
         return (Piece(0, entry.size, segment, reader.segment(segment).segment_id, entry.offset),)
-    pieces = tuple(
-        Piece(part.file_offset, part.length, part.segment, reader.segment(part.segment).segment_id, part.offset)
-        for part in sorted(reader.extents(number))
-        if part.length
-    )
+    parts = reader.extents(number)
+    ids = {segment: reader.segment(segment).segment_id for segment in {part.segment for part in parts}}
+    pieces = tuple(Piece(at, length, segment, ids[segment], offset) for at, length, segment, offset in parts if length)
     _check(pieces, entry)
     return pieces
 
 
-def _check(pieces: Iterable[Piece], entry: Entry) -> None:
+def _check(pieces: Sequence[Piece], entry: Entry) -> None:
     may_have_holes = bool(entry.flags & _SPARSE)
-    end = 0
-    for piece in pieces:
-        if piece.file_offset < end or (piece.file_offset > end and not may_have_holes):
-            raise BadStructure(f"the parts of {entry.name!r} do not follow one another: the index is damaged")
-        end = piece.file_offset + piece.length
+    ends = [0, *(place + length for place, length, *_ in pieces)]
+    follows = le if may_have_holes else eq
+    if not all(map(follows, ends, (piece[0] for piece in pieces))):
+        raise BadStructure(f"the parts of {entry.name!r} do not follow one another: the index is damaged")
+    end = ends[-1]
     if end > entry.size or (end < entry.size and not may_have_holes):
         raise BadStructure(f"the parts of {entry.name!r} do not make up its {entry.size} bytes: the index is damaged")
 
@@ -109,12 +108,17 @@ def stretches(pieces: Iterable[Piece]) -> list[Piece]:
     Their `file_offset` is that of the first one, and their length counts no holes.
     """
     joined: list[Piece] = []
+    segment, end = -1, -1
     for piece in pieces:
-        last = joined[-1] if joined else None
-        if last is not None and last.segment_no == piece.segment_no and last.offset + last.length == piece.offset:
-            joined[-1] = last._replace(length=last.length + piece.length)
-        else:
+        _, length, segment_no, _, offset = piece
+        if segment_no != segment or offset != end:
+            if joined:
+                joined[-1] = joined[-1]._replace(length=end - joined[-1].offset)
             joined.append(piece)
+            segment = segment_no
+        end = offset + length
+    if joined:
+        joined[-1] = joined[-1]._replace(length=end - joined[-1].offset)
     return joined
 
 
