@@ -41,14 +41,24 @@ def verdicts_of(ledger: Ledger, now_ns: int, wish: Wish = NOTHING_MORE) -> list[
     for set_id in wish.named:
         ledger.backup_set(set_id)
     sets = ledger.backup_sets()
-    verified = [each.set_id for each in sets if each.type == MIRROR and is_verified(ledger, each)]
-    return decide(sets, ledger.jobs(), now_ns, wish, verified)
+    complete = [each for each in sets if each.state is SetState.COMPLETE]
+    verified = [each.set_id for each in complete if each.type == MIRROR and is_verified(ledger, each)]
+    damaged = [each.set_id for each in complete if is_damaged(ledger, each)]
+    return decide(sets, ledger.jobs(), now_ns, wish, verified, damaged)
 
 
 def is_verified(ledger: Ledger, backup_set: BackupSet) -> bool:
     """Was every segment of the set read back from some tape and found whole?"""
     return backup_set.state is SetState.COMPLETE and all(
         any(copy.verified_at_ns and copy.state is CopyState.GOOD for copy in ledger.copies(segment.segment_id))
+        for segment in ledger.segments(backup_set.set_id)
+    )
+
+
+def is_damaged(ledger: Ledger, backup_set: BackupSet) -> bool:
+    """Is there a segment of the set of which every copy was found damaged?"""
+    return any(
+        all(copy.state is CopyState.DAMAGED for copy in ledger.copies(segment.segment_id))
         for segment in ledger.segments(backup_set.set_id)
     )
 

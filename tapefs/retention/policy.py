@@ -78,13 +78,15 @@ def decide(
     now_ns: int,
     wish: Wish = NOTHING_MORE,
     verified: Collection[SetId] = frozenset(),
+    damaged: Collection[SetId] = frozenset(),
 ) -> list[Verdict]:
     """Return a verdict on every set that has not expired, by number.
 
-    `verified` are sets all of whose data was read back from tape; only such a mirror replaces earlier ones.
+    `verified` are sets all of whose data was read back from tape; only such a mirror replaces earlier ones. Of the
+    `damaged` something is known to be on no tape any more: they are no reason to let an older one go.
     """
     known = sorted((each for each in sets if each.state is not SetState.EXPIRED), key=lambda each: each.number)
-    scene = _Scene(known, jobs, now_ns, wish, frozenset(verified))
+    scene = _Scene(known, jobs, now_ns, wish, frozenset(verified), frozenset(damaged))
     verdicts = {each.set_id: scene.verdict(each) for each in known}
     # Newest first, so that a chain is held from its end.
     for each in reversed(known):
@@ -100,16 +102,29 @@ class _Scene:
     """What a verdict on one set takes into account of the others."""
 
     def __init__(
-        self, known: list[BackupSet], jobs: Iterable[Job], now_ns: int, wish: Wish, verified: frozenset[SetId]
+        self,
+        known: list[BackupSet],
+        jobs: Iterable[Job],
+        now_ns: int,
+        wish: Wish,
+        verified: frozenset[SetId],
+        damaged: frozenset[SetId],
     ) -> None:
         self._jobs = {job.job_id: job for job in jobs}
         self._now_ns = now_ns
         self._wish = wish
         self._newest: dict[JobId, BackupSet] = {}
+        #: The newest without damage, in itself or in what it builds on.
+        self._newest_whole: dict[JobId, BackupSet] = {}
         self._verified_mirrors: dict[JobId, BackupSet] = {}
+        broken = set(damaged)
         for each in known:
+            if each.parent_id in broken:
+                broken.add(each.set_id)
             if each.state is SetState.COMPLETE:
                 self._newest[each.job_id] = each
+                if each.set_id not in broken:
+                    self._newest_whole[each.job_id] = each
                 if each.type == MIRROR and each.set_id in verified:
                     self._verified_mirrors[each.job_id] = each
 
@@ -151,8 +166,10 @@ class _Scene:
         return Verdict(each, Why.REPLACED, f"{_called(newer)} has taken its place")
 
     def _aged(self, each: BackupSet) -> Verdict:
-        if self._newest[each.job_id].set_id == each.set_id:
+        if self._newest[each.job_id] is each:
             return Verdict(each, Why.NEWEST, "it is the newest complete set of its job")
+        if self._newest_whole.get(each.job_id) is each:
+            return Verdict(each, Why.NEWEST, "it is the newest set of its job that is not known to be damaged")
         if not each.retention_days:
             return Verdict(each, Why.FOR_EVER, "it was made without an end of its retention")
         until_ns = each.finished_at_ns + each.retention_days * _NS_PER_DAY

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from catalog.index.reader import IndexReader
-from catalog.records import JobState, SetState
+from catalog.records import CopyState, JobState, SetState
 from tapefs.errors import NoSuchThing
 from tapefs.retention.expire import expire, remove_leftovers, verdicts_of
 from tapefs.retention.policy import Why, Wish
@@ -132,6 +132,17 @@ def test_a_failed_run_leaves_nothing_in_the_end(tmp_path: Path, tree: Path, monk
     assert expire(rig.home, rig.ledger, now, Wish(failed=True)).expired == [failed.set_id]
     assert not any(path.exists() for path in files_of(rig, failed.set_id))
     rig.close()
+
+
+def test_what_was_found_damaged_keeps_the_one_before(rig: Rig, tree: Path) -> None:
+    first = rig.queued(tree, retention_days=30)
+    made = [rig.run(first), rig.again(first)]
+    segment = rig.ledger.segments(made[1])[0]
+    (copy,) = rig.ledger.copies(segment.segment_id)
+    rig.ledger.mark_copy(segment.segment_id, copy.volume_id, CopyState.DAMAGED, time.time_ns())
+    assert expire(rig.home, rig.ledger, time.time_ns() + LATER_NS).expired == []
+    rig.ledger.mark_copy(segment.segment_id, copy.volume_id, CopyState.GOOD, time.time_ns())
+    assert expire(rig.home, rig.ledger, time.time_ns() + LATER_NS).expired == [made[0]]
 
 
 CHILD = """

@@ -67,6 +67,15 @@ def test_a_chain_goes_when_all_of_it_may():
     assert why(sets) == [Why.AGED, Why.AGED, Why.NEWEST]
 
 
+def test_a_damaged_set_is_no_reason_to_let_the_one_before_it_go():
+    """Nor is one that builds on a damaged one."""
+    sets = [made(n, days_ago=100 - n) for n in (1, 2, 3)] + [made(4, days_ago=90, parent_id=SetId(uuid_of("set 3")))]
+    assert why(sets) == [Why.AGED, Why.AGED, Why.BASE, Why.NEWEST]
+    assert why(sets, damaged={sets[2].set_id}) == [Why.AGED, Why.NEWEST, Why.BASE, Why.NEWEST]
+    assert why(sets, damaged={sets[3].set_id}) == [Why.AGED, Why.AGED, Why.NEWEST, Why.NEWEST]
+    assert why(sets, damaged={sets[2].set_id, sets[1].set_id})[0] is Why.NEWEST
+
+
 def test_archives_never_go():
     archive = made(1, days_ago=9000, type="archive", retention_days=1)
     assert why([archive, made(2)], wish=Wish(named=frozenset({archive.set_id}))) == [Why.ARCHIVE, Why.NEWEST]
