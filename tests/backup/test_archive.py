@@ -12,13 +12,14 @@ import pytest
 
 import tapefs.backup.run  # noqa: F401 -- registers the crash points
 from catalog.crash import known_points
+from catalog.ids import VolumeId
 from catalog.records import JobState, SetState
 from drivers.virtual.faults import FaultyDrive, ReadError
 from tapefs.errors import NotVerified, SetDamaged
 from tapefs.format.lines import read_lines
 from tapefs.format.records import IndexLine, IndexSegment
 from tests.backup.rig import Rig
-from tests.backup.trees import extract, random_files, snapshot
+from tests.backup.trees import extract, payloads, random_files, snapshot
 
 FIELDS = {"type": "archive", "verify": True}
 
@@ -170,6 +171,25 @@ def test_a_damaged_copy_removes_nothing(rig: Rig, tree: Path, label: str) -> Non
 
 
 POINTS = sorted(point for point in known_points() if point.startswith(("copy.", "archive.")))
+
+
+def test_a_tape_that_goes_bad_after_it_was_verified_is_not_copied(rig: Rig, tree: Path) -> None:
+    before = names(tree)
+    this_volume = rig.watcher.this_volume
+    asked: list[object] = []
+
+    def damaging(volume_id: VolumeId) -> None:
+        this_volume(volume_id)
+        asked.append(volume_id)
+        if len(asked) == 2:  # Once to be read back, now to be copied.
+            (payload,) = payloads(rig)
+            payload.write_bytes(bytes(byte ^ 1 for byte in payload.read_bytes()))
+
+    rig.watcher.this_volume = damaging  # type: ignore[method-assign]
+    with pytest.raises(NotVerified, match="is not as it was written"):
+        rig.backup(tree, copies=2, **FIELDS)
+    assert names(tree) == before
+    assert len(rig.ledger.backup_sets()[0].tapes) == 1
 
 
 FURTHER = ["archive.unlink.after:3", "copy.commit.after:2", "ledger.mark_copy.after", "ledger.mark_copy.before:4"]

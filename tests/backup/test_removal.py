@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from catalog.index.reader import IndexReader
 from catalog.records import JobState, SetState
+from tapefs.backup import removal
 from tapefs.backup.removal import Removal, Remover
 from tapefs.errors import Cancelled
 from tests.backup.rig import Rig
@@ -125,6 +127,42 @@ def test_a_writer_that_comes_meanwhile_waits_and_ends_nothing(
     out, _ = writers[0].communicate(timeout=20)
     assert out.strip() == b"0"
     assert names(tree) == set()
+
+
+def test_a_change_just_before_the_lease_is_seen(rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was compared before the lease is compared again under it."""
+    set_id = rig.backup(tree, keep_sources=True, **FIELDS)
+    take = removal.take_read_lease
+
+    def late(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("/a"):
+            (tree / "a").write_text("changed")
+        take(fd)
+
+    monkeypatch.setattr(removal, "take_read_lease", late)
+    monkeypatch.setattr(removal, "_FRESH", 0)
+    remove(rig, set_id, tree)
+    assert (tree / "a").read_text() == "changed"
+    assert names(tree) == {"a"}
+
+
+def test_another_file_put_in_its_place_under_the_lease_stays(
+    rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease holds off writers, not those who rename."""
+    set_id = rig.backup(tree, keep_sources=True, **FIELDS)
+    same = removal.has_same_content
+
+    def swapping(*arguments: Any) -> bool:
+        if arguments[2].name == b"a":
+            (tree / "new").write_text("another")
+            (tree / "new").replace(tree / "a")
+        return same(*arguments)
+
+    monkeypatch.setattr(removal, "has_same_content", swapping)
+    remove(rig, set_id, tree)
+    assert (tree / "a").read_text() == "another"
+    assert kept(rig) == {"a": "not removed: another file is in its place"}
 
 
 def test_a_file_that_changed_while_it_was_read_stays(rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
