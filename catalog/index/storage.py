@@ -153,6 +153,9 @@ def _claim(path: Path) -> int:
             raise Conflict(f"another process is writing {path}") from None
         except FileNotFoundError:
             pass
+        except OSError as error:
+            os.close(descriptor)  # Its lock would keep the next builder off.
+            raise StorageFailed(f"cannot create {path}: {error.strerror}", retryable=False) from error
         # Its holder renamed or removed it between our open and our lock: that file is not ours to empty.
         os.close(descriptor)
 

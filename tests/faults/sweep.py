@@ -1,0 +1,137 @@
+"""Small backups in which one writing call fails: `python -m tests.faults.sweep FOLDER KIND FIRST STEP MOST`.
+
+The library of `tests.faults.nth_call` must be preloaded.
+
+For at most MOST numbers from FIRST on, in steps, until a run is clean: a fresh state folder, a backup whose call of
+that number fails, a look at what is there, then another run without faults (every other one resumes, if there is what
+to resume). A JSON line for each; `wrong` says what must not be.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from catalog.errors import CatalogError
+from catalog.records import Job, JobState, SetState
+from drivers.errors import DriveError
+from sidecar.jobs import finish
+from tapefs.errors import TapefsError
+from tapefs.mover.kinds import kind_of
+from tapefs.sets.finish import finish_all
+from tests.backup.rig import Rig
+from tests.backup.trees import extract, random_files, snapshot
+from tests.faults.nth_call import NthCall
+
+#: A backup of two segments on one tape, several frames each.
+SETTINGS = "segment_bytes = 1048576\nframe_bytes = 65536\nthreads = 1"
+
+
+def prepared(folder: Path) -> tuple[Path, Path]:
+    """Make a source and a state folder to copy."""
+    tree = random_files(folder / "tree", 6, 250_000)
+    (tree / "deep").mkdir()
+    (tree / "deep" / "link").symlink_to("../file-00000")
+    rig = Rig(folder, tapes=2, tape_bytes=32 * 1024**2, backup_settings=SETTINGS)
+    rig.close()
+    return tree, folder / "home"
+
+
+class Sweep:
+    """One kind of fault."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._folder = folder
+        self._kind = kind
+        self._tree, self._fresh = prepared(folder)
+        self._expected = snapshot(self._tree)
+        self._calls = NthCall()
+
+    def run(self, number: int) -> dict[str, object]:
+        """Have one call fail; return what came of it."""
+        home = self._folder / "now"
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.copytree(self._fresh, home)
+        result: dict[str, object] = {"number": number, "kind": self._kind}
+        try:
+            result |= self._broken_run(home, number)
+            result["then"] = self._next_run(home, resume=number % 2 == 0)
+        except Exception:
+            result["wrong"] = traceback.format_exc()
+        return result
+
+    def _broken_run(self, home: Path, number: int) -> dict[str, object]:
+        rig = Rig.existing(home)
+        job = rig.queued(self._tree)
+        error: Exception | None = None
+        self._calls.arm(home, number, self._kind)
+        try:
+            rig.run(job)
+        except (TapefsError, CatalogError, DriveError) as expected:
+            error = expected
+        except OSError as expected:
+            if kind_of(expected) == "internal":
+                raise
+            error = expected
+        finally:
+            seen, struck = self._calls.disarm()
+            rig.close()
+        if error is not None and not str(error):
+            raise AssertionError("it failed without a word")
+        return {"seen": seen, "struck": struck, "error": "" if error is None else f"{type(error).__name__}: {error}"}
+
+    def _next_run(self, home: Path, *, resume: bool) -> str:
+        """Do what a restart does, check what was acknowledged, run again; return what was done."""
+        rig = Rig.existing(home)
+        try:
+            assert rig.ledger.verify() == []
+            (job,) = rig.ledger.jobs()
+            is_done = job.state is JobState.COMPLETED
+            if job.state is JobState.RUNNING or job.state is JobState.QUEUED:
+                finish(rig.ledger, job.number, JobState.FAILED, "interrupted", time.time_ns())
+            finish_all(rig.home, rig.ledger, time.time_ns())
+            job = rig.ledger.job(job.number)
+            if job.state is JobState.COMPLETED:
+                self._check(rig, home)
+                return "was done" if is_done else "was finished"
+            return self._run_again(rig, job, home, resume=resume)
+        finally:
+            rig.close()
+
+    def _run_again(self, rig: Rig, job: Job, home: Path, *, resume: bool) -> str:
+        failed = [each for each in rig.ledger.backup_sets() if each.state is SetState.FAILED]
+        goes_on = resume and bool(failed) and job.set_id is not None
+        rig.run(rig.ledger.queue_job(job.number, time.time_ns(), resume=goes_on))
+        for volume in rig.ledger.volumes():
+            assert not rig.ledger.intents(volume.volume_id)
+        self._check(rig, home)
+        return "went on" if goes_on else "ran anew"
+
+    def _check(self, rig: Rig, home: Path) -> None:
+        """What is reported done is on tape and equal."""
+        (complete,) = [each for each in rig.ledger.backup_sets() if each.state is SetState.COMPLETE]
+        assert rig.ledger.job(complete.job_number).state is JobState.COMPLETED
+        assert rig.home.index(complete.set_id).exists()
+        out = home.with_name("out")
+        shutil.rmtree(out, ignore_errors=True)
+        assert snapshot(Path(f"{extract(rig, out)}{self._tree}")) == self._expected
+
+
+def main() -> None:
+    folder, kind, first, step, most = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
+    sweep = Sweep(folder, kind)
+    number = first
+    for _ in range(most):
+        result = sweep.run(number)
+        print(json.dumps(result), flush=True)
+        if not result.get("struck") and "wrong" not in result:
+            return
+        number += step
+
+
+if __name__ == "__main__":
+    main()
