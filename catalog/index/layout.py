@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import lru_cache, partial
 from itertools import accumulate, chain, repeat, starmap
-from operator import lt
 from struct import Struct
 from struct import error as StructError
 from typing import cast
@@ -66,6 +65,7 @@ _LOW = (1 << 64) - 1
 #: CRC32 of any data followed by its own CRC32.
 RESIDUE = 0x2144DF1C
 _CRC = Struct("<I")
+CRC_BYTES = _CRC.size
 
 #: Magic, layout version.
 _META_HEAD = Struct("<12sI")
@@ -88,20 +88,6 @@ _END_AT = 1
 _DIRECTORY = Struct("<QIIIQiQiQIQQQQQQQQIH")
 _EXTENT = Struct("<QQIQ")
 _LINK = Struct("<Q")
-#: Lengths of the name and of the value that follow.
-_XATTR = Struct("<HI")
-#: Count of entries, count of different sets of attributes.
-_XATTRS_HEAD = Struct("<HH")
-#: Number of the entry less that of the chunk's first, ordinal of its set.
-_XATTRS_ROW = Struct("<IH")
-#: Where a set ends in the heap.
-_XATTRS_END = Struct("<I")
-#: What an entry, and what a set of attributes takes of a chunk beside the attributes; and what is left for both.
-XATTRS_ROW_BYTES = _XATTRS_ROW.size
-XATTRS_SET_BYTES = _XATTRS_END.size
-XATTRS_ROOM_BYTES = VALUE_BYTES - _XATTRS_HEAD.size - _CRC.size
-#: Of an entry's number less the first.
-XATTRS_SPAN = 1 << 32
 #: Plain bytes, stored bytes, frames, length of the segment id that follows.
 _SEGMENT = Struct("<QQIH")
 #: Ordinal of the chunk's first frame.
@@ -387,71 +373,6 @@ def encode_link(number: int, first: int) -> Item:
 def decode_link(value: bytes) -> EntryNo:
     """Return the number that a sound record names."""
     return EntryNo(_LINK.unpack_from(value)[0])
-
-
-def encode_xattrs(xattrs: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Pack extended attributes. Raises ValueError when their names are not as they must be, or one is too long."""
-    names = [name for name, _ in xattrs]
-    if not names or not all(map(lt, [b"", *names], names)) or b"\0" in b"".join(names):
-        raise ValueError("the names of attributes do not ascend, or there are none")
-    try:
-        return b"".join(_XATTR.pack(len(name), len(value)) + name + value for name, value in xattrs)
-    except StructError as error:
-        raise ValueError(f"an attribute does not fit: {error}") from error
-
-
-def decode_xattrs(packed: bytes) -> list[tuple[bytes, bytes]]:
-    """Return what `encode_xattrs` has packed, by name."""
-    xattrs = []
-    at = 0
-    while at < len(packed):
-        name_bytes, value_bytes = _XATTR.unpack_from(packed, at)
-        name = at + _XATTR.size
-        at = name + name_bytes + value_bytes
-        xattrs.append((packed[name : name + name_bytes], packed[name + name_bytes : at]))
-    return xattrs
-
-
-def encode_directory_xattrs(number: int, packed: bytes) -> Item:
-    """Pack the attributes of a directory."""
-    key = NUMBER_KEY.pack(number)
-    return key, seal(key, packed)
-
-
-def decode_directory_xattrs(value: bytes) -> list[tuple[bytes, bytes]]:
-    """Return those of a sound record."""
-    return decode_xattrs(value[: -_CRC.size])
-
-
-def encode_entry_xattrs(first: int, rows: Sequence[tuple[int, int]], packed: Sequence[bytes]) -> Item:
-    """Pack a chunk: per entry its number less `first` and the ordinal of its attributes in `packed`."""
-    key = NUMBER_KEY.pack(first)
-    body = (
-        _XATTRS_HEAD.pack(len(rows), len(packed)),
-        *starmap(_XATTRS_ROW.pack, rows),
-        *map(_XATTRS_END.pack, accumulate(map(len, packed))),
-        *packed,
-    )
-    return key, seal(key, b"".join(body))
-
-
-def find_xattrs(first: int, value: bytes, number: int) -> list[tuple[bytes, bytes]] | None:
-    """Return the attributes of an entry out of the sound chunk that begins at `first`; None if it has none there."""
-    count, sets = _XATTRS_HEAD.unpack_from(value)
-    at = bisect_left(range(count), number - first, key=lambda row: _xattrs_row(value, row)[0])
-    if at == count or _xattrs_row(value, at)[0] != number - first:
-        return None
-    ends = _XATTRS_HEAD.size + count * _XATTRS_ROW.size
-    heap = ends + sets * _XATTRS_END.size
-    ordinal = _xattrs_row(value, at)[1]
-    begin = _XATTRS_END.unpack_from(value, ends + (ordinal - 1) * _XATTRS_END.size)[0] if ordinal else 0
-    return decode_xattrs(
-        value[heap + begin : heap + _XATTRS_END.unpack_from(value, ends + ordinal * _XATTRS_END.size)[0]]
-    )
-
-
-def _xattrs_row(value: bytes, at: int) -> tuple[int, int]:
-    return cast("tuple[int, int]", _XATTRS_ROW.unpack_from(value, _XATTRS_HEAD.size + at * _XATTRS_ROW.size))
 
 
 def encode_segment(row: SegmentRow) -> Item:

@@ -15,6 +15,7 @@ from typing import cast
 from catalog.errors import NotFound
 from catalog.ids import DirectoryNo, EntryNo, FrameNo, SegmentNo, SetId
 from catalog.index import layout
+from catalog.index.attributes import decode_directory_xattrs, find_xattrs
 from catalog.index.bases import Chain, OpenBases
 from catalog.index.layer import Layer
 from catalog.index.layout import NUMBER_KEY, ORDINAL_KEY, PLACE_KEY, SEGMENT_KEY, Table
@@ -180,7 +181,7 @@ class IndexReader:
         self._key(number, "entry")
         layer = self._entry_layer(number)
         found = layer.at_or_before(Table.XATTRS, NUMBER_KEY.pack(number + 1))
-        xattrs = None if found is None else layout.find_xattrs(NUMBER_KEY.unpack(found[0])[0], found[1], number)
+        xattrs = None if found is None else find_xattrs(NUMBER_KEY.unpack(found[0])[0], found[1], number)
         if xattrs is None:
             if self.entry(number).flags & _XATTRS:
                 raise layer.missing(f"the attributes of entry {number}")
@@ -194,7 +195,7 @@ class IndexReader:
         value = self._layer.get(Table.DIRECTORY_XATTRS, NUMBER_KEY.pack(number))
         if value is None:
             raise self._layer.missing(f"the attributes of directory {number}")
-        return layout.decode_directory_xattrs(value)
+        return decode_directory_xattrs(value)
 
     @property
     def directories_end(self) -> DirectoryNo:

@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from catalog.ids import DirectoryNo, EntryNo, SegmentNo, SetId
 from catalog.index import layout
-from catalog.index.attributes import XattrChunks
+from catalog.index.attributes import XattrChunks, encode_directory_xattrs, encode_xattrs
 from catalog.index.layout import Table
 from catalog.index.model import Base, Directory, Entry, EntryFlag, Extent, FrameRow, Meta, SegmentRow, Totals
 from catalog.index.reader import IndexReader
@@ -159,7 +159,7 @@ class IndexWriter:
 
     def add_directory_xattrs(self, number: DirectoryNo, xattrs: Sequence[tuple[bytes, bytes]]) -> None:
         """Record the extended attributes of a directory with the flag XATTRS: at least one, ascending by name."""
-        self._file.put(Table.DIRECTORY_XATTRS, [layout.encode_directory_xattrs(number, layout.encode_xattrs(xattrs))])
+        self._file.put(Table.DIRECTORY_XATTRS, [encode_directory_xattrs(number, encode_xattrs(xattrs))])
         self._xattrs_owed -= 1
 
     def flush(self) -> None:

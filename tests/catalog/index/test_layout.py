@@ -6,7 +6,7 @@ from struct import pack
 from zlib import crc32
 
 from catalog.ids import DirectoryNo, EntryNo, SegmentNo, SetId
-from catalog.index import layout
+from catalog.index import attributes, layout
 from catalog.index.model import Base, Extent, FrameRow, Meta, SegmentRow, Totals
 from tests.catalog.index.trees import make_directory, make_entry, segment_id
 
@@ -51,11 +51,11 @@ def test_the_records_of_extents_links_and_attributes() -> None:
     assert layout.encode_link(9, 4) == _sealed(pack(">Q", 9), pack("<Q", 4))
     xattrs = [(b"user.a", b""), (b"user.b", b"\0\1")]
     body = pack("<HI", 6, 0) + b"user.a" + pack("<HI", 6, 2) + b"user.b\0\1"
-    assert layout.encode_xattrs(xattrs) == body
-    assert layout.encode_directory_xattrs(9, body) == _sealed(pack(">Q", 9), body)
+    assert attributes.encode_xattrs(xattrs) == body
+    assert attributes.encode_directory_xattrs(9, body) == _sealed(pack(">Q", 9), body)
     rows = [(0, 1), (5, 0), (2**32 - 1, 1)]
     chunk = pack("<HH", 3, 2) + pack("<IHIHIH", 0, 1, 5, 0, 2**32 - 1, 1) + pack("<II", 20, 23)
-    other = layout.encode_entry_xattrs(70, rows, [b"x" * 20, b"abc"])
+    other = attributes.encode_entry_xattrs(70, rows, [b"x" * 20, b"abc"])
     assert other == _sealed(pack(">Q", 70), chunk + b"x" * 20 + b"abc")
 
 

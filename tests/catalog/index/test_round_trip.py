@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from catalog.errors import NotFound
 from catalog.ids import DirectoryNo, EntryNo, FrameNo, SegmentNo
-from catalog.index import layout, storage
 from catalog.index import reader as reader_module
-from catalog.index.attributes import XattrChunks
+from catalog.index import storage
+from catalog.index.attributes import XattrChunks, find_xattrs
 from catalog.index.model import Directory, Entry, FrameRow, SegmentRow, Totals
 from catalog.index.reader import IndexReader
 from catalog.index.writer import IndexWriter
@@ -311,10 +311,10 @@ def test_attributes_of_numbers_far_apart_are_in_different_chunks() -> None:
     assert chunks.take(5 + 2**32 - 1, xattrs) == []
     [(key, value)] = chunks.take(5 + 2**32, xattrs)
     assert key == (5).to_bytes(8, "big")
-    assert layout.find_xattrs(5, value, 5 + 2**32 - 1) == xattrs
-    assert layout.find_xattrs(5, value, 6) is None
+    assert find_xattrs(5, value, 5 + 2**32 - 1) == xattrs
+    assert find_xattrs(5, value, 6) is None
     [(key, value)] = chunks.rest()
-    assert layout.find_xattrs(5 + 2**32, value, 5 + 2**32) == xattrs
+    assert find_xattrs(5 + 2**32, value, 5 + 2**32) == xattrs
     assert chunks.rest() == []
 
 
