@@ -136,9 +136,11 @@ class _Scene:
             return self._failed(each)
         if each.type == ARCHIVE:
             return Verdict(each, Why.ARCHIVE, "it is an archive, which is kept without end")
+        verdict = self._mirror(each) if each.type == MIRROR else self._aged(each)
         if each.set_id in self._wish.named:
-            return Verdict(each, Why.NAMED, "it was named")
-        return self._mirror(each) if each.type == MIRROR else self._aged(each)
+            although = "" if verdict.goes else f", although {verdict.reason}"
+            return Verdict(each, Why.NAMED, f"it was named{although}")
+        return verdict
 
     def _failed(self, each: BackupSet) -> Verdict:
         job = self._jobs.get(each.job_id)

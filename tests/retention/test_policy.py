@@ -103,6 +103,11 @@ def test_what_is_named_goes_unless_it_is_held():
     assert why(sets, wish=Wish(named=frozenset(named))) == [Why.NAMED] * 3
 
 
+def test_what_is_named_says_what_would_have_kept_it():
+    (verdict,) = decide([made(1)], [JOB], NOW, Wish(named=frozenset({made(1).set_id})))
+    assert verdict.reason == "it was named, although it is the newest complete set of its job"
+
+
 def test_a_mirror_replaces_earlier_ones_once_it_is_verified():
     sets = [made(1, type="mirror", days_ago=99), made(2, type="mirror"), made(3, type="mirror")]
     assert why(sets) == [Why.NEWEST, Why.NEWEST, Why.NEWEST]
