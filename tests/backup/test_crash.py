@@ -14,6 +14,7 @@ import pytest
 
 import tapefs.backup.run  # registers the crash points
 from catalog.crash import known_points
+from catalog.ids import SegmentId, SetId
 from catalog.index.reader import IndexReader
 from catalog.records import JobState, SetState, VolumeState
 from sidecar.jobs import finish
@@ -104,12 +105,12 @@ def kill_and_go_on(point: str, source: Path, prepared: Path, tmp_path: Path, fau
         rig.close()
 
 
-def kill(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str) -> Rig:
+def kill(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str, *more: str) -> Rig:
     """Run a backup that dies at the point, do what a restart does, and look at what is there."""
     home = tmp_path / "home"
     shutil.copytree(prepared, home)
     child = subprocess.run(
-        [sys.executable, "-m", "tests.backup.crash_child", str(home), str(source)],
+        [sys.executable, "-m", "tests.backup.crash_child", str(home), str(source), *more],
         env={**os.environ, "TAPEFS_CRASH_AT": point, "TAPEFS_FAULTS": faults},
         capture_output=True,
         text=True,
@@ -173,3 +174,31 @@ def kill_and_resume(point: str, source: Path, prepared: Path, tmp_path: Path, fa
         assert snapshot(Path(f"{extract(rig, tmp_path / 'out')}{source}")) == snapshot(source)
     finally:
         rig.close()
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["ledger.complete_set.after", "ledger.mark_copy.before", "ledger.mark_copy.after:3", "ledger.finish_job.before"],
+)
+def test_killed_while_it_is_read_back(point: str, source: Path, prepared: Path, tmp_path: Path) -> None:
+    """The set is complete, the job is not done; resumed, only what was not read back is read."""
+    rig = kill(point, source, prepared, tmp_path, "[]", "verify")
+    try:
+        (backup_set,) = rig.ledger.backup_sets()
+        assert backup_set.state is SetState.COMPLETE
+        (job,) = rig.ledger.jobs()
+        assert job.state is JobState.FAILED
+        before = _read_back(rig, backup_set.set_id)
+        assert rig.run(rig.ledger.queue_job(job.number, time.time_ns(), resume=True)) == backup_set.set_id
+        assert rig.ledger.job(job.number).state is JobState.COMPLETED
+        after = _read_back(rig, backup_set.set_id)
+        assert all(after.values())
+        assert all(after[segment_id] == at_ns for segment_id, at_ns in before.items() if at_ns)
+    finally:
+        rig.close()
+
+
+def _read_back(rig: Rig, set_id: SetId) -> dict[SegmentId, int]:
+    """When each segment was read back."""
+    segments = rig.ledger.segments(set_id)
+    return {each.segment_id: rig.ledger.copies(each.segment_id)[0].verified_at_ns for each in segments}

@@ -19,6 +19,7 @@ from typing import cast
 
 import msgspec
 
+from catalog.ids import VolumeId
 from catalog.index.model import FrameRow
 from catalog.ledger import Ledger
 from catalog.lmdb_ledger import LmdbLedger
@@ -177,6 +178,8 @@ class _Fake:
             raise _Refused("source", "/srv is gone: mount it")
         if job.name == "die":
             os._exit(9)
+        if job.name.startswith("want "):
+            self._want(command, self.ledger.volume_by_label(job.name.removeprefix("want ")).volume_id)
         if job.name == "hang":
             self.post.wait_cancelled_or(command.id, VolumeReady)
         seeds.write(self.ledger, backup_set, self._volume(command), time.time_ns())
@@ -184,6 +187,21 @@ class _Fake:
             os._exit(9)
         self.ledger.complete_set(backup_set.set_id, time.time_ns())
         return Done(id=command.id, set_id=backup_set.set_id)
+
+    def _want(self, command: Backup, volume_id: VolumeId) -> None:
+        """Wait for HOME/go, eject, ask for this very tape and load it."""
+        while not (self.home.path / "go").exists():
+            self.post.check_cancelled(command.id)
+            time.sleep(0.01)
+        self.drive.unload()
+        self.post.send(NeedVolume(id=command.id, pool="", exclude=[], ejected=True, volume_id=volume_id))
+        answer = self.post.wait_cancelled_or(command.id, VolumeReady, NoVolume)
+        if isinstance(answer, NoVolume):
+            raise _Refused("no_volume", answer.reason)
+        assert answer.volume_id == volume_id
+        assert not self.drive.status().loaded
+        self.drive.load()
+        assert self.drive.status().barcode == self.ledger.volume(volume_id).label
 
     def _volume(self, command: Backup):  # type: ignore[no-untyped-def]
         is_loaded = self.drive.status().loaded

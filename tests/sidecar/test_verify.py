@@ -187,3 +187,48 @@ def test_the_report_of_a_set(tmp_path: Path) -> None:
         ]
         assert rig.unix("GET", "/api/v1/sets/00000000-0000-0000-0000-000000000000/report").status == 404
         assert rig.unix("GET", "/api/v1/sets/x..y/report").status == 422
+
+
+# -- a job that wants a particular tape ------------------------------------------------------------------------------
+
+
+def test_an_idle_drive_gives_up_the_tape_that_another_waits_for(tmp_path: Path) -> None:
+    """It was read there a moment ago; it is ejected, goes over a slot, and the job gets it."""
+    home = make_home(tmp_path / "home", drives=2)
+    (segment, _) = seed_set(home, tape=1)
+    label = segment_tape(home.ledger, segment.segment_id)
+    with running(home) as rig:
+        number = rig.submit(f"want {label}")
+        rig.wait_progress(number)
+        with rig.arrivals() as arrivals:
+            rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, 0, 0)]})
+            assert next(arrivals)["first"] == 0
+        drives = {each["name"]: each["tape"] for each in rig.unix("GET", "/api/v1/status").body["drives"]}
+        assert label in drives.values()
+        (home.path / "go").touch()
+        rig.wait_job(number, "completed")
+        assert len(rig.commands("Unload")) >= 1
+
+
+def test_two_jobs_that_want_each_other_s_tape_get_them(tmp_path: Path) -> None:
+    """Each has ejected its own, which goes back to a slot before it waits."""
+    home = make_home(tmp_path / "home", drives=2)
+    labels = [segment_tape(home.ledger, seed_set(home, f"s{n}", tape=n)[0].segment_id) for n in range(2)]
+    with running(home) as rig:
+        numbers = [rig.submit(f"want {label}") for label in labels]
+        for number in numbers:
+            rig.wait_progress(number)
+        (home.path / "go").touch()
+        for number in numbers:
+            rig.wait_job(number, "completed")
+
+
+def test_a_tape_that_is_wanted_and_not_here(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    label = segment_tape(home.ledger, seed_set(home)[0].segment_id)
+    library = home.library / "library.json"
+    library.write_text(library.read_text().replace(f'"{label}"', "null"))
+    (home.path / "go").touch()
+    with running(home) as rig:
+        number = rig.submit(f"want {label}")
+        assert label in rig.wait_job(number, "failed")["error"]
