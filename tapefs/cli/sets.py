@@ -131,14 +131,15 @@ class _Placed:
 
 
 def _placed_segments(catalog: Catalog, chosen: BackupSet) -> list[_Placed]:
-    labels = {volume.volume_id: volume.label for volume in catalog.ledger.volumes()}
-    return [
-        _Placed(
-            segment,
-            [(labels.get(copy.volume_id, copy.volume_id), copy) for copy in catalog.ledger.copies(segment.segment_id)],
-        )
-        for segment in catalog.ledger.segments(chosen.set_id)
-    ]
+    """Return the set's segments, the copies of each in the order in which tapes were written."""
+    ledger = catalog.ledger
+    labels = {volume.volume_id: volume.label for volume in ledger.volumes()}
+    order = {label: place for place, label in enumerate(chosen.tapes)}
+    placed = []
+    for segment in ledger.segments(chosen.set_id):
+        copies = [(labels.get(copy.volume_id, copy.volume_id), copy) for copy in ledger.copies(segment.segment_id)]
+        placed.append(_Placed(segment, sorted(copies, key=lambda copy: order.get(copy[0], len(order)))))
+    return placed
 
 
 def _segment_json(placed: _Placed) -> Json:
