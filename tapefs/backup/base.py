@@ -26,6 +26,7 @@ from catalog.records import BackupSet, Job, SetState
 from tapefs.backup.same import has_same_content
 from tapefs.backup.tally import Tally
 from tapefs.home import Home
+from tapefs.verify.chain import lost_segment
 
 log = structlog.get_logger(__name__)
 
@@ -264,8 +265,9 @@ def choose_base(home: Home, ledger: Ledger, job: Job) -> Choice:
     """Find the newest set that the job's next one builds on, and open its index. Raises StorageFailed.
 
     An incremental one builds on the job's newest complete set, a differential one on its newest complete full set;
-    newest is the one with the highest number. If its index cannot be read, the set becomes a full one: better too much
-    on tape than a backup that does not happen.
+    newest is the one with the highest number. If its index cannot be read, or it stands on content that was found lost
+    when it was read back, the set becomes a full one: better too much on tape than a backup that does not happen, or
+    one that shows what nobody can read.
     """
     wanted = job.run_type or job.type
     if wanted not in _BASES:
@@ -278,6 +280,11 @@ def choose_base(home: Home, ledger: Ledger, job: Job) -> Choice:
     if not found:
         return Choice(FULL, reason=f"the job has no complete set that a set of type {wanted} could build on")
     newest = max(found, key=lambda each: each.number)
+    if lost := lost_segment(home, ledger, newest):
+        log.warning("a full set instead of an incremental one", base=newest.set_id, damaged_segment=lost)
+        return Choice(
+            FULL, reason=f"segment {lost}, on which set {newest.set_id} stands, was read back and has lost content"
+        )
     try:
         return Choice(wanted, newest, IndexReader(home.index(newest.set_id)))
     except (NotFound, Damaged, WrongVersion) as error:

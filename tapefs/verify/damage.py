@@ -6,7 +6,7 @@ JSON lines: a Damage, then a LostFile for every file of which content is lost, i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import msgspec
@@ -78,8 +78,8 @@ def forget_damage(home: Home, segment_id: SegmentId, volume_id: VolumeId) -> Non
     home.damage(segment_id, volume_id).unlink(missing_ok=True)
 
 
-def read_damage(path: Path) -> tuple[Damage, Iterator[bytes]] | None:
-    """Return what the file says, and the paths of lost files as an iterator that keeps it open; None: no such file.
+def read_damage(path: Path) -> tuple[Damage, Generator[bytes, None, None]] | None:
+    """Return what the file says, and the paths of lost files as a generator that keeps it open; None: no such file.
 
     Raises OSError, and ValueError when it is damaged.
     """
@@ -93,9 +93,12 @@ def read_damage(path: Path) -> tuple[Damage, Iterator[bytes]] | None:
         file.close()
         raise
 
-    def paths() -> Iterator[bytes]:
+    def paths() -> Generator[bytes, None, None]:
         with file:
+            yield b""  # Begun at once, so that `close` closes the file.
             for line in file:
                 yield msgspec.json.decode(line, type=LostFile).raw
 
-    return damage, paths()
+    begun = paths()
+    next(begun)
+    return damage, begun

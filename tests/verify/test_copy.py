@@ -260,3 +260,26 @@ def test_every_frame_of_every_kind_counts(bench: Bench, tmp_path: Path) -> None:
 def _lines(bench: Bench, copy: SegmentCopy) -> list[object]:
     with bench.rig.home.trailer(copy.segment_id).open("rb") as file:
         return list(read_lines(file, TrailerLine))
+
+
+@pytest.mark.log_warnings
+def test_nothing_is_built_on_what_is_lost(bench: Bench, tmp_path: Path) -> None:
+    """An incremental set would show files that nobody can read: it becomes a full one, and has them all again."""
+    rig = bench.rig
+    tree = random_files(tmp_path / "tree", 6, 400_000)
+    job = rig.queued(tree)
+    first = rig.run(job)
+    second = rig.again(job, type="incremental")
+    assert rig.ledger.backup_set(second).type == "incremental"
+    copy = bench.copies(first)[0]
+    # The TRAILER alone costs no file.
+    bench.flip(copy, 100, 2)
+    bench.verify(copy)
+    third = rig.again(job, type="incremental")
+    assert rig.ledger.backup_set(third).parent_id == second
+    bench.flip(copy, 100_000)
+    bench.verify(copy)
+    fourth = rig.again(job, type="incremental")
+    assert rig.ledger.backup_set(fourth).parent_id is None
+    assert bench.files_at(fourth, bench.copies(fourth)[0], 0, 2**40)
+    assert rig.ledger.backup_set(rig.again(job, type="incremental")).parent_id == fourth
