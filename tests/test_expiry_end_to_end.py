@@ -55,5 +55,7 @@ def test_an_expired_set_vanishes_and_open_files_read_on(place: Installation, tmp
         assert errno_of((old / "other").stat) in (errno.ENOENT, errno.ESTALE)
         assert errno_of(lambda: os.listdir(directory)) in (0, errno.ENOENT, errno.ESTALE)
         os.close(directory)
+    contents = (place.mount_point / "tapes/TP0001L9/CONTENTS.txt").read_text()
+    assert second in contents
     assert (jobs / "latest" / str(tree)[1:] / "cold").read_bytes() == content
     assert [each["set_id"] for each in place.listing("sets")] == [second]

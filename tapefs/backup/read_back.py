@@ -53,7 +53,7 @@ def _copy(
         make_copies(context, drive, watcher, wanted)
     except Cancelled as error:
         raise Cancelled(f"{error} while copy {wanted} was made; nothing was removed") from error
-    except (TapefsError, DriveError, CatalogError) as error:
+    except (TapefsError, DriveError, CatalogError, OSError) as error:
         raise NotVerified(
             f"its set is complete on tape, but copy {wanted} of {job.copies} could not be made: {error}; "
             f"nothing was removed, `tapefs job resume {job.number}` tries again"

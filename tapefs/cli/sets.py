@@ -73,6 +73,7 @@ def set_json(each: BackupSet) -> Json:
         **paths("sources", each.sources),
         "directories": each.directories,
         "troubled_files": each.troubled_files,
+        "retention_days": each.retention_days,
         "error": each.error or None,
     }
 
@@ -112,6 +113,7 @@ def _facts(chosen: BackupSet, folder: str) -> list[tuple[str, str]]:
         ("finished", short_time(chosen.finished_at_ns)),
         ("content", f"{chosen.files:,} files, {chosen.directories:,} directories, {size(chosen.bytes)}"),
         ("on tape", f"{size(chosen.stored_bytes)} in {chosen.segments} segments: {' '.join(chosen.tapes) or 'none'}"),
+        ("kept", f"{chosen.retention_days} days" if chosen.retention_days else "for ever"),
         ("in a mount", folder),
     ]
     if chosen.troubled_files:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -148,6 +152,43 @@ def test_no_room_for_a_segment_removes_nothing(rig: Rig, tree: Path, monkeypatch
     with pytest.raises(NotVerified, match="make room there"):
         rig.backup(tree, copies=2, **FIELDS)
     assert names(tree) == before
+
+
+@pytest.mark.parametrize("n", [1, 3, 6])
+def test_a_disk_that_is_full_after_all_removes_nothing(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    """Whichever write to the spool fails; when there is room again the job goes on."""
+    rig = Rig(tmp_path, backup_settings="segment_bytes = 1048576\nblock_size = 65536")
+    for number in range(4):
+        (tree / f"large {number}").write_bytes(os.urandom(500_000))
+    before, writes = names(tree), [0]
+
+    class Full:
+        def __init__(self, file: IO[bytes]) -> None:
+            self._file = file
+
+        def write(self, data: bytes) -> int:
+            writes[0] += 1
+            if writes[0] == n:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return self._file.write(data)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._file, name)
+
+    make = tempfile.TemporaryFile
+    monkeypatch.setattr("tapefs.backup.copying.tempfile.TemporaryFile", lambda **more: Full(make(**more)))
+    job = rig.queued(tree, copies=2, **FIELDS)
+    with pytest.raises(NotVerified, match="No space left on device"):
+        rig.run(job)
+    assert writes[0] == n
+    assert names(tree) == before
+    rig.ledger.finish_job(job.number, JobState.FAILED, "full", time.time_ns())
+    rig.run(rig.ledger.queue_job(job.number, time.time_ns(), resume=True))
+    assert names(tree) == set()
+    assert all(len(each) == 2 for each in tapes_of(rig))
+    rig.close()
 
 
 def test_too_few_tapes_remove_nothing(tmp_path: Path, tree: Path) -> None:
