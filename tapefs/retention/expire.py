@@ -99,21 +99,30 @@ def _let_go(ledger: Ledger, verdict: Verdict, now_ns: int) -> bool:
 
 
 def remove_leftovers(home: Home, ledger: Ledger) -> int:
-    """Remove indexes, trailers and staged frames of expired sets; return the bytes freed. Raises OSError."""
-    expired = {each.set_id for each in ledger.backup_sets() if each.state is SetState.EXPIRED}
-    if not expired:
-        return 0
+    """Remove indexes, trailers and staged frames of expired sets, and trailers of segments that never came to be.
+
+    Returns the bytes freed. Raises OSError.
+    """
+    trailers = {path: _set_of(ledger, path) for path in home.trailers.iterdir()}
+    sets = ledger.backup_sets()
+    expired = {each.set_id for each in sets if each.state is SetState.EXPIRED}
     freed_bytes = _remove(path for path in home.indexes.glob("*.lmdb") if path.stem in expired)
     _after_index()
-    freed_bytes += _remove(path for path in home.trailers.glob("*.zst") if _set_of(ledger, path.stem) in expired)
+    gone: set[SetId | None] = set(expired)
+    if not any(each.state is SetState.RUNNING for each in sets):
+        # Nobody was writing a segment when the folder was listed: what is of none is of a run that was killed.
+        gone.add(None)
+    freed_bytes += _remove(path for path, set_id in trailers.items() if set_id in gone)
+    if not expired:
+        return freed_bytes
     area = StagingArea(home.staging)
-    return freed_bytes + area.evict_all([each for each in area.segments() if _set_of(ledger, each) in expired])
+    return freed_bytes + area.evict_all([each for each in area.segments() if _set_of(ledger, Path(each)) in expired])
 
 
-def _set_of(ledger: Ledger, segment_id: str) -> SetId | None:
+def _set_of(ledger: Ledger, path: Path) -> SetId | None:
     """Return the set of a committed segment; None for one that is being written, or was lost."""
     try:
-        return ledger.segment(SegmentId(segment_id)).set_id
+        return ledger.segment(SegmentId(path.stem)).set_id
     except NotFound:
         return None
 

@@ -19,6 +19,7 @@ from tapefs.retention.policy import Why, Wish
 from tapefs.vfs.archive import Archive
 from tests.backup.rig import Rig
 from tests.backup.trees import entries
+from tests.catalog.builders import set_of
 
 LATER_NS = 40 * 86_400 * 10**9
 
@@ -101,12 +102,25 @@ def test_what_is_staged_of_it_is_dropped(rig: Rig, tree: Path) -> None:
     rig.home.staging.mkdir(exist_ok=True)
     staged = rig.home.staging / f"{segment}.plain"
     staged.write_bytes(b"x" * 100_000)
-    unknown = rig.home.trailers / "00000000-0000-4000-8000-000000000000.zst"
-    unknown.write_bytes(b"of a segment that is being written")
     remove_leftovers(rig.home, rig.ledger)
     assert not staged.exists()
     assert not any(path.exists() for path in files_of(rig, first) + files_of(rig, second))
-    assert unknown.exists()
+
+
+def test_trailers_of_segments_that_never_came_to_be_go_when_nobody_writes(rig: Rig, tree: Path) -> None:
+    done = rig.backup(tree)
+    left = [rig.home.trailers / f"00000000-0000-4000-8000-00000000000{n}" for n in range(2)]
+    left = [left[0].with_suffix(".zst"), left[1].with_suffix(".part")]
+    for path in left:
+        path.write_bytes(b"of a segment that is being written, or was")
+    job = rig.queued(tree)
+    running = rig.ledger.begin_set(set_of("running", job, job_number=job.number, job_id=job.job_id))
+    expire(rig.home, rig.ledger, time.time_ns())
+    assert all(path.exists() for path in left)
+    rig.ledger.fail_set(running.set_id, "killed", time.time_ns())
+    assert expire(rig.home, rig.ledger, time.time_ns()).freed_bytes > 0
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in files_of(rig, done))
 
 
 def test_a_failed_run_leaves_nothing_in_the_end(tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
