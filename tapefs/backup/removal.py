@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from catalog.crash import crash_point
@@ -25,8 +26,8 @@ _before_unlink = crash_point("archive.unlink.before")
 _after_unlink = crash_point("archive.unlink.after")
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-#: Of what is never opened: links, devices, fifos.
+_FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+#: Holds a file without opening it.
 _NAME_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _BROKEN = int(EntryFlag.CHANGED | EntryFlag.UNREADABLE)
 _FRESH = int(EntryFlag.FRESH)
@@ -171,20 +172,20 @@ class Remover:
         try:
             if entry.flags & _BROKEN:
                 raise _Stays("it could not be backed up as it was")
-            self._check(os.stat(entry.name, dir_fd=parent, follow_symlinks=False), entry)
-            fd = os.open(entry.name, _FILE_FLAGS if stat.S_ISREG(entry.mode) else _NAME_FLAGS, dir_fd=parent)
-            try:
-                self._opened(parent, fd, path, number, entry)
-            finally:
-                os.close(fd)
+            with _held(entry.name, _NAME_FLAGS, parent) as fd:
+                self._check(os.fstat(fd), entry)
+                if not stat.S_ISREG(entry.mode):
+                    self._opened(parent, fd, path, number, entry)
+                    return
+                # The very file that was looked at: opening a device that was put in its place could do harm.
+                with _held(f"/proc/self/fd/{fd}", _FILE_FLAGS, None) as readable:
+                    self._opened(parent, readable, path, number, entry)
         except FileNotFoundError:
             self.done.missing += 1
         except (_Stays, LeaseRefused) as error:
             self._keep(path, str(error))
         except OSError as error:
             self._keep(path, str(error.strerror))
-        else:
-            self.done.files += 1
 
     def _opened(self, parent: int, fd: int, path: bytes, number: EntryNo, entry: Entry) -> None:
         """Remove the name of an open file. Raises _Stays, LeaseRefused, OSError."""
@@ -205,6 +206,7 @@ class Remover:
         _after_unlink()
         if status.st_nlink > 1:
             self._ctimes[status.st_dev, status.st_ino] = os.fstat(fd).st_ctime_ns
+        self.done.files += 1
 
     def _check(self, status: os.stat_result, entry: Entry) -> None:
         """Raise _Stays unless that is the file that was read."""
@@ -218,6 +220,15 @@ class Remover:
     def _keep(self, path: bytes, reason: str) -> None:
         self.done.kept += 1
         self.tell(path, f"not removed: {reason}")
+
+
+@contextmanager
+def _held(name: bytes | str, flags: int, parent: int | None) -> Iterator[int]:
+    fd = os.open(name, flags, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _outermost(sources: Sequence[bytes]) -> list[bytes]:
