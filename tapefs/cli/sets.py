@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,26 +11,32 @@ from catalog.records import BackupSet, CopyState, Segment, SegmentCopy, SetState
 from tapefs.cli.output import Json, iso_time, paths, print_json, print_table, printable, short_time, size
 from tapefs.cli.place import Catalog, Place, catalog_of, ledger_of
 
+if TYPE_CHECKING:
+    from catalog.ledger import Ledger
+
 #: A sealed set is on tape but not shown yet: for those who script, it still runs.
 STATES = {SetState.SEALED: SetState.RUNNING}
 
 
 @click.command("sets")
 @click.option("--all", "with_expired", is_flag=True, help="Also sets that have expired.")
+@click.option("--long", "is_long", is_flag=True, help="Also on how many tapes each is, how long it is kept, its base.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def sets_command(place: Place, with_expired: bool, as_json: bool) -> None:
+def sets_command(place: Place, with_expired: bool, is_long: bool, as_json: bool) -> None:
     """List the backup sets, oldest first."""
     with ledger_of(place) as ledger:
         sets = [each for each in ledger.backup_sets() if with_expired or each.state is not SetState.EXPIRED]
+        more = [_long_row(ledger, each) for each in sets] if is_long else [() for _ in sets]
     if as_json:
         print_json([set_json(each) for each in sets])
         return
     if not sets:
         click.echo("No sets yet: make one with `tapefs backup DIR`.")
         return
+    headers = ("SET", "NAME", "TYPE", "STATE", "STARTED", "FILES", "SIZE", "ON TAPE")
     print_table(
-        ("SET", "NAME", "TYPE", "STATE", "STARTED", "FILES", "SIZE", "ON TAPE", "TAPES"),
+        (*headers, *(("COPIES", "KEPT", "BUILDS ON") if is_long else ()), "TAPES"),
         [
             (
                 each.set_id,
@@ -40,11 +47,22 @@ def sets_command(place: Place, with_expired: bool, as_json: bool) -> None:
                 each.files,
                 size(each.bytes),
                 size(each.stored_bytes),
+                *further,
                 " ".join(each.tapes),
             )
-            for each in sets
+            for each, further in zip(sets, more, strict=True)
         ],
     )
+
+
+def _long_row(ledger: Ledger, each: BackupSet) -> tuple[str, ...]:
+    """Return on how many tapes the set is whole, how long it is kept, and what it builds on."""
+    copies = [
+        sum(copy.state is CopyState.GOOD for copy in ledger.copies(segment.segment_id))
+        for segment in ledger.segments(each.set_id)
+    ]
+    kept = f"{each.retention_days} d" if each.retention_days and each.type != "archive" else "for ever"
+    return str(min(copies, default=0)), kept, each.parent_id[:8] if each.parent_id is not None else "-"
 
 
 def _state(backup_set: BackupSet) -> str:

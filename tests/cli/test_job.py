@@ -92,6 +92,8 @@ def test_an_archive_on_two_tapes(home, tree):
     (segment,) = shown["segment_list"]
     assert [(copy["tape"], copy["state"]) for copy in segment["copies"]] == [("TP0001L9", "good"), ("TP0002L9", "good")]
     assert all(copy["verified_at"] > shown["finished_at"] for copy in segment["copies"])
+    header, row = done("sets", "--long").splitlines()
+    assert row[header.index("COPIES") :].split() == ["2", "for", "ever", "-", "TP0001L9", "TP0002L9"]
     payload = home.library / "cartridges/TP0001L9" / f"{segment['copies'][0]['header_file'] + 1:05}"
     payload.write_bytes(bytes(byte ^ 1 for byte in payload.read_bytes()))
     done("restore", out, "--to", str(tree.parent / "back"))
