@@ -25,7 +25,8 @@ from tapefs.format.records import Member, name_of, xattrs_of
 from tapefs.home import Home
 from tapefs.sets.build import build_index
 
-_LINKED, _SPARSE, _CHANGED = int(EntryFlag.LINKED), int(EntryFlag.SPARSE), int(EntryFlag.CHANGED)
+_LINKED, _SPARSE = int(EntryFlag.LINKED), int(EntryFlag.SPARSE)
+_CHANGED, _UNREADABLE = int(EntryFlag.CHANGED), int(EntryFlag.UNREADABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Interrupted:
         def note(segment: int, member: Member, path: bytes) -> None:
             # What changed while it was read is not to be linked to, as when it was backed up.
             status = status_of(member)
+            if member.flags & _UNREADABLE:
+                return
             if member.flags & _CHANGED:
                 links.forget(status)
                 return

@@ -60,10 +60,14 @@ class LinkMap:
         return len(self._links)
 
     def find(self, status: os.stat_result) -> Link | None:
-        """Return what is known of the file, if it is as it was when its first name was read."""
+        """Return what is known of the file, if it is as it was when its first name was read, and names are missing.
+
+        One name more than there are comes when a directory was moved meanwhile: it counts as another file, for whoever
+        reads the lines has forgotten that one, too.
+        """
         link = self._links.get(_key(status))
         stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        return link if link is not None and link[3:6] == stamp else None
+        return link if link is not None and link[3:6] == stamp and not _is_complete(link) else None
 
     def stored(self, status: os.stat_result, segment: int, at: int, path: bytes) -> None:
         """A name was stored with content, or for the first time."""

@@ -296,6 +296,25 @@ def test_an_inode_used_anew_is_not_linked_to(rig: Rig, interrupter: Interrupter,
             assert reader.sha256(entry.segment, entry.offset) == hashlib.sha256(b"z" * 5000).digest()
 
 
+def test_a_linked_file_that_comes_by_once_more(rig: Rig, interrupter: Interrupter, tmp_path: Path) -> None:
+    """Its directory was moved: there are more names than the file has links, and the set is complete all the same."""
+    tree = tmp_path / "tree"
+    random_files(tree / "a", 1, 5000)
+    (tree / "b").mkdir()
+    os.link(tree / "a" / "file-00000", tree / "b" / "linked")
+    random_files(tree / "c", 8, 10)
+    job = rig.queued(tree)
+    assert interrupter.run(job, 0)
+    (tree / "b").rename(tree / "z")
+    set_id = rig.run(to_resume(rig, job))
+    with IndexReader(rig.home.index(set_id)) as reader:
+        found = entries(reader)
+        digest = hashlib.sha256((tree / "z" / "linked").read_bytes()).digest()
+        for name in (b"/a/file-00000", b"/b/linked", b"/z/linked"):
+            entry = found[bytes(tree)[1:] + name]
+            assert reader.sha256(entry.segment, entry.offset) == digest
+
+
 # -- what stands in the way ------------------------------------------------------------------------------------------
 
 
