@@ -197,6 +197,8 @@ class BackupSet(Record, frozen=True, kw_only=True):
     stored_bytes: int = 0
     #: Files that changed, shrank or vanished while they were read, or could not be read.
     troubled_files: int = 0
+    #: Of these, files that could not be read at all and directories that could not be listed: nothing of them is kept.
+    unread_files: int = 0
     segments: int = 0
     #: Labels of the tapes it lies on, in the order of writing.
     tapes: tuple[str, ...] = ()
@@ -212,6 +214,7 @@ class SetTotals(Record, frozen=True, kw_only=True):
     bytes: int
     stored_bytes: int
     troubled_files: int
+    unread_files: int = 0
 
 
 class Segment(Record, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from tapefs.backup.watcher import BackupProgress, Watcher
 from tapefs.errors import Cancelled, NotVerified
 from tapefs.home import Home
 from tapefs.retention.expire import expire
-from tapefs.retention.policy import MIRROR, Verdict, Why, has_lost_half
+from tapefs.retention.policy import MIRROR, Verdict, Why
 
 _PROGRESS_EVERY_S = 0.25
 
@@ -31,8 +31,7 @@ log = structlog.get_logger(__name__)
 def replace_earlier(home: Home, ledger: Ledger, mirror: BackupSet, watcher: Watcher) -> None:
     """Have earlier mirrors of the job expire, the new one being verified; tell of those that are kept nevertheless.
 
-    A source that is not mounted looks like an empty directory: a mirror with less than half of the entries replaces
-    nothing.
+    One stays that has what the new mirror could not read, or over twice as many entries.
     """
 
     def is_replaced(verdict: Verdict) -> bool:
@@ -43,12 +42,8 @@ def replace_earlier(home: Home, ledger: Ledger, mirror: BackupSet, watcher: Watc
     for verdict in outcome.verdicts:
         earlier = verdict.backup_set
         is_earlier = earlier.type == MIRROR and earlier.job_id == mirror.job_id and earlier.number < mirror.number
-        if is_earlier and not verdict.goes and has_lost_half(earlier, mirror):
-            watcher.trouble(
-                mirror.sources[0],
-                f"the mirror has {_entries(mirror):,} entries where that of set {earlier.set_id[:8]} has "
-                f"{_entries(earlier):,}: that one is kept; is something missing or not mounted?",
-            )
+        if is_earlier and not verdict.goes:
+            watcher.trouble(mirror.sources[0], f"set {earlier.set_id[:8]} is kept: {verdict.reason}")
 
 
 def remove_sources(home: Home, ledger: Ledger, job: Job, archive: BackupSet, watcher: Watcher) -> None:
@@ -116,7 +111,3 @@ def _require_copies(ledger: Ledger, archive: BackupSet, wanted: int) -> None:
 def _as_walked(source: bytes) -> bytes:
     parent, name = os.path.split(os.path.normpath(source))
     return os.path.join(os.path.realpath(parent), name) if name else b"/"
-
-
-def _entries(backup_set: BackupSet) -> int:
-    return backup_set.files + backup_set.directories

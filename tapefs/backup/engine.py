@@ -567,6 +567,7 @@ class Engine:
             bytes=tally.bytes,
             stored_bytes=sum(segment.segment.stored_bytes for segment in self._tapes.segments),
             troubled_files=tally.troubled_files + self._walk.unlisted,
+            unread_files=tally.unread_files + self._walk.unlisted,
         )
 
     def _trouble(self, path: bytes, reason: str) -> None:

@@ -334,11 +334,14 @@ class Intake:
         """Count the file of the newest member line, and tell what could not be had of its attributes."""
         tally, draft = self.tally, self.newest
         tally.files += 1
-        if stat.S_ISREG(draft.status.st_mode) and (not draft.flags & _LINKED or draft.flags & _CHANGED):
+        is_unread = bool(draft.flags & EntryFlag.UNREADABLE)
+        is_first_name = not draft.flags & _LINKED or bool(draft.flags & _CHANGED)
+        if stat.S_ISREG(draft.status.st_mode) and is_first_name and not is_unread:
             tally.bytes += draft.status.st_size
         if attributes.problem:
             self._trouble(directory.path + b"/" + draft.name, attributes.problem)
         tally.troubled_files += bool(draft.flags & _BROKEN or attributes.problem)
+        tally.unread_files += is_unread
 
     @property
     def newest(self) -> Draft:

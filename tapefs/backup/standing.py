@@ -128,9 +128,11 @@ def _member(standing: Standing, segment_id: SegmentId, line: Member, on_link: On
     tally = standing.tally
     tally.files += 1
     tally.new_files += 1
-    tally.bytes += line.size
-    tally.read_bytes += 0 if line.as_base else line.size
+    is_unread = bool(line.flags & EntryFlag.UNREADABLE)
+    tally.bytes += 0 if is_unread else line.size
+    tally.read_bytes += 0 if line.as_base or is_unread else line.size
     tally.troubled_files += bool(line.flags & _TROUBLED)
+    tally.unread_files += is_unread
     if line.nlink > 1 and not line.as_base:
         on_link(standing.segments, line, level.path + b"/" + name if level.path else name)
 

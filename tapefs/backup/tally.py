@@ -13,6 +13,8 @@ class Tally:
     directories: int = 0
     bytes: int = 0
     troubled_files: int = 0
+    #: Of these, the ones of which nothing could be read.
+    unread_files: int = 0
     #: Everything but directories: names that the base does not have, names that are not as they were, names that are
     #: gone. Those not as they were include the ones whose content was not stored again.
     new_files: int = 0

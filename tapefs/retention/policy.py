@@ -162,9 +162,8 @@ class _Scene:
         newer = self._verified_mirrors.get(each.job_id)
         if newer is None or newer.number <= each.number:
             return Verdict(each, Why.NEWEST, "no verified mirror of its job has taken its place")
-        if has_lost_half(each, newer):
-            reason = f"{_called(newer)} has less than half of its entries: look at the source, then name this set"
-            return Verdict(each, Why.FOR_EVER, reason)
+        if missed := what_is_missed(each, newer):
+            return Verdict(each, Why.NEWEST, f"{_called(newer)} {missed}: look at the source, then name this set")
         return Verdict(each, Why.REPLACED, f"{_called(newer)} has taken its place")
 
     def _aged(self, each: BackupSet) -> Verdict:
@@ -181,9 +180,17 @@ class _Scene:
         return Verdict(each, Why.AGED, f"its {days} ended on {_day(until_ns)}")
 
 
-def has_lost_half(before: BackupSet, after: BackupSet) -> bool:
-    """Has the later mirror lost more than half of the entries of the earlier one?"""
-    return 2 * (after.files + after.directories) < before.files + before.directories
+def what_is_missed(before: BackupSet, after: BackupSet) -> str:
+    """Say why the later mirror cannot take the place of the earlier one; nothing when it can.
+
+    A source that is not mounted looks like an empty directory.
+    """
+    had, has = before.files + before.directories, after.files + after.directories
+    if 2 * has < had:
+        return f"has {has:,} entries, where this one has {had:,}"
+    if after.unread_files > before.unread_files:
+        return f"could not read {after.unread_files:,} files or directories of the source"
+    return ""
 
 
 def _called(each: BackupSet) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +72,32 @@ def test_a_source_that_has_lost_over_half_replaces_nothing(rig: Rig, tree: Path,
     assert states(rig) == [expected, SetState.COMPLETE]
     told = [reason for path, reason in rig.watcher.troubles if path == bytes(tree)]
     assert len(told) == (expected is SetState.COMPLETE)
-    assert all("that one is kept" in reason for reason in told)
+    assert all("is kept: " in reason for reason in told)
+
+
+def test_a_source_that_could_not_all_be_read_replaces_nothing(
+    rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither when a file is unreadable nor when a directory cannot be listed; later, when it can, all is well."""
+    (tree / "sub").mkdir()
+    (tree / "sub/inner").write_text("x")
+    job = mirror(rig, tree)
+    rig.run(job)
+    opened = os.open
+    for name in (b"file 3", b"sub"):
+
+        def refusing(path: Any, *arguments: Any, _name: bytes = name, **more: Any) -> int:
+            if path == _name:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return opened(path, *arguments, **more)
+
+        monkeypatch.setattr(os, "open", refusing)
+        again(rig, job)
+        monkeypatch.setattr(os, "open", opened)
+    assert states(rig) == [SetState.COMPLETE, SetState.EXPIRED, SetState.COMPLETE]
+    assert [each.unread_files for each in rig.ledger.backup_sets()] == [0, 1, 1]
+    again(rig, job)
+    assert states(rig) == [SetState.EXPIRED] * 3 + [SetState.COMPLETE]
 
 
 def test_a_missing_source_replaces_nothing(rig: Rig, tree: Path) -> None:

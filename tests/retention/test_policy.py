@@ -117,11 +117,18 @@ def test_a_mirror_replaces_earlier_ones_once_it_is_verified():
     assert Why.REPLACED not in why(other, verified={sets[2].set_id})
 
 
-@pytest.mark.parametrize(("files", "expected"), [(9, Why.FOR_EVER), (10, Why.REPLACED)])
+@pytest.mark.parametrize(("files", "expected"), [(9, Why.NEWEST), (10, Why.REPLACED)])
 def test_a_mirror_that_has_lost_over_half_replaces_nothing(files, expected):
     before = made(1, type="mirror", files=12, directories=8)
     after = made(2, type="mirror", files=files, directories=0)
     assert why([before, after], verified={after.set_id})[0] is expected
+
+
+def test_a_mirror_that_could_not_read_something_replaces_nothing_that_could():
+    before, after = made(1, type="mirror"), made(2, type="mirror", unread_files=1)
+    assert why([before, after], verified={after.set_id}) == [Why.NEWEST, Why.NEWEST]
+    third = made(3, type="mirror", unread_files=1)
+    assert why([before, after, third], verified={third.set_id}) == [Why.NEWEST, Why.REPLACED, Why.NEWEST]
 
 
 JOBS = [job_of(f"job {n}", number=JobNumber(n)) for n in (1, 2)]
