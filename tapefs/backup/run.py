@@ -66,7 +66,8 @@ def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorde
 def _resume(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorder) -> SetId:
     """Go on with the job's set behind its last committed segment, or with what follows when it is whole on tape.
 
-    It is made as it was begun, from the sources it was begun with, whatever the job says by now.
+    It is made of the sources it was begun with, in the same way, whatever the job says by now; what is left out goes by
+    the job's rules of now.
     """
     set_id = job.set_id
     if set_id is None:

@@ -75,6 +75,8 @@ def _verification(home: Home, ledger: Ledger, backup_set: BackupSet) -> Verifica
 def as_json(report: SetReport, *, most_lost: int | None = None) -> dict[str, object]:
     """Return the report as JSON shows it, without its troubles; of each damaged copy at most `most_lost` files."""
     backup_set, run = report.backup_set, report.run
+    # Before a set is sealed only its run has counted.
+    counted = run.content if run is not None and not backup_set.directories else backup_set
     return {
         "set_id": backup_set.set_id,
         "number": backup_set.number,
@@ -88,9 +90,9 @@ def as_json(report: SetReport, *, most_lost: int | None = None) -> dict[str, obj
         "level": backup_set.level,
         "sources": [_path(source) for source in backup_set.sources],
         "begun_at": iso_time(backup_set.started_at_ns),
-        "files": backup_set.files,
-        "directories": backup_set.directories,
-        "bytes": backup_set.bytes,
+        "files": counted.files,
+        "directories": counted.directories,
+        "bytes": counted.bytes,
         "troubled_files": backup_set.troubled_files,
         **(_run(run) if run is not None else {}),
         "verification": _found(report.verification, run, most_lost),

@@ -131,6 +131,10 @@ def test_a_failed_run_leaves_one_and_the_resumed_one_goes_on(
     assert failed is not None
     assert (failed.error, failed.runs, failed.segments, failed.troubles) == ("it was cancelled", 1, 1, 1)
     assert failed.finished_at_ns
+    shown = as_json(set_report(rig.home, rig.ledger, rig.ledger.backup_set(set_id)))
+    assert (shown["state"], shown["error"]) == ("failed", "it was cancelled")
+    assert isinstance(shown["files"], int)
+    assert shown["files"] > 0
     rig.ledger.finish_job(job.number, JobState.CANCELLED, "it was cancelled", time.time_ns())
     rig.run(rig.ledger.queue_job(job.number, time.time_ns(), resume=True))
     report = read_report(rig.home, set_id)
