@@ -12,6 +12,7 @@ from catalog.ids import SetId
 from catalog.records import CopyState, SegmentCopy
 from drivers.errors import PositionLost
 from drivers.virtual.faults import FaultyDrive, ReadError, Reset
+from tapefs.codecs import CODECS
 from tapefs.errors import Cancelled
 from tapefs.format.lines import read_lines
 from tapefs.format.records import FrameLine, TrailerLine
@@ -283,3 +284,15 @@ def test_nothing_is_built_on_what_is_lost(bench: Bench, tmp_path: Path) -> None:
     assert rig.ledger.backup_set(fourth).parent_id is None
     assert bench.files_at(fourth, bench.copies(fourth)[0], 0, 2**40)
     assert rig.ledger.backup_set(rig.again(job, type="incremental")).parent_id == fourth
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_codec_reads_back(bench: Bench, tmp_path: Path, codec: str) -> None:
+    """Good is good, and a flipped byte is found and named, whatever the payload is."""
+    tree = random_files(tmp_path / "tree", 5, 300_000)
+    set_id = bench.rig.backup(tree, codec=codec, level=CODECS[codec].default_level)
+    (copy,) = bench.copies(set_id)
+    assert bench.verify(copy).problems == []
+    bench.flip(copy, 500_000)
+    assert not bench.verify(copy).is_good
+    assert set(named(bench, copy)) == bench.files_at(set_id, copy, 500_000, 500_001)
