@@ -15,6 +15,7 @@
     │   └── SetDamaged      a set was read back, and something of it is not as it was written
     ├── NotVerified         a set is complete, but could not be read back
     ├── NoTape              no tape with room is left
+    ├── CodecFailed         what compresses has failed, a program for instance
     ├── Unreachable         the sidecar does not answer
     ├── RecallFailed        the bytes cannot be fetched from tape now
     │   └── RecallTimedOut  they did not come before the reader's deadline; the recall goes on
@@ -85,6 +86,10 @@ class NotVerified(TapefsError):
 
 class NoTape(TapefsError):
     """No tape with room is left."""
+
+
+class CodecFailed(TapefsError):
+    """A frame could not be compressed."""
 
 
 class Unreachable(TapefsError):

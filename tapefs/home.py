@@ -10,6 +10,7 @@ trailers/       the trailer of every segment as it is on tape, <segment id>.zst,
 staging/        per segment <segment id>.plain (sparse) and <segment id>.map
 library/        the virtual library
 reports/        what runs and verifications found, <set id>.json and more; made when the first one is written
+spool/          files without names: what is collected before it goes to tape, 7z archives and segments to be copied
 drives/         per drive <name>.json, its newest status and counters, for `tapefs drives`
 sidecar.log     what sidecars said that a command started for itself
 """
@@ -137,6 +138,11 @@ class Home:
     def staging(self) -> Path:
         """Folder of the staging cache."""
         return self.path / "staging"
+
+    @property
+    def spool(self) -> Path:
+        """Folder of what is collected before it goes to tape."""
+        return self.path / "spool"
 
     @property
     def library(self) -> Path:

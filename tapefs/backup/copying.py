@@ -166,7 +166,7 @@ class _CopyRun:
         return free >= segment.stored_bytes
 
     def _folder(self) -> str:
-        folder = self._context.home.path / "spool"
+        folder = self._context.home.spool
         folder.mkdir(mode=0o700, exist_ok=True)
         return str(folder)
 

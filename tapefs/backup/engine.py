@@ -21,7 +21,9 @@ from tapefs.backup.frames import Pool, Workers
 from tapefs.backup.holes import cut
 from tapefs.backup.intake import MEMBER_OVERHEAD_BYTES, Intake, member_path
 from tapefs.backup.interrupted import Interrupted, seen_again
+from tapefs.backup.layout import layout_of
 from tapefs.backup.links import LinkMap
+from tapefs.backup.payload import archive_room
 from tapefs.backup.rules import Rules
 from tapefs.backup.scan import OpenDirectory, Walk
 from tapefs.backup.segment import CommittedSegment, PartProgress, SegmentPlan, SetContext
@@ -78,8 +80,9 @@ class Engine:
         self._tapes = TapeSession(context, drive, watcher, settings)
         self._base = base
         self._walk = self._new_walk(sources, job)
+        self._layout = layout_of(context.codec)
         self._workers = Workers(threads, context.codec, job.level)
-        self._intake = Intake(self._pool, self._workers, self._trouble, self._look_around, Tally())
+        self._intake = Intake(self._pool, self._workers, self._trouble, self._look_around, Tally(), self._layout)
         self._links = LinkMap(context.home.path)
         if base is not None:
             self._intake.tally = base.tally()
@@ -121,6 +124,8 @@ class Engine:
 
     def write(self) -> None:
         """Write the whole set, SET INDEX included. Raises what `run_backup` names."""
+        if not self._context.codec.is_tar:
+            archive_room(self._context.home.spool, 0)  # Before any tape is touched.
         self._open_stream()
         while not self._is_whole:
             try:
@@ -262,7 +267,8 @@ class Engine:
         if self._base is None or directory.base is None:
             raise AssertionError("without a base nothing is doubtful")
         try:
-            source = Source.open(directory, directory.files[directory.next_file], self._look_around)
+            name = directory.files[directory.next_file]
+            source = Source.open(directory, name, self._look_around, keeps_holes=self._layout.keeps_holes)
         except (Vanished, OSError):
             return False  # Whoever takes it meets this again.
         try:
@@ -299,7 +305,7 @@ class Engine:
             self._take_special(directory, name)
             return
         try:
-            source = Source.open(directory, name, self._look_around)
+            source = Source.open(directory, name, self._look_around, keeps_holes=self._layout.keeps_holes)
         except (Vanished, OSError) as error:
             if self._progress.seen is None:
                 self._take_unopened(directory, name, error)
@@ -424,7 +430,7 @@ class Engine:
         """Fill the segment at hand with the next part; False when it was the last."""
         progress, size = self._progress, source.status.st_size
         overhead = MEMBER_OVERHEAD_BYTES + source.attributes.bytes + source.map_bytes
-        room = max(self._at_hand().limit_bytes - self._intake.plain_bytes - overhead, 1)
+        room = max(self._at_hand().limit_bytes - self._size_bytes() - overhead, 1)
         end, runs = min(progress.offset + room, size), None
         if source.runs is not None:
             end, runs = cut(source.runs, progress.offset, size, room)
@@ -445,10 +451,14 @@ class Engine:
     def _make_room(self, content_bytes: int) -> None:
         """Begin another segment if one more member with that content would make this one too large."""
         members = self._intake.members
-        fits = self._intake.plain_bytes + content_bytes + MEMBER_OVERHEAD_BYTES <= self._at_hand().limit_bytes
+        fits = self._size_bytes() + content_bytes + MEMBER_OVERHEAD_BYTES <= self._at_hand().limit_bytes
         if fits and (not members or (members < self._largest_members and not self._ends_soon())):
             return
         self._next_segment(content_bytes + MEMBER_OVERHEAD_BYTES)
+
+    def _size_bytes(self) -> int:
+        """What the segment at hand takes if nothing can be compressed."""
+        return self._intake.plain_bytes + self._intake.beside_bytes
 
     def _next_segment(self, needed_bytes: int) -> None:
         self._end_segment()
@@ -456,6 +466,9 @@ class Engine:
 
     def _begin_segment(self, needed_bytes: int) -> None:
         """Begin a segment that holds at least `needed_bytes`, on another tape if this one has no room."""
+        if not self._context.codec.is_tar:
+            self._settle()  # Until then the segment before takes up room.
+            self._tapes.spool_bytes = archive_room(self._context.home.spool, needed_bytes)
         if not self._has_room(needed_bytes):
             self._settle()
             self._tapes.look_at_room()
@@ -487,7 +500,7 @@ class Engine:
         self._intake.finish()
         self._open_stream().finish()
         self._walk.segment_ends(self._at_hand().segment_id)
-        self._tapes.room_bytes -= self._intake.plain_bytes * STORED_PER_PLAIN
+        self._tapes.room_bytes -= self._size_bytes() * STORED_PER_PLAIN
         self._plain_bytes += self._intake.plain_bytes
         self._number += 1
 

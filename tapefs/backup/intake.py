@@ -16,22 +16,19 @@ import msgspec
 from catalog.index.model import EntryFlag
 from tapefs.backup.attributes import Attributes
 from tapefs.backup.base import fresh_flag
+from tapefs.backup.draft import Draft
 from tapefs.backup.frames import Frame, Piece, Pool, Span, Workers
 from tapefs.backup.holes import Run, data_bytes
+from tapefs.backup.layout import Layout
 from tapefs.backup.links import Link
 from tapefs.backup.scan import OpenDirectory
-from tapefs.backup.segment import Draft
 from tapefs.backup.source import Source, Special
 from tapefs.backup.stream import TapeStream
 from tapefs.backup.tally import Tally
 from tapefs.format.records import DirectoryEntered, DirectoryLeft, DirectoryPart, as_text, split_xattrs
 from tapefs.format.tar import (
-    END_OF_ARCHIVE,
     TarKind,
-    TarNames,
     attribute_records,
-    member_header,
-    padding,
     part_extra,
     part_name,
     sparse_map,
@@ -68,6 +65,7 @@ class Intake:
         trouble: Callable[[bytes, str], None],
         look_around: Callable[[], None],
         tally: Tally,
+        layout: Layout,
     ) -> None:
         """`look_around` is called between the frames of a large member; what it raises ends the segment."""
         self._pool = pool
@@ -75,13 +73,15 @@ class Intake:
         self._trouble = trouble
         self._look_around = look_around
         self.tally = tally
-        self._names = TarNames()
+        self._layout = layout
+        self._padding = layout.padding
         self._stream: TapeStream | None = None
         self._frame: Frame | None = None
         #: The newest member line.
         self._newest: Draft | None = None
-        #: Of the present segment: plain bytes and member lines so far.
+        #: Of the present segment: plain bytes, what its members take beside them, and member lines so far.
         self.plain_bytes = 0
+        self.beside_bytes = 0
         self.members = 0
 
     # -- segments and frames -----------------------------------------------------------------------------------------
@@ -89,12 +89,12 @@ class Intake:
     def begin(self, stream: TapeStream) -> None:
         """A segment begins on that stream."""
         self._stream = stream
-        self.plain_bytes = self.members = 0
+        self.plain_bytes = self.beside_bytes = self.members = 0
         self._frame = self._pool.take()
 
     def finish(self) -> None:
         """Close the archive and hand over the last frame."""
-        self._bytes(END_OF_ARCHIVE)
+        self._bytes(self._layout.end)
         self._hand_over()
 
     def abandon(self) -> None:
@@ -212,13 +212,16 @@ class Intake:
         kind = _KINDS[stat.S_IFMT(status.st_mode)]
         path = member_path(directory, name)
         header = self._header(path, status, 0, kind, target=target, rdev=status.st_rdev, extra=_records(attributes))
-        self._room(len(header))
+        content = self._layout.content_of_link(target)
+        self._room(len(header) + len(content))
         self._bytes(header)
+        at = self.plain_bytes
+        self._bytes(content)
         if flags & _CHANGED:
             self._trouble(directory.path + b"/" + name, "kept with a mark: it changed while it was looked at")
         self._note(
             directory,
-            Draft(directory.number, name, status, flags, self.plain_bytes, target=target, xattrs=attributes.xattrs),
+            Draft(directory.number, name, status, flags, at, target=target, xattrs=attributes.xattrs),
         )
         self._count(directory, attributes)
 
@@ -262,17 +265,19 @@ class Intake:
         extra = attribute_records(xattrs) if xattrs else ()
         path, stored = member_path(directory, source.name), len(front) + size
         header = self._header(path, status, stored, TarKind.REGULAR, sparse_bytes=whole, extra=extra) + front
-        frame = self._room(len(header) + size + padding(size))
+        frame = self._room(len(header) + size + self._padding(size))
         used, plain_bytes = frame.used, self.plain_bytes
         self._bytes(header)
         at = self.plain_bytes
-        is_here = self._here() is frame and frame.used + size + padding(size) <= len(frame.view)
+        is_here = self._here() is frame and frame.used + size + self._padding(size) <= len(frame.view)
         problem = self._content(source, ranges, size)
         has_changed = source.has_changed()
-        if has_changed and may_retry and is_here and (fresh := source.again(self._look_around)):
-            frame.used, self.plain_bytes = used, plain_bytes
-            frame.spans.pop()
-            return fresh
+        if has_changed and may_retry and is_here:
+            fresh = source.again(self._look_around, keeps_holes=self._layout.keeps_holes)
+            if fresh is not None:
+                frame.used, self.plain_bytes = used, plain_bytes
+                frame.spans.pop()
+                return fresh
         flags = source.flags
         if problem or has_changed:
             flags |= self._mark(source, problem)
@@ -309,7 +314,7 @@ class Intake:
         header = self._header(
             path, status, len(front) + size, TarKind.REGULAR, sparse_bytes=-1 if runs is None else length, extra=extra
         )
-        self._room(len(header) + len(front) + size + padding(size))
+        self._room(len(header) + len(front) + size + self._padding(size))
         self._bytes(header + front)
         at = self.plain_bytes
         problem = self._content(source, ranges, size)
@@ -368,20 +373,9 @@ class Intake:
         sparse_bytes: int = -1,
         extra: Sequence[tuple[bytes, bytes]] = (),
     ) -> bytes:
-        return member_header(
-            path,
-            status.st_mode,
-            status.st_uid,
-            status.st_gid,
-            size,
-            status.st_mtime_ns,
-            kind=kind,
-            target=target,
-            uname=self._names.user(status.st_uid),
-            gname=self._names.group(status.st_gid),
-            rdev=rdev,
-            sparse_bytes=sparse_bytes,
-            extra=extra,
+        self.beside_bytes += self._layout.beside_bytes(path)
+        return self._layout.header(
+            path, status, size, kind, target=target, rdev=rdev, sparse_bytes=sparse_bytes, extra=extra
         )
 
     # -- content -----------------------------------------------------------------------------------------------------
@@ -392,11 +386,11 @@ class Intake:
         Return what went wrong, or nothing.
         """
         frame = self._here()
-        if frame.used + size + padding(size) <= len(frame.view):
+        if frame.used + size + self._padding(size) <= len(frame.view):
             problem = self._whole(source, ranges, size)
         else:
             problem = self._over_frames(source, ranges, size)
-        self._bytes(bytes(padding(size)))
+        self._bytes(bytes(self._padding(size)))
         return problem
 
     def _whole(self, source: Source, ranges: Sequence[Run], size: int) -> str:

@@ -20,7 +20,7 @@ from tapefs.backup.read_back import read_back
 from tapefs.backup.segment import SetContext
 from tapefs.backup.selection import check_sources
 from tapefs.backup.watcher import Watcher
-from tapefs.codecs import Codec, check_level, codec
+from tapefs.codecs import Codec, codec
 from tapefs.home import Home
 from tapefs.report.recorder import Recorder
 from tapefs.sets.finish import finish_set
@@ -50,7 +50,7 @@ def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorde
     """Make a new set."""
     sources = check_sources(job.sources)
     the_codec = codec(job.codec, home.settings.backup.gzip_engine)
-    check_level(the_codec, job.level)
+    the_codec.encoder(job.level)  # Raises UsageError for a level or a program that is missing.
     choice = choose_base(home, ledger, job)
     try:
         if choice.reason:

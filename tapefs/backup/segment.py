@@ -5,27 +5,27 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import msgspec
 import structlog
 
 from catalog.crash import crash_point
-from catalog.ids import BlockNo, DirectoryNo, FileNo, SegmentId
+from catalog.ids import BlockNo, FileNo, SegmentId
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, Intent, IntentKind, Segment, SegmentCopy, VolumeEnd
 from drivers.interface import Drive
 from tapefs import __version__
+from tapefs.backup.draft import Draft
 from tapefs.backup.frames import Frame
+from tapefs.backup.payload import ArchivePayload, Payload, StreamedPayload
 from tapefs.backup.scan import Checkpoint
 from tapefs.backup.source import Seen
 from tapefs.backup.tally import Tally
 from tapefs.codecs import Codec
 from tapefs.durable import sync_folder
 from tapefs.format.lines import LineWriter
-from tapefs.format.records import End, FrameLine, Header, Member, as_text, split_sources, split_xattrs
+from tapefs.format.records import End, FrameLine, Header, Member, split_sources
 from tapefs.format.structures import header_block
 from tapefs.home import Home
 from tapefs.tape.append import OpenTape
@@ -42,59 +42,6 @@ _after_local_trailer = crash_point("segment.local_trailer.after")
 _after_trailer = crash_point("segment.trailer.after")
 _after_sync = crash_point("segment.sync.after")
 _after_commit = crash_point("segment.commit.after")
-
-
-class Draft(NamedTuple):
-    """A member line that still wants the SHA-256 of its content."""
-
-    directory: DirectoryNo
-    name: bytes
-    status: os.stat_result
-    flags: int
-    #: Where the content begins in the plain stream of the segment.
-    at: int
-    #: -1: the whole file.
-    part: int = -1
-    part_offset: int = 0
-    part_bytes: int = 0
-    target: bytes = b""
-    xattrs: Sequence[tuple[bytes, bytes]] = ()
-    #: Of a file with holes.
-    data: Sequence[tuple[int, int]] = ()
-
-    def line(self, sha256: bytes) -> Member:
-        """Return the finished line."""
-        status = self.status
-        text, raw = as_text(self.name)
-        target, raw_target = as_text(self.target)
-        xattrs, raw_xattrs = split_xattrs(self.xattrs)
-        return Member(
-            d=self.directory,
-            name=text,
-            name_b64=raw,
-            mode=status.st_mode,
-            uid=status.st_uid,
-            gid=status.st_gid,
-            size=status.st_size,
-            mtime=status.st_mtime_ns,
-            ctime=status.st_ctime_ns,
-            nlink=status.st_nlink,
-            rdev=status.st_rdev,
-            dev=status.st_dev,
-            ino=status.st_ino,
-            blocks=status.st_blocks,
-            flags=self.flags,
-            at=self.at,
-            sha256=sha256,
-            target=target,
-            target_b64=raw_target,
-            part=self.part,
-            part_offset=self.part_offset,
-            part_bytes=self.part_bytes,
-            xattrs=xattrs,
-            xattrs_b64=raw_xattrs,
-            data=list(self.data),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +88,6 @@ class CommittedSegment:
     trailer_bytes: int
 
 
-@dataclass(slots=True)
-class _FrameTable:
-    """Lengths of the frames written so far."""
-
-    lengths: list[tuple[int, int]] = field(default_factory=list)
-    plain_bytes: int = 0
-
-
 class SegmentWriter:
     """Writes one segment to the tape at hand, which must stand at its end."""
 
@@ -157,11 +96,13 @@ class SegmentWriter:
         self._drive = drive
         self._tape = tape
         self._plan = plan
-        self._frames = _FrameTable()
+        self._frames = 0
+        self._plain_bytes = 0
         self._members = 0
         #: SHA-256 of the member that runs over frames.
         self._running = hashlib.sha256()
         self._blocks = BlockWriter(drive, tape.volume.block_size)
+        self._payload = self._new_payload()
         self._trailer_path = context.home.trailer(plan.segment_id)
         self._part_path = self._trailer_path.with_suffix(".part")
         self._trailer_file = self._part_path.open("wb")
@@ -180,7 +121,7 @@ class SegmentWriter:
         return self._blocks.end_is_near
 
     def begin(self) -> None:
-        """Announce the segment in the ledger and write its HEADER. Raises drive and catalog errors."""
+        """Announce the segment in the ledger and write its HEADER. Raises drive and catalog errors, StorageFailed."""
         end = self._tape.end
         intent = Intent(
             structure_id=self._plan.segment_id,
@@ -190,6 +131,7 @@ class SegmentWriter:
             set_id=self._context.backup_set.set_id,
             opened_at_ns=time.time_ns(),
         )
+        self._payload.begin()
         _before_intent()
         self._context.ledger.open_intent(intent, self._tape.claim)
         _after_intent()
@@ -207,19 +149,18 @@ class SegmentWriter:
             if draft >= 0:
                 frame.sums[draft] = self._running.digest()
         self._trailer.write_many(self._lines(frame))
+        place = self._payload.place
+        self._payload.add(frame)
         if frame.used == 0:
             return
-        self._trailer.write(
-            FrameLine(at=self._blocks.bytes, stored=len(frame.stored), plain=frame.used, sum=frame.checksum)
-        )
-        self._blocks.write(frame.stored)
-        self._frames.lengths.append((len(frame.stored), frame.used))
-        self._frames.plain_bytes += frame.used
+        self._trailer.write(FrameLine(at=place, stored=len(frame.stored), plain=frame.used, sum=frame.checksum))
+        self._frames += 1
+        self._plain_bytes += frame.used
         _after_frame()
 
     def finish(self) -> CommittedSegment:
         """Write what closes the payload and the TRAILER, sync, commit. Raises drive and catalog errors."""
-        self._blocks.write(self._context.codec.closing(self._frames.lengths))
+        self._payload.finish()
         payload_sha256 = self._blocks.finish()
         self._drive.write_filemarks(1, sync=False)
         _after_payload()
@@ -234,8 +175,13 @@ class SegmentWriter:
         _after_commit()
         return committed
 
+    def close(self) -> None:
+        """Let go of what the payload needed. Harmless twice."""
+        self._payload.close()
+
     def discard(self) -> None:
         """Forget the local trailer of a segment that did not come to be; what stays behind is told in the log."""
+        self.close()
         try:
             # On a full disk even closing fails: it writes what is left in the buffer.
             self._trailer_file.close()
@@ -247,6 +193,12 @@ class SegmentWriter:
                 self._trailer_path.unlink(missing_ok=True)
         except OSError as error:
             log.warning("a local trailer that is not needed stays", path=str(self._part_path), error=str(error))
+
+    def _new_payload(self) -> Payload:
+        context = self._context
+        if context.codec.is_tar:
+            return StreamedPayload(self._blocks, context.codec)
+        return ArchivePayload(self._blocks, context.home.spool, context.home.settings.backup.frame_bytes)
 
     def _lines(self, frame: Frame) -> list[msgspec.Struct]:
         sums = frame.sums
@@ -293,9 +245,9 @@ class SegmentWriter:
                 payload_sha256=payload_sha256,
                 payload_bytes=self._blocks.bytes,
                 payload_blocks=self._blocks.blocks,
-                plain_bytes=self._frames.plain_bytes,
+                plain_bytes=self._plain_bytes,
                 members=self._members,
-                frames=len(self._frames.lengths),
+                frames=self._frames,
             )
         )
         self._trailer.close()
@@ -321,10 +273,10 @@ class SegmentWriter:
             set_id=self._context.backup_set.set_id,
             number=self._plan.number,
             codec=self._context.codec.format,
-            plain_bytes=self._frames.plain_bytes,
+            plain_bytes=self._plain_bytes,
             stored_bytes=self._blocks.bytes,
             members=self._members,
-            frames=len(self._frames.lengths),
+            frames=self._frames,
             payload_sha256=payload_sha256,
             committed_at_ns=time.time_ns(),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -65,6 +66,8 @@ class TapeSession:
     tape: OpenTape | None = None
     #: Bytes to the early warning when the drive was last asked, less what was handed over since.
     room_bytes: float = 0.0
+    #: Plain bytes that a segment may hold because of where it is collected before it goes to tape.
+    spool_bytes: int = sys.maxsize
     #: All segments of the set so far, and those that no SET INDEX repeats yet.
     segments: list[CommittedSegment] = field(default_factory=list)
     unindexed: list[CommittedSegment] = field(default_factory=list)
@@ -119,9 +122,9 @@ class TapeSession:
         """Plain bytes of a segment where there is plenty of room."""
         capacity_bytes = self.at_hand().volume.capacity_bytes
         if self.settings.segment_bytes:
-            return min(self.settings.segment_bytes, capacity_bytes // 3)
+            return min(self.settings.segment_bytes, capacity_bytes // 3, self.spool_bytes)
         share = capacity_bytes // _SEGMENTS_ON_A_TAPE
-        return max(_SMALLEST_SEGMENT_BYTES, min(_LARGEST_SEGMENT_BYTES, share))
+        return min(max(_SMALLEST_SEGMENT_BYTES, min(_LARGEST_SEGMENT_BYTES, share)), self.spool_bytes)
 
     def room_for_segment(self) -> int:
         """Plain bytes that the next segment may hold by what is known now; 0 when another tape is better."""

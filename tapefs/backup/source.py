@@ -65,8 +65,13 @@ class Source:
         self.flags = flags
 
     @classmethod
-    def open(cls, directory: OpenDirectory, name: bytes, look_around: Callable[[], None]) -> Source:
-        """Open it. Raises OSError; Vanished when it is no regular file any more; what `look_around` raises."""
+    def open(
+        cls, directory: OpenDirectory, name: bytes, look_around: Callable[[], None], *, keeps_holes: bool = True
+    ) -> Source:
+        """Open it; without `keeps_holes` they are read as zeros.
+
+        Raises OSError; Vanished when it is no regular file any more; what `look_around` raises.
+        """
         fd = _open(name, directory.held_fd())
         try:
             status = os.fstat(fd)
@@ -75,7 +80,7 @@ class Source:
             flags = fresh_flag(status)
             attributes = read_attributes(fd)
             runs = None
-            if status.st_blocks * _BLOCK < status.st_size:
+            if keeps_holes and status.st_blocks * _BLOCK < status.st_size:
                 runs = data_runs(fd, status.st_size, look_around)
                 flags |= 0 if runs is None else _SPARSE
         except BaseException:
@@ -83,10 +88,10 @@ class Source:
             raise
         return cls(directory, name, fd, status, attributes, runs, flags)
 
-    def again(self, look_around: Callable[[], None]) -> Source | None:
+    def again(self, look_around: Callable[[], None], *, keeps_holes: bool = True) -> Source | None:
         """Open what has the name now; None when that is no regular file that can be read."""
         try:
-            return Source.open(self.directory, self.name, look_around)
+            return Source.open(self.directory, self.name, look_around, keeps_holes=keeps_holes)
         except (OSError, Vanished):
             return None
 

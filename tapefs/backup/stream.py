@@ -136,17 +136,20 @@ class TapeStream:
         writer = self._writer
         if writer is None:
             raise AssertionError("a frame came before its segment")
+        before = writer.stored_bytes
         if isinstance(item, Frame):
             item.ready.wait()
             if item.error is not None:
                 raise item.error
-            before = writer.stored_bytes
             writer.add(item)
-            self.stored_bytes += writer.stored_bytes - before
-            self.end_is_near |= writer.end_is_near
         else:
-            self._committed(writer.finish())
+            committed = writer.finish()
+            # It counts now, whatever comes: its local trailer must stay.
             self._writer = None
+            self._committed(committed)
+            writer.close()
+        self.stored_bytes += writer.stored_bytes - before
+        self.end_is_near |= writer.end_is_near
 
 
 def _no_local_trailer(error: OSError) -> StorageFailed:

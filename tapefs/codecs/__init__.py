@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from tapefs.codecs.interface import MAX_FRAME_BYTES, Codec, Encoder, check_level
+from tapefs.codecs.lzma2 import Py7zrCodec, SevenZipCommandCodec
 from tapefs.codecs.pgzip import PgzipCodec
 from tapefs.codecs.tar import TarCodec
 from tapefs.codecs.zstd import ZstdCodec
@@ -17,7 +18,7 @@ from tapefs.errors import UsageError
 
 __all__ = ["CODECS", "MAX_FRAME_BYTES", "Codec", "Encoder", "check_level", "codec", "codec_of_format"]
 
-_ALL: tuple[Codec, ...] = (ZstdCodec(), PgzipCodec(), TarCodec())
+_ALL: tuple[Codec, ...] = (ZstdCodec(), PgzipCodec(), TarCodec(), Py7zrCodec(), SevenZipCommandCodec())
 
 #: By the name in jobs and on the command line.
 CODECS: Mapping[str, Codec] = MappingProxyType({each.name: each for each in _ALL})

@@ -33,8 +33,13 @@ class Codec(Protocol):
         ...
 
     @property
+    def is_tar(self) -> bool:
+        """Is the plain stream a tar stream? Else it is the contents of the members, one behind the other."""
+        ...
+
+    @property
     def unpack_command(self) -> str:
-        """The shell filter that turns a payload into the plain tar stream; empty when it is that stream."""
+        """The shell filter that turns a payload into the plain stream; empty when it is that stream."""
         ...
 
     @property

@@ -80,6 +80,7 @@ class PgzipCodec:
 
     name = "pgzip"
     format = "gzip"
+    is_tar = True
     suffix = ".tar.gz"
     unpack_command = "gzip -dc"
     levels = range(10)

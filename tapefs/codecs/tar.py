@@ -16,6 +16,7 @@ class TarCodec:
 
     name = "tar"
     format = "tar"
+    is_tar = True
     suffix = ".tar"
     unpack_command = ""
     levels = range(1)

@@ -22,6 +22,7 @@ class ZstdCodec:
 
     name = "zstd"
     format = "zstd"
+    is_tar = True
     suffix = ".tar.zst"
     unpack_command = "zstd -dc"
     #: Those that `zstd` takes without `--ultra`.

@@ -55,13 +55,13 @@ def header_block(h: Header, payload_file: int) -> bytes:
     it does not fit the block size even then.
     """
     h = _with_clean_sources(h)
-    unpack = codec_of_format(h.codec).unpack_command
+    codec = codec_of_format(h.codec)
     if h.encryption is not None:
         h = _with_sources(h, 0)
-    block = _block(b"HEADER", texts.header_text(h, payload_file, unpack), h)
+    block = _block(b"HEADER", texts.header_text(h, payload_file, codec), h)
     if len(block) > h.block_size:
-        h = _shortened(h, lambda x: len(_block(b"HEADER", texts.header_text(x, payload_file, unpack), x)))
-        block = _block(b"HEADER", texts.header_text(h, payload_file, unpack), h)
+        h = _shortened(h, lambda x: len(_block(b"HEADER", texts.header_text(x, payload_file, codec), x)))
+        block = _block(b"HEADER", texts.header_text(h, payload_file, codec), h)
     return _fitting(block, h.block_size)
 
 

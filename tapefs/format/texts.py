@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from tapefs.codecs import Codec
 from tapefs.format.records import Header, Label, SetLabel
 
 #: `dd` must offer at least a block; larger does no harm, because it reads one block at a time.
@@ -11,14 +12,20 @@ _DD_BYTES = 1 << 20
 
 _TAR = "tar --xattrs --xattrs-include='*' --acls --numeric-owner -xpf -"
 
+#: In the HEADER of a 7z.
+_NOT_IN_7Z = """\
+A 7z holds names, contents, times and modes. Owners, hard links, devices and the like are in the
+TRAILER only.
+"""
+
 
 def label_text(label: Label) -> str:
     """Return the lines of a LABEL, each ended by a newline."""
     dd = _dd(label.block_size)
     return f"""\
 This tape holds backups written by tapefs. Its name is {_quoted(label.label)}.
-Every backup on it is an ordinary archive: .tar.zst, .tar.gz or .tar. You need no special
-software to read it: a Linux system with mt, dd, zstd, gzip and tar is enough.
+Every backup on it is an ordinary archive: .tar.zst, .tar.gz, .tar or .7z. You need no
+special software to read it: a Linux system with mt, dd, zstd, gzip and tar is enough.
 
 The tape is a row of files, each ended by a filemark, counted from 0:
   0        this label
@@ -38,7 +45,7 @@ To see what tape file N is, as root (every command is one line):
 HEADERs are readable; start with N = 2 and follow them. To list a TRAILER or SET INDEX:
   {dd} | zstd -dc
 To restore a PAYLOAD into the current directory (its HEADER has the exact command):
-  {restore_command(label.block_size, "zstd -dc")}
+  {dd} | zstd -dc | {_TAR}
 
 The next line but one says the same to programs; the last line is a checksum of all before it.
 """
@@ -56,20 +63,22 @@ The next line but one says the same to programs; the last line is a checksum of 
 """
 
 
-def header_text(h: Header, payload_file: int, unpack_command: str) -> str:
-    """Return the lines of a HEADER, each ended by a newline; `unpack_command` undoes the codec, if there is one."""
+def header_text(h: Header, payload_file: int, codec: Codec) -> str:
+    """Return the lines of a HEADER, each ended by a newline; `codec` is that of the payload."""
     dd = _dd(h.block_size)
     decrypt = f"decrypt ({h.encryption})" if h.encryption else ""
+    commands = "\n".join(f"  {line}" for line in restore_commands(h.block_size, codec, decrypt))
+    kind, to_list, missing = ("tar", '"tar -tvf -"', "") if codec.is_tar else ("7z", '"7z l"', _NOT_IN_7Z)
     return f"""\
 The next file on this tape is a piece of a backup: segment {h.number} of the {_quoted(h.type)} backup
-{_quoted(h.job_name)} of host {_quoted(h.host)}, an ordinary tar archive{", encrypted" if h.encryption else ""}.
+{_quoted(h.job_name)} of host {_quoted(h.host)}, an ordinary {kind} archive{", encrypted" if h.encryption else ""}.
 It is tape file {payload_file}, counted from 0 at the beginning of the tape. To restore all that is in
 it into the current directory, as root (every command is one line):
   mt -f /dev/nst0 setblk 0
   mt -f /dev/nst0 rewind
   mt -f /dev/nst0 fsf {payload_file}
-  {restore_command(h.block_size, decrypt, unpack_command)}
-To list it only, end the last command with "tar -tvf -". Tape file {payload_file + 1} is the TRAILER, the list
+{commands}
+{missing}To list it only, end the last command with {to_list}. Tape file {payload_file + 1} is the TRAILER, the list
 of the contents with SHA-256 sums; if it is missing, the writing was interrupted and this
 archive may be cut short:
   {dd} | zstd -dc
@@ -81,9 +90,11 @@ The next line but one says the same to programs; the last line is a checksum of 
 """
 
 
-def restore_command(block_size: int, *filters: str) -> str:
-    """Return the line that restores the payload which begins where the tape stands; empty filters are left out."""
-    return " | ".join([_dd(block_size), *filter(None, filters), _TAR])
+def restore_commands(block_size: int, codec: Codec, decrypt: str = "") -> list[str]:
+    """Return the lines that restore the payload which begins where the tape stands."""
+    if codec.is_tar:
+        return [" | ".join(filter(None, (_dd(block_size), decrypt, codec.unpack_command, _TAR)))]
+    return [" | ".join(filter(None, (_dd(block_size), decrypt))) + " > payload.7z", "7z x payload.7z"]
 
 
 def _dd(block_size: int) -> str:

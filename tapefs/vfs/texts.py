@@ -91,12 +91,12 @@ def _commands(volume: Volume, segments: Sequence[OnTape]) -> list[str]:
 def _restoring(payload_format: str, number: object, block_size: int) -> list[str]:
     # Here, because compressors take time to import and few ever read this text.
     from tapefs.codecs import codec_of_format
-    from tapefs.format.texts import restore_command
+    from tapefs.format.texts import restore_commands
 
     return [
         f"To restore a payload into the current folder without tapefs, here file {number}:",
         "  mt -f /dev/nst0 rewind",
         "  mt -f /dev/nst0 setblk 0",
         f"  mt -f /dev/nst0 fsf {number}",
-        f"  {restore_command(block_size, codec_of_format(payload_format).unpack_command)}",
+        *(f"  {line}" for line in restore_commands(block_size, codec_of_format(payload_format))),
     ]
