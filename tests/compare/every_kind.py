@@ -106,7 +106,7 @@ def _sparse(folder: Path) -> None:
         "hole-at-the-beginning": (MIB + 1, [(MIB - 8192, 8193)]),
         "odd": (10 * MIB + 333, [(0, 1), (MIB + 77, 100), (4 * MIB, 123_456), (10 * MIB, 333)]),
         "many-runs": (2 * MIB, [(at, 4096) for at in range(0, 2 * MIB, 16384)]),
-        "huge": (1 << 30, [(1 << 29, 10_000)]),
+        "far": (1 << 26, [(1 << 25, 10_000)]),
     }
     for number, (name, (size, data)) in enumerate(runs.items()):
         with (folder / name).open("wb") as file:
