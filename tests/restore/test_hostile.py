@@ -215,6 +215,7 @@ def test_a_missing_target_is_made_with_its_parents_and_may_be_reached_by_a_link(
 
 AS_NOBODY = """
 import os, sys
+import stat
 from pathlib import Path
 from tapefs.home import Home, Settings
 from tapefs.restore import restore
@@ -224,7 +225,15 @@ from tests.restore.archive import *
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 top = Path(sys.argv[1])
 home = Home(top / "home", Settings(format=1))
-inner = {b"suid": File(b"1", mode=0o6755, uid=0, gid=0), b"l": Link(b"x", uid=0)}
+attributes = ((b"user.a", b"1"), (b"trusted.b", b"2"), (b"security.c", b"3"))
+inner = {
+    b"suid": File(b"1", mode=0o6755, uid=0, gid=0),
+    b"l": Link(b"x", uid=0),
+    b"closed": File(b"2", mode=0o400, uid=65534, gid=65534, xattrs=attributes),
+    b"fifo": File(type=stat.S_IFIFO, uid=65534, gid=65534),
+    b"disk": File(type=stat.S_IFBLK, rdev=2048),
+    b"null": File(type=stat.S_IFCHR, rdev=259),
+}
 tree = Dir({b"d": Dir(inner, uid=0, gid=0, mode=0o2755)})
 archive = Archive(tree)
 with Mover(archive, home.staging) as mover:
@@ -236,9 +245,19 @@ with Mover(archive, home.staging) as mover:
     else:
         raise SystemExit("wrote to a closed folder")
     report = restore(home, archive, [], top / "open", **options)
-assert report.is_complete, report
-assert [(each.what, each.count) for each in report.refusals] == [("owners", 3), ("set-id bits", 2)], report
-assert report.troubles == (), report
+    plain = Archive(Dir({b"f": File(uid=0)}))
+    assert restore(home, plain, [], top / "open", **options).is_complete
+assert not report.is_complete, report
+assert sorted((each.what, each.count, each.is_expected) for each in report.refusals) == [
+    ("attributes security.*", 1, False),
+    ("attributes trusted.*", 1, False),
+    ("device nodes", 2, False),
+    ("owners", 3, True),
+    ("set-id bits", 2, True),
+], report
+assert (report.specials, report.failed, report.troubles) == (1, 0, ()), report
+assert os.listxattr(top / "open/d/closed") == ["user.a"]
+assert not os.path.lexists(top / "open/d/disk")
 status = os.stat(top / "open/d/suid")
 assert (status.st_uid, status.st_mode & 0o7777) == (65534, 0o755), status
 assert os.stat(top / "open/d").st_mode & 0o7777 == 0o755
