@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
-from tapefs.bench import backup, listing, read, walk
+from tapefs.bench import backup, codecs, listing, read, walk
 from tapefs.bench.stand import Result, print_results, stand
 from tapefs.bench.trees import Tree, join, measure, real_tree
 
-NAMES = ("backup", "walk", "read", "listing", "index")
+NAMES = ("backup", "walk", "read", "listing", "index", "codecs")
 
 
 @click.command()
-@click.argument("names", metavar="[backup|walk|read|listing|index|all]...", nargs=-1)
+@click.argument("names", metavar="[backup|walk|read|listing|index|codecs|all]...", nargs=-1)
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Take the median of so many.")
 @click.option(
     "--tree",
@@ -42,6 +42,9 @@ def _run(name: str, runs: int, sources: tuple[Path, ...]) -> list[Result]:
     if name == "index":
         # It prints lines of its own, and a process of its own keeps others' objects out of its times.
         subprocess.run([sys.executable, "-m", "tapefs.bench.index"], check=True)
+        return []
+    if name == "codecs":
+        codecs.run(_tree(sources), runs)
         return []
     with stand() as place:
         if name == "backup":
