@@ -48,7 +48,7 @@ class Layer:
     def _open_tables(self, tables: list[Table]) -> None:
         environment = self._opened.environment
         try:
-            handles = {table: environment.open_db(table.value, create=False) for table in tables}
+            handles = self._handles = {table: environment.open_db(table.value, create=False) for table in tables}
             self._transaction = environment.begin()
             self._cursors = {table: self._transaction.cursor(handle) for table, handle in handles.items()}
         except lmdb.NotFoundError as error:
@@ -105,11 +105,11 @@ class Layer:
         self._check(table, key, value)
         return key, value
 
-    def rows(self, table: Table) -> Iterator[tuple[bytes, bytes]]:
-        """Yield all records of a table by key; nothing else may be asked of the table meanwhile."""
-        cursor = self._cursors[table]
+    def rows(self, table: Table, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield all records of a table by key, from `start` on, with a cursor of their own."""
         try:
-            found = cursor.first()
+            cursor = self._transaction.cursor(self._handles[table])
+            found = cursor.set_range(start) if start else cursor.first()
             while found:
                 key, value = cursor.item()
                 self._check(table, key, value)

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from itertools import accumulate, chain, repeat, starmap
 from struct import Struct
 from struct import error as StructError
-from typing import cast
+from typing import NamedTuple, cast
 from zlib import crc32
 
 from catalog.ids import DirectoryNo, EntryNo, FrameNo, SegmentId, SegmentNo, SetId
@@ -253,6 +253,49 @@ def decode_entries(value: bytes, start: int, stop: int) -> list[Entry]:
                 offsets, targets, strict=False),
         )
     )  # fmt: skip
+
+
+class BlockMarks(NamedTuple):
+    """Of all entries of a block: what is compared to see whether a file has changed."""
+
+    #: name, mode, uid, gid, nlink, size, mtime_ns, ctime_ns, ino
+    rows: list[tuple[bytes, int, int, int, int, int, int, int, int]]
+    offsets: Sequence[int]
+    #: By place in the block.
+    targets: dict[int, bytes]
+    #: Empty where all are 0.
+    flags: Sequence[int]
+
+
+def decode_marks(value: bytes) -> BlockMarks:
+    """Return what a sound block says of all its entries."""
+    count, classes = _BLOCK_HEAD.unpack_from(value)
+    start = _BLOCK_HEAD.size + classes * _CLASS.size
+    heap = start + count * _ROW.size
+    fields = _rows(count).unpack_from(value, start)
+    ends = [heap + end for end in fields[1::8]]
+    names = [value[begin:end] for begin, end in zip((heap, *ends), ends, strict=False)]
+    targets: dict[int, bytes] = {}
+    if value.find(b"\0", heap, ends[-1] if ends else heap) >= 0:
+        for at, name in enumerate(names):
+            names[at], is_link, target = name.partition(b"\0")
+            if is_link:
+                targets[at] = target
+    table = list(_CLASS.iter_unpack(value[_BLOCK_HEAD.size : start]))
+    columns: list[Iterable[int]]
+    if classes == 1:
+        columns = [repeat(field) for field in table[0]]
+        flags = (table[0][6],) * count if table[0][6] else ()
+    else:
+        columns = list(zip(*map(table.__getitem__, fields[0::8]), strict=True)) or [()] * 10
+        flags = tuple(columns[6]) if any(columns[6]) else ()
+    modes, uids, gids, nlinks = columns[:4]
+    mtimes, ctimes = fields[3::8], fields[4::8]
+    if any(row[8] or row[9] for row in table):
+        mtimes = tuple((upper << 64) + lower for upper, lower in zip(columns[8], mtimes, strict=False))
+        ctimes = tuple((upper << 64) + lower for upper, lower in zip(columns[9], ctimes, strict=False))
+    rows = list(zip(names, modes, uids, gids, nlinks, fields[2::8], mtimes, ctimes, fields[5::8], strict=False))
+    return BlockMarks(rows, fields[7::8], targets, flags)
 
 
 def _joined(upper: Sequence[int], lower: Sequence[int]) -> tuple[int, ...]:

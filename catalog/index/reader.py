@@ -203,6 +203,14 @@ class IndexReader:
         key = self._layer.last_key(Table.DIRECTORIES)
         return DirectoryNo(0 if key is None else NUMBER_KEY.unpack(key)[0] + 1)
 
+    def directories_from(self, number: DirectoryNo, behind: int) -> Iterator[Directory]:
+        """Yield the directories from that number up to `behind`, by number."""
+        for key, value in self._layer.rows(Table.DIRECTORIES, NUMBER_KEY.pack(number)):
+            found = DirectoryNo(NUMBER_KEY.unpack(key)[0])
+            if found >= behind:
+                return
+            yield layout.decode_directory(found, value)
+
     def directory_records(self, table: Table) -> Iterator[tuple[DirectoryNo, layout.Item]]:
         """Yield all records of DIRECTORIES or DIRECTORY_XATTRS as they are in the file, for another index to take."""
         for key, value in self._layer.rows(table):
@@ -318,6 +326,10 @@ class IndexReader:
             rows = zip(range(position, position + len(entries)), range(number, behind), entries, strict=True)
             yield from cast("Iterator[tuple[int, EntryNo, Entry]]", rows)
             number = behind
+
+    def block_of(self, number: int) -> _Block:
+        """Return the block that holds an entry: its first entry, the one behind its last, its bytes."""
+        return self._read(number)
 
     def _load(self, number: int) -> None:
         self._first, self._behind, self._block = self._read(number)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from itertools import islice
 from operator import attrgetter
+from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 import structlog
@@ -24,6 +25,7 @@ from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, Job, SetState
 from tapefs.backup.same import has_same_content
+from tapefs.backup.scouts import Scouts
 from tapefs.backup.tally import Tally
 from tapefs.home import Home
 from tapefs.verify.chain import lost_segment
@@ -91,13 +93,20 @@ class Difference:
 class Base:
     """The tree of the set that is built on. Every method may raise Damaged."""
 
-    def __init__(self, backup_set: BackupSet, reader: IndexReader, *, checksum: bool) -> None:
-        """With `checksum` the content of every file is compared."""
+    def __init__(self, backup_set: BackupSet, index: Path, reader: IndexReader, *, checksum: bool) -> None:
+        """`reader` is open on `index`. With `checksum` the content of every file is compared."""
+        self._index = index
         self.backup_set = backup_set
         self.reader = reader
         #: Number for the first directory that the base does not have.
         self.next_number = reader.directories_end
         self._checksum = checksum
+
+    def scouts(self, job: Job, sources: list[bytes], began_ns: int) -> Scouts | None:
+        """Have others look ahead of the walk; not where every content is compared."""
+        if self._checksum:
+            return None
+        return Scouts(self._index, job, sources, began_ns, self.backup_set.started_at_ns - FRESH_NS)
 
     def root(self) -> Directory:
         """Return the root directory."""
@@ -245,15 +254,16 @@ class Choice:
     #: The set's type: `full` where there is nothing to build on.
     type: str
     backup_set: BackupSet | None = None
+    index: Path | None = None
     reader: IndexReader | None = None
     #: Why it is not what was asked for; empty when it is.
     reason: str = ""
 
     def base(self, *, checksum: bool) -> Base | None:
         """Return what to compare with; it is good until `close`."""
-        if self.backup_set is None or self.reader is None:
+        if self.backup_set is None or self.index is None or self.reader is None:
             return None
-        return Base(self.backup_set, self.reader, checksum=checksum)
+        return Base(self.backup_set, self.index, self.reader, checksum=checksum)
 
     def close(self) -> None:
         """Let go of the index."""
@@ -286,7 +296,8 @@ def choose_base(home: Home, ledger: Ledger, job: Job) -> Choice:
             FULL, reason=f"segment {lost}, on which set {newest.set_id} stands, was read back and has lost content"
         )
     try:
-        return Choice(wanted, newest, IndexReader(home.index(newest.set_id)))
+        index = home.index(newest.set_id)
+        return Choice(wanted, newest, index, IndexReader(index))
     except (NotFound, Damaged, WrongVersion) as error:
         log.warning("a full set instead of an incremental one", base=newest.set_id, error=str(error))
         return Choice(

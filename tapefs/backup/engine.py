@@ -10,7 +10,7 @@ import os
 import stat
 import time
 
-from catalog.ids import SegmentId, new_uuid
+from catalog.ids import DirectoryNo, SegmentId, new_uuid
 from catalog.index.model import Directory, EntryFlag, content_bytes
 from catalog.records import Job, SetTotals
 from drivers.errors import DiskFull, EndOfMedium, WriteFailed
@@ -26,6 +26,7 @@ from tapefs.backup.links import LinkMap
 from tapefs.backup.payload import archive_room
 from tapefs.backup.rules import Rules
 from tapefs.backup.scan import OpenDirectory, Walk
+from tapefs.backup.scouts import Scouts
 from tapefs.backup.segment import CommittedSegment, PartProgress, SegmentPlan, SetContext
 from tapefs.backup.selection import PSEUDO_FILESYSTEMS, branches, devices_of
 from tapefs.backup.session import STORED_PER_PLAIN, TapeSession
@@ -79,6 +80,8 @@ class Engine:
         self._pool = Pool.of(2 * threads + 3, settings.frame_bytes)
         self._tapes = TapeSession(context, drive, watcher, settings)
         self._base = base
+        self._job, self._sources = job, sources
+        self._scouts: Scouts | None = None
         self._walk = self._new_walk(sources, job)
         self._layout = layout_of(context.codec)
         self._workers = Workers(threads, context.codec, job.level)
@@ -126,6 +129,9 @@ class Engine:
         """Write the whole set, SET INDEX included. Raises what `run_backup` names."""
         if not self._context.codec.is_tar:
             archive_room(self._context.home.spool, 0)  # Before any tape is touched.
+        if self._base is not None:
+            # First of all: they are at work while a tape is put in.
+            self._scouts = self._base.scouts(self._job, self._sources, self._context.backup_set.started_at_ns)
         self._open_stream()
         while not self._is_whole:
             try:
@@ -156,6 +162,8 @@ class Engine:
     def close(self) -> None:
         """End all threads and let go of all descriptors; what is not committed is lost."""
         self._intake.abandon()
+        if self._scouts is not None:
+            self._scouts.close()
         if self._stream is not None:
             self._stream.close()
         self._workers.close()
@@ -204,6 +212,8 @@ class Engine:
             self._leave(directory)
 
     def _enter_next(self) -> None:
+        if self._scouts is not None and self._walk.pass_next(self._is_same):
+            return
         child = self._walk.enter_next()
         if child is None:
             return
@@ -214,6 +224,9 @@ class Engine:
         self._discount(child)
         if not self._base.is_same_directory(child.base, child.status):
             self._announce()
+
+    def _is_same(self, number: DirectoryNo) -> bool:
+        return self._scouts is not None and self._scouts.is_same(number, self._look_around)
 
     def _discount(self, directory: OpenDirectory) -> None:
         """What is gone from the directory, and what is still to be looked at, is not of the set so far."""
@@ -251,7 +264,8 @@ class Engine:
 
     def _take_next(self, directory: OpenDirectory) -> None:
         state, tally = directory.state, self._intake.tally
-        if state is State.DOUBTFUL and self._keep(directory):
+        # A file of which parts are stored goes on, whatever has become of it.
+        if state is State.DOUBTFUL and self._progress.seen is None and self._keep(directory):
             return
         self._announce()
         files, content = tally.files, tally.bytes

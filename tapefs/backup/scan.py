@@ -299,6 +299,32 @@ class Walk:
         branch = parent.branch.children[name] if parent.branch is not None else None
         return self._push(parent, name, branch)
 
+    def pass_next(self, is_same: Callable[[DirectoryNo], bool]) -> bool:
+        """Pass over the next subdirectory of the topmost one if it is as in the base, with all that is in it.
+
+        `is_same` says that of the content of a directory of the base.
+        """
+        parent = self.stack[-1]
+        name = parent.directories[parent.next_directory]
+        if self._base is None or parent.base is None:
+            return False
+        if parent.branch is not None and not parent.branch.children[name].whole:
+            return False
+        known = self._base.child(parent.base, name)
+        if known is None:
+            return False
+        try:
+            status = os.stat(name, dir_fd=parent.held_fd(), follow_symlinks=False)
+        except OSError:
+            return False
+        if self._reason_against(status, named=parent.branch is not None):
+            return False
+        if not self._base.is_same_directory(known, status) or not is_same(known.number):
+            return False
+        parent.children.append(known.number)
+        parent.next_directory += 1
+        return True
+
     def leave(self) -> OpenDirectory:
         """Leave the topmost directory and return it."""
         directory = self.stack.pop()
