@@ -312,4 +312,5 @@ def same_base(home: Home, ledger: Ledger, backup_set: BackupSet) -> Choice:
     parent = ledger.backup_set(backup_set.parent_id)
     if parent.state is not SetState.COMPLETE:
         raise NotFound(f"set {parent.set_id}, which it builds on, is {parent.state.value}: run the job anew")
-    return Choice(backup_set.type, parent, IndexReader(home.index(parent.set_id)))
+    index = home.index(parent.set_id)
+    return Choice(backup_set.type, parent, index, IndexReader(index))

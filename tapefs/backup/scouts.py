@@ -99,13 +99,8 @@ class Scouts:
     def _wait(self, look_around: Callable[[], None]) -> None:
         """There are no tokens left: wait for what the others have at hand."""
         for process in self._processes:
-            # Not `wait` with a time limit: that sleeps, for 0.1 s too long.
-            descriptor = os.pidfd_open(process.pid)
-            try:
-                while not _ends_within(descriptor, _WAIT_S):
-                    look_around()
-            finally:
-                os.close(descriptor)
+            while process.poll() is None and not _ends_within(process.pid, _WAIT_S):
+                look_around()
             if code := process.wait():
                 # What it had at hand nobody has looked at: the walk looks at everything.
                 log.warning("a process that looks ahead has failed; the backup goes on without it", status=code)
@@ -119,11 +114,16 @@ class Scouts:
             process.wait()
 
 
-def _ends_within(pidfd: int, seconds: float) -> bool:
-    # Not `select`, which takes no descriptors from 1,024 on.
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+def _ends_within(pid: int, seconds: float) -> bool:
+    """Wait for a child that has not been waited for. Not by `wait` with a time limit: that sleeps 0.1 s too long."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        # Not `select`, which takes no descriptors from 1,024 on.
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(descriptor)
 
 
 def _pipe_of(count: int) -> int:
