@@ -211,10 +211,12 @@ class IndexReader:
                 return
             yield layout.decode_directory(found, value)
 
-    def directory_records(self, table: Table) -> Iterator[tuple[DirectoryNo, layout.Item]]:
+    def directory_records(self, table: Table, batch: int) -> Iterator[list[layout.Item]]:
         """Yield all records of DIRECTORIES or DIRECTORY_XATTRS as they are in the file, for another index to take."""
-        for key, value in self._layer.rows(table):
-            yield DirectoryNo(NUMBER_KEY.unpack(key)[0]), (key, value)
+        key = b""
+        while rows := self._layer.rows_behind(table, key, batch):
+            yield rows
+            key = rows[-1][0]
 
     def has_run(self, first: EntryNo, count: int) -> bool:
         """Tell whether the entries from `first` on are all this index's own, or all of one index below."""

@@ -5,7 +5,7 @@ Blocking; one writer belongs to one thread. Memory does not depend on the set's 
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Iterable, Sequence
 from operator import add, lt, sub
 from pathlib import Path
 from types import TracebackType
@@ -117,22 +117,17 @@ class IndexWriter:
         )  # fmt: skip
         self._xattrs_owed += bool(directory.flags & _XATTRS)
 
-    def share_directories(self, without: Container[DirectoryNo], totals: Totals) -> None:
+    def share_directories(self, without: Iterable[DirectoryNo], totals: Totals) -> None:
         """Take all directories of the base over as they are, without those that have changed or are gone.
 
         `totals` is what the directories left out add up to in the base; of `entries` their listings.
         """
         if self._base is None:
             raise ValueError("there is no base to share directories with")
+        keys = frozenset(map(layout.NUMBER_KEY.pack, without))
         for table in (Table.DIRECTORIES, Table.DIRECTORY_XATTRS):
-            items = []
-            for number, item in self._base.directory_records(table):
-                if number not in without:
-                    items.append(item)
-                    if len(items) == BATCH:
-                        self._file.put(table, items)
-                        items = []
-            self._file.put(table, items)
+            for items in self._base.directory_records(table, BATCH):
+                self._file.put(table, [item for item in items if item[0] not in keys])
         shared = map(sub, self._base.totals, totals)
         self._totals = Totals(*map(add, self._totals, shared))
 

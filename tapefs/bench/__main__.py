@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
-from tapefs.bench import backup, codecs, listing, read, walk
+from tapefs.bench import backup, codecs, incremental, listing, read, walk
 from tapefs.bench.stand import Result, print_results, stand
 from tapefs.bench.trees import Tree, join, measure, real_tree
 
-NAMES = ("backup", "walk", "read", "listing", "index", "codecs")
+NAMES = ("backup", "incremental", "walk", "read", "listing", "index", "codecs")
 
 
 @click.command()
-@click.argument("names", metavar="[backup|walk|read|listing|index|codecs|all]...", nargs=-1)
+@click.argument("names", metavar="[backup|incremental|walk|read|listing|index|codecs|all]...", nargs=-1)
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Take the median of so many.")
 @click.option(
     "--tree",
@@ -49,6 +49,8 @@ def _run(name: str, runs: int, sources: tuple[Path, ...]) -> list[Result]:
     with stand() as place:
         if name == "backup":
             return backup.run(place, _tree(sources), runs)
+        if name == "incremental":
+            return incremental.run(place, _tree(sources), runs)
         if name == "walk":
             return walk.run(place, _tree(sources), runs)
         if name == "read":

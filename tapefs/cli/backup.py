@@ -25,6 +25,8 @@ from tapefs.errors import Cancelled, NotNow, SourceError, TapefsError
 from tapefs.home import Home
 
 POLL_S = 0.2
+#: In the beginning more often: an incremental run may be over in half a second.
+FIRST_POLL_S = 0.02
 #: How long a cancelled job may take to come to a good place.
 CANCEL_S = 120.0
 #: Troubles that are told one by one; the rest is counted.
@@ -107,8 +109,10 @@ def _finish(client: Client, view: JobView) -> str:
 
 def _wait(client: Client, view: JobView) -> JobView:
     with reporting("backup") as reporter:
+        pause_s = FIRST_POLL_S
         while not view.is_finished:
-            time.sleep(POLL_S)
+            time.sleep(pause_s)
+            pause_s = min(1.2 * pause_s, POLL_S)
             view = client.job(view.number)
             if view.progress is not None:
                 reporter.update(view.progress.bytes, None, f"{_words(view)} {view.progress.path}")
@@ -121,6 +125,9 @@ def _words(view: JobView) -> str:
         return "done" if view.is_finished else view.state.value
     if progress.stage == "verify":
         return f"{size(progress.verified_bytes)} of {size(progress.stored_bytes)} read back {progress.tape}"
+    if view.is_finished and view.set_type in ("incremental", "differential"):
+        new = size(progress.stored_bytes)
+        return f"{progress.files:,} files, {size(progress.bytes)}; new on tape {progress.tape}: {new}"
     words = f"{progress.files:,} files, {size(progress.bytes)} read, {size(progress.stored_bytes)} on tape"
     return f"{words} {progress.tape}" if progress.tape else words
 
