@@ -55,7 +55,10 @@ class Scouts:
             )  # fmt: skip
             stack.callback(self._end)
             if count >= _WORTH_A_PROCESS:
-                self._start(task, len(os.sched_getaffinity(0)) - 1)
+                try:
+                    self._start(task, len(os.sched_getaffinity(0)) - 1)
+                except OSError as error:
+                    log.warning("no further process can be started to look ahead", error=str(error))
             self._scout = Scout(task, reader, self._memory)
             self._stack = stack.pop_all()
 
@@ -84,17 +87,18 @@ class Scouts:
         self._stack.close()
 
     def _start(self, task: Task, count: int) -> None:
-        text = msgspec.json.encode(task)
-        for _ in range(min(count, _MOST_PROCESSES)):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tapefs.backup.scout"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                pass_fds=(task.memory, task.tokens),
-            )  # fmt: skip
-            self._processes.append(process)
-            if process.stdin is not None:
-                # A few kilobytes, and a million sources at most: it reads all before it does anything else.
-                process.stdin.write(text)
-                process.stdin.close()
+        # A file, not a pipe: nobody waits for a process that does not read.
+        with open(os.memfd_create("tapefs-scout-task", os.MFD_CLOEXEC), "wb") as text:
+            text.write(msgspec.json.encode(task))
+            text.flush()
+            for _ in range(min(count, _MOST_PROCESSES)):
+                with open(f"/proc/self/fd/{text.fileno()}", "rb") as stdin:
+                    self._processes.append(
+                        subprocess.Popen(
+                            [sys.executable, "-m", "tapefs.backup.scout"], stdin=stdin, stdout=subprocess.DEVNULL,
+                            pass_fds=(task.memory, task.tokens),
+                        )
+                    )  # fmt: skip
 
     def _wait(self, look_around: Callable[[], None]) -> None:
         """There are no tokens left: wait for what the others have at hand."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from catalog.ids import DirectoryNo, EntryNo
-from catalog.index.model import Directory, Entry
+from catalog.index.model import Directory, Entry, EntryFlag
 from catalog.index.reader import IndexReader
 
 #: Type and mode, owner, group, size, mtime, target, SHA-256 of the content.
@@ -33,22 +33,34 @@ def _look(path: bytes) -> Look:
     kind = stat.S_IFMT(status.st_mode)
     digest = b""
     if kind == stat.S_IFREG and status.st_size:
-        digest = hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).digest()
+        digest = _digest(Path(os.fsdecode(path)).read_bytes(), status.st_blocks * 512 < status.st_size)
     target = os.readlink(path) if kind == stat.S_IFLNK else b""
     size = 0 if kind == stat.S_IFDIR else status.st_size
     return status.st_mode, status.st_uid, status.st_gid, size, status.st_mtime_ns, target, digest
+
+
+def _digest(content: bytes, is_sparse: bool) -> bytes:
+    """Return the SHA-256, without the holes that `Editor` makes: of those only what lies between them is summed."""
+    if is_sparse and (data := content.strip(b"\0")):
+        start = content.index(data) // 4096 * 4096
+        content = content[start : start + -(-(content.index(data) + len(data) - start) // 4096) * 4096]
+    return hashlib.sha256(content).digest()
 
 
 def shown(reader: IndexReader, root: Path) -> dict[bytes, Look]:
     """Return the same as an index has it; also checks that the totals are those of the tree."""
     found: dict[bytes, Look] = {}
     counts = [0, 0, 0]
+    names: dict[int, int] = {}
 
     def visit(directory: Directory, prefix: bytes) -> None:
         counts[0] += 1
         for _, number, entry in list(reader.list_from(directory, 0)):
             path = prefix + entry.name
             found[path] = _shown(reader, number, entry)
+            if entry.nlink > 1 and not stat.S_ISDIR(entry.mode):
+                # All names of an inode have a number in common, and no other file has it.
+                assert names.setdefault(entry.ino, reader.first_name(number)) == reader.first_name(number)
             if stat.S_ISDIR(entry.mode):
                 child = reader.directory(DirectoryNo(entry.offset))
                 assert child.parent == directory.number
@@ -56,9 +68,11 @@ def shown(reader: IndexReader, root: Path) -> dict[bytes, Look]:
                 visit(child, path + b"/")
             else:
                 counts[1] += 1
-                counts[2] += entry.size * stat.S_ISREG(entry.mode)
+                is_counted = stat.S_ISREG(entry.mode) and not entry.flags & EntryFlag.LINKED
+                counts[2] += entry.size * is_counted
 
     visit(reader.directory(DirectoryNo(0)), b"")
+    assert len(set(names.values())) == len(names)
     assert (reader.totals.directories, reader.totals.files, reader.totals.bytes) == tuple(counts)
     top = bytes(root)[1:]
     return {path: look for path, look in found.items() if path == top or path.startswith(top + b"/")}
@@ -67,7 +81,10 @@ def shown(reader: IndexReader, root: Path) -> dict[bytes, Look]:
 def _shown(reader: IndexReader, number: EntryNo, entry: Entry) -> Look:
     digest = b""
     if stat.S_ISREG(entry.mode) and entry.size:
-        digest = reader.sha256(entry.segment, entry.offset) or b"none"  # type: ignore[arg-type]
+        place = (entry.segment, entry.offset)
+        if entry.flags & EntryFlag.SPARSE:
+            place = reader.extents(number)[0][2:]
+        digest = reader.sha256(*place) or b"none"  # type: ignore[arg-type]
     size = 0 if stat.S_ISDIR(entry.mode) else entry.size
     return entry.mode, entry.uid, entry.gid, size, entry.mtime_ns, entry.target, digest
 
@@ -88,7 +105,8 @@ class Editor:
         choices: list[Callable[[], None]] = [
             self._create, self._create, self._write, self._write, self._rewrite, self._touch, self._mode, self._own,
             self._rename, self._rename, self._remove, self._remove, self._remove_directory, self._rename_directory,
-            self._link, self._file_to_directory, self._directory_to_file, self._swap, self._directory_mode,
+            self._link, self._hard_link, self._hard_link, self._sparse,
+            self._file_to_directory, self._directory_to_file, self._swap, self._directory_mode,
         ]  # fmt: skip
         for _ in range(count):
             self._random.choice(choices)()
@@ -172,6 +190,16 @@ class Editor:
         path = self._random.choice(links) if links and self._random.random() < 0.5 else self._fresh_path()
         path.unlink(missing_ok=True)
         path.symlink_to("target-" * self._random.randrange(1, 4))
+
+    def _hard_link(self) -> None:
+        if path := self._file():
+            os.link(path, self._fresh_path())
+
+    def _sparse(self) -> None:
+        if path := self._file():
+            with path.open("wb") as file:
+                file.truncate(300_000)
+                os.pwrite(file.fileno(), self._random.randbytes(5000), 100_000)
 
     def _file_to_directory(self) -> None:
         if path := self._file():
