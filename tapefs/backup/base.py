@@ -192,8 +192,25 @@ class Base:
             return State.CHANGED
         return None if is_same else State.CHANGED
 
-    def verdict(self, old: Entry, status: os.stat_result) -> Verdict:
-        """Say what is to be done about a DOUBTFUL file if its content is the same."""
+    def verdict(
+        self, directory: Directory, old: Entry, fd: int, status: os.stat_result, look_around: Callable[[], None]
+    ) -> Verdict:
+        """Say what is to be done about a DOUBTFUL file, open as `fd`: reads it, if its content matters.
+
+        `look_around` is called between reads; what it raises passes through.
+        """
+        verdict = self._verdict_on_same(old, status)
+        if verdict is Verdict.STORE:
+            return verdict
+        found = self.reader.lookup(directory, old.name)
+        try:
+            is_same = found is not None and has_same_content(self.reader, *found, fd, look_around)
+        except OSError:
+            return Verdict.STORE  # Whoever stores it meets this again.
+        return verdict if is_same else Verdict.STORE
+
+    def _verdict_on_same(self, old: Entry, status: os.stat_result) -> Verdict:
+        """Return the verdict for the case that the content is the same."""
         if status.st_size != old.size:
             return Verdict.STORE
         if _row_mark(old) == _status_mark(status):
@@ -201,14 +218,6 @@ class Base:
             cannot_settle = old.nlink > 1 or fresh_flag(status)
             return Verdict.KEEP if cannot_settle or not old.flags & _FRESH else Verdict.RESTATE
         return Verdict.STORE if old.nlink > 1 or status.st_nlink > 1 else Verdict.RESTATE
-
-    def has_same_content(self, directory: Directory, name: bytes, fd: int, look_around: Callable[[], None]) -> bool:
-        """Is the content of an open file, of the size it had, what the base has? Raises OSError.
-
-        `look_around` is called between reads; what it raises passes through.
-        """
-        found = self.reader.lookup(directory, name)
-        return found is not None and has_same_content(self.reader, *found, fd, look_around)
 
     def missing(self, directory: Directory, children: Sequence[int]) -> list[DirectoryNo]:
         """Return the subdirectories of the base that are not among `children`, numbers in name order."""

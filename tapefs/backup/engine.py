@@ -11,7 +11,7 @@ import stat
 import time
 
 from catalog.ids import DirectoryNo, SegmentId, new_uuid
-from catalog.index.model import Directory, EntryFlag, content_bytes
+from catalog.index.model import EntryFlag, content_bytes
 from catalog.records import Job, SetTotals
 from drivers.errors import DiskFull, EndOfMedium, WriteFailed
 from drivers.interface import Drive
@@ -287,8 +287,8 @@ class Engine:
             return False  # Whoever takes it meets this again.
         try:
             old = self._base.entry(directory.base, source.name)
-            verdict = self._base.verdict(old, source.status)
-            if verdict is Verdict.STORE or not self._has_old_content(directory.base, source):
+            verdict = self._base.verdict(directory.base, old, source.fd, source.status, self._look_around)
+            if verdict is Verdict.STORE or source.has_changed():
                 return False
             if verdict is Verdict.RESTATE:
                 self._announce()
@@ -303,15 +303,6 @@ class Engine:
             return True
         finally:
             source.close()
-
-    def _has_old_content(self, old: Directory, source: Source) -> bool:
-        if self._base is None:
-            raise AssertionError("there is no base")
-        try:
-            is_same = self._base.has_same_content(old, source.name, source.fd, self._look_around)
-        except OSError:
-            return False
-        return is_same and not source.has_changed()
 
     def _take_file(self, directory: OpenDirectory) -> None:
         name = directory.files[directory.next_file]

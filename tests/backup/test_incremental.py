@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -205,10 +206,10 @@ def test_what_vanishes_before_it_is_read_is_gone(rig: Rig, settled: Path, monkey
     (settled / "deep/one").write_text("changed")
     real = Source.open
 
-    def gone(directory: OpenDirectory, name: bytes, look_around: Callable[[], None]) -> Source:
+    def gone(directory: OpenDirectory, name: bytes, *arguments: Any, **options: Any) -> Source:
         if name == b"one":
             (settled / "deep/one").unlink(missing_ok=True)
-        return real(directory, name, look_around)
+        return real(directory, name, *arguments, **options)
 
     monkeypatch.setattr(Source, "open", gone)
     second = rig.again(job, type="incremental")
