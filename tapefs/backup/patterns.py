@@ -229,7 +229,7 @@ class _Compiled:
 def _compiled(rule: Rule) -> _Compiled:
     *parents, last = rule.segments
     above = "".join(_LEVELS if part == "**" else _glob(part) + "/" for part in parents)
-    if last == "**" and parents:
+    if last == "**":
         above += _LEVELS
     anywhere = not rule.anchored or above == _LEVELS
     literal = last[1:] if last.startswith("*") else last

@@ -64,6 +64,7 @@ def walked(root: Path, match: Patterns) -> Iterator[bytes]:
 @example(lines=["/a/*", "!/a/b", "*.b"])
 @example(lines=["a/**/b", "**/a/", "!**"])
 @example(lines=["a", "/*/**"])
+@example(lines=["/**", "!a"])
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge here")
 def test_the_same_is_excluded_as_by_git(repository, lines):
     (repository / ".gitignore").write_text("\n".join(lines) + "\n")
