@@ -34,8 +34,10 @@ def wait_until(done: Callable[[], object], what: str) -> None:
 class Installation:
     """A state folder and the commands on it; ends what it started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command_s: float = 300) -> None:
         self.folder = folder
+        #: A command may take so long.
+        self._command_s = command_s
         self.home = folder / "home"
         self.mount_point = folder / "mnt"
         self.mount_point.mkdir()
@@ -47,7 +49,11 @@ class Installation:
     def run(self, *arguments: str | Path, ok: bool = True, env: dict[str, str] | None = None) -> str:
         """Run a command to its end and return its output."""
         done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=300, env={**os.environ, **(env or {})}
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=self._command_s,
+            env={**os.environ, **(env or {})},
         )
         assert (done.returncode == 0) is ok, done.stderr + done.stdout
         return done.stdout if ok else done.stderr

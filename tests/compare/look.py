@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 #: Labels that a security module gives of its own accord, and what our mount tells about a file.
 _NOT_OURS = ("security.selinux", "security.apparmor", "user.tapefs.")
@@ -126,6 +127,37 @@ def _runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end - start
 
 
+class Difference(NamedTuple):
+    """One thing that is not the same in two trees."""
+
+    path: bytes
+    #: A field of `Seen`; `missing` or `not expected` for a name.
+    what: str
+    is_so: object = None
+    should: object = None
+
+    def __str__(self) -> str:
+        if self.what in ("missing", "not expected"):
+            return f"{self.path!r}: {self.what}"
+        return f"{self.path!r}: {self.what} is {self.is_so!r}, should be {self.should!r}"
+
+
+def compare(is_so: Tree, should: Tree) -> Iterator[Difference]:
+    """Yield each difference of two trees, ordered by path; none: they are equal."""
+    for path in sorted(is_so.keys() | should.keys()):
+        one, other = is_so.get(path), should.get(path)
+        if one is None or other is None:
+            yield Difference(path, "missing" if one is None else "not expected")
+            continue
+        for each in fields(Seen):
+            values = getattr(one, each.name), getattr(other, each.name)
+            if each.name == "names":
+                # A part of a tree has a part of the names.
+                values = values[0] & should.keys(), values[1] & is_so.keys()
+            if values[0] != values[1]:
+                yield Difference(path, each.name, *values)
+
+
 def differences(
     is_so: Tree, should: Tree, *, ignore: tuple[str, ...] = (), keep: Callable[[bytes], bool] = lambda _: True
 ) -> list[str]:
@@ -133,17 +165,4 @@ def differences(
 
     `ignore` names fields of `Seen` that may differ, `keep` the paths that count.
     """
-    lines = []
-    for path in sorted(filter(keep, is_so.keys() | should.keys())):
-        one, other = is_so.get(path), should.get(path)
-        if one is None or other is None:
-            lines.append(f"{path!r}: {'missing' if one is None else 'not expected'}")
-            continue
-        for each in fields(Seen):
-            values = getattr(one, each.name), getattr(other, each.name)
-            if each.name == "names":
-                # A part of a tree has a part of the names.
-                values = values[0] & should.keys(), values[1] & is_so.keys()
-            if each.name not in ignore and values[0] != values[1]:
-                lines.append(f"{path!r}: {each.name} is {values[0]!r}, should be {values[1]!r}")
-    return lines
+    return [str(each) for each in compare(is_so, should) if each.what not in ignore and keep(each.path)]

@@ -106,8 +106,9 @@ def payloads(library: Path) -> list[Path]:
     return [found[number] for number in sorted(found)]
 
 
-def join_parts(top: Path) -> None:
-    """Put files together that were split, as the description of the format says: with `cat`."""
+def join_parts(top: Path) -> list[Path]:
+    """Put files together that were split, as the description of the format says: with `cat`. Return them."""
+    joined = []
     # Not rglob: before Python 3.12 it fails at a link whose target is too long a name.
     for folder, _, names in os.walk(top):
         for name in names:
@@ -115,3 +116,5 @@ def join_parts(top: Path) -> None:
                 parts = shlex.quote(f"{folder}/{name}".removesuffix("0000"))
                 whole = shlex.quote(f"{folder}/{name}".removesuffix(".tapefs-part-0000"))
                 subprocess.run(["bash", "-c", f"cat {parts}* > {whole} && rm {parts}*"], check=True)
+                joined.append(Path(folder, name.removesuffix(".tapefs-part-0000")))
+    return joined
