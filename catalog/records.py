@@ -131,6 +131,8 @@ class Job(Record, frozen=True, kw_only=True):
     level: int = 3
     #: Compression threads; 0 means what the settings say.
     threads: int = 0
+    #: Segments go to disk before they go to tape; None means what the settings say.
+    spool: bool | None = None
     #: Compare content where size and times say that nothing changed.
     checksum: bool = False
     #: Read everything back from tape before the job is completed.

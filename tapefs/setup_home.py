@@ -45,6 +45,9 @@ motion = "{motion}"
 # frame_bytes = 4194304       # plain bytes of an independently readable piece
 # threads = 0                 # compression threads; 0: one per core
 # pool = "default"
+# buffer_bytes = 134217728    # memory that is filled before the drive starts; 0: none
+# spool = false               # put whole segments on disk first, for sources slower than the drive
+# spool_bytes = 0             # disk space for that; 0: half of what is free
 
 [staging]
 # limit_bytes = 0             # disk space for what was read from tape; 0: a quarter of what is free at start

@@ -32,6 +32,7 @@ from tapefs.backup.selection import PSEUDO_FILESYSTEMS, branches, devices_of
 from tapefs.backup.session import STORED_PER_PLAIN, TapeSession
 from tapefs.backup.set_index import write_set_index
 from tapefs.backup.source import NO_FILE_ANY_MORE, Source, Special, Vanished
+from tapefs.backup.spool import spooled_segment_bytes
 from tapefs.backup.stream import Lost, TapeStream
 from tapefs.backup.tally import Tally
 from tapefs.backup.watcher import BackupProgress, Watcher
@@ -79,6 +80,10 @@ class Engine:
         self._largest_members = settings.segment_members
         self._pool = Pool.of(2 * threads + 3, settings.frame_bytes)
         self._tapes = TapeSession(context, drive, watcher, settings)
+        # A 7z lies on disk before it goes to tape in any case.
+        self._has_spool = context.codec.is_tar and (settings.spool if job.spool is None else job.spool)
+        if self._has_spool:
+            self._tapes.spool_bytes = spooled_segment_bytes(context.home)
         self._base = base
         self._job, self._sources = job, sources
         self._scouts: Scouts | None = None
@@ -519,7 +524,9 @@ class Engine:
     def _open_stream(self) -> TapeStream:
         if self._stream is None:
             tape = self._tapes.open_next()
-            self._stream = TapeStream(self._context, self._drive, tape, self._pool, self._committed)
+            self._stream = TapeStream(
+                self._context, self._drive, tape, self._pool, self._committed, spool=self._has_spool
+            )
         return self._stream
 
     def _settle(self) -> None:

@@ -28,6 +28,8 @@ from tapefs.format.tar import part_name
 from tapefs.tape.blocks import BlockWriter
 
 _COPY_BYTES = 1 << 20
+#: By another name, because in a class that has a field `bytes` that is what `bytes` means.
+Octets = bytes
 #: The ledger and the trailers want room on the same disk.
 _KEPT_FREE_BYTES = 64 << 20
 _LEAST_ROOM_BYTES = 16 << 20
@@ -61,18 +63,29 @@ class Payload(Protocol):
         ...
 
 
-class StreamedPayload:
-    """Frames go to the drive as they come, and the codec's closing behind them."""
+class ByteSink(Protocol):
+    """Takes a stream of bytes: a `BlockWriter`, or a file of the spool."""
 
-    def __init__(self, blocks: BlockWriter, codec: Codec) -> None:
-        self._blocks = blocks
+    #: Taken in so far.
+    bytes: int
+
+    def write(self, data: Octets) -> None:
+        """Take in bytes. Raises drive errors, or OSError."""
+        ...
+
+
+class StreamedPayload:
+    """Frames go on as they come, to the drive or into the spool, and the codec's closing behind them."""
+
+    def __init__(self, sink: ByteSink, codec: Codec) -> None:
+        self._sink = sink
         self._codec = codec
         self._lengths: list[tuple[int, int]] = []
 
     @property
     def place(self) -> int:
         """See `Payload.place`."""
-        return self._blocks.bytes
+        return self._sink.bytes
 
     def begin(self) -> None:
         """See `Payload.begin`."""
@@ -80,12 +93,12 @@ class StreamedPayload:
     def add(self, frame: Frame) -> None:
         """See `Payload.add`."""
         if frame.used:
-            self._blocks.write(frame.stored)
+            self._sink.write(frame.stored)
             self._lengths.append((len(frame.stored), frame.used))
 
     def finish(self) -> None:
         """See `Payload.finish`."""
-        self._blocks.write(self._codec.closing(self._lengths))
+        self._sink.write(self._codec.closing(self._lengths))
 
     def close(self) -> None:
         """See `Payload.close`."""

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from dataclasses import dataclass
-
-import msgspec
-import structlog
 
 from catalog.crash import crash_point
 from catalog.ids import BlockNo, FileNo, SegmentId
@@ -16,27 +11,24 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet, Intent, IntentKind, Segment, SegmentCopy, VolumeEnd
 from drivers.interface import Drive
 from tapefs import __version__
-from tapefs.backup.draft import Draft
+from tapefs.backup.body import SegmentBody
 from tapefs.backup.frames import Frame
 from tapefs.backup.payload import ArchivePayload, Payload, StreamedPayload
 from tapefs.backup.scan import Checkpoint
 from tapefs.backup.source import Seen
 from tapefs.backup.tally import Tally
 from tapefs.codecs import Codec
-from tapefs.durable import sync_folder
-from tapefs.format.lines import LineWriter
-from tapefs.format.records import End, FrameLine, Header, Member, split_sources
+from tapefs.format.records import End, Header, split_sources
 from tapefs.format.structures import header_block
-from tapefs.home import Home
+from tapefs.home import BackupSettings, Home
 from tapefs.tape.append import OpenTape
 from tapefs.tape.blocks import BlockWriter
-
-log = structlog.get_logger(__name__)
+from tapefs.tape.fill import FillBuffer
 
 _before_intent = crash_point("segment.intent.before")
 _after_intent = crash_point("segment.intent.after")
 _after_header = crash_point("segment.header.after")
-_after_frame = crash_point("segment.frame.after")
+_after_copy = crash_point("segment.copy.after")
 _after_payload = crash_point("segment.payload.after")
 _after_local_trailer = crash_point("segment.local_trailer.after")
 _after_trailer = crash_point("segment.trailer.after")
@@ -88,25 +80,24 @@ class CommittedSegment:
     trailer_bytes: int
 
 
+#: The early warning comes 2 % before the end at most, and what is in the buffer then must still fit.
+_BUFFERS_ON_A_TAPE = 250
+
+
 class SegmentWriter:
     """Writes one segment to the tape at hand, which must stand at its end."""
 
-    def __init__(self, context: SetContext, drive: Drive, tape: OpenTape, plan: SegmentPlan) -> None:
+    def __init__(
+        self, context: SetContext, drive: Drive, tape: OpenTape, plan: SegmentPlan, body: SegmentBody | None = None
+    ) -> None:
+        """With a `body` that is finished already its payload comes by `copy`. Raises OSError."""
         self._context = context
         self._drive = drive
         self._tape = tape
         self._plan = plan
-        self._frames = 0
-        self._plain_bytes = 0
-        self._members = 0
-        #: SHA-256 of the member that runs over frames.
-        self._running = hashlib.sha256()
-        self._blocks = BlockWriter(drive, tape.volume.block_size)
-        self._payload = self._new_payload()
-        self._trailer_path = context.home.trailer(plan.segment_id)
-        self._part_path = self._trailer_path.with_suffix(".part")
-        self._trailer_file = self._part_path.open("wb")
-        self._trailer = LineWriter(self._trailer_file.write)
+        self._fill = FillBuffer(drive, _buffer_bytes(context.home.settings.backup, tape))
+        self._blocks = BlockWriter(self._fill, tape.volume.block_size)
+        self._body = body or SegmentBody(context.home.trailer(plan.segment_id), self._new_payload())
         self._payload_block = BlockNo(0)
         self._may_be_committed = False
 
@@ -131,7 +122,7 @@ class SegmentWriter:
             set_id=self._context.backup_set.set_id,
             opened_at_ns=time.time_ns(),
         )
-        self._payload.begin()
+        self._body.begin()
         _before_intent()
         self._context.ledger.open_intent(intent, self._tape.claim)
         _after_intent()
@@ -142,29 +133,21 @@ class SegmentWriter:
 
     def add(self, frame: Frame) -> None:
         """Write a frame that the workers are done with, and the lines it brings. Raises drive errors."""
-        for start, length, first, draft in frame.pieces:
-            if first:
-                self._running = hashlib.sha256()
-            self._running.update(frame.view[start : start + length])
-            if draft >= 0:
-                frame.sums[draft] = self._running.digest()
-        self._trailer.write_many(self._lines(frame))
-        place = self._payload.place
-        self._payload.add(frame)
-        if frame.used == 0:
-            return
-        self._trailer.write(FrameLine(at=place, stored=len(frame.stored), plain=frame.used, sum=frame.checksum))
-        self._frames += 1
-        self._plain_bytes += frame.used
-        _after_frame()
+        self._body.add(frame)
+
+    def copy(self, stored: bytes) -> None:
+        """Write a piece of the payload of a finished body. Raises drive errors."""
+        self._blocks.write(stored)
+        _after_copy()
 
     def finish(self) -> CommittedSegment:
         """Write what closes the payload and the TRAILER, sync, commit. Raises drive and catalog errors."""
-        self._payload.finish()
+        self._body.finish()
         payload_sha256 = self._blocks.finish()
+        self._fill.drain()
         self._drive.write_filemarks(1, sync=False)
         _after_payload()
-        trailer_bytes = self._close_trailer(payload_sha256)
+        trailer_bytes = self._body.close_trailer(self._end(payload_sha256))
         _after_local_trailer()
         trailer_block = BlockNo(self._drive.position().block)
         self._write_trailer()
@@ -177,40 +160,18 @@ class SegmentWriter:
 
     def close(self) -> None:
         """Let go of what the payload needed. Harmless twice."""
-        self._payload.close()
+        self._body.close()
 
     def discard(self) -> None:
-        """Forget the local trailer of a segment that did not come to be; what stays behind is told in the log."""
-        self.close()
-        try:
-            # On a full disk even closing fails: it writes what is left in the buffer.
-            self._trailer_file.close()
-        except OSError as error:
-            log.warning("a local trailer that is not needed", path=str(self._part_path), error=str(error))
-        try:
-            self._part_path.unlink(missing_ok=True)
-            if not self._may_be_committed:
-                self._trailer_path.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("a local trailer that is not needed stays", path=str(self._part_path), error=str(error))
+        """The segment has not come to be: the drive is nobody's, the local trailer goes."""
+        self._fill.close()
+        self._body.discard(keep_trailer=self._may_be_committed)
 
     def _new_payload(self) -> Payload:
         context = self._context
         if context.codec.is_tar:
             return StreamedPayload(self._blocks, context.codec)
         return ArchivePayload(self._blocks, context.home.spool, context.home.settings.backup.frame_bytes)
-
-    def _lines(self, frame: Frame) -> list[msgspec.Struct]:
-        sums = frame.sums
-        lines: list[msgspec.Struct] = []
-        for number, draft in enumerate(frame.drafts):
-            if isinstance(draft, Draft):
-                self._members += 1
-                lines.append(draft.line(sums.get(number, b"")))
-            elif isinstance(draft, msgspec.Struct):
-                self._members += isinstance(draft, Member)
-                lines.append(draft)
-        return lines
 
     def _header(self) -> Header:
         backup_set, volume = self._context.backup_set, self._tape.volume
@@ -237,31 +198,21 @@ class SegmentWriter:
             software=f"tapefs {__version__}",
         )
 
-    def _close_trailer(self, payload_sha256: bytes) -> int:
-        self._trailer.write(
-            End(
-                segment=self._plan.segment_id,
-                number=self._plan.number,
-                payload_sha256=payload_sha256,
-                payload_bytes=self._blocks.bytes,
-                payload_blocks=self._blocks.blocks,
-                plain_bytes=self._plain_bytes,
-                members=self._members,
-                frames=self._frames,
-            )
+    def _end(self, payload_sha256: bytes) -> End:
+        return End(
+            segment=self._plan.segment_id,
+            number=self._plan.number,
+            payload_sha256=payload_sha256,
+            payload_bytes=self._blocks.bytes,
+            payload_blocks=self._blocks.blocks,
+            plain_bytes=self._body.plain_bytes,
+            members=self._body.members,
+            frames=self._body.frames,
         )
-        self._trailer.close()
-        self._trailer_file.flush()
-        os.fsync(self._trailer_file.fileno())
-        size = self._trailer_file.tell()
-        self._trailer_file.close()
-        self._part_path.rename(self._trailer_path)
-        sync_folder(self._trailer_path.parent)
-        return size
 
     def _write_trailer(self) -> None:
         blocks = BlockWriter(self._drive, self._tape.volume.block_size)
-        with self._trailer_path.open("rb") as trailer:
+        with self._body.trailer_path.open("rb") as trailer:
             while data := trailer.read(self._tape.volume.block_size):
                 blocks.write(data)
         blocks.finish()
@@ -273,10 +224,10 @@ class SegmentWriter:
             set_id=self._context.backup_set.set_id,
             number=self._plan.number,
             codec=self._context.codec.format,
-            plain_bytes=self._plain_bytes,
+            plain_bytes=self._body.plain_bytes,
             stored_bytes=self._blocks.bytes,
-            members=self._members,
-            frames=self._frames,
+            members=self._body.members,
+            frames=self._body.frames,
             payload_sha256=payload_sha256,
             committed_at_ns=time.time_ns(),
         )
@@ -301,3 +252,8 @@ class SegmentWriter:
         self._context.ledger.commit_segment(segment, copy, self._tape.claim, end, label)
         self._tape.end = end
         return CommittedSegment(segment, copy, label, trailer_bytes)
+
+
+def _buffer_bytes(settings: BackupSettings, tape: OpenTape) -> int:
+    """Return the size of the fill buffer: little on a small tape, whose early warning it would hide."""
+    return min(settings.buffer_bytes, tape.volume.capacity_bytes // _BUFFERS_ON_A_TAPE)

@@ -2,7 +2,8 @@
 
 The writer thread owns the drive until `settle` returns; the intake thread hands it segments and frames and reads on
 meanwhile, also over the border of two segments. Write order of a segment: intent, HEADER, filemark, PAYLOAD, filemark,
-local trailer synced, TRAILER, synchronous filemark, ledger. A segment for which the tape has no room, or that it
+local trailer synced, TRAILER, synchronous filemark, ledger. With a spool another thread stands before it, and whole
+segments come from there. A segment for which the tape has no room, or that it
 refuses, is lost as a whole: the writer passes over everything behind it until `settle`, which tells the intake where to
 go back to.
 """
@@ -19,6 +20,7 @@ from catalog.errors import StorageFailed
 from drivers.interface import Drive
 from tapefs.backup.frames import Frame, Pool
 from tapefs.backup.segment import CommittedSegment, SegmentPlan, SegmentWriter, SetContext
+from tapefs.backup.spool import Finish, Item, Settled, Spooled, SpoolFailed, SpoolStage
 from tapefs.tape.append import OpenTape
 
 
@@ -30,13 +32,7 @@ class Lost:
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class _Finish:
-    """The segment's last frame has been handed over."""
-
-
-class _Settled(threading.Event):
-    """The writer has nothing more to do."""
+_Item = SegmentPlan | Frame | Finish | Settled | Spooled | SpoolFailed
 
 
 class TapeStream:
@@ -49,13 +45,15 @@ class TapeStream:
         tape: OpenTape,
         pool: Pool,
         committed: Callable[[CommittedSegment], None],
+        *,
+        spool: bool = False,
     ) -> None:
         self._context = context
         self._drive = drive
         self._tape = tape
         self._pool = pool
         self._committed = committed
-        self._queue: queue.SimpleQueue[SegmentPlan | Frame | _Finish | _Settled | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._lost: Lost | None = None
         self._plan: SegmentPlan | None = None
         self._writer: SegmentWriter | None = None
@@ -66,28 +64,29 @@ class TapeStream:
         self.stored_bytes = 0
         self._thread = threading.Thread(target=self._run, name="tape-writer")
         self._thread.start()
+        self._spool = SpoolStage(context, pool, self._queue.put, self._passes_over) if spool else None
 
     @property
     def is_broken(self) -> bool:
         """A segment was lost; nothing more is written until `settle`."""
-        return self._lost is not None
+        return self._lost is not None or (self._spool is not None and self._spool.has_failed)
 
     def begin(self, plan: SegmentPlan) -> None:
         """The frames that follow belong to this segment."""
-        self._queue.put(plan)
+        self._put(plan)
 
     def put(self, frame: Frame) -> None:
         """Hand over a frame, submitted to the workers; it goes back to the pool when it is written."""
-        self._queue.put(frame)
+        self._put(frame)
 
     def finish(self) -> None:
         """The segment has no more frames."""
-        self._queue.put(_Finish())
+        self._put(Finish())
 
     def settle(self) -> Lost | None:
         """Wait until all that was handed over is committed or lost; the drive is then the caller's."""
-        settled = _Settled()
-        self._queue.put(settled)
+        settled = Settled()
+        self._put(settled)
         settled.wait()
         lost, self._lost = self._lost, None
         return lost
@@ -95,20 +94,32 @@ class TapeStream:
     def close(self) -> None:
         """End the thread; what is not committed is lost."""
         self._closing = True
-        self._queue.put(None)
+        self._put(None)
+        if self._spool is not None:
+            self._spool.join()
         self._thread.join()
         if self._writer is not None:
             self._writer.discard()
 
+    def _put(self, item: Item) -> None:
+        if self._spool is not None:
+            self._spool.put(item)
+        else:
+            self._queue.put(item)
+
+    def _passes_over(self) -> bool:
+        return self._closing or self._lost is not None
+
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
-            if isinstance(item, _Settled):
+            if isinstance(item, Settled):
                 item.set()
                 continue
-            if isinstance(item, SegmentPlan):
-                self._plan = self._plan if self._lost else item
+            if self._lost is None and isinstance(item, SegmentPlan | Spooled | SpoolFailed):
+                self._plan = item if isinstance(item, SegmentPlan) else item.plan
+            passes_over = self._passes_over()
             try:
-                if self._lost is None and not self._closing:
+                if not passes_over:
                     self._write(item)
             except OSError as error:
                 # Drives and the ledger have errors of their own: this was the local trailer, and no fault of the tape.
@@ -119,6 +130,9 @@ class TapeStream:
                 if isinstance(item, Frame):
                     item.ready.wait()
                     self._pool.give_back(item)
+                elif isinstance(item, Spooled):
+                    # One that was begun has been discarded with its writer if it was lost.
+                    (item.discard if passes_over else item.close)()
 
     def _lose(self, error: BaseException) -> None:
         if self._plan is None:
@@ -128,28 +142,55 @@ class TapeStream:
         if writer is not None:
             writer.discard()
 
-    def _write(self, item: SegmentPlan | Frame | _Finish) -> None:
-        if isinstance(item, SegmentPlan):
-            self._writer = SegmentWriter(self._context, self._drive, self._tape, item)
-            self._writer.begin()
+    def _write(self, item: _Item) -> None:
+        if isinstance(item, SpoolFailed):
+            raise item.error
+        if isinstance(item, SegmentPlan | Spooled):
+            self._begin(item)
             return
-        writer = self._writer
-        if writer is None:
-            raise AssertionError("a frame came before its segment")
+        writer = self._at_hand()
         before = writer.stored_bytes
         if isinstance(item, Frame):
             item.ready.wait()
             if item.error is not None:
                 raise item.error
             writer.add(item)
+            self._note(writer, before)
         else:
-            committed = writer.finish()
-            # It counts now, whatever comes: its local trailer must stay.
-            self._writer = None
-            self._committed(committed)
-            writer.close()
+            self._finish(writer)
+
+    def _begin(self, item: SegmentPlan | Spooled) -> None:
+        if isinstance(item, SegmentPlan):
+            self._writer = SegmentWriter(self._context, self._drive, self._tape, item)
+            self._writer.begin()
+            return
+        writer = self._writer = SegmentWriter(self._context, self._drive, self._tape, item.plan, item.body)
+        writer.begin()
+        for piece in item.pieces():
+            if self._closing:
+                return
+            before = writer.stored_bytes
+            writer.copy(piece)
+            self._note(writer, before)
+        self._finish(writer)
+
+    def _finish(self, writer: SegmentWriter) -> None:
+        before = writer.stored_bytes
+        committed = writer.finish()
+        # It counts now, whatever comes: its local trailer must stay.
+        self._writer = None
+        self._committed(committed)
+        writer.close()
+        self._note(writer, before)
+
+    def _note(self, writer: SegmentWriter, before: int) -> None:
         self.stored_bytes += writer.stored_bytes - before
         self.end_is_near |= writer.end_is_near
+
+    def _at_hand(self) -> SegmentWriter:
+        if self._writer is None:
+            raise AssertionError("a frame came before its segment")
+        return self._writer
 
 
 def _no_local_trailer(error: OSError) -> StorageFailed:

@@ -72,6 +72,11 @@ _OPTIONS = (
         default=None,
         help="Of an archive: what is on tape stays.  [default: it goes]",
     ),
+    click.option(
+        "--spool/--no-spool",
+        default=None,
+        help="Put whole segments on disk first, for sources slower than the drive.  [as the settings say]",
+    ),
     click.option("--retention-days", type=click.IntRange(0), help="Then sets may expire; 0: never.  [default: 0]"),
     click.option("--description", metavar="TEXT", help="For people."),
 )
@@ -85,6 +90,7 @@ _NAMES = (
         "verify",
         "copies",
         "keep_sources",
+        "spool",
         "retention_days",
         "description",
     ),

@@ -43,6 +43,8 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     verify: bool | UnsetType = UNSET
     copies: int | UnsetType = UNSET
     keep_sources: bool | UnsetType = UNSET
+    #: None: as the settings say.
+    spool: bool | UnsetType | None = UNSET
     description: Annotated[str, msgspec.Meta(max_length=4096)] | UnsetType = UNSET
     retention_days: int | UnsetType = UNSET
 

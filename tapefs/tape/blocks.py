@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import Protocol
 
 from drivers.errors import EndOfData
 from drivers.interface import Drive
@@ -13,10 +14,18 @@ from tapefs.errors import BadStructure
 LARGEST_BLOCK_BYTES = 16 * 1024 * 1024
 
 
+class BlockSink(Protocol):
+    """What takes blocks: a drive, or what stands before it."""
+
+    def write_block(self, block: bytes | memoryview) -> bool:
+        """Take in one block, which may change afterwards unless it is read-only. See `Drive.write_block`."""
+        ...
+
+
 class BlockWriter:
     """Cuts a stream of bytes into blocks of `block_size`, the last one short."""
 
-    def __init__(self, drive: Drive, block_size: int) -> None:
+    def __init__(self, drive: BlockSink, block_size: int) -> None:
         self._drive = drive
         self._size = block_size
         self._buffer = bytearray(block_size)

@@ -1,4 +1,4 @@
-"""A backup in its own process, to be killed at a point: `python -m tests.backup.crash_child HOME SOURCE [verify]`."""
+"""A backup in a process, to be killed at a point: `python -m tests.backup.crash_child HOME SOURCE [verify|spool]`."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from tests.backup.rig import Rig
 
 if __name__ == "__main__":
     rig = Rig.existing(Path(sys.argv[1]))
-    rig.backup(Path(sys.argv[2]), verify=len(sys.argv) > 3)
+    rig.backup(Path(sys.argv[2]), verify="verify" in sys.argv[3:], spool="spool" in sys.argv[3:])
     rig.close()

@@ -92,7 +92,8 @@ def test_killed_while_a_tape_ends(point: str, source: Path, prepared: Path, tmp_
 
 def kill_and_go_on(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str = "[]") -> None:
     """Run a backup that dies at the point; look at what is there, and back up again."""
-    rig = kill(point, source, prepared, tmp_path, faults)
+    more = ["spool"] if point.startswith("segment.copy.") else []
+    rig = kill(point, source, prepared, tmp_path, faults, *more)
     try:
         set_id = rig.backup(source)
         assert rig.ledger.backup_set(set_id).state is SetState.COMPLETE

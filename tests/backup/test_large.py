@@ -37,7 +37,7 @@ def test_cancel_is_heard_within_a_large_file(rig: Rig, tmp_path: Path) -> None:
 def test_a_lost_segment_is_noticed_within_a_large_file(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
     """What follows in the file is not read for nothing: the backup goes to the next tape at once."""
     big = random_files(tmp_path / "tree", 1, 150 * _MIB) / "file-00000"
-    rig = make_rig(tapes=2, tape_bytes=20_000 * _MIB)
+    rig = make_rig(tapes=2, tape_bytes=20_000 * _MIB, backup_settings="buffer_bytes = 8388608")
     with_faults(rig, WriteError(block=40))
     real = os.preadv
     read: list[int] = []

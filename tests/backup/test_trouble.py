@@ -73,7 +73,7 @@ def test_a_file_that_changes_while_read_is_kept_with_a_mark(
         else:
             os.utime(big, ns=(1, 1))
 
-    rig = make_rig(tapes=1, tape_bytes=20_000 * _MIB)
+    rig = make_rig(tapes=1, tape_bytes=20_000 * _MIB, backup_settings="buffer_bytes = 0")
     rig.drive = MeddlingDrive(rig.drive, 40, meddle)  # type: ignore[assignment]
     set_id = rig.backup(tree)
     found = entries(IndexReader(rig.home.index(set_id)))
@@ -93,7 +93,7 @@ def test_a_file_that_changes_while_read_is_kept_with_a_mark(
 def test_a_file_that_vanishes_is_reported(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
     """A name that was listed and is gone when its turn comes is left out with a reason; the backup goes on."""
     tree = big_then_small(tmp_path)
-    rig = make_rig(tapes=1, tape_bytes=20_000 * _MIB)
+    rig = make_rig(tapes=1, tape_bytes=20_000 * _MIB, backup_settings="buffer_bytes = 0")
     rig.drive = MeddlingDrive(rig.drive, 40, (tree / "small-1").unlink)  # type: ignore[assignment]
     set_id = rig.backup(tree)
     found = entries(IndexReader(rig.home.index(set_id)))
