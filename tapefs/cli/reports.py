@@ -106,10 +106,16 @@ def _run_facts(chosen: BackupSet, run: RunReport) -> list[tuple[str, str]]:
     for title, stage in (("read", run.read), ("compress", run.compress), ("write", run.write)):
         if stage is not None:
             facts.append((title, _stage(stage)))
-    drive = run.drive
-    stops = f"{drive.backhitches:,} back-hitches ({drive.seconds.backhitch:.0f} s)"
-    facts.append(("drive", f"{drive.loads} loads, {drive.locates} locates, {stops}, {drive.underruns:,} underruns"))
+    facts.append(("drive", _drive(run)))
     return facts
+
+
+def _drive(run: RunReport) -> str:
+    drive = run.drive
+    if drive is None:
+        return "it did not tell"
+    stops = f"{drive.backhitches:,} back-hitches ({drive.seconds.backhitch:.0f} s)"
+    return f"{drive.loads} loads, {drive.locates} locates, {stops}, {drive.underruns:,} underruns"
 
 
 def _stage(stage: Stage) -> str:

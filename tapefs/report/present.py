@@ -114,7 +114,7 @@ def _run(run: RunReport) -> dict[str, object]:
         "segments": run.segments,
         "tapes": [msgspec.to_builtins(tape) for tape in run.tapes],
         "stages": {name: _stage(stage) for name, stage in stages.items() if stage is not None},
-        "drive": msgspec.to_builtins(run.drive),
+        "drive": None if run.drive is None else msgspec.to_builtins(run.drive),
         "troubles": run.troubles,
     }
 

@@ -48,7 +48,7 @@ class Recorder:
         self._watcher = watcher
         self._report: RunReport | None = None
         self._troubles: TroubleFile | None = None
-        self._before = Counters()
+        self._before: Counters | None = None
         self._verify_began_s = 0.0
 
     # -- a watcher ---------------------------------------------------------------------------------------------------
@@ -86,12 +86,12 @@ class Recorder:
     def begin(self, backup_set: BackupSet) -> None:
         """The run makes or goes on with this set."""
         try:
-            self._before = self._drive.status().counters
+            self._before = self._counters()
             earlier = read_report(self._home, backup_set.set_id)
             self._troubles = TroubleFile(self._home, backup_set.set_id)
             self._report = _blank(self._job, backup_set, earlier)
             write_report(self._home, self._report)
-        except (OSError, DriveError, ValueError) as error:
+        except (OSError, ValueError) as error:
             log.warning("no report of the run yet", set=backup_set.set_id, error=str(error))
 
     def measured(self, figures: Figures) -> None:
@@ -124,7 +124,7 @@ class Recorder:
             if self._troubles is not None:
                 self._troubles.close()
             write_report(self._home, self._finished(self._report, error))
-        except (OSError, DriveError, CatalogError) as failure:
+        except (OSError, CatalogError) as failure:
             log.warning("no report of the run", set=self._report.set_id, error=str(failure))
 
     def _finished(self, report: RunReport, error: BaseException | None) -> RunReport:
@@ -144,9 +144,17 @@ class Recorder:
             stored_bytes=sum(segment.stored_bytes for segment in segments),
             tapes=self._tapes(backup_set, segments),
             troubles=report.troubles if self._troubles is None else self._troubles.count,
-            drive=_difference(self._drive.status().counters, self._before),
+            drive=_difference(self._counters(), self._before),
             verify_s=time.monotonic() - self._verify_began_s if self._verify_began_s else 0.0,
         )
+
+    def _counters(self) -> Counters | None:
+        """Return the drive's; None if it is silent, as one that died is: what happens next in the run tells that."""
+        try:
+            return self._drive.status().counters
+        except DriveError as error:
+            log.info("the drive does not tell what it has done", job=self._job.number, error=str(error))
+            return None
 
     def _tapes(self, backup_set: BackupSet, segments: list[Segment]) -> list[TapeUse]:
         uses: dict[str, list[int]] = {label: [] for label in backup_set.tapes}
@@ -175,8 +183,10 @@ def _blank(job: Job, backup_set: BackupSet, earlier: RunReport | None) -> RunRep
     )
 
 
-def _difference(after: Counters, before: Counters) -> Counters:
-    """Return what was counted in between."""
+def _difference(after: Counters | None, before: Counters | None) -> Counters | None:
+    """Return what was counted in between, None when one of them is not known."""
+    if after is None or before is None:
+        return None
     names = [name for name in Counters.__dataclass_fields__ if name != "seconds"]
     counts = {name: sub(getattr(after, name), getattr(before, name)) for name in names}
     seconds = {

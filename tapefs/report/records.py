@@ -103,8 +103,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     read: Stage | None = None
     compress: Stage | None = None
     write: Stage | None = None
-    #: What the drive has done for this run, by its own counters.
-    drive: Counters = Counters()
+    #: What the drive has done for this run, by its own counters; None while it runs, and when the drive is silent.
+    drive: Counters | None = None
     #: Seconds it took to read everything back, 0 when it was not.
     verify_s: float = 0.0
 

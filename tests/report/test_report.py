@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from catalog.records import JobState, SetState
+from drivers.errors import DeviceFailed
+from drivers.virtual.faults import FaultyDrive, PowerCut
+from tapefs.cli import group
 from tapefs.errors import Cancelled
 from tapefs.report.files import TroubleFile, read_report, read_troubles, report_path, troubles_path
 from tapefs.report.present import as_json, set_report
@@ -65,6 +69,7 @@ def test_figures_of_a_run(rig: Rig, tmp_path: Path) -> None:
         assert stage.busy_s + stage.waited_s <= threads * elapsed_s
     assert report.read.bytes == sum(segment.plain_bytes for segment in rig.ledger.segments(set_id))
     assert report.write.bytes > backup_set.stored_bytes
+    assert report.drive is not None
     assert report.drive.bytes_written == pytest.approx(report.write.bytes, rel=0.01)
     assert report.drive.loads == 2
     assert report.verify_s == 0
@@ -85,6 +90,7 @@ def test_a_second_run_is_counted_by_itself(rig: Rig, tmp_path: Path) -> None:
     assert (content.files, content.new_files, content.changed_files, content.removed_files) == (4, 1, 1, 1)
     assert content.bytes == 2_000_008
     assert content.read_bytes == 8
+    assert report.drive is not None
     assert 0 < report.drive.bytes_written < 500_000
     assert (report.type, report.parent_id) == ("incremental", rig.ledger.backup_sets()[0].set_id)
 
@@ -142,6 +148,26 @@ def test_a_failed_run_leaves_one_and_the_resumed_one_goes_on(
     assert (report.error, report.runs, report.content.files, report.troubles) == ("", 2, 8, 1)
     assert report.begun_at_ns == failed.begun_at_ns < failed.finished_at_ns < report.started_at_ns
     assert report.segments == len(rig.ledger.segments(set_id)) > 1
+
+
+def test_a_drive_that_dies_leaves_a_report_without_its_figures(rig: Rig, tmp_path: Path) -> None:
+    """That is when a report is wanted most; all else is in it, and no warning is in the log."""
+    tree = random_files(tmp_path / "tree", 8, 1_500_000)
+    good, rig.drive = rig.drive, FaultyDrive(rig.drive, [PowerCut(block=40)])  # type: ignore[assignment]
+    with pytest.raises(DeviceFailed) as failure:
+        rig.backup(tree)
+    (failed,) = rig.ledger.backup_sets()
+    report = read_report(rig.home, failed.set_id)
+    assert report is not None
+    assert (report.error, report.drive) == (str(failure.value), None)
+    assert report.finished_at_ns
+    assert report.segments == len(rig.ledger.segments(failed.set_id)) > 0
+    shown = as_json(set_report(rig.home, rig.ledger, failed))
+    assert (shown["state"], shown["drive"]) == ("failed", None)
+    told = CliRunner().invoke(group, ["--home", str(rig.home.path), "report", failed.set_id])
+    assert told.exit_code == 0, told.output
+    assert "it did not tell" in told.output
+    good.close()
 
 
 def test_what_reading_back_finds_is_in_it(bench: Bench, tmp_path: Path) -> None:
