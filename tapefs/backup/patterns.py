@@ -40,10 +40,11 @@ _CLASSES = {
     "lower": "a-z",
     "print": r"\x20-\x7e",
     "punct": r"\x21-\x2f:-@\x5b-`{-\x7e",
-    "space": r"\s",
+    "space": r" \t\n\r",
     "upper": "A-Z",
     "xdigit": "0-9A-Fa-f",
 }
+_NAMED_CLASS = re.compile(r"\[:([^]]*):\]")
 _WILD = frozenset("*?[")
 #: Sets of patterns that are in force in some directory, kept ready.
 _KEPT = 1000
@@ -70,7 +71,7 @@ def parse(pattern: str) -> Rule:
     negated = text.startswith("!")
     body = text[1:] if negated else text
     directories_only = body.endswith("/")
-    segments = tuple(part for part in body.split("/") if part)
+    segments = tuple("**" if re.fullmatch(r"\*{2,}", part) else part for part in body.split("/") if part)
     if not segments:
         raise BadPattern("it names nothing")
     for segment in segments:
@@ -116,12 +117,12 @@ def _bracket(segment: str, place: int) -> tuple[str, int]:
     place += is_negated
     first = place
     while place < len(segment) and (segment[place] != "]" or place == first):
-        if segment.startswith("[:", place) and (end := segment.find(":]", place)) > 0:
-            name = segment[place + 2 : end]
+        if named := _NAMED_CLASS.match(segment, place):
+            name = named[1]
             if name not in _CLASSES:
                 raise BadPattern(f"[:{name}:] is no class of characters")
             members.append(_CLASSES[name])
-            place = end + 2
+            place = named.end()
             continue
         low, place = _member(segment, place)
         high = low
