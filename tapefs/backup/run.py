@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
 import structlog
 
+from catalog.errors import Damaged
 from catalog.ids import SetId, SetNumber, new_uuid
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, Job, SetState
@@ -112,8 +115,9 @@ def _write(plan: SetPlan, backup_set: BackupSet, recorder: Recorder) -> None:
         recorder.begin(backup_set)
         context = SetContext(plan.home, ledger, backup_set, socket.gethostname(), plan.codec)
         base = plan.choice.base(checksum=plan.job.checksum)
-        engine = Engine(context, plan.drive, recorder, plan.job, plan.sources, base, plan.interrupted)
-        engine.write()
+        with _names_the_way_out(plan.choice):
+            engine = Engine(context, plan.drive, recorder, plan.job, plan.sources, base, plan.interrupted)
+            engine.write()
     except BaseException as error:
         if ledger.backup_set(backup_set.set_id).state is SetState.RUNNING:
             ledger.fail_set(backup_set.set_id, str(error) or type(error).__name__, time.time_ns())
@@ -123,6 +127,18 @@ def _write(plan: SetPlan, backup_set: BackupSet, recorder: Recorder) -> None:
             recorder.measured(engine.figures())
             engine.close()
     engine.tell("index")
+
+
+@contextmanager
+def _names_the_way_out(choice: Choice) -> Iterator[None]:
+    """What to do when the index of the base, or of one below it, turns out to be damaged."""
+    try:
+        yield
+    except Damaged as error:
+        if choice.backup_set is None or choice.index is None or str(choice.index.parent) not in error.where:
+            raise
+        way_out = f"set {choice.backup_set.set_id}, on which this one builds, cannot be compared with"
+        raise Damaged(f"{way_out}; --type full makes one that does not need it", str(error)) from error
 
 
 def _complete(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId, watcher: Watcher) -> SetId:
