@@ -87,7 +87,7 @@ class Maker:
                     os.link(self._made[what % len(self._made)], path, follow_symlinks=False)
                 continue
             getattr(self, f"_{kind}")(path, what)
-            self._apply(kind, path, attributes)
+            self.apply(kind, path, attributes)
             if kind != "directory":
                 self._made.append(path)
 
@@ -119,7 +119,7 @@ class Maker:
         os.mkdir(path)
         self.make(path, tree)
 
-    def _apply(self, kind: str, path: bytes, attributes: dict) -> None:
+    def apply(self, kind: str, path: bytes, attributes: dict) -> None:
         os.chown(path, *attributes["owner"], follow_symlinks=False)
         for name, value in attributes["xattrs"].items():
             if kind in ("file", "sparse", "directory") or not name.startswith(b"user."):
