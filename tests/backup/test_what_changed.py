@@ -107,7 +107,9 @@ CASES = {
     "ACL": ("setfacl -m u:1234:rw d/a", "d/a", "d/a", "", ". d"),
     "ACL, same mode": ("setfacl -m u:9:- d/c", "d/c", "d/c", "", ". d"),
     "ACL gone": ("setfacl -b d/c", "d/c", "d/c", "", ". d"),
-    "capability": ("setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 d/a", "d/a", "d/a", "", ". d"),
+    "capability": (
+        "setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 d/a", "d/a", "d/a", "", ". d"
+    ),
     "a second name": ("ln d/a other/second", "d/a other/second", "d/a", "", ". d other"),
     "another target": ("ln -sfn b d/link", "d/link", "", "", ". d"),
     "another device": ("rm d/device; mknod d/device c 7 8", "d/device", "", "", ". d"),
@@ -123,7 +125,9 @@ CASES = {
         "mv other/deep other/deeper", "other/deeper/y other/deeper/er/z", "other/deeper/y other/deeper/er/z", "",
         ". other other/deeper other/deeper/er",
     ),
-    "new": ("echo >other/deep/er/new", "other/deep/er/new", "other/deep/er/new", "", ". other other/deep other/deep/er"),
+    "new": (
+        "echo >other/deep/er/new", "other/deep/er/new", "other/deep/er/new", "", ". other other/deep other/deep/er"
+    ),
     "mode of a folder": ("chmod 700 other/deep", "", "", "", ". other other/deep"),
     "owner of a folder": ("chown 1234 other/deep", "", "", "", ". other other/deep"),
     "time of a folder": ("touch -d 2001-01-01 other/deep", "", "", "", ". other other/deep"),

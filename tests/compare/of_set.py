@@ -55,8 +55,9 @@ def _look(reader: IndexReader, all_found: list[Found], top: Path) -> tuple[Tree,
         if found.directory is not None:
             tree[path] = _seen_directory(reader, found)
             continue
-        assert found.number is not None and found.entry is not None
-        number, entry = first_name(reader, found.number, found.entry)
+        assert found.number is not None
+        assert found.entry is not None
+        number, _entry = first_name(reader, found.number, found.entry)
         files[path] = number
         names.setdefault(number, set()).add(path)
         tree[path] = _seen(reader, found)
@@ -77,7 +78,8 @@ def _seen_directory(reader: IndexReader, found: Found) -> Seen:
 
 
 def _seen(reader: IndexReader, found: Found) -> Seen:
-    assert found.number is not None and found.entry is not None
+    assert found.number is not None
+    assert found.entry is not None
     number, entry = first_name(reader, found.number, found.entry)
     kind = stat.filemode(entry.mode)[0]
     seen = Seen(
@@ -99,7 +101,8 @@ def _by_name(xattrs: list[tuple[bytes, bytes]]) -> dict[str, bytes]:
 
 
 def _checks(reader: IndexReader, found: Found) -> Iterator[Check]:
-    assert found.number is not None and found.entry is not None
+    assert found.number is not None
+    assert found.entry is not None
     for _, group in groupby(pieces_of(reader, found.number, found.entry), attrgetter("segment_no")):
         pieces = list(group)
         digest = reader.sha256(pieces[0].segment_no, pieces[0].offset)
