@@ -37,6 +37,7 @@ COMMANDS = {
     "expire": "tapefs.cli.expire",
     "jobs": "tapefs.cli.jobs",
     "job": "tapefs.cli.job",
+    "plan": "tapefs.cli.plan",
     "version": "tapefs.cli.setting_up",
 }
 
