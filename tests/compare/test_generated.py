@@ -75,8 +75,8 @@ TREES = st.recursive(
 class Maker:
     """Makes a generated tree."""
 
-    def __init__(self) -> None:
-        self._chance = random.Random(1)
+    def __init__(self, seed: int = 1) -> None:
+        self._chance = random.Random(seed)
         self._made: list[bytes] = []
 
     def make(self, folder: bytes, tree: dict) -> None:

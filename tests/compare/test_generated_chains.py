@@ -54,11 +54,16 @@ class Editor:
 
     def __init__(self, top: Path) -> None:
         self._top = os.fsencode(top)
-        self._maker = Maker()
+        self._made = 0
 
     def make(self, tree: dict) -> None:
         os.mkdir(self._top)
-        self._maker.make(self._top, tree)
+        self._maker().make(self._top, tree)
+
+    def _maker(self) -> Maker:
+        """Return one that knows no file to link to, as it may be gone by now, and makes other content than before."""
+        self._made += 1
+        return Maker(self._made)
 
     def do(self, edit: tuple) -> None:
         what, which, how = edit
@@ -87,7 +92,7 @@ class Editor:
 
     def _make(self, which: int, how: tuple) -> None:
         path = self._free(which, how[0])
-        self._maker.make(os.path.dirname(path), {how[0]: how[1]})
+        self._maker().make(os.path.dirname(path), {how[0]: how[1]})
 
     def _link(self, which: int, to: tuple[int, bytes]) -> None:
         self._place(self._one(which, "-lcbp"), to, lambda path, free: os.link(path, free, follow_symlinks=False))
@@ -136,7 +141,7 @@ class Editor:
         path = self._any(which)
         for name in os.listxattr(path):
             os.removexattr(path, name)
-        self._maker.apply("device" if stat.filemode(os.lstat(path).st_mode)[0] in "cbp" else "file", path, attributes)
+        self._maker().apply("device" if stat.filemode(os.lstat(path).st_mode)[0] in "cbp" else "file", path, attributes)
 
     def _acl(self, which: int, user: int) -> None:
         subprocess.run(["setfacl", "-m", f"u:{user}:r", self._any(which)], check=True)
