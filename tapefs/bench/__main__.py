@@ -8,22 +8,22 @@ from pathlib import Path
 
 import click
 
-from tapefs.bench import backup, codecs, incremental, listing, read, walk
+from tapefs.bench import backup, codecs, incremental, large, listing, read, walk
 from tapefs.bench.stand import Result, print_results, stand
 from tapefs.bench.trees import Tree, join, measure, real_tree
 
-NAMES = ("backup", "incremental", "walk", "read", "listing", "index", "codecs")
+NAMES = ("backup", "small", "large", "incremental", "walk", "read", "listing", "index", "codecs")
 
 
 @click.command()
-@click.argument("names", metavar="[backup|incremental|walk|read|listing|index|codecs|all]...", nargs=-1)
+@click.argument("names", metavar="[backup|small|large|incremental|walk|read|listing|index|codecs|all]...", nargs=-1)
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Take the median of so many.")
 @click.option(
     "--tree",
     "sources",
     type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
     multiple=True,
-    help="Measure with this folder; else with folders of this machine, 100,000 files or more. May be repeated.",
+    help="Measure with this folder; else with folders of this machine, 130,000 files or more. May be repeated.",
 )
 def main(names: tuple[str, ...], runs: int, sources: tuple[Path, ...]) -> None:
     """Measure tapefs beside well-known programs and print ratios. Takes minutes; TMPDIR needs some 20 GB."""
@@ -49,6 +49,10 @@ def _run(name: str, runs: int, sources: tuple[Path, ...]) -> list[Result]:
     with stand() as place:
         if name == "backup":
             return backup.run(place, _tree(sources), runs)
+        if name == "small":
+            return backup.run_small(place, runs)
+        if name == "large":
+            return large.run(place, _tree(sources), runs)
         if name == "incremental":
             return incremental.run(place, _tree(sources), runs)
         if name == "walk":

@@ -35,7 +35,8 @@ class Result:
     #: Ours to theirs; None where there is nothing to compare with.
     ratio: float | None
     goal: str
-    is_reached: bool
+    #: None where there is no goal.
+    is_reached: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +120,5 @@ def print_results(results: Sequence[Result]) -> None:
     print("|---|---|---|---|---|---|---|")
     for each in results:
         ratio = "" if each.ratio is None else f"{each.ratio:.2f}"
-        verdict = "reached" if each.is_reached else "**missed**"
+        verdict = {None: "", True: "reached", False: "**missed**"}[each.is_reached]
         print(f"| {each.what} | {each.ours} | {each.against} | {each.theirs} | {ratio} | {each.goal} | {verdict} |")
