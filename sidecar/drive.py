@@ -28,14 +28,14 @@ from sidecar.bell import Bell
 from sidecar.jobs import Jobs, Run
 from sidecar.library import Library
 from sidecar.movers import Call, CommandFailed, Mover, MoverCommand, MoverDied, open_mover
+from sidecar.reading_back import YIELD_S, ReadingBack
 from sidecar.recalling import Recalls
 from sidecar.recovery import has_sealed
-from sidecar.verifying import MOST_INTERRUPTIONS, CopyTask, Verifications
+from sidecar.verifying import CopyTask, Verifications
 from tapefs.errors import NoTape
 from tapefs.home import Home
 from tapefs.mover.messages import (
     Backup,
-    Cancel,
     DriveState,
     FinishSets,
     FrameRange,
@@ -49,7 +49,6 @@ from tapefs.mover.messages import (
     Report,
     Unload,
     Verified,
-    Verify,
     VerifyProgress,
     VolumeReady,
 )
@@ -61,8 +60,6 @@ STAY_S = 600.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S, LIVED_S = 0.25, 60.0, 60.0
 #: A running job waits so long for a tape that another drive has.
 TAPE_PATIENCE_S = 3600.0
-#: A recall may wait so long for another drive before a verification is interrupted for it.
-YIELD_S = 1.0
 #: What the states of DriveState mean for a tape in the drive.
 NOT_THREADED = ("empty", "failed")
 
@@ -115,8 +112,7 @@ class DriveTask:
         self._last_was_backup = False
         #: The tape in the drive was written since it was loaded: what is read may come from the drive's buffer.
         self._is_written = False
-        #: The copy that is being read back.
-        self._verifying: CopyTask | None = None
+        self._reading_back = ReadingBack(shared.verifications, shared.bell, self._is_recall_waiting)
         #: What the mover was asked for and has not answered, oldest first.
         self._asks: list[list[FrameRange]] = []
 
@@ -184,9 +180,7 @@ class DriveTask:
                 run, self._run = self._run, None
                 state = JobState.CANCELLED if run.is_cancelled else JobState.FAILED
                 await self._shared.jobs.end(run, state, reason)
-            if self._verifying is not None:
-                task, self._verifying = self._verifying, None
-                self._shared.verifications.fail(task, reason.replace("the backup ran", "it was read"))
+            self._reading_back.mover_died(reason.replace("the backup ran", "it was read"))
             if self._tape is not None:
                 self._shared.recalls.mover_died(self._tape)
             self._shared.library.stop_awaiting(self.number)
@@ -348,48 +342,14 @@ class DriveTask:
 
     async def _verify(self, mover: Mover, task: CopyTask) -> None:
         """Read one copy back; its tape is loaded anew if it is not in the drive, or was written there."""
-        verifications = self._shared.verifications
         self._last_was_backup = False
         if self._tape != task.volume_id or self._is_written:
             try:
                 await self._thread(mover, task.volume_id)
             except (CommandFailed, NoTape, DriveError) as error:
-                verifications.tape_failed(task.volume_id, str(error))
+                self._shared.verifications.tape_failed(task.volume_id, str(error))
             return  # What is to do may have changed meanwhile.
-        verifications.begin(task)
-        self._verifying = task
-        try:
-            await self._read_back(mover, task)
-        except CommandFailed as error:
-            is_cancelled = verifications.is_cancelled(task)
-            if error.kind == "cancelled" and not is_cancelled:
-                verifications.put_off(task)
-            else:
-                verifications.fail(task, str(error), is_cancelled=is_cancelled)
-        else:
-            verifications.done(task)
-        self._verifying = None
-
-    async def _read_back(self, mover: Mover, task: CopyTask) -> None:
-        """Have the mover do it; it is told to stop when that is wanted. Raises CommandFailed, MoverDied."""
-        async with trio.open_nursery() as nursery:
-            call = await mover.start_call(
-                lambda number: Verify(id=number, volume_id=task.volume_id, segment_id=task.segment_id)
-            )
-            nursery.start_soon(self._stop_when_wanted, mover, call, task)
-            error = await _error_of(call)
-            nursery.cancel_scope.cancel()
-        if error is not None:
-            raise error
-
-    async def _stop_when_wanted(self, mover: Mover, call: Call, task: CopyTask) -> None:
-        while not self._shared.verifications.is_cancelled(task):
-            if task.interruptions < MOST_INTERRUPTIONS and self._is_recall_waiting():
-                await trio.sleep(YIELD_S)
-                if self._is_recall_waiting():
-                    break
-            await self._shared.bell.wait_rung()
-        await mover.tell(Cancel(target=call.number))
+        await self._reading_back.read(mover, task)
 
     def _is_recall_waiting(self) -> bool:
         """Does anybody want to read a tape that this drive could fetch, or that is in it?"""
@@ -483,14 +443,6 @@ class DriveTask:
         if not self._is_threaded or self._barcode is None:
             return None
         return self._shared.ledger.volume_by_label(self._barcode).volume_id
-
-
-async def _error_of(call: Call) -> CommandFailed | None:
-    try:
-        await call.wait_done()
-    except CommandFailed as error:
-        return error
-    return None
 
 
 async def _outcome(call: Call) -> tuple[JobState, str]:
