@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 _before_files = crash_point("expire.files.before")
 _after_index = crash_point("expire.index.after")
+_after_reports = crash_point("expire.reports.after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +100,11 @@ def _let_go(ledger: Ledger, verdict: Verdict, now_ns: int) -> bool:
 
 
 def remove_leftovers(home: Home, ledger: Ledger) -> int:
-    """Remove indexes, trailers and staged frames of expired sets, and trailers of segments that never came to be.
+    """Remove indexes, trailers, reports and staged frames of expired sets, and trailers of what never was a segment.
 
     Returns the bytes freed. Raises OSError.
     """
-    trailers = {path: _set_of(ledger, path) for path in home.trailers.iterdir()}
+    trailers = {path: _set_of(ledger, path.stem) for path in home.trailers.iterdir()}
     sets = ledger.backup_sets()
     expired = {each.set_id for each in sets if each.state is SetState.EXPIRED}
     freed_bytes = _remove(path for path in home.indexes.glob("*.lmdb") if path.stem in expired)
@@ -115,14 +116,18 @@ def remove_leftovers(home: Home, ledger: Ledger) -> int:
     freed_bytes += _remove(path for path, set_id in trailers.items() if set_id in gone)
     if not expired:
         return freed_bytes
+    # Named by the set, or by one of its segments.
+    reports = ((path, path.name.partition(".")[0]) for path in home.reports.glob("*"))
+    freed_bytes += _remove(path for path, name in reports if name in expired or _set_of(ledger, name) in expired)
+    _after_reports()
     area = StagingArea(home.staging)
-    return freed_bytes + area.evict_all([each for each in area.segments() if _set_of(ledger, Path(each)) in expired])
+    return freed_bytes + area.evict_all([each for each in area.segments() if _set_of(ledger, each) in expired])
 
 
-def _set_of(ledger: Ledger, path: Path) -> SetId | None:
+def _set_of(ledger: Ledger, segment: str) -> SetId | None:
     """Return the set of a committed segment; None for one that is being written, or was lost."""
     try:
-        return ledger.segment(SegmentId(path.stem)).set_id
+        return ledger.segment(SegmentId(segment)).set_id
     except NotFound:
         return None
 

@@ -14,8 +14,10 @@ import pytest
 from catalog.index.reader import IndexReader
 from catalog.records import CopyState, JobState, SetState
 from tapefs.errors import NoSuchThing
+from tapefs.report.files import troubles_path
 from tapefs.retention.expire import expire, remove_leftovers, verdicts_of
 from tapefs.retention.policy import Why, Wish
+from tapefs.verify.damage import Damage, write_damage
 from tapefs.vfs.archive import Archive
 from tests.backup.rig import Rig
 from tests.backup.trees import entries
@@ -48,12 +50,34 @@ def chain(rig: Rig, tree: Path) -> list[str]:
     made.append(rig.again(job, type="incremental"))
     made.append(rig.again(job, type="full"))
     assert rig.ledger.backup_set(made[1]).parent_id == made[0]
+    for set_id in made:
+        troubles_path(rig.home, set_id).touch()
+        note_damage(rig, set_id)
     return made
 
 
+def note_damage(rig: Rig, set_id: str) -> None:
+    """Leave what reading back the set's copies could have found."""
+    for segment in rig.ledger.segments(set_id):
+        for copy in rig.ledger.copies(segment.segment_id):
+            damage = Damage(
+                segment=copy.segment_id,
+                set=set_id,
+                volume=copy.volume_id,
+                tape="TP",
+                found_at_ns=1,
+                problems=["some"],
+                frames=[],
+            )
+            write_damage(rig.home, damage, [b"a"])
+
+
 def files_of(rig: Rig, set_id: str) -> list[Path]:
-    trailers = [rig.home.trailer(segment.segment_id) for segment in rig.ledger.segments(set_id)]
-    return [rig.home.index(set_id), *trailers]
+    segments = rig.ledger.segments(set_id)
+    trailers = [rig.home.trailer(segment.segment_id) for segment in segments]
+    named = (set_id, *(segment.segment_id for segment in segments))
+    reports = [path for path in rig.home.reports.iterdir() if path.name.startswith(named)]
+    return [rig.home.index(set_id), *trailers, *reports]
 
 
 def states(rig: Rig) -> list[SetState]:
@@ -63,6 +87,13 @@ def states(rig: Rig) -> list[SetState]:
 def test_a_chain_goes_with_its_files_and_stays_on_tape(rig: Rig, tree: Path) -> None:
     first, second, third = chain(rig, tree)
     kept, gone = files_of(rig, third), files_of(rig, first) + files_of(rig, second)
+    assert {"".join(path.suffixes) for path in gone} == {
+        ".lmdb",
+        ".zst",
+        ".json",
+        ".troubles.jsonl",
+        f".{rig.ledger.volumes()[0].volume_id}.damage.jsonl",
+    }
     tapes = rig.ledger.backup_set(first).tapes
     assert expire(rig.home, rig.ledger, time.time_ns()).expired == []
     assert all(path.exists() for path in kept + gone)
@@ -179,6 +210,7 @@ with LmdbLedger.open(home.ledger) as ledger:
         ("ledger.expire_set.after:2", 2),
         ("expire.files.before", 2),
         ("expire.index.after", 2),
+        ("expire.reports.after", 2),
     ],
 )
 def test_a_crash_leaves_only_what_the_next_run_removes(rig: Rig, tree: Path, point: str, expired: int) -> None:
