@@ -19,6 +19,7 @@ from sidecar.new_jobs import changed_job, check_run_type, check_sources, new_job
 from sidecar.requests import Page, body_of, number_in_path, page_of
 from sidecar.service import Service
 from tapefs.client.job_fields import JobFields, encoded
+from tapefs.report.present import streaming_of
 
 #: Jobs in one answer when the client does not say.
 WHOLE_PAGE = Page(1000, 0)
@@ -68,8 +69,10 @@ class JobCalls:
         return json_answer([view_of(view) for view in views[-WHOLE_PAGE.limit :]])
 
     async def show(self, request: Request) -> Response:
-        """Show one job."""
-        return json_answer(view_of(self._service.jobs.view(_number(request))))
+        """Show one job, and whether the drive streamed in its newest run. The report is read in a thread."""
+        view = self._service.jobs.view(_number(request))
+        streaming = await trio.to_thread.run_sync(streaming_of, self._service.home, view.job)
+        return json_answer({**view_of(view), **streaming})
 
     async def create(self, request: Request) -> Response:
         """Record a job, and queue it unless `run` is false."""

@@ -39,7 +39,7 @@ from tapefs.backup.watcher import BackupProgress, Watcher
 from tapefs.format.records import name_of
 from tapefs.report.metering import MeteredDrive
 from tapefs.report.recorder import Figures
-from tapefs.report.records import Stage
+from tapefs.tape.fill import FillCounts
 
 _LINKED = int(EntryFlag.LINKED)
 _PROGRESS_EVERY_S = 0.25
@@ -96,6 +96,7 @@ class Engine:
             self._intake.tally = base.tally()
             self._discount(self._walk.stack[0])
         self._stream: TapeStream | None = None
+        self._fills = FillCounts()
         self._plan: SegmentPlan | None = None
         self._number = 0
         self._progress = PartProgress()
@@ -155,14 +156,8 @@ class Engine:
 
     def figures(self) -> Figures:
         """Return what was measured since the engine was made."""
-        elapsed_s, waited_s, busy_s = time.perf_counter() - self._began_s, self._pool.waited_s, self._workers.busy_s
-        written_s, plain_bytes = self._drive.write_s, self._plain_bytes
-        return Figures(
-            tally=self._intake.tally.copy(),
-            read=Stage(busy_s=elapsed_s - waited_s, waited_s=waited_s, bytes=plain_bytes),
-            compress=Stage(busy_s=busy_s, waited_s=elapsed_s * self._workers.count - busy_s, bytes=plain_bytes),
-            write=Stage(busy_s=written_s, waited_s=elapsed_s - written_s, bytes=self._drive.written_bytes),
-        )
+        tally, elapsed_s = self._intake.tally.copy(), time.perf_counter() - self._began_s
+        return Figures.of(tally, self._pool, self._workers, self._drive, self._fills, elapsed_s, self._plain_bytes)
 
     def close(self) -> None:
         """End all threads and let go of all descriptors; what is not committed is lost."""
@@ -525,7 +520,7 @@ class Engine:
         if self._stream is None:
             tape = self._tapes.open_next()
             self._stream = TapeStream(
-                self._context, self._drive, tape, self._pool, self._committed, spool=self._has_spool
+                self._context, self._drive, tape, self._pool, self._committed, self._fills, spool=self._has_spool
             )
         return self._stream
 

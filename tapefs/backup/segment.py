@@ -23,7 +23,7 @@ from tapefs.format.structures import header_block
 from tapefs.home import BackupSettings, Home
 from tapefs.tape.append import OpenTape
 from tapefs.tape.blocks import BlockWriter
-from tapefs.tape.fill import FillBuffer
+from tapefs.tape.fill import FillBuffer, FillCounts
 
 _before_intent = crash_point("segment.intent.before")
 _after_intent = crash_point("segment.intent.after")
@@ -88,14 +88,20 @@ class SegmentWriter:
     """Writes one segment to the tape at hand, which must stand at its end."""
 
     def __init__(
-        self, context: SetContext, drive: Drive, tape: OpenTape, plan: SegmentPlan, body: SegmentBody | None = None
+        self,
+        context: SetContext,
+        drive: Drive,
+        tape: OpenTape,
+        plan: SegmentPlan,
+        fills: FillCounts,
+        body: SegmentBody | None = None,
     ) -> None:
         """With a `body` that is finished already its payload comes by `copy`. Raises OSError."""
         self._context = context
         self._drive = drive
         self._tape = tape
         self._plan = plan
-        self._fill = FillBuffer(drive, _buffer_bytes(context.home.settings.backup, tape))
+        self._fill = FillBuffer(drive, _buffer_bytes(context.home.settings.backup, tape), fills)
         self._blocks = BlockWriter(self._fill, tape.volume.block_size)
         self._body = body or SegmentBody(context.home.trailer(plan.segment_id), self._new_payload())
         self._payload_block = BlockNo(0)

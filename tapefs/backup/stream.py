@@ -22,6 +22,7 @@ from tapefs.backup.frames import Frame, Pool
 from tapefs.backup.segment import CommittedSegment, SegmentPlan, SegmentWriter, SetContext
 from tapefs.backup.spool import Finish, Item, Settled, Spooled, SpoolFailed, SpoolStage
 from tapefs.tape.append import OpenTape
+from tapefs.tape.fill import FillCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class TapeStream:
         tape: OpenTape,
         pool: Pool,
         committed: Callable[[CommittedSegment], None],
+        fills: FillCounts,
         *,
         spool: bool = False,
     ) -> None:
@@ -53,6 +55,7 @@ class TapeStream:
         self._tape = tape
         self._pool = pool
         self._committed = committed
+        self._fills = fills
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._lost: Lost | None = None
         self._plan: SegmentPlan | None = None
@@ -161,10 +164,10 @@ class TapeStream:
 
     def _begin(self, item: SegmentPlan | Spooled) -> None:
         if isinstance(item, SegmentPlan):
-            self._writer = SegmentWriter(self._context, self._drive, self._tape, item)
+            self._writer = SegmentWriter(self._context, self._drive, self._tape, item, self._fills)
             self._writer.begin()
             return
-        writer = self._writer = SegmentWriter(self._context, self._drive, self._tape, item.plan, item.body)
+        writer = self._writer = SegmentWriter(self._context, self._drive, self._tape, item.plan, self._fills, item.body)
         writer.begin()
         for piece in item.pieces():
             if self._closing:

@@ -53,11 +53,14 @@ def list_command(place: Place, as_json: bool) -> None:
 @click.pass_obj
 def show_command(place: Place, job: str, as_json: bool) -> None:
     """Show what a job is asked to do, and how its newest run went."""
+    from tapefs.report.present import streaming_of
+
     found = find_job(place, job)
+    shown = {**job_json(found), **streaming_of(place.home(), found)}
     if as_json:
-        print_json(job_json(found))
+        print_json(shown)
         return
-    for key, value in job_json(found).items():
+    for key, value in shown.items():
         for line in value if isinstance(value, list) and value else [value]:
             click.echo(f"{key:<16}{_text(line)}".rstrip())
 
@@ -65,6 +68,8 @@ def show_command(place: Place, job: str, as_json: bool) -> None:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {each}" for name, each in value.items() if not isinstance(each, dict))
     return "-" if value in (None, "", [], ()) else printable(str(value))
 
 

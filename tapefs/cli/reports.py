@@ -107,6 +107,9 @@ def _run_facts(chosen: BackupSet, run: RunReport) -> list[tuple[str, str]]:
         if stage is not None:
             facts.append((title, _stage(stage)))
     facts.append(("drive", _drive(run)))
+    if run.buffer is not None and run.buffer.size_bytes:
+        filled = f"{size(run.buffer.size_bytes)}, {run.buffer.starts:,} starts"
+        facts.append(("buffer", f"{filled}, {run.buffer.stops:,} stops at the low-water mark"))
     return facts
 
 

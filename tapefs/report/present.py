@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
+import structlog
 
 from catalog.ledger import Ledger
-from catalog.records import BackupSet, CopyState
+from catalog.records import BackupSet, CopyState, Job
 from tapefs.home import Home
 from tapefs.report.files import read_report
 from tapefs.report.records import Path, RunReport, Stage, Trouble
 from tapefs.verify.damage import read_damage
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,25 @@ def _run(run: RunReport) -> dict[str, object]:
         "segments": run.segments,
         "tapes": [msgspec.to_builtins(tape) for tape in run.tapes],
         "stages": {name: _stage(stage) for name, stage in stages.items() if stage is not None},
-        "drive": None if run.drive is None else msgspec.to_builtins(run.drive),
+        **_streaming(run),
         "troubles": run.troubles,
     }
+
+
+def streaming_of(home: Home, job: Job) -> dict[str, object]:
+    """Return what tells whether the drive streamed when a job's newest set was made. Raises nothing."""
+    try:
+        run = None if job.set_id is None else read_report(home, job.set_id)
+    except (OSError, ValueError) as error:
+        log.warning("no report of the run", set=job.set_id, error=str(error))
+        run = None
+    return _streaming(run)
+
+
+def _streaming(run: RunReport | None) -> dict[str, object]:
+    """Return `drive` and `buffer`; null where it is not known, as while the run goes on."""
+    drive, buffer = (None, None) if run is None else (run.drive, run.buffer)
+    return {"drive": msgspec.to_builtins(drive), "buffer": msgspec.to_builtins(buffer)}
 
 
 def _stage(stage: Stage) -> dict[str, object]:

@@ -18,11 +18,14 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet, Job, Segment, SetState
 from drivers.errors import DriveError
 from drivers.interface import Counters, Drive, Seconds
+from tapefs.backup.frames import Pool, Workers
 from tapefs.backup.tally import Tally
 from tapefs.backup.watcher import BackupProgress, Watcher
 from tapefs.home import Home
 from tapefs.report.files import TroubleFile, read_report, write_report
-from tapefs.report.records import Files, Path, RunReport, Stage, TapeUse
+from tapefs.report.metering import MeteredDrive
+from tapefs.report.records import BufferUse, Files, Path, RunReport, Stage, TapeUse
+from tapefs.tape.fill import FillCounts
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +38,28 @@ class Figures:
     read: Stage
     compress: Stage
     write: Stage
+    buffer: BufferUse
+
+    @classmethod
+    def of(
+        cls,
+        tally: Tally,
+        pool: Pool,
+        workers: Workers,
+        drive: MeteredDrive,
+        fills: FillCounts,
+        elapsed_s: float,
+        plain_bytes: int,
+    ) -> Figures:
+        """Make them of what a run's parts have counted. What the reader did not wait for a free frame it read."""
+        starved_s, compress_s, write_s = pool.waited_s, workers.busy_s, drive.write_s
+        return cls(
+            tally=tally,
+            read=Stage(busy_s=elapsed_s - starved_s, waited_s=starved_s, bytes=plain_bytes),
+            compress=Stage(busy_s=compress_s, waited_s=elapsed_s * workers.count - compress_s, bytes=plain_bytes),
+            write=Stage(busy_s=write_s, waited_s=elapsed_s - write_s, bytes=drive.written_bytes),
+            buffer=BufferUse(size_bytes=fills.size_bytes, starts=fills.starts, stops=fills.stops),
+        )
 
 
 class Recorder:
@@ -114,6 +139,7 @@ class Recorder:
             read=figures.read,
             compress=figures.compress,
             write=figures.write,
+            buffer=figures.buffer,
         )
 
     def end(self, error: BaseException | None) -> None:

@@ -48,6 +48,17 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         return self.bytes / self.busy_s if self.busy_s > 0 else 0.0
 
 
+class BufferUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What the fill buffer before the drive has done."""
+
+    #: 0: there was none.
+    size_bytes: int = 0
+    #: Times that the drive was started, at least once for each segment, and times that it was given nothing more for
+    #: a while because the buffer was down to its low-water mark.
+    starts: int = 0
+    stops: int = 0
+
+
 class TapeUse(msgspec.Struct, frozen=True, kw_only=True):
     """What the set has on one tape."""
 
@@ -103,6 +114,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     read: Stage | None = None
     compress: Stage | None = None
     write: Stage | None = None
+    buffer: BufferUse | None = None
     #: What the drive has done for this run, by its own counters; None while it runs, and when the drive is silent.
     drive: Counters | None = None
     #: Seconds it took to read everything back, 0 when it was not.

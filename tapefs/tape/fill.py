@@ -11,11 +11,24 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from dataclasses import dataclass
 
 from drivers.interface import Drive
 
 #: Share of the buffer that is kept back when the source is slower than the drive: what a new start begins with.
 LOW_WATER = 8
+
+
+@dataclass(slots=True)
+class FillCounts:
+    """What the fill buffers of a run have done, one after the other. Counted by their own threads."""
+
+    #: Size of the largest.
+    size_bytes: int = 0
+    #: Times that one began to give to the drive.
+    starts: int = 0
+    #: Times that it ceased because the low-water mark was reached: the source is slower than the drive.
+    stops: int = 0
 
 
 class FillBuffer:
@@ -24,9 +37,11 @@ class FillBuffer:
     Memory: `size_bytes`, and as much again as one frame: blocks that lie in `bytes` are kept where they are.
     """
 
-    def __init__(self, drive: Drive, size_bytes: int) -> None:
+    def __init__(self, drive: Drive, size_bytes: int, counts: FillCounts) -> None:
         self._drive = drive
         self._size = size_bytes
+        self._counts = counts
+        counts.size_bytes = max(counts.size_bytes, size_bytes)
         self._blocks: deque[bytes | memoryview] = deque()
         self._level = 0
         self._changed = threading.Condition()
@@ -38,8 +53,6 @@ class FillBuffer:
         self._thread: threading.Thread | None = None
         #: The drive has warned that the tape ends soon.
         self.end_is_near = False
-        #: Times that the drive was given nothing more because the low-water mark was reached.
-        self.stops = 0
 
     def write_block(self, block: bytes | memoryview) -> bool:
         """Take in one block; True when the drive has given its early warning so far.
@@ -84,8 +97,9 @@ class FillBuffer:
         self._blocks.clear()
 
     def _start_feeding(self) -> None:
-        if not self._feeding:
+        if not self._feeding and self._level:
             self._feeding = True
+            self._counts.starts += 1
             self._changed.notify_all()
 
     def _raise_error(self) -> None:
@@ -114,5 +128,5 @@ class FillBuffer:
             self._error = error
             if not self._draining and self._level <= self._size // LOW_WATER:
                 self._feeding = False
-                self.stops += 1
+                self._counts.stops += 1
             self._changed.notify_all()

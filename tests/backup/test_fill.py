@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from drivers.errors import EndOfMedium, WriteFailed
-from tapefs.tape.fill import LOW_WATER, FillBuffer
+from tapefs.tape.fill import LOW_WATER, FillBuffer, FillCounts
 
 BLOCK = 1000
 
@@ -38,9 +38,14 @@ def sink() -> Sink:
 
 
 @pytest.fixture
-def buffer(sink: Sink) -> Iterator[FillBuffer]:
+def counts() -> FillCounts:
+    return FillCounts()
+
+
+@pytest.fixture
+def buffer(sink: Sink, counts: FillCounts) -> Iterator[FillBuffer]:
     """Return a buffer of 16 blocks."""
-    buffer = FillBuffer(sink, 16 * BLOCK)  # type: ignore[arg-type]
+    buffer = FillBuffer(sink, 16 * BLOCK, counts)  # type: ignore[arg-type]
     yield buffer
     sink.gate.set()
     buffer.close()
@@ -61,22 +66,24 @@ def wait_until(sink: Sink, count: int) -> None:
 
 
 def test_the_drive_gets_nothing_before_the_buffer_is_full_and_then_all_to_the_low_water_mark(
-    sink: Sink, buffer: FillBuffer
+    sink: Sink, buffer: FillBuffer, counts: FillCounts
 ) -> None:
     for number in range(16):
         buffer.write_block(block(number))
     assert sink.blocks == []
+    assert counts == FillCounts(16 * BLOCK, 0, 0)
     buffer.write_block(block(16))
     kept = 16 // LOW_WATER
     # The seventeenth came before or after the mark was reached.
     wait_until(sink, 16 - kept)
     for _ in range(2000):
-        if buffer.stops:
+        if counts.stops:
             break
         threading.Event().wait(0.005)
     assert len(sink.blocks) in (16 - kept, 17 - kept)
-    assert buffer.stops == 1
+    assert (counts.starts, counts.stops) == (1, 1)
     buffer.drain()
+    assert (counts.starts, counts.stops) == (2, 1)
     assert sink.blocks == [block(number) for number in range(17)]
 
 
@@ -140,14 +147,14 @@ def test_the_early_warning_is_passed_on(sink: Sink, buffer: FillBuffer) -> None:
         assert not buffer.write_block(block(number))
     buffer.drain()
     assert not buffer.end_is_near
-    again = FillBuffer(sink, 4 * BLOCK)  # type: ignore[arg-type]
+    again = FillBuffer(sink, 4 * BLOCK, FillCounts())  # type: ignore[arg-type]
     again.write_block(block(3))
     again.drain()
     assert again.end_is_near
 
 
 def test_without_memory_every_block_goes_through_at_once(sink: Sink) -> None:
-    none = FillBuffer(sink, 0)  # type: ignore[arg-type]
+    none = FillBuffer(sink, 0, FillCounts())  # type: ignore[arg-type]
     none.write_block(block(0))
     assert sink.blocks == [block(0)]
     sink.fail_at = 1

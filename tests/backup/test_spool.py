@@ -18,6 +18,7 @@ from drivers.virtual.drive import VirtualDrive
 from drivers.virtual.faults import EarlyEnd, WriteError
 from drivers.virtual.generations import GENERATIONS, MB, lto
 from tapefs.errors import Cancelled
+from tapefs.report.files import read_report
 from tests.backup.rig import LocalWatcher, Rig
 from tests.backup.test_trouble import with_faults
 from tests.backup.trees import extract, odd_tree, random_files, snapshot
@@ -208,9 +209,16 @@ def test_a_slow_source_makes_the_drive_stop_unless_it_is_spooled(
     rig.drive.close()
     rig.drive = VirtualDrive(rig.home.library, 0, now=source.now)
     rig.watcher = LocalWatcher(rig.home, rig.ledger, rig.drive)
-    rig.backup(tree, spool=spool)
+    set_id = rig.backup(tree, spool=spool)
     counters = rig.drive.status().counters
     assert source.now_s > 0.9
+    report = read_report(rig.home, set_id)
+    assert report is not None
+    assert report.drive is not None
+    assert (report.drive.underruns, report.drive.backhitches) == (counters.underruns, counters.backhitches)
+    assert report.buffer is not None
+    assert report.buffer.size_bytes == buffer_bytes
+    assert report.buffer.starts == report.segments + report.buffer.stops if buffer_bytes else not report.buffer.starts
     if spool:
         assert counters.underruns == 0
     else:

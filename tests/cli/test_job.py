@@ -42,6 +42,7 @@ def test_the_life_of_a_job(tree, tmp_path):
     job = json.loads(done("job", "show", "docs", "--json"))
     assert (job["number"], job["state"], job["runs"]) == (int(number), "pending", 0)
     assert (job["sources"], job["excludes"], job["retention_days"]) == ([str(tree)], ["*.o"], 30)
+    assert (job.pop("drive"), job.pop("buffer")) == (None, None)
     assert json.loads(done("job", "list", "--json")) == [job]
 
     set_id = done("job", "run", number).splitlines()[-1]

@@ -10,7 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
+
+from tests.conftest import TAPE_BYTES
 
 COMMAND = (sys.executable, "-m", "tapefs")
 #: Starts of Python on a busy machine take a while; nothing here waits that long when all is well.
@@ -102,10 +105,34 @@ def test_two_commands_that_start_at_once(home):
 def test_commands_use_the_sidecar_that_runs(home, tree):
     serve = start("serve", "--listen", "127.0.0.1:0")
     wait_until(home.socket.exists, "the sidecar does not come up")
-    assert finish(start("backup", str(tree)))[0] == 0
+    code, out, _ = finish(start("backup", str(tree)))
+    assert code == 0
+    tell_whether_the_drive_streamed(home, out[-1])
     assert int(home.lock.read_text().split()[0]) == serve.pid
     serve.send_signal(signal.SIGTERM)
     assert finish(serve)[0] == 0
+
+
+def tell_whether_the_drive_streamed(home, set_id):
+    """The report, the job on the command line and the job over HTTP say the same: each segment ends with a sync."""
+    report = json.loads("\n".join(finish(start("report", set_id, "--json"))[1]))
+    assert report["drive"]["backhitches"] >= report["segments"] == 1
+    assert report["drive"]["seconds"]["backhitch"] > 0
+    assert report["drive"]["underruns"] == 0
+    # Blocks are larger than the buffer for a tape as small as this.
+    buffer = report["buffer"]
+    assert buffer["size_bytes"] == TAPE_BYTES // 250
+    assert buffer["starts"] == report["segments"] + buffer["stops"]
+    job = json.loads("\n".join(finish(start("job", "show", "1", "--json"))[1]))
+    assert (job["drive"], job["buffer"]) == (report["drive"], report["buffer"])
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(home.socket))) as client:
+        job = client.get("http://sidecar/api/v1/jobs/1").json()
+    assert (job["drive"], job["buffer"]) == (report["drive"], report["buffer"])
+    stops = f"{report['drive']['backhitches']} back-hitches"
+    assert any(line.startswith("drive") and stops in line for line in finish(start("report", set_id))[1])
+    shown = finish(start("job", "show", "1"))[1]
+    assert any(line.startswith("drive") and f"backhitches {report['drive']['backhitches']}" in line for line in shown)
+    assert any(line.startswith("buffer") and f"starts {buffer['starts']}" in line for line in shown)
 
 
 def test_two_owners_are_refused(home):

@@ -35,7 +35,8 @@ def test_a_job_from_submission_to_its_set(rig: Rig) -> None:
     assert job["progress"]["tape"] == "TP0001L9"
     sets = rig.unix("GET", "/api/recovery/sets").body["backup_sets"]
     assert job["set_id"] in {each["set_id"] for each in sets}
-    assert rig.unix("GET", "/api/v1/jobs").body[-1] == job
+    # The report of its run comes with a single job only; this mover writes none.
+    assert {**rig.unix("GET", "/api/v1/jobs").body[-1], "drive": None, "buffer": None} == job
     assert rig.unix("GET", "/api/v1/jobs?limit=1").body[0]["number"] == 1
     task = rig.unix("GET", f"/api/backup/tasks/{job['number']}").body
     assert task["source_paths"] == ["/etc", "/etc/fstab"]
