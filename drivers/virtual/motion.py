@@ -15,17 +15,24 @@ from dataclasses import dataclass
 
 from drivers.virtual.generations import Generation, lto
 
-_START_S = 4.29
-_WRAP_CHANGE_S = 6.69
-_BAND_CHANGE_S = 3.2
-#: Negative in CERN's fit: the speed gained on long ways.
-_HALF_CHANGE_S = -6.04
-_DIRECTION_CHANGE_S = 5.22
-_STEP_BACK_S = 11.32
-
 #: Robot arm: take, carry, put.
 MOVE_S = 10.0
 _REWIND_START_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """The seven numbers of a locate; those of CERN's regression, if nothing else is known of a drive."""
+
+    #: Speed over the tape while locating, inverted.
+    s_per_m: float
+    start_s: float = 4.29
+    wrap_change_s: float = 6.69
+    band_change_s: float = 3.2
+    #: Negative in CERN's fit: the speed gained on long ways.
+    half_change_s: float = -6.04
+    direction_change_s: float = 5.22
+    step_back_s: float = 11.32
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +48,14 @@ class Place:
 
 
 class Motion:
-    """The times of one generation of cartridge. Bytes count payload from the start of the tape."""
+    """The times of one generation of cartridge. Bytes count payload from the start of the tape.
 
-    def __init__(self, generation: Generation) -> None:
+    `coefficients`: those fitted to a certain drive; else the generation's.
+    """
+
+    def __init__(self, generation: Generation, coefficients: Coefficients | None = None) -> None:
         self.generation = generation
+        self.coefficients = coefficients or Coefficients(s_per_m=1 / generation.locate_m_s)
 
     def place(self, byte: int) -> Place:
         """Return where `byte` lies; behind the native capacity the end of the last wrap."""
@@ -65,23 +76,24 @@ class Motion:
             return 0.0
         if start.wrap == target.wrap:
             return self._within_wrap_s(start, target)
-        seconds = _START_S + _WRAP_CHANGE_S + self._distance_s(start, target)
+        fit = self.coefficients
+        seconds = fit.start_s + fit.wrap_change_s + self._distance_s(start, target)
         if start.band != target.band:
-            seconds += _BAND_CHANGE_S
+            seconds += fit.band_change_s
         if (start.wrap ^ target.wrap) & 1:
-            seconds += _DIRECTION_CHANGE_S
+            seconds += fit.direction_change_s
         return max(0.0, seconds)
 
     def _within_wrap_s(self, start: Place, target: Place) -> float:
-        seconds = _START_S + self._distance_s(start, target)
+        seconds = self.coefficients.start_s + self._distance_s(start, target)
         if (target.x_m < start.x_m) != bool(start.wrap & 1):
-            return max(0.0, seconds + _STEP_BACK_S)
+            return max(0.0, seconds + self.coefficients.step_back_s)
         return max(0.0, min(seconds, abs(target.x_m - start.x_m) / self.generation.read_m_s))
 
     def _distance_s(self, start: Place, target: Place) -> float:
         half_m = self.generation.length_m / 2
-        seconds = abs(target.x_m - start.x_m) / self.generation.locate_m_s
-        return seconds + _HALF_CHANGE_S if (start.x_m < half_m) != (target.x_m < half_m) else seconds
+        seconds = abs(target.x_m - start.x_m) * self.coefficients.s_per_m
+        return seconds + self.coefficients.half_change_s if (start.x_m < half_m) != (target.x_m < half_m) else seconds
 
     def read_s(self, count_bytes: int) -> float:
         """Return the seconds to read that many bytes while streaming."""
@@ -109,8 +121,8 @@ class Motion:
     def break_even_bytes(self) -> int:
         """Return the gap ahead on one wrap below which reading on beats a locate."""
         tape = self.generation
-        per_byte_s = 1 / tape.rate_bytes_s - tape.length_m / tape.wrap_bytes / tape.locate_m_s
-        return int(_START_S / per_byte_s)
+        per_byte_s = 1 / tape.rate_bytes_s - tape.length_m / tape.wrap_bytes * self.coefficients.s_per_m
+        return int(self.coefficients.start_s / per_byte_s) if per_byte_s > 0 else tape.wrap_bytes
 
 
 def motion_of(generation: int) -> Motion:

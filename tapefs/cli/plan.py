@@ -10,19 +10,24 @@ from typing import Annotated, TypeVar
 import click
 import msgspec
 
+from drivers.virtual.motion import motion_of
 from tapefs.cli.output import Json
 from tapefs.errors import UsageError
 from tapefs.planner.linear import LinearModel, RequestsOverlap
 from tapefs.planner.plan import plan
 from tapefs.planner.records import Model, Plan, Request, assess
+from tapefs.planner.serpentine import SerpentineModel
 
 _MOST_BYTES = 64 * 1024**2
 _MOST_REQUESTS = 100_000
+#: What a block of LTO requests holds.
+_BLOCK_BYTES = 256 * 1024
 #: Whole numbers up to here are exact in the planner's arithmetic.
 _LARGEST = 2.0**53
 
 Number = Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=_LARGEST)]
+Blocks = Annotated[int, msgspec.Meta(ge=0, le=2**53 // _BLOCK_BYTES)]
 T = TypeVar("T")
 
 
@@ -30,11 +35,26 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Unknown keys are mistakes."""
 
 
-class _Task(_Record, frozen=True):
-    """What stdin says; the form of the requests depends on the model."""
+class _Block(_Record, frozen=True):
+    """A place on a full LTO cartridge."""
 
-    model: msgspec.Raw
-    requests: msgspec.Raw
+    block: Blocks = 0
+
+
+class _Lto(_Record, frozen=True, tag_field="kind", tag="lto"):
+    """An LTO cartridge before its drive; unit of time: seconds."""
+
+    generation: int
+    head: _Block = _Block()
+
+
+class _LtoWish(_Record, frozen=True):
+    """What is wanted of it."""
+
+    id: str | int
+    block: Blocks
+    blocks: Blocks
+    weight: Positive = 1.0
 
 
 class _Linear(_Record, frozen=True, tag_field="kind", tag="linear"):
@@ -53,6 +73,13 @@ class _LinearWish(_Record, frozen=True):
     start: Number
     length: Number
     weight: Positive = 1.0
+
+
+class _Task(_Record, frozen=True):
+    """What stdin says; the form of the requests depends on the model."""
+
+    model: _Linear | _Lto
+    requests: msgspec.Raw
 
 
 @click.command("plan")
@@ -74,8 +101,9 @@ def _input() -> bytes:
 
 def _answer(text: bytes) -> Json:
     task = _decode(text, _Task, "stdin")
-    model = _decode(task.model, _Linear, "model")
-    return _linear(model, _decode(task.requests, list[_LinearWish], "requests"))
+    if isinstance(task.model, _Linear):
+        return _linear(task.model, _decode(task.requests, list[_LinearWish], "requests"))
+    return _lto(task.model, _decode(task.requests, list[_LtoWish], "requests"))
 
 
 def _decode(text: bytes | msgspec.Raw, kind: type[T], where: str) -> T:
@@ -101,6 +129,25 @@ def _linear(model: _Linear, wishes: Sequence[_LinearWish]) -> Json:
         pair = f"{wishes[error.left].id!r} and {wishes[error.right].id!r}"
         raise UsageError(f"requests {pair} overlap and are not equal: this model reads disjoint files") from error
     return _told(found, [wish.id for wish in wishes], requests, _sorted(requests, head, motion), "")
+
+
+def _lto(model: _Lto, wishes: Sequence[_LtoWish]) -> Json:
+    _check_ids([wish.id for wish in wishes])
+    try:
+        motion = SerpentineModel(motion_of(model.generation))
+    except ValueError as error:
+        raise UsageError(f"model: {error}") from error
+    blocks = motion.motion.generation.capacity_bytes // _BLOCK_BYTES
+    for what, end in [
+        ("the head", model.head.block),
+        *((f"request {wish.id!r}", wish.block + wish.blocks) for wish in wishes),
+    ]:
+        if end > blocks:
+            raise UsageError(f"{what} is behind the last block, {blocks:,}, of LTO-{model.generation}")
+    requests = [Request(wish.block * _BLOCK_BYTES, wish.blocks * _BLOCK_BYTES, wish.weight) for wish in wishes]
+    head = model.head.block * _BLOCK_BYTES
+    found = plan(requests, head, motion)
+    return _told(found, [wish.id for wish in wishes], requests, _sorted(requests, head, motion), "_s")
 
 
 def _check_ids(ids: Sequence[str | int]) -> None:

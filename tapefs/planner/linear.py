@@ -41,9 +41,9 @@ class LinearModel:
         """Return the time from reading up to `start` to reading at `target`: behind, with two turns."""
         return target - start if target >= start else start - target + 2 * self.u_turn
 
-    def read(self, request: Request) -> float:
-        """Return the time to cross a request."""
-        return request.length
+    def read(self, length: float) -> float:
+        """Return the time to cross so much."""
+        return length
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,23 +47,23 @@ class Model(Protocol):
     def locate(self, start: float, target: float) -> float:
         """Return the time from the end of a transfer at `start` until one can begin at `target`."""
 
-    def read(self, request: Request) -> float:
-        """Return the time to read a request once the head is at its start."""
+    def read(self, length: float) -> float:
+        """Return the time to read so much once the head is there."""
 
 
 def assess(requests: Sequence[Request], head: float, model: Model, order: Sequence[int], method: str) -> Plan:
-    """Return the plan that serves the requests in this order; equal ones are read once."""
-    now, cost, at = 0.0, 0.0, head
-    done = []
-    served: dict[tuple[float, float], float] = {}
+    """Return the plan that serves the requests in this order; what has just been read is not read again."""
+    now, cost, at, begun = 0.0, 0.0, head, math.inf
+    done: list[float] = []
     for index in order:
         request = requests[index]
-        piece = request.start, request.length
-        if piece not in served:
-            now += model.locate(at, request.start) if served else model.set_out(at, request.start)
-            now += model.read(request)
-            at = request.end
-            served[piece] = now
-        done.append(served[piece])
-        cost += request.weight * served[piece]
+        if begun <= request.start < at:
+            now += model.read(max(0.0, request.end - at))
+            at = max(at, request.end)
+        else:
+            now += model.locate(at, request.start) if done else model.set_out(at, request.start)
+            now += model.read(request.length)
+            at, begun = request.end, request.start
+        done.append(now)
+        cost += request.weight * now
     return Plan(tuple(order), tuple(done), cost, method)

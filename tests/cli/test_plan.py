@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+LTO8 = {"kind": "lto", "generation": 8, "head": {"block": 0}}
 LINEAR = {"kind": "linear", "length": 1_000_000, "u_turn": 500, "head": 1_000_000}
 
 
@@ -28,6 +29,13 @@ def linear(*wishes, **model):
     return {
         "model": LINEAR | model,
         "requests": [{"id": name, "start": start, "length": length, **more} for name, start, length, more in wishes],
+    }
+
+
+def lto(*wishes):
+    return {
+        "model": LTO8,
+        "requests": [{"id": name, "block": block, "blocks": blocks} for name, block, blocks in wishes],
     }
 
 
@@ -62,6 +70,19 @@ def test_equal_requests_stay_several(ask):
     assert len(set(answer["predicted"]["times"])) == 1
 
 
+def test_lto(ask):
+    """Back on the next wrap beats the order of the blocks; the head may stand where one begins."""
+    wrap = 12 * 10**12 // 208 // (256 * 1024)
+    out, back = ("out", wrap // 2, 4000), ("back", 3 * wrap - 2 * wrap // 5, 4000)
+    answer = ask(lto(out, back, ("begin", 0, 4000)))
+    assert answer["order"][0] == "begin"
+    assert answer["predicted"]["times_s"][0] == pytest.approx(4000 * 256 * 1024 / 360e6)
+    assert answer["predicted"]["mean_s"] <= answer["predicted"]["by_position"]["mean_s"]
+    task = lto(out, back)
+    task["model"] = LTO8 | {"head": {"block": back[1]}}
+    assert ask(task)["order"] == ["back", "out"]
+
+
 def test_nothing_asked(ask):
     assert ask({"model": LINEAR, "requests": []})["order"] == []
 
@@ -76,6 +97,15 @@ BAD = [
     ({"model": LINEAR}, "requests"),
     ({"model": LINEAR, "requests": [], "more": 1}, "more"),
     ({"model": {"kind": "spiral"}, "requests": []}, "spiral"),
+    ({"model": {"length": 5}, "requests": []}, "kind"),
+    ({"model": {"kind": "lto", "generation": 4}, "requests": []}, "generation 4"),
+    ({"model": LTO8 | {"head": {"block": -1}}, "requests": []}, "head.block"),
+    ({"model": LTO8 | {"head": {"block": 45_776_368}}, "requests": []}, "the head is behind the last block"),
+    (lto(("a", 45_776_367, 1)), "'a' is behind the last block, 45,776,367"),
+    (lto(("a", 1.5, 1)), "block"),
+    (lto(("a", 1, -1)), "blocks"),
+    (lto(("a", 1, 1), ("a", 3, 1)), "two requests have the id 'a'"),
+    ({"model": LTO8, "requests": [{"id": "a", "start": 1, "length": 1}]}, "requests"),
     (linear(length=0), "length"),
     (linear(u_turn=-1), "u_turn"),
     (linear(turn=1), "turn"),

@@ -74,3 +74,30 @@ def scattered(seed, count, length=10_000, weights=(1, 1, 2, 5)):
     pairs = list(zip(cuts[::2], cuts[1::2], strict=True))
     chance.shuffle(pairs)
     return [Request(start, end - start, chance.choice(weights)) for start, end in pairs]
+
+
+def on_tape(seed, count, motion, length=2_000_000_000, clusters=0):
+    """Return requests anywhere on a cartridge, or within some 30 GB of a few places."""
+    chance = random.Random(seed)
+    room = motion.generation.capacity_bytes - length
+    if not clusters:
+        return [Request(chance.randrange(room), length) for _ in range(count)]
+    places = [chance.randrange(room) for _ in range(clusters)]
+    offsets = [round(chance.gauss(chance.choice(places), 30e9)) for _ in range(count)]
+    return [Request(min(max(0, offset), room), length) for offset in offsets]
+
+
+def simulate_lto(requests, head, motion, order):
+    """Return when each request has been read, with a list of the stretches that the drive has read since its locate."""
+    now, at, begun = 0.0, int(head), None
+    done = {}
+    for index in order:
+        start, end = int(requests[index].start), int(requests[index].end)
+        if begun is None or not begun <= start < at:
+            now += motion.locate_s(at, start)
+            at = begun = start
+        if end > at:
+            now += motion.read_s(end - at)
+            at = end
+        done[index] = now
+    return [done[index] for index in range(len(requests))]
