@@ -23,7 +23,9 @@ from sidecar.bell import Bell
 from sidecar.movers import Call, Mover, MoverDied
 from sidecar.new_jobs import CHAIN_TYPES
 from tapefs.errors import NotNow
+from tapefs.home import Home
 from tapefs.mover.messages import Cancel, Progress, Report, Trouble
+from tapefs.report.ending import end_interrupted
 
 #: Troubles kept for each run; beyond them they are only counted.
 NEWEST_TROUBLES = 100
@@ -90,8 +92,9 @@ class JobView:
 class Jobs:
     """All jobs and the queue of those to run."""
 
-    def __init__(self, ledger: Ledger, bell: Bell, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, home: Home, ledger: Ledger, bell: Bell, now_ns: Callable[[], int] = time.time_ns) -> None:
         """Take over the jobs that are queued in the ledger; `bell` is rung when there is something to do."""
+        self._home = home
         self._ledger = ledger
         self._bell = bell
         self.now_ns = now_ns
@@ -218,7 +221,7 @@ class Jobs:
 
     async def _finish(self, number: JobNumber, state: JobState, error: str) -> Job:
         with trio.CancelScope(shield=True):
-            job = await trio.to_thread.run_sync(finish, self._ledger, number, state, error, self.now_ns())
+            job = await trio.to_thread.run_sync(finish, self._home, self._ledger, number, state, error, self.now_ns())
         return job
 
     def _remember(self, run: Run) -> None:
@@ -237,11 +240,12 @@ def _course(job: Job) -> tuple[str, tuple[bytes, ...], str]:
     return job.name, job.sources, "chain" if job.type in CHAIN_TYPES else job.type
 
 
-def finish(ledger: Ledger, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
+def finish(home: Home, ledger: Ledger, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
     """Bring a job that is over to its end in the ledger, its set first; return it. Blocking, idempotent.
 
     What the mover has brought to an end stays. A set is failed only while nothing says that it is whole on tape. A job
-    that was to be verified has failed even if its set is whole, or is completed later.
+    that was to be verified has failed even if its set is whole, or is completed later. A report that its mover has not
+    completed is.
     """
     job = ledger.job(number)
     if job.state not in OPEN_STATES:
@@ -249,11 +253,13 @@ def finish(ledger: Ledger, number: JobNumber, state: JobState, error: str, now_n
     if job.state is JobState.RUNNING and job.set_id is not None:
         reached = ledger.backup_set(job.set_id).state
         if reached is SetState.SEALED and not job.verify:
+            end_interrupted(home, ledger, job.set_id, "", now_ns)
             return job
         if reached is SetState.RUNNING:
             ledger.fail_set(job.set_id, error, now_ns)
         elif state is JobState.FAILED and not error.startswith(_SET_IS_COMPLETE):
             error = f"{_SET_IS_COMPLETE} on tape, but was not read back: {error}"
+        end_interrupted(home, ledger, job.set_id, error, now_ns)
     if state is JobState.COMPLETED:
         state, error = JobState.FAILED, "the mover said that it was done, but the ledger has no complete set of it"
     return ledger.finish_job(number, state, error, now_ns)

@@ -10,6 +10,7 @@ Blocking; before any mover runs, the state folder being owned.
 |                        |                                                      | the last commit is overwritten at    |
 |                        |                                                      | the next append (open intents)       |
 | RUNNING job            | the same, before its set began                       | FAILED                               |
+| report without an end  | the run was killed                                   | completed from the ledger            |
 | QUEUED job             | it waited for a drive                                | it stays queued and runs             |
 """
 
@@ -20,21 +21,24 @@ import structlog
 from catalog.ledger import Ledger
 from catalog.records import JobState, SetState
 from sidecar.jobs import finish
+from tapefs.home import Home
+from tapefs.report.ending import end_interrupted
 
 INTERRUPTED = "interrupted: the sidecar ended while the backup ran; `tapefs job resume` goes on"
 
 log = structlog.get_logger(__name__)
 
 
-def recover(ledger: Ledger, now_ns: int) -> None:
+def recover(home: Home, ledger: Ledger, now_ns: int) -> None:
     """Bring everything that was running to an end. Raises what the ledger raises."""
     for job in ledger.jobs():
         if job.state is JobState.RUNNING:
-            after = finish(ledger, job.number, JobState.FAILED, INTERRUPTED, now_ns)
+            after = finish(home, ledger, job.number, JobState.FAILED, INTERRUPTED, now_ns)
             log.warning("job was interrupted", job=job.number, name=job.name, state=after.state.value)
     for backup_set in ledger.backup_sets():
         if backup_set.state is SetState.RUNNING:
             ledger.fail_set(backup_set.set_id, INTERRUPTED, now_ns)
+            end_interrupted(home, ledger, backup_set.set_id, INTERRUPTED, now_ns)
             log.warning("set was interrupted", set=backup_set.set_id, job=backup_set.name)
 
 

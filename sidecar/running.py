@@ -144,7 +144,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     bell, arrivals = Bell(), Arrivals()
     library = Library(home, ledger, changer, partial(cartridge_bytes, settings.driver, home.library))
     await library.refresh()
-    jobs = Jobs(ledger, bell)
+    jobs = Jobs(home, ledger, bell)
     recalls = Recalls(home, ledger, library, arrivals, bell)
     verifications = Verifications(ledger, bell)
     limit = await trio.to_thread.run_sync(limit_bytes, home)

@@ -72,7 +72,7 @@ def _run(home: Home, stack: ExitStack, options: Options, listen: str | None) -> 
     unix = stack.enter_context(bind_unix(home.socket, owner))
     stack.callback(home.socket.unlink, missing_ok=True)
     ledger = stack.enter_context(LmdbLedger.open(home.ledger))
-    recover(ledger, time.time_ns())
+    recover(home, ledger, time.time_ns())
     trio.run(run_sidecar, home, ledger, options, unix, owner.st_uid, tcp)
 
 

@@ -24,11 +24,18 @@ class _Warnings(logging.Handler):
         self.lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
 
 
+def _as_text(_logger: object, _name: str, event: dict[str, object]) -> tuple[tuple[str], dict[str, object]]:
+    """Return what to call the standard logger with: the event and all that belongs to it as one line."""
+    kept = {key: event.pop(key) for key in ("exc_info", "stack_info") if key in event}
+    text = " ".join([str(event.pop("event")), *(f"{key}={value!r}" for key, value in event.items())])
+    return (text,), kept
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _structlog_through_logging() -> None:
     """Send what structlog gets to the standard logging, where warnings are seen."""
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+        processors=[structlog.stdlib.filter_by_level, _as_text],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,

@@ -92,7 +92,9 @@ def _facts(report: SetReport) -> list[tuple[str, str]]:
 def _run_facts(chosen: BackupSet, run: RunReport) -> list[tuple[str, str]]:
     content = run.content
     seconds = max(0, run.finished_at_ns - run.started_at_ns) / 1e9
-    ended = f"{short_time(run.finished_at_ns)}, {seconds:.1f} s" if run.finished_at_ns else "not, or it was killed"
+    ended = f"{short_time(run.finished_at_ns)}, {seconds:.1f} s" if run.finished_at_ns else "not yet"
+    if run.interrupted:
+        ended = f"interrupted: noticed {short_time(run.finished_at_ns)}"
     ratio = "" if run.ratio is None else f", {100 * run.ratio:.1f} % of what was read"
     facts = [
         ("ended", ended + (f", the last of {run.runs} runs" if run.runs > 1 else "")),

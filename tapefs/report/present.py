@@ -108,6 +108,7 @@ def _run(run: RunReport) -> dict[str, object]:
         "runs": run.runs,
         "started_at": iso_time(run.started_at_ns),
         "finished_at": iso_time(run.finished_at_ns),
+        "interrupted": run.interrupted,
         "new_files": run.content.new_files,
         "changed_files": run.content.changed_files,
         "removed_files": run.content.removed_files,

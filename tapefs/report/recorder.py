@@ -15,16 +15,17 @@ import structlog
 from catalog.errors import CatalogError
 from catalog.ids import VolumeId
 from catalog.ledger import Ledger
-from catalog.records import BackupSet, Job, Segment, SetState
+from catalog.records import BackupSet, Job
 from drivers.errors import DriveError
 from drivers.interface import Counters, Drive, Seconds
 from tapefs.backup.frames import Pool, Workers
 from tapefs.backup.tally import Tally
 from tapefs.backup.watcher import BackupProgress, Watcher
 from tapefs.home import Home
+from tapefs.report.ending import ended
 from tapefs.report.files import TroubleFile, read_report, write_report
 from tapefs.report.metering import MeteredDrive
-from tapefs.report.records import BufferUse, Files, Path, RunReport, Stage, TapeUse
+from tapefs.report.records import BufferUse, Files, Path, RunReport, Stage
 from tapefs.tape.fill import FillCounts
 
 log = structlog.get_logger(__name__)
@@ -154,21 +155,9 @@ class Recorder:
             log.warning("no report of the run", set=self._report.set_id, error=str(failure))
 
     def _finished(self, report: RunReport, error: BaseException | None) -> RunReport:
-        backup_set = self._ledger.backup_set(report.set_id)
-        content = report.content
-        if backup_set.state in (SetState.SEALED, SetState.COMPLETE):
-            content = msgspec.structs.replace(
-                content, files=backup_set.files, directories=backup_set.directories, bytes=backup_set.bytes
-            )
-        segments = self._ledger.segments(report.set_id)
+        why = "" if error is None else str(error) or type(error).__name__
         return msgspec.structs.replace(
-            report,
-            content=content,
-            finished_at_ns=time.time_ns(),
-            error="" if error is None else str(error) or type(error).__name__,
-            segments=len(segments),
-            stored_bytes=sum(segment.stored_bytes for segment in segments),
-            tapes=self._tapes(backup_set, segments),
+            ended(report, self._ledger, why, time.time_ns()),
             troubles=report.troubles if self._troubles is None else self._troubles.count,
             drive=_difference(self._counters(), self._before),
             verify_s=time.monotonic() - self._verify_began_s if self._verify_began_s else 0.0,
@@ -181,13 +170,6 @@ class Recorder:
         except DriveError as error:
             log.info("the drive does not tell what it has done", job=self._job.number, error=str(error))
             return None
-
-    def _tapes(self, backup_set: BackupSet, segments: list[Segment]) -> list[TapeUse]:
-        uses: dict[str, list[int]] = {label: [] for label in backup_set.tapes}
-        for segment in segments:
-            for copy in self._ledger.copies(segment.segment_id):
-                uses.setdefault(self._ledger.volume(copy.volume_id).label, []).append(segment.stored_bytes)
-        return [TapeUse(tape=tape, segments=len(sizes), stored_bytes=sum(sizes)) for tape, sizes in uses.items()]
 
 
 def _blank(job: Job, backup_set: BackupSet, earlier: RunReport | None) -> RunReport:

@@ -103,6 +103,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     finished_at_ns: int = 0
     #: Why it failed; empty if it did not.
     error: str = ""
+    #: It was killed: `finished_at_ns` is when that was noticed, and what only its process knew is missing.
+    interrupted: bool = False
     #: Of all runs.
     content: Files = Files()
     stored_bytes: int = 0

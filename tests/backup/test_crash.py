@@ -120,7 +120,7 @@ def kill(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str, 
     rig = Rig.existing(home)
     for job in rig.ledger.jobs():
         if job.state is JobState.RUNNING:
-            finish(rig.ledger, job.number, JobState.FAILED, "interrupted", time.time_ns())
+            finish(rig.home, rig.ledger, job.number, JobState.FAILED, "interrupted", time.time_ns())
     finish_all(rig.home, rig.ledger, time.time_ns())
     for interrupted in rig.ledger.backup_sets():
         if interrupted.state is SetState.COMPLETE:

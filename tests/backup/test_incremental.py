@@ -338,7 +338,7 @@ def test_killed_at(tmp_path: Path, point: str) -> None:
     try:
         (job,) = rig.ledger.jobs()
         after = looks(tree)
-        finish(rig.ledger, job.number, JobState.FAILED, "interrupted", time.time_ns())
+        finish(rig.home, rig.ledger, job.number, JobState.FAILED, "interrupted", time.time_ns())
         finish_all(rig.home, rig.ledger, time.time_ns())
         for each in rig.ledger.backup_sets():
             assert each.state in (SetState.COMPLETE, SetState.FAILED)

@@ -263,6 +263,6 @@ def test_damage_of_the_base_found_on_the_way(rig: Rig, tree: Path) -> None:
     failed = rig.ledger.backup_sets()[-1]
     assert failed.state is SetState.FAILED
     assert "--type full" in failed.error
-    finish(rig.ledger, job.number, JobState.FAILED, failed.error, time.time_ns())
+    finish(rig.home, rig.ledger, job.number, JobState.FAILED, failed.error, time.time_ns())
     again = rig.again(job, type="full")
     assert rig.ledger.backup_set(run(rig, job, tree, "rm d/a")).parent_id == again

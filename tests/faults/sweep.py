@@ -92,7 +92,7 @@ class Sweep:
             (job,) = rig.ledger.jobs()
             is_done = job.state is JobState.COMPLETED
             if job.state is JobState.RUNNING or job.state is JobState.QUEUED:
-                finish(rig.ledger, job.number, JobState.FAILED, "interrupted", time.time_ns())
+                finish(rig.home, rig.ledger, job.number, JobState.FAILED, "interrupted", time.time_ns())
             finish_all(rig.home, rig.ledger, time.time_ns())
             job = rig.ledger.job(job.number)
             if job.state is JobState.COMPLETED:

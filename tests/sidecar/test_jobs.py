@@ -15,6 +15,7 @@ from catalog.records import Job, JobState
 from sidecar.bell import Bell
 from sidecar.jobs import Jobs, Run
 from tapefs.errors import NotNow
+from tapefs.home import Home
 
 
 @pytest.fixture
@@ -24,9 +25,9 @@ def ledger(tmp_path: Path) -> Iterator[LmdbLedger]:
     ledger.close()
 
 
-async def ended_in_the_ledger(ledger: LmdbLedger) -> tuple[Jobs, Run]:
+async def ended_in_the_ledger(home: Home, ledger: LmdbLedger) -> tuple[Jobs, Run]:
     """Return a run whose job the ledger has as failed already, while the mover still works on it."""
-    jobs = Jobs(ledger, Bell(), now_ns=lambda: 7)
+    jobs = Jobs(home, ledger, Bell(), now_ns=lambda: 7)
     job = await jobs.create(Job(number=JobNumber(0), job_id=JobId(new_uuid()), name="docs", sources=(b"/docs",)))
     await jobs.queue(job.number)
     run = jobs.begin_next()
@@ -34,15 +35,15 @@ async def ended_in_the_ledger(ledger: LmdbLedger) -> tuple[Jobs, Run]:
     return jobs, run
 
 
-async def test_what_has_ended_is_not_cancelled(ledger: LmdbLedger) -> None:
-    jobs, run = await ended_in_the_ledger(ledger)
+async def test_what_has_ended_is_not_cancelled(home: Home, ledger: LmdbLedger) -> None:
+    jobs, run = await ended_in_the_ledger(home, ledger)
     with pytest.raises(NotNow, match="failed: there is nothing to cancel"):
         await jobs.cancel(run.job)
     assert not run.is_cancelled
 
 
-async def test_what_has_ended_may_be_queued_again_at_once(ledger: LmdbLedger) -> None:
-    jobs, run = await ended_in_the_ledger(ledger)
+async def test_what_has_ended_may_be_queued_again_at_once(home: Home, ledger: LmdbLedger) -> None:
+    jobs, run = await ended_in_the_ledger(home, ledger)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(jobs.queue, run.job)
         await wait_all_tasks_blocked()
