@@ -8,15 +8,17 @@ from pathlib import Path
 
 import click
 
-from tapefs.bench import backup, codecs, incremental, large, listing, read, walk
+from tapefs.bench import backup, codecs, incremental, large, listing, read, recall, walk
 from tapefs.bench.stand import Result, print_results, stand
 from tapefs.bench.trees import Tree, join, measure, real_tree
 
-NAMES = ("backup", "small", "large", "incremental", "walk", "read", "listing", "index", "codecs")
+NAMES = ("backup", "small", "large", "incremental", "walk", "read", "listing", "index", "codecs", "recall")
 
 
 @click.command()
-@click.argument("names", metavar="[backup|small|large|incremental|walk|read|listing|index|codecs|all]...", nargs=-1)
+@click.argument(
+    "names", metavar="[backup|small|large|incremental|walk|read|listing|index|codecs|recall|all]...", nargs=-1
+)
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Take the median of so many.")
 @click.option(
     "--tree",
@@ -25,7 +27,12 @@ NAMES = ("backup", "small", "large", "incremental", "walk", "read", "listing", "
     multiple=True,
     help="Measure with this folder; else with folders of this machine, 130,000 files or more. May be repeated.",
 )
-def main(names: tuple[str, ...], runs: int, sources: tuple[Path, ...]) -> None:
+@click.option(
+    "--plots",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="Draw what recall measures to SVG files in this folder.",
+)
+def main(names: tuple[str, ...], runs: int, sources: tuple[Path, ...], plots: Path | None) -> None:
     """Measure tapefs beside well-known programs and print ratios. Takes minutes; TMPDIR needs some 20 GB."""
     unknown = set(names) - {*NAMES, "all"}
     if unknown:
@@ -33,7 +40,7 @@ def main(names: tuple[str, ...], runs: int, sources: tuple[Path, ...]) -> None:
     wanted = NAMES if not names or "all" in names else [name for name in NAMES if name in names]
     results: list[Result] = []
     for name in wanted:
-        results += _run(name, runs, sources)
+        results += recall.run(plots) if name == "recall" else _run(name, runs, sources)
     if results:
         print_results(results)
 

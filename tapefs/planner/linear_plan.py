@@ -38,11 +38,15 @@ def _runs(stretch: Stretch) -> tuple[list[Run], str]:
         return best_by_table(stretch), "exact"
     from tapefs.planner.linear_lines import Reach, best_by_lines
 
-    if count <= _ALL_FILES:
-        reach = Reach(near=count, far=0)
-    else:
+    if count > _ALL_FILES:
         reach = Reach(near=16, far=8) if count <= _MANY_FILES else Reach(near=8, far=6)
-    return best_by_lines(stretch, reach), "lines"
+        return best_by_lines(stretch, reach), "lines"
+    runs = best_by_lines(stretch, Reach(near=count, far=0))
+    if stretch.behind < count:
+        return runs, "lines"
+    from tapefs.planner.linear_nested import with_nested
+
+    return with_nested(stretch, runs), "lines, nested"
 
 
 def _is_small_table(stretch: Stretch) -> bool:

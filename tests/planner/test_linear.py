@@ -13,6 +13,7 @@ from hypothesis import strategies as some
 from tapefs.planner.linear import LinearModel, RequestsOverlap, stretch_of
 from tapefs.planner.linear_exact import best_by_table
 from tapefs.planner.linear_lines import Reach, best_by_lines
+from tapefs.planner.linear_nested import with_nested
 from tapefs.planner.linear_plan import FEW
 from tapefs.planner.linear_small import best_of_few
 from tapefs.planner.plan import plan
@@ -76,6 +77,21 @@ def test_lines_are_never_better_than_exact_and_seldom_worse(head):
         ratios.append(lines / exact)
     assert sum(ratios) / len(ratios) < 1.003
     assert sum(ratio < 1 + 1e-9 for ratio in ratios) > 0.9 * len(ratios)
+
+
+def test_runs_within_runs_only_gain():
+    """From nothing, and from the best disjoint runs; the cost it reckons with is the true one."""
+    ratios = []
+    for seed in range(60):
+        requests = scattered(seed, 4 + seed % 14, weights=(1, 1, 3, 40))
+        u_turn = TURNS[seed % 4]
+        exact = cost(requests, 10_000, u_turn, best_of_few)
+        for runs in ([], best_by_lines(stretch_of(requests, 10_000, u_turn), Reach(near=20, far=0))):
+            before = cost(requests, 10_000, u_turn, lambda _, runs=runs: runs)
+            after = cost(requests, 10_000, u_turn, lambda stretch, runs=runs: with_nested(stretch, runs))
+            assert exact * (1 - 1e-12) <= after <= before * (1 + 1e-12)
+        ratios.append(after / exact)
+    assert sum(ratios) / len(ratios) < 1.002
 
 
 def test_a_short_reach_costs_little():
