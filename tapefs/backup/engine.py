@@ -90,7 +90,9 @@ class Engine:
         self._walk = self._new_walk(sources, job)
         self._layout = layout_of(context.codec)
         self._workers = Workers(threads, context.codec, job.level)
-        self._intake = Intake(self._pool, self._workers, self._trouble, self._look_around, Tally(), self._layout)
+        self._intake = Intake(
+            self._pool, self._workers, self._watcher.trouble, self._look_around, Tally(), self._layout
+        )
         self._links = LinkMap(context.home.path)
         if base is not None:
             self._intake.tally = base.tally()
@@ -193,7 +195,7 @@ class Engine:
         return Walk(
             branches(sources),
             Rules(job, sources, self._context.backup_set.started_at_ns),
-            self._trouble,
+            self._watcher.trouble,
             left_out=frozenset({(home.st_dev, home.st_ino)}),
             pseudo_devices=devices_of(PSEUDO_FILESYSTEMS),
             base=self._base,
@@ -267,7 +269,8 @@ class Engine:
         # A file of which parts are stored goes on, whatever has become of it.
         if state is State.DOUBTFUL and self._progress.seen is None and self._keep(directory):
             return
-        self._announce()
+        if not directory.announced:
+            self._announce()
         files, content = tally.files, tally.bytes
         self._take_file(directory)
         tally.read_bytes += tally.bytes - content
@@ -366,7 +369,7 @@ class Engine:
         self._intake.unreadable(directory, name, status, attributes, str(error.strerror))
 
     def _pass_over(self, directory: OpenDirectory, name: bytes, reason: str) -> None:
-        self._trouble(directory.path + b"/" + name, reason)
+        self._watcher.trouble(directory.path + b"/" + name, reason)
         self._intake.tally.troubled_files += 1
         if directory.state is not State.NEW:
             self._intake.removed(directory, [name])
@@ -376,7 +379,8 @@ class Engine:
     def _take_regular(self, source: Source, *, may_retry: bool) -> Source | None:
         """Take a file; if it changed and `may_retry`, return what has its name now, open, to be taken instead."""
         stored_bytes, has_links = source.stored_bytes, source.status.st_nlink > 1
-        is_large = stored_bytes + MEMBER_OVERHEAD_BYTES > self._tapes.full_segment_bytes()
+        needed_bytes = stored_bytes + MEMBER_OVERHEAD_BYTES
+        is_large = needed_bytes > self._at_hand().limit_bytes and needed_bytes > self._tapes.full_segment_bytes()
         if is_large or self._progress.seen is not None:
             self._take_parts(source)
         elif not has_links or not self._take_link(source):
@@ -589,6 +593,3 @@ class Engine:
             troubled_files=tally.troubled_files + self._walk.unlisted,
             unread_files=tally.unread_files + self._walk.unlisted,
         )
-
-    def _trouble(self, path: bytes, reason: str) -> None:
-        self._watcher.trouble(path, reason)

@@ -143,10 +143,12 @@ class OpenDirectory:
         self.specials.discard(name)
 
     def _add_run(self, ordinal: int) -> None:
-        if self.here and sum(self.here[-1]) == ordinal:
-            self.here[-1] = (self.here[-1][0], self.here[-1][1] + 1)
-        else:
-            self.here.append((ordinal, 1))
+        if self.here:
+            first, count = self.here[-1]
+            if first + count == ordinal:
+                self.here[-1] = (first, count + 1)
+                return
+        self.here.append((ordinal, 1))
 
     def segment_ends(self, segment_id: SegmentId) -> None:
         """What was in this segment is from now on elsewhere."""

@@ -129,8 +129,9 @@ def member_header(
     if kind is TarKind.DIRECTORY:
         path = path + b"/" if path else b"./"
     seconds, nanoseconds = divmod(mtime_ns, _NS)
+    prefix, name = (b"", path) if len(path) <= _NAME_BYTES else _split(path)
     if (
-        len(path) <= _NAME_BYTES
+        len(name) <= _NAME_BYTES
         and _TEN_DIGITS_FROM <= seconds < _TEN_DIGITS_TO
         and seconds <= _MAX_SIZE >= size
         and uid <= _MAX_ID >= gid
@@ -140,14 +141,14 @@ def member_header(
         and sparse_bytes < 0
     ):
         left = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (
-            path.ljust(_NAME_BYTES, b"\0"),
+            name.ljust(_NAME_BYTES, b"\0"),
             mode & 0o7777,
             uid,
             gid,
             size,
             seconds,
         )
-        tail, tail_sum = _plain_tail(kind, uname, gname)
+        tail, tail_sum = _plain_tail(kind, uname, gname, prefix)
         checksum = _sum(left) + tail_sum
         return b"%b30 mtime=%d.%09d\n%b%b%06o\0 %b" % (
             _MTIME_HEADER,
@@ -349,10 +350,10 @@ def _tail(
 
 
 @lru_cache(maxsize=1024)
-def _plain_tail(kind: TarKind, uname: bytes, gname: bytes) -> tuple[bytes, int]:
-    """Return the tail of a member with a short name and no target, and what it and the blanks add to the checksum."""
-    tail = _tail(kind.value, b"", uname, gname, b"")
-    return tail, sum(tail) + _CHECKSUM_AS_SPACES
+def _plain_tail(kind: TarKind, uname: bytes, gname: bytes, prefix: bytes) -> tuple[bytes, int]:
+    """Return the tail of a member without a target, and what it and the blanks add to the checksum."""
+    tail = _tail(kind.value, b"", uname, gname, prefix)
+    return tail, _sum(tail[:256]) + _sum(tail[256:]) + _CHECKSUM_AS_SPACES
 
 
 def _summed(left: bytes, tail: bytes) -> bytes:
