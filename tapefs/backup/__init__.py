@@ -3,6 +3,7 @@
 selection   which trees and which names
 scan        the walk, with checkpoints it can go back to
 intake      files become members of frames
+elsewhere   names of long directories whose members are in earlier segments
 frames      buffers, workers: SHA-256 and compression beside each other
 body        what a segment holds, apart from its tape: frames and lines
 spool       whole segments wait on disk for the tape

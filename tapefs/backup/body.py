@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ import structlog
 
 from catalog.crash import crash_point
 from tapefs.backup.draft import Draft
+from tapefs.backup.elsewhere import ListingPiece
 from tapefs.backup.frames import Frame
 from tapefs.backup.payload import Payload
 from tapefs.durable import sync_folder
@@ -56,7 +58,8 @@ class SegmentBody:
             self._running.update(frame.view[start : start + length])
             if draft >= 0:
                 frame.sums[draft] = self._running.digest()
-        self._trailer.write_many(self._lines(frame))
+        for lines in self._lines(frame):
+            self._trailer.write_many(lines)
         place = self._payload.place
         self._payload.add(frame)
         if frame.used == 0:
@@ -106,7 +109,8 @@ class SegmentBody:
         except OSError as error:
             log.warning("a local trailer that is not needed stays", path=str(self._part_path), error=str(error))
 
-    def _lines(self, frame: Frame) -> list[msgspec.Struct]:
+    def _lines(self, frame: Frame) -> Iterator[list[msgspec.Struct]]:
+        """Yield the lines, together as many as may be in memory at once."""
         sums = frame.sums
         lines: list[msgspec.Struct] = []
         for number, draft in enumerate(frame.drafts):
@@ -116,4 +120,7 @@ class SegmentBody:
             elif isinstance(draft, msgspec.Struct):
                 self.members += isinstance(draft, Member)
                 lines.append(draft)
-        return lines
+            elif isinstance(draft, ListingPiece):
+                yield [*lines, draft.line()]
+                lines = []
+        yield lines

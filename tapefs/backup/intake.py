@@ -17,6 +17,7 @@ from catalog.index.model import EntryFlag
 from tapefs.backup.attributes import Attributes
 from tapefs.backup.base import fresh_flag
 from tapefs.backup.draft import Draft
+from tapefs.backup.elsewhere import ListingPiece
 from tapefs.backup.frames import Frame, Piece, Pool, Span, Workers
 from tapefs.backup.holes import Run, data_bytes
 from tapefs.backup.layout import Layout
@@ -199,12 +200,11 @@ class Intake:
         elsewhere, children = directory.elsewhere, directory.children
         start, longest = 0, _LONGEST_LISTING
         while max(len(elsewhere), len(children)) - start > longest:
-            piece = slice(start, start + longest)
-            drafts.append(DirectoryPart(n=number, elsewhere=elsewhere[piece], directories=children[piece]))
-            start += longest
-        drafts.append(
-            DirectoryLeft(n=number, here=directory.here, elsewhere=elsewhere[start:], directories=children[start:])
-        )
+            stop = start + longest
+            drafts.append(ListingPiece(number, elsewhere.piece(start, stop), children[start:stop]))
+            start = stop
+        rest = elsewhere.piece(start, len(elsewhere)).lines()
+        drafts.append(DirectoryLeft(n=number, here=directory.here, elsewhere=rest, directories=children[start:]))
 
     def special(self, special: Special) -> None:
         """A symbolic link, fifo or device node."""

@@ -20,11 +20,11 @@ from catalog.ids import DirectoryNo, SegmentId
 from catalog.index.model import Directory
 from tapefs.backup.attributes import NO_ATTRIBUTES, Attributes, read_attributes
 from tapefs.backup.base import Base, Difference, State
+from tapefs.backup.elsewhere import Elsewheres
 from tapefs.backup.latecomers import Latecomers, status_of
 from tapefs.backup.rules import Rules
 from tapefs.backup.selection import Branch
 from tapefs.backup.standing import OpenLevel
-from tapefs.format.records import Elsewhere, as_text
 
 #: In `OpenDirectory.places`: this name has no member.
 NOWHERE = 2**64 - 1
@@ -111,7 +111,7 @@ class OpenDirectory:
         self.places = array("Q")
         #: The same of a part of the file at `next_file`, which goes on in the next segment.
         self.part_place = NOWHERE
-        self.elsewhere: list[Elsewhere] = []
+        self.elsewhere = Elsewheres()
 
     @property
     def state(self) -> State:
@@ -161,8 +161,7 @@ class OpenDirectory:
 
     def _is_elsewhere(self, name: bytes, segment_id: SegmentId, place: int) -> None:
         if place != NOWHERE:
-            text, raw = as_text(name)
-            self.elsewhere.append(Elsewhere(name=text, name_b64=raw, segment=segment_id, at=place))
+            self.elsewhere.add(name, segment_id, place)
 
     def _begin_segment(self) -> None:
         self.here, self.places, self.part_place = [], array("Q"), NOWHERE
@@ -172,7 +171,7 @@ class OpenDirectory:
         self.announced = level.announced
         self.next_file, self.next_directory = level.next_file, level.next_directory
         del self.children[level.children :]
-        del self.elsewhere[level.elsewhere :]
+        self.elsewhere.truncate(level.elsewhere)
         self._begin_segment()
 
     def close(self) -> None:

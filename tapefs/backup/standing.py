@@ -12,6 +12,7 @@ from pathlib import Path
 
 from catalog.ids import DirectoryNo, SegmentId
 from catalog.index.model import EntryFlag
+from tapefs.backup.elsewhere import Elsewheres
 from tapefs.backup.tally import Tally
 from tapefs.errors import BadStructure
 from tapefs.format.lines import read_lines
@@ -19,10 +20,8 @@ from tapefs.format.records import (
     DirectoryEntered,
     DirectoryLeft,
     DirectoryPart,
-    Elsewhere,
     Member,
     TrailerLine,
-    as_bytes,
     name_of,
 )
 
@@ -43,7 +42,7 @@ class OpenLevel:
     #: Subdirectories that were entered, in name order.
     children: list[tuple[bytes, DirectoryNo]] = field(default_factory=list)
     #: Its member lines.
-    elsewhere: list[Elsewhere] = field(default_factory=list)
+    elsewhere: Elsewheres = field(default_factory=Elsewheres)
     last_file: bytes = b""
     #: Names of the base that were said to be gone.
     removed: set[bytes] = field(default_factory=set)
@@ -119,7 +118,7 @@ def _enter(standing: Standing, line: DirectoryEntered) -> None:
 def _member(standing: Standing, segment_id: SegmentId, line: Member, on_link: OnLink) -> None:
     level = _top(standing, line.d)
     name = name_of(line)
-    level.elsewhere.append(Elsewhere(name=line.name, name_b64=line.name_b64, segment=segment_id, at=line.at))
+    level.elsewhere.add(name, segment_id, line.at)
     level.last_file = name
     if line.part >= 0 and line.part_offset + line.part_bytes < line.size:
         standing.part = line
@@ -139,4 +138,4 @@ def _member(standing: Standing, segment_id: SegmentId, line: Member, on_link: On
 
 def said_names(level: OpenLevel) -> set[bytes]:
     """Return the names that member lines of the directory have."""
-    return {as_bytes(line.name, line.name_b64) for line in level.elsewhere}
+    return set(level.elsewhere.names)

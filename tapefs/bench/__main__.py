@@ -8,16 +8,31 @@ from pathlib import Path
 
 import click
 
-from tapefs.bench import backup, codecs, incremental, large, listing, read, recall, walk
+from tapefs.bench import backup, codecs, incremental, large, listing, memory, read, recall, spool, walk
 from tapefs.bench.stand import Result, print_results, stand
 from tapefs.bench.trees import Tree, join, measure, real_tree
 
-NAMES = ("backup", "small", "large", "incremental", "walk", "read", "listing", "index", "codecs", "recall")
+NAMES = (
+    "backup",
+    "small",
+    "large",
+    "incremental",
+    "walk",
+    "read",
+    "listing",
+    "index",
+    "codecs",
+    "spool",
+    "memory",
+    "recall",
+)
 
 
 @click.command()
 @click.argument(
-    "names", metavar="[backup|small|large|incremental|walk|read|listing|index|codecs|recall|all]...", nargs=-1
+    "names",
+    metavar="[backup|small|large|incremental|walk|read|listing|index|codecs|spool|memory|recall|all]...",
+    nargs=-1,
 )
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Take the median of so many.")
 @click.option(
@@ -66,6 +81,10 @@ def _run(name: str, runs: int, sources: tuple[Path, ...]) -> list[Result]:
             return walk.run(place, _tree(sources), runs)
         if name == "read":
             return read.run(place, runs)
+        if name == "spool":
+            return spool.run(place)
+        if name == "memory":
+            return memory.run(place)
         return listing.run(place)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from stat import S_IFDIR, S_IFREG
 
@@ -125,7 +125,7 @@ class _Builder:
             self._base.share_the_rest(self._writer)
 
     def _read_lines(self, lines: Iterator[TrailerLine]) -> None:
-        while batch := list(islice(lines, _BATCH)):
+        for batch in _batches(lines):
             if self._segment.end is not None:
                 raise BadStructure("there are lines behind its end line")
             self._take_batch(batch)
@@ -397,6 +397,18 @@ class _Builder:
         self._writer.add_segment(
             SegmentRow(segment.number, end.segment, end.plain_bytes, end.payload_bytes, end.frames)
         )
+
+
+def _batches(lines: Iterator[TrailerLine]) -> Iterator[list[TrailerLine]]:
+    """Yield the lines in batches; a piece of a listing, of ten thousand names or so, is a batch's last line."""
+    batch = []
+    for line in lines:
+        batch.append(line)
+        if len(batch) == _BATCH or line.__class__ is DirectoryPart:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _finish_files(listing: Listing) -> None:

@@ -6,7 +6,6 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,10 @@ import pytest
 import tapefs.backup.spool as spool_module
 from catalog.errors import StorageFailed
 from catalog.records import SetState
-from drivers.virtual.drive import VirtualDrive
 from drivers.virtual.faults import EarlyEnd, WriteError
-from drivers.virtual.generations import GENERATIONS, MB, lto
+from tapefs.bench.spool import backup_slowly
 from tapefs.errors import Cancelled
-from tapefs.report.files import read_report
-from tests.backup.rig import LocalWatcher, Rig
+from tests.backup.rig import Rig
 from tests.backup.test_trouble import with_faults
 from tests.backup.trees import extract, odd_tree, random_files, snapshot
 
@@ -170,56 +167,20 @@ def test_two_segments_fit_the_spool(
 # -- streaming -----------------------------------------------------------------------------------------------------
 
 
-class Source:
-    """A source of 100 MB/s: every byte that is read moves the clock."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.now_s = 0.0
-        real = os.preadv
-
-        def read(fd: int, buffers: list[memoryview], offset: int) -> int:
-            got = real(fd, buffers, offset)
-            self.now_s += got / (100 * MB)
-            return got
-
-        patch.setattr(os, "preadv", read)
-
-    def now(self) -> float:
-        return self.now_s
-
-
 @pytest.mark.parametrize(("spool", "buffer_bytes"), [(True, 0), (True, 8 * _MIB), (False, 0), (False, 8 * _MIB)])
 def test_a_slow_source_makes_the_drive_stop_unless_it_is_spooled(
-    make_rig: Callable[..., Rig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spool: bool, buffer_bytes: int
+    tmp_path: Path, spool: bool, buffer_bytes: int
 ) -> None:
-    """100 MB/s against a drive that needs 177; with the spool it streams within every segment.
-
-    The drive's buffer is a 250th of a real one, and frames are small, so that 100 MB are as 25 GB. One segment at a
-    time is on disk: the clock goes by what is read, and must not go on while the drive writes.
-    """
-    monkeypatch.setitem(GENERATIONS, 9, replace(lto(9), buffer_bytes=4 * MB))
-    monkeypatch.setattr(spool_module, "_SEGMENTS", 1)
+    """100 MB/s against a drive that needs 177: with the spool it stops for the sync behind every segment alone."""
     tree = random_files(tmp_path / "tree", 100, 1_000_000)
-    rig = make_rig(
-        tape_bytes=4_000 * _MIB,
-        backup_settings=f"frame_bytes = 65536\nsegment_bytes = {32 * _MIB}\nbuffer_bytes = {buffer_bytes}",
-    )
-    source = Source(monkeypatch)
-    rig.watcher.close()
-    rig.drive.close()
-    rig.drive = VirtualDrive(rig.home.library, 0, now=source.now)
-    rig.watcher = LocalWatcher(rig.home, rig.ledger, rig.drive)
-    set_id = rig.backup(tree, spool=spool)
-    counters = rig.drive.status().counters
-    assert source.now_s > 0.9
-    report = read_report(rig.home, set_id)
-    assert report is not None
-    assert report.drive is not None
-    assert (report.drive.underruns, report.drive.backhitches) == (counters.underruns, counters.backhitches)
-    assert report.buffer is not None
-    assert report.buffer.size_bytes == buffer_bytes
-    assert report.buffer.starts == report.segments + report.buffer.stops if buffer_bytes else not report.buffer.starts
+    run = backup_slowly(tmp_path / "home", tree, spool=spool, buffer_bytes=buffer_bytes)
+    assert run.seconds == pytest.approx(1.0, rel=0.01)
+    assert run.segments >= 3
+    assert run.buffer.size_bytes == buffer_bytes
+    assert run.buffer.starts == (run.segments + run.buffer.stops if buffer_bytes else 0)
     if spool:
-        assert counters.underruns == 0
+        assert run.drive.underruns == 0
+        assert run.drive.backhitches == run.segments
     else:
-        assert counters.underruns >= 3
+        assert run.drive.underruns >= 3
+        assert run.drive.backhitches >= run.segments + 3
