@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tapefs.bench import backup, codecs, incremental, large, listing, memory, read, recall, spool, walk
+from tapefs.bench import backup, codecs, incremental, large, listing, memory, read, recall, restore, spool, walk
 from tapefs.bench.stand import Result, print_results, stand
 from tapefs.bench.trees import Tree, join, measure, real_tree
 
@@ -17,6 +17,7 @@ NAMES = (
     "small",
     "large",
     "incremental",
+    "restore",
     "walk",
     "read",
     "listing",
@@ -31,7 +32,7 @@ NAMES = (
 @click.command()
 @click.argument(
     "names",
-    metavar="[backup|small|large|incremental|walk|read|listing|index|codecs|spool|memory|recall|all]...",
+    metavar="[backup|small|large|incremental|restore|walk|read|listing|index|codecs|spool|memory|recall|all]...",
     nargs=-1,
 )
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Take the median of so many.")
@@ -77,6 +78,8 @@ def _run(name: str, runs: int, sources: tuple[Path, ...]) -> list[Result]:
             return large.run(place, _tree(sources), runs)
         if name == "incremental":
             return incremental.run(place, _tree(sources), runs)
+        if name == "restore":
+            return restore.run(place, _tree(sources), runs)
         if name == "walk":
             return walk.run(place, _tree(sources), runs)
         if name == "read":

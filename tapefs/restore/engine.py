@@ -23,7 +23,7 @@ from tapefs.errors import BadStructure, HomeError, RecallFailed, RecallTimedOut
 from tapefs.home import Home
 from tapefs.restore.contents import Content, contents_of
 from tapefs.restore.links import Links
-from tapefs.restore.making import Maker, Name, TargetFull, reason_of
+from tapefs.restore.making import Maker, Name, TargetFull, join, reason_of
 from tapefs.restore.plan import Directories, Plan, PlannedFile
 from tapefs.restore.records import FrameWish, Index, RestoreProgress, RestoreReport, Trouble
 from tapefs.restore.tally import Tally
@@ -172,8 +172,10 @@ class _Restore:
     def _write_file(self, file: PlannedFile) -> None:
         path = self._directories.path(file.place)
         try:
-            path = self._maker.path_of(file.place, file.number)
-            entry = self._index.entry(file.first)
+            entry = self._index.entry(file.number)
+            path = join(path, entry.name)
+            if file.first != file.number:
+                entry = self._index.entry(file.first)
             self._tally.tell(path)
             self._write_entry(Name(path, file.number, file.first, file.place, file.group), entry)
         except FileExistsError:

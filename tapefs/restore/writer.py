@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -307,7 +306,8 @@ def _copy(source: int, copy: NewFile, offset: int, length: int) -> None:
 
 
 def _temporary_name() -> bytes:
-    return b".tapefs-" + secrets.token_hex(8).encode()
+    # Half the time of secrets.token_hex, for every file.
+    return b".tapefs-" + os.urandom(8).hex().encode()
 
 
 def _rename(above: int, old: bytes, new: bytes, *, overwrite: bool) -> None:
