@@ -169,6 +169,18 @@ class Job(Record, frozen=True, kw_only=True):
     error: str = ""
 
 
+class Filters(Record, frozen=True, kw_only=True):
+    """What a run leaves out of its sources; the fields are Job's."""
+
+    one_file_system: bool = False
+    exclude_caches: bool = False
+    min_bytes: int = 0
+    max_bytes: int = 0
+    min_age_s: int = 0
+    max_age_s: int = 0
+    excludes: tuple[str, ...] = ()
+
+
 class BackupSet(Record, frozen=True, kw_only=True):
     """One run's result: a tree of files as it was."""
 
@@ -188,6 +200,8 @@ class BackupSet(Record, frozen=True, kw_only=True):
     finished_at_ns: int = 0
     #: The set this one is based on; none for full sets.
     parent_id: SetId | None = None
+    #: As the job said when the set was begun: a run that goes on with it leaves out the same. None: not noted then.
+    filters: Filters | None = None
     #: As the job said when the set was begun; 0 means for ever.
     retention_days: int = 0
     #: Everything but directories.

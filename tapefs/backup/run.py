@@ -14,7 +14,7 @@ import structlog
 from catalog.errors import Damaged
 from catalog.ids import SetId, SetNumber, new_uuid
 from catalog.ledger import Ledger
-from catalog.records import BackupSet, Job, SetState
+from catalog.records import BackupSet, Filters, Job, SetState
 from drivers.interface import Drive
 from tapefs.backup.base import Choice, choose_base, same_base
 from tapefs.backup.engine import Engine
@@ -69,8 +69,7 @@ def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorde
 def _resume(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorder) -> SetId:
     """Go on with the job's set behind its last committed segment, or with what follows when it is whole on tape.
 
-    It is made of the sources it was begun with, in the same way, whatever the job says by now; what is left out goes by
-    the job's rules of now.
+    It is made of the sources it was begun with, in the same way, and without the same, whatever the job says by now.
     """
     set_id = job.set_id
     if set_id is None:
@@ -79,7 +78,7 @@ def _resume(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Record
     if backup_set.state is SetState.FAILED:
         sources = check_sources(backup_set.sources)
         the_codec = codec(backup_set.codec, home.settings.backup.gzip_engine)
-        job = msgspec.structs.replace(job, sources=backup_set.sources, level=backup_set.level)
+        job = _as_begun(job, backup_set)
         choice = same_base(home, ledger, backup_set)
         try:
             interrupted = Interrupted.of(home, ledger, backup_set, choice.reader)
@@ -90,6 +89,12 @@ def _resume(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Record
     else:
         recorder.begin(ledger.resume_set(set_id, time.time_ns()))
     return _complete(home, ledger, drive, job, set_id, recorder)
+
+
+def _as_begun(job: Job, backup_set: BackupSet) -> Job:
+    """Return the job as it was when the set was begun, in what decides which files it has."""
+    filters = {} if backup_set.filters is None else msgspec.structs.asdict(backup_set.filters)
+    return msgspec.structs.replace(job, sources=backup_set.sources, level=backup_set.level, **filters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +167,7 @@ def _new_set(job: Job, choice: Choice) -> BackupSet:
         sources=job.sources,
         state=SetState.RUNNING,
         started_at_ns=time.time_ns(),
+        filters=Filters(**{field: getattr(job, field) for field in Filters.__struct_fields__}),
         parent_id=None if choice.backup_set is None else choice.backup_set.set_id,
         retention_days=job.retention_days,
     )

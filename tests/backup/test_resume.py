@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from catalog.errors import NotFound
@@ -450,3 +451,30 @@ def test_every_kind_of_file(
     report = bring_back(rig, set_id, tmp_path / "back")
     assert report.is_complete, report.troubles
     assert differences(look(Path(f"{tmp_path / 'back'}{tree}")), look(tree)) == []
+
+
+def test_what_is_left_out_stays_left_out(rig: Rig, tmp_path: Path, interrupter: Interrupter) -> None:
+    """The job was edited while it rested: the run that goes on is the one that was begun, its successor another."""
+    tree = random_files(tmp_path / "tree", 30, 100_000)
+    for folder in ("cache", "other"):
+        (tree / folder).mkdir()
+        (tree / folder / "CACHEDIR.TAG").write_bytes(b"Signature: 8a477f597d28d172789f06886806bc55")
+        (tree / folder / "kept").write_text("x")
+    (tree / "zz.o").write_text("x")
+    (tree / "zz.c").write_text("x")
+    (tree / "large").write_bytes(bytes(200_000))
+    job = rig.queued(tree, excludes=("*.o",), exclude_caches=True, max_bytes=150_000)
+    assert interrupter.run(job, 2)
+    rig.ledger.finish_job(job.number, JobState.FAILED, "interrupted", time.time_ns())
+    known = rig.ledger.job(job.number)
+    edited = msgspec.structs.replace(known, excludes=("*.c",), exclude_caches=False, max_bytes=0, min_bytes=50_000)
+    rig.ledger.edit_job(known, edited, time.time_ns())
+    set_id = rig.run(rig.ledger.queue_job(job.number, time.time_ns(), resume=True))
+    found = {path.name for path in map(Path, map(os.fsdecode, entries(IndexReader(rig.home.index(set_id)))))}
+    assert {"zz.c", "cache", "CACHEDIR.TAG", "file-00029"} <= found
+    assert not {"zz.o", "kept", "large"} & found
+    assert rig.ledger.job(job.number).excludes == ("*.c",)
+    set_id = rig.again(rig.ledger.job(job.number))
+    found = {path.name for path in map(Path, map(os.fsdecode, entries(IndexReader(rig.home.index(set_id)))))}
+    assert {"large", "file-00029"} <= found
+    assert not {"zz.o", "zz.c", "kept"} & found
