@@ -47,8 +47,11 @@ def _digest(content: bytes, is_sparse: bool) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-def shown(reader: IndexReader, root: Path) -> dict[bytes, Look]:
-    """Return the same as an index has it; also checks that the totals are those of the tree."""
+def shown(reader: IndexReader, root: Path, *, parts_links: bool = False) -> dict[bytes, Look]:
+    """Return the same as an index has it; also checks that the totals are those of the tree.
+
+    With `parts_links` the names of one file need not have a number in common: some were made during an interruption.
+    """
     found: dict[bytes, Look] = {}
     counts = [0, 0, 0]
     names: dict[tuple[int, int], int] = {}
@@ -63,7 +66,7 @@ def shown(reader: IndexReader, root: Path) -> dict[bytes, Look]:
                 # All names of a file have a number in common, and no other file has it. An inode seen at two times,
                 # around an interruption, is two files.
                 first = reader.first_name(number)
-                assert names.setdefault((entry.ino, entry.ctime_ns), first) == first
+                assert names.setdefault((entry.ino, entry.ctime_ns), first) == first or parts_links
                 assert owners.setdefault(first, entry.ino) == entry.ino
             if stat.S_ISDIR(entry.mode):
                 child = reader.directory(DirectoryNo(entry.offset))
