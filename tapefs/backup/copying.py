@@ -93,8 +93,8 @@ class _CopyRun:
         used = {copy.volume_id for each in self._segments() for copy in context.ledger.copies(each.segment_id)}
         # A tape that has any of the set is not used again: each copy is whole on tapes of its own.
         self._tapes = TapeSession(context, drive, watcher, context.home.settings.backup, _tried=sorted(used))
-        #: Tapes of this copy that have room left.
-        self._begun: VolumeId | None = None
+        #: The tape of this copy that is not in the drive and has room left.
+        self._begun = self._begun_before(used)
         self._label = ""
         self._copied_bytes = 0
         self._told_at_s = 0.0
@@ -200,13 +200,35 @@ class _CopyRun:
             while not self._try(spooled):
                 self._open_next()
 
+    def _begun_before(self, used: set[VolumeId]) -> VolumeId | None:
+        """Return the tape to which an interrupted run has written this copy last, if there is room on it.
+
+        It holds nothing of the copies before, nothing damaged, and nothing of the segments that are left.
+        """
+        ledger, foreign = self._context.ledger, set()
+        for segment in self._segments():
+            good = [copy.volume_id for copy in self._copies(segment)]
+            copies = [copy.volume_id for copy in ledger.copies(segment.segment_id)]
+            foreign.update(copies if len(good) < self._wanted else good[: self._wanted - 1])
+            foreign.update(set(copies) - set(good))
+        own = [ledger.volume(volume_id) for volume_id in used - foreign]
+        open_ones = [volume for volume in own if volume.state is VolumeState.APPENDABLE]
+        order = ledger.backup_set(self._set.set_id).tapes
+        last = max(open_ones, key=lambda volume: order.index(volume.label), default=None)
+        return None if last is None else last.volume_id
+
     def _open_begun(self) -> None:
         """Have the tape in the drive that this copy has begun, or another."""
-        if self._begun is not None:
-            self._tapes.reopen(self._begun)
-            self._begun = None
-        else:
+        if self._begun is None:
             self._open_next()
+            return
+        self._label = self._tapes.reopen(self._begun).volume.label
+        if not self._tapes.segments:
+            # Begun by an interrupted run: the SET INDEX repeats what that has left without one.
+            self._tapes.segments = self._on(self._begun)
+            self._tapes.unindexed = [] if self._is_indexed(self._begun) else list(self._tapes.segments)
+            self._tapes.look_at_room()
+        self._begun = None
 
     def _open_next(self) -> None:
         tape = self._tapes.open_next()
@@ -321,18 +343,24 @@ class _CopyRun:
 
     def _index_the_rest(self) -> None:
         """Write the SET INDEX of tapes that an interrupted run has left without one."""
-        ledger, tapes = self._context.ledger, self._tapes
-        indexes = ledger.index_copies(self._set.set_id)
-        by_tape: dict[VolumeId, list[CommittedSegment]] = {}
-        for each in (each for places in self._places() for each in places):
-            by_tape.setdefault(each.copy.volume_id, []).append(each)
-        for volume_id, segments in by_tape.items():
-            end = max(each.copy.end_block for each in segments)
-            is_indexed = any(index.volume_id == volume_id and index.block >= end for index in indexes)
-            if not is_indexed and ledger.volume(volume_id).state is VolumeState.APPENDABLE:
+        tapes = self._tapes
+        for volume_id in {each.copy.volume_id: None for places in self._places() for each in places}:
+            is_open = self._context.ledger.volume(volume_id).state is VolumeState.APPENDABLE
+            if is_open and not self._is_indexed(volume_id):
                 tapes.reopen(volume_id)
-                tapes.segments, tapes.unindexed = segments, list(segments)
+                tapes.segments = self._on(volume_id)
+                tapes.unindexed = list(tapes.segments)
                 self._write_index()
+
+    def _on(self, volume_id: VolumeId) -> list[CommittedSegment]:
+        """Return what lies on the tape, in the order of the set."""
+        return [each for places in self._places() for each in places if each.copy.volume_id == volume_id]
+
+    def _is_indexed(self, volume_id: VolumeId) -> bool:
+        """Does a SET INDEX follow everything of the set that lies on the tape?"""
+        end = max((each.copy.end_block for each in self._on(volume_id)), default=0)
+        indexes = self._context.ledger.index_copies(self._set.set_id)
+        return any(index.volume_id == volume_id and index.block >= end for index in indexes)
 
     def _places(self) -> Iterator[list[CommittedSegment]]:
         """Yield for each segment where it lies, its first copy first."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 import time
 
+import structlog
+
 from catalog.errors import CatalogError
 from catalog.ids import SetId, VolumeId
 from catalog.ledger import Ledger
-from catalog.records import BackupSet, Job, JobState, SegmentCopy
+from catalog.records import BackupSet, CopyState, Job, JobState, Segment, SegmentCopy
 from drivers.errors import DriveError
 from drivers.interface import Drive
 from tapefs.backup.afterwards import remove_sources, replace_earlier
@@ -22,6 +24,10 @@ from tapefs.retention.policy import ARCHIVE, MIRROR
 from tapefs.verify.whole_set import SetFinding, verify_set
 
 _PROGRESS_EVERY_S = 0.25
+#: Runs of tapes that a further copy is tried on.
+_ATTEMPTS = 3
+
+log = structlog.get_logger(__name__)
 
 
 def read_back(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId, watcher: Watcher) -> None:
@@ -30,17 +36,47 @@ def read_back(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId,
     Raises SetDamaged when something of it is not as it was written, NotVerified when it could not be read, Cancelled.
     The set stays COMPLETE in all cases.
     """
-    _verify(home, ledger, drive, job, set_id, watcher)
     backup_set = ledger.backup_set(set_id)
-    if backup_set.type == MIRROR:
-        replace_earlier(home, ledger, backup_set, watcher)
     if backup_set.type == ARCHIVE:
-        for wanted in range(2, job.copies + 1):
-            _copy(home, ledger, drive, job, backup_set, watcher, wanted)
-            _verify(home, ledger, drive, job, set_id, watcher)
+        for wanted in range(1, job.copies + 1):
+            _have_copies(home, ledger, drive, job, backup_set, watcher, wanted)
         if not job.keep_sources:
             remove_sources(home, ledger, job, backup_set, watcher)
+    else:
+        finding = _verify(home, ledger, drive, job, set_id, watcher)
+        if not finding.is_good:
+            raise SetDamaged(f"{_sentence(home, ledger, set_id, finding)}; run it again")
+    if backup_set.type == MIRROR:
+        replace_earlier(home, ledger, backup_set, watcher)
     ledger.finish_job(job.number, JobState.COMPLETED, "", time.time_ns())
+
+
+def _have_copies(
+    home: Home, ledger: Ledger, drive: Drive, job: Job, backup_set: BackupSet, watcher: Watcher, wanted: int
+) -> None:
+    """Have so many copies on tape that were read back whole. One that is damaged is made again on another tape.
+
+    Raises SetDamaged when a segment has no whole copy left, or tape after tape is damaged; NotVerified, Cancelled.
+    """
+    segments = ledger.segments(backup_set.set_id)
+    for _ in range(_ATTEMPTS):
+        if wanted > 1:
+            _copy(home, ledger, drive, job, backup_set, watcher, wanted)
+        finding = _verify(home, ledger, drive, job, backup_set.set_id, watcher)
+        whole = min((_whole(ledger, segment) for segment in segments), default=wanted)
+        if whole >= wanted:
+            return
+        if not whole:
+            way_out = "no other copy is whole; nothing was removed: run the job again, it makes a new set"
+            raise SetDamaged(f"{_sentence(home, ledger, backup_set.set_id, finding)}; {way_out}")
+        log.warning("a copy is damaged and is made again", set=backup_set.set_id, copy=wanted)
+    way_out = f"nothing was removed: clean the drive, and `tapefs job resume {job.number}` tries again with other tapes"
+    raise SetDamaged(f"{_sentence(home, ledger, backup_set.set_id, finding)}; {way_out}")
+
+
+def _whole(ledger: Ledger, segment: Segment) -> int:
+    """Return from how many tapes the segment is not known to be lost."""
+    return sum(copy.state is CopyState.GOOD for copy in ledger.copies(segment.segment_id))
 
 
 def _copy(
@@ -60,10 +96,10 @@ def _copy(
         ) from error
 
 
-def _verify(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId, watcher: Watcher) -> None:
-    """Read back what was not yet. Raises SetDamaged, NotVerified, Cancelled."""
+def _verify(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId, watcher: Watcher) -> SetFinding:
+    """Read back what was not yet. Raises NotVerified, Cancelled."""
     try:
-        finding = verify_set(home, ledger, drive, set_id, _Follower(ledger, ledger.backup_set(set_id), watcher))
+        return verify_set(home, ledger, drive, set_id, _Follower(ledger, ledger.backup_set(set_id), watcher))
     except Cancelled as error:
         raise Cancelled(f"{error} while its set, which is complete on tape, was read back") from error
     except (TapefsError, DriveError, CatalogError) as error:
@@ -71,15 +107,13 @@ def _verify(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId, w
             f"its set is complete on tape, but could not be read back: {error}; "
             f"`tapefs job resume {job.number}` tries again"
         ) from error
-    if not finding.is_good:
-        raise SetDamaged(_sentence(home, ledger, set_id, finding))
 
 
 def _sentence(home: Home, ledger: Ledger, set_id: SetId, finding: SetFinding) -> str:
     tapes = sorted({ledger.volume(copy.volume_id).label for copy in finding.damaged})
     return (
         f"its set is complete on tape, but {len(finding.damaged)} of {finding.copies} segments are damaged there "
-        f"(tape {', '.join(tapes)}): `tapefs report {set_id}` names the files that are lost; run it again"
+        f"(tape {', '.join(tapes)}): `tapefs report {set_id}` names the files that are lost"
     )
 
 

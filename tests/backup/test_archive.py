@@ -17,9 +17,9 @@ import pytest
 import tapefs.backup.run  # noqa: F401 -- registers the crash points
 from catalog.crash import known_points
 from catalog.ids import VolumeId
-from catalog.records import JobState, SetState
+from catalog.records import CopyState, JobState, SetState
 from drivers.virtual.faults import FaultyDrive, ReadError
-from tapefs.errors import NotVerified, SetDamaged
+from tapefs.errors import Cancelled, NotVerified, SetDamaged
 from tapefs.format.lines import read_lines
 from tapefs.format.records import IndexLine, IndexSegment
 from tests.backup.rig import Rig
@@ -202,13 +202,71 @@ def test_too_few_tapes_remove_nothing(tmp_path: Path, tree: Path) -> None:
     rig.close()
 
 
-@pytest.mark.parametrize("label", ["TP0001L9", "TP0002L9"])
-def test_a_damaged_copy_removes_nothing(rig: Rig, tree: Path, label: str) -> None:
+def always_damaged(rig: Rig, *labels: str) -> None:
+    """What is written to these tapes cannot be read."""
+    faults = [ReadError(block=6, barcode=label, times=0) for label in labels]
+    rig.drive = FaultyDrive(rig.drive, faults)  # type: ignore[arg-type]
+
+
+def test_a_first_copy_that_is_damaged_removes_nothing(rig: Rig, tree: Path) -> None:
+    """There is nothing to copy it from but the sources: the next run does that."""
     before = names(tree)
-    rig.drive = FaultyDrive(rig.drive, [ReadError(block=6, barcode=label, times=0)])  # type: ignore[arg-type]
-    with pytest.raises(SetDamaged):
+    always_damaged(rig, "TP0001L9")
+    with pytest.raises(SetDamaged, match=r"nothing was removed: run the job again"):
         rig.backup(tree, copies=2, **FIELDS)
     assert names(tree) == before
+
+
+@pytest.mark.log_warnings
+def test_a_further_copy_that_is_damaged_is_made_again_on_another_tape(rig: Rig, tree: Path) -> None:
+    always_damaged(rig, "TP0002L9")
+    job = rig.queued(tree, copies=2, **FIELDS)
+    rig.run(job)
+    assert names(tree) == set()
+    assert rig.ledger.job(job.number).state is JobState.COMPLETED
+    (segment,) = rig.ledger.segments(rig.ledger.backup_sets()[0].set_id)
+    states = {rig.ledger.volume(each.volume_id).label: each.state for each in rig.ledger.copies(segment.segment_id)}
+    assert states == {"TP0001L9": CopyState.GOOD, "TP0002L9": CopyState.DAMAGED, "TP0003L9": CopyState.GOOD}
+    assert "TP0003L9" in final_tables(rig)
+
+
+@pytest.mark.log_warnings
+def test_when_tape_after_tape_is_damaged_nothing_is_removed(rig: Rig, tree: Path) -> None:
+    before = names(tree)
+    always_damaged(rig, "TP0002L9", "TP0003L9", "TP0004L9")
+    with pytest.raises(SetDamaged, match=r"nothing was removed: clean the drive, and `tapefs job resume 1`"):
+        rig.backup(tree, copies=2, **FIELDS)
+    assert names(tree) == before
+
+
+@pytest.mark.parametrize("commits", [1, 2])
+def test_an_interrupted_copy_goes_on_on_its_tape(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, commits: int
+) -> None:
+    """It is whole on one tape, as it would have been; the last SET INDEX there names all of it there."""
+    rig = Rig(tmp_path, backup_settings="segment_bytes = 1048576")
+    for number in range(6):
+        (tree / f"large {number}").write_bytes(os.urandom(500_000))
+    commit, made = rig.ledger.commit_segment, [0]
+
+    def committing(*arguments: object) -> None:
+        commit(*arguments)  # type: ignore[arg-type]
+        made[0] += 1
+        segments = rig.ledger.backup_sets()[0].segments
+        if rig.ledger.backup_sets()[0].state is SetState.COMPLETE and made[0] == segments + commits:
+            raise Cancelled("it was cancelled")
+
+    monkeypatch.setattr(rig.ledger, "commit_segment", committing)
+    job = rig.queued(tree, copies=2, **FIELDS)
+    with pytest.raises(Cancelled):
+        rig.run(job)
+    rig.ledger.finish_job(job.number, JobState.CANCELLED, "cancelled", time.time_ns())
+    rig.run(rig.ledger.queue_job(job.number, time.time_ns(), resume=True))
+    assert names(tree) == set()
+    assert len(tapes_of(rig)) > 2
+    assert rig.ledger.backup_sets()[0].tapes == ("TP0001L9", "TP0002L9")
+    assert set(final_tables(rig)["TP0002L9"].values()) == {"TP0002L9"}
+    rig.close()
 
 
 POINTS = sorted(point for point in known_points() if point.startswith(("copy.", "archive.")))
