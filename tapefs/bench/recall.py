@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from tapefs.bench import recall_linear, recall_lto
+from tapefs.bench import recall_arrivals, recall_linear, recall_lto, recall_tapes
 from tapefs.bench.plot import Series, bars, curves
 from tapefs.bench.stand import Result
 
@@ -17,10 +17,12 @@ def run(plots: Path | None) -> list[Result]:
     """Return lines of the table; draw to `plots`, if it is said."""
     linear, tapes = recall_linear.run()
     lto, cases = recall_lto.run()
+    coming, loads = recall_arrivals.run()
     if plots is not None:
         (plots / "recall-linear.svg").write_text(_plot_linear(tapes))
         (plots / "recall-lto.svg").write_text(_plot_lto(cases))
-    return [*linear, *lto]
+        (plots / "recall-arrivals.svg").write_text(_plot_arrivals(loads))
+    return [*linear, *lto, *coming, *recall_tapes.run()]
 
 
 def _plot_linear(tapes: Mapping[str, Sequence[recall_linear.Compared]]) -> str:
@@ -55,4 +57,23 @@ def _plot_lto(cases: Mapping[recall_lto.Case, Sequence[recall_lto.Compared]]) ->
             Series("as asked", [mean(each.as_asked for each in cases[case]) for case in shown]),
         ],
         most=2,
+    )
+
+
+def _plot_arrivals(loads: Sequence[recall_arrivals.Compared]) -> str:
+    groups = [f"{each.per_hour} an hour\n{what}" for each in loads for what in ("mean", "longest")]
+
+    def minutes(name: str, responses: Sequence[Sequence[float]]) -> Series:
+        return Series(name, [value / 60 for each in responses for value in (mean(each), max(each))])
+
+    return bars(
+        "Requests that come to one mounted LTO-8: minutes of waiting",
+        "",
+        groups,
+        [
+            minutes("rounds", [each.ours for each in loads]),
+            minutes("always the nearest", [each.nearest for each in loads]),
+            minutes("by block", [each.by_block for each in loads]),
+        ],
+        most=100,
     )
