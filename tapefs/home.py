@@ -5,7 +5,7 @@ token           the secret of HTTP over TCP, mode 0600
 lock            held by the sidecar that owns the folder
 sidecar.sock    its Unix socket
 ledger/         LMDB
-index/          one LMDB file per set, <set id>.lmdb
+index/          one LMDB file per set, <set id>.lmdb, and beside it the names in it, <set id>.names
 trailers/       the trailer of every segment as it is on tape, <segment id>.zst, until the set is complete and beyond
 staging/        per segment <segment id>.plain (sparse) and <segment id>.map
 library/        the virtual library
@@ -173,6 +173,10 @@ class Home:
     def index(self, set_id: str) -> Path:
         """Return the namespace index of a set."""
         return self.indexes / f"{set_id}.lmdb"
+
+    def names(self, set_id: str) -> Path:
+        """Return the file with the names that a set has written; it may be missing."""
+        return self.indexes / f"{set_id}.names"
 
     def trailer(self, segment_id: str) -> Path:
         """Return the local trailer of a segment."""

@@ -86,6 +86,9 @@ _END = Struct("<H")
 _END_AT = 1
 #: The fields of Directory but its number; times as upper and lower words, bytes as lower and upper word.
 _DIRECTORY = Struct("<QIIIQiQiQIQQQQQQQQIH")
+#: Of those: first entry and count of the files, of the subdirectories.
+_RUNS = Struct("<QQQQ")
+_RUNS_AT = Struct("<QIIIQiQiQIQQQ").size
 _EXTENT = Struct("<QQIQ")
 _LINK = Struct("<Q")
 #: Plain bytes, stored bytes, frames, length of the segment id that follows.
@@ -255,6 +258,18 @@ def decode_entries(value: bytes, start: int, stop: int) -> list[Entry]:
     )  # fmt: skip
 
 
+def decode_names(value: bytes) -> list[bytes]:
+    """Return the names of all entries of a sound block."""
+    count, classes = _BLOCK_HEAD.unpack_from(value)
+    start = _BLOCK_HEAD.size + classes * _CLASS.size
+    heap = start + count * _ROW.size
+    ends = [heap + end for end in _rows(count).unpack_from(value, start)[1::8]]
+    names = [value[begin:end] for begin, end in zip((heap, *ends), ends, strict=False)]
+    if ends and value.find(b"\0", heap, ends[-1]) >= 0:
+        return [name.partition(b"\0")[0] for name in names]
+    return names
+
+
 class BlockMarks(NamedTuple):
     """Of all entries of a block: what is compared to see whether a file has changed."""
 
@@ -388,6 +403,11 @@ def decode_directory(number: DirectoryNo, value: bytes) -> Directory:
      ) = _DIRECTORY.unpack_from(value)  # fmt: skip
     mtime, ctime = mtime + (upper_mtime << 64), ctime + (upper_ctime << 64)
     return Directory(number, parent, mode, uid, gid, size, mtime, ctime, *rest, content + (upper << 64), flags)  # type: ignore[call-arg]
+
+
+def decode_runs(value: bytes) -> tuple[int, int, int, int]:
+    """Return of a sound directory record first entry and count of the files, and of the subdirectories."""
+    return cast("tuple[int, int, int, int]", _RUNS.unpack_from(value, _RUNS_AT))
 
 
 def encode_extents(number: int, extents: Sequence[Extent]) -> Item:

@@ -46,7 +46,7 @@ class NewFile:
         self._last_keys = dict.fromkeys(Table, b"")
         self._map_bytes = MAP_BYTES
         self._done = False
-        self._descriptor = _claim(self._temporary)
+        self._descriptor = claim_file(self._temporary)
         try:
             self._environment = lmdb.open(
                 str(self._temporary), subdir=False, lock=False, sync=False, metasync=False, max_dbs=len(Table),
@@ -89,7 +89,7 @@ class NewFile:
             os.replace(self._temporary, self._path)
             self._done = True
             _after_rename()
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
         except (lmdb.Error, OSError) as error:
             raise StorageFailed(f"cannot finish {self._path}: {error}", retryable=False) from error
         finally:
@@ -136,7 +136,7 @@ class NewFile:
             self._environment.set_mapsize(self._map_bytes)
 
 
-def _claim(path: Path) -> int:
+def claim_file(path: Path) -> int:
     """Make or take over the temporary file, empty it and return it locked."""
     while True:
         try:
@@ -160,7 +160,8 @@ def _claim(path: Path) -> int:
         os.close(descriptor)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder survive a power cut. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

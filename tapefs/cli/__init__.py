@@ -27,6 +27,8 @@ COMMANDS = {
     "sets": "tapefs.cli.sets",
     "show": "tapefs.cli.sets",
     "ls": "tapefs.cli.listing",
+    "find": "tapefs.cli.find",
+    "versions": "tapefs.cli.versions",
     "restore": "tapefs.cli.restore",
     "verify": "tapefs.cli.verify",
     "report": "tapefs.cli.reports",

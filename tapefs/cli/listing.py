@@ -16,19 +16,8 @@ from tapefs.cli.output import Json, iso_time, name_for_people, named, print_json
 from tapefs.cli.place import Catalog, Place, catalog_of, split_target
 from tapefs.vfs.archive import Found
 from tapefs.vfs.inodes import directory_inode, entry_inode
-from tapefs.vfs.nodes import first_name
+from tapefs.vfs.nodes import KIND_NAMES, first_name
 from tapefs.vfs.residency import pieces_of
-
-KINDS = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-}
-
 
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 
@@ -77,7 +66,7 @@ def _json(reader: IndexReader, set_number: SetNumber, found: Found) -> Json:
         inode = directory_inode(set_number, found.directory.number)
     result: Json = {
         **named("name", name),
-        "type": KINDS.get(stat.S_IFMT(entry.mode), "unknown"),
+        "type": KIND_NAMES.get(stat.S_IFMT(entry.mode), "unknown"),
         "mode": f"{stat.S_IMODE(entry.mode):04o}",
         "uid": entry.uid,
         "gid": entry.gid,

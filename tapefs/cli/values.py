@@ -16,8 +16,8 @@ for _power, _letter in enumerate("kmgtp", start=1):
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _SCALED = re.compile(r"scaled:([0-9]+(?:\.[0-9]+)?)")
-_AGE = re.compile(r"([0-9]{1,9})([smhdw])")
-_AGE_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_SINCE = re.compile(r"([0-9]{1,9})([smhdw])")
+_SINCE_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 GENERATIONS = ("lto5", "lto6", "lto7", "lto8", "lto9")
 
 #: A name becomes a folder of the mount; a file system takes 255 bytes, and the times below it need none of them.
@@ -58,6 +58,28 @@ class Size(click.ParamType[int]):
             self.fail(f"{value} is too small: the least is {self._least_bytes // 1024**2} MiB", param, ctx)
         return count_bytes
 
+
+class SizeRange(click.ParamType[tuple[int, int]]):
+    """Sizes as `find -size` takes them: `+1GiB` is more than that, `-10MB` less, `4096` just that."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return the least and the greatest size in bytes; a wrong size is a usage error."""
+        if isinstance(value, tuple):
+            return value
+        text = str(value)
+        try:
+            count_bytes = parse_size(text[1:] if text.startswith(("+", "-")) else text)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if text.startswith("+"):
+            return count_bytes + 1, MOST_BYTES
+        return (0, count_bytes - 1) if text.startswith("-") else (count_bytes, count_bytes)
+
+
+#: No file is larger.
+MOST_BYTES = 2**63 - 1
 
 _AGES = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 _AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]+)")
@@ -125,10 +147,10 @@ class Since(click.ParamType[float]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return seconds since the epoch; anything else is a usage error."""
         text = str(value)
-        match = _AGE.fullmatch(text)
+        match = _SINCE.fullmatch(text)
         try:
             if match is not None:
-                return time.time() - int(match[1]) * _AGE_UNITS_S[match[2]]
+                return time.time() - int(match[1]) * _SINCE_UNITS_S[match[2]]
             return datetime.fromisoformat(text).timestamp()
         except (ValueError, OverflowError, OSError):
             self.fail(

@@ -107,7 +107,8 @@ def remove_leftovers(home: Home, ledger: Ledger) -> int:
     trailers = {path: _set_of(ledger, path.stem) for path in home.trailers.iterdir()}
     sets = ledger.backup_sets()
     expired = {each.set_id for each in sets if each.state is SetState.EXPIRED}
-    freed_bytes = _remove(path for path in home.indexes.glob("*.lmdb") if path.stem in expired)
+    # Names and the half of such a file too, which somebody may have begun who searched meanwhile.
+    freed_bytes = _remove(path for path in home.indexes.iterdir() if path.name.partition(".")[0] in expired)
     _after_index()
     gone: set[SetId | None] = set(expired)
     if not any(each.state is SetState.RUNNING for each in sets):

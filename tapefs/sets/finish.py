@@ -12,11 +12,12 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet, SetState
 from tapefs.errors import BadStructure, TapeError
 from tapefs.home import Home
+from tapefs.search.names import write_names
 from tapefs.sets.build import build_index
 
 
 def finish_set(home: Home, ledger: Ledger, set_id: SetId, now_ns: int) -> None:
-    """Build the index of a SEALED set from its local trailers and make the set COMPLETE.
+    """Build the index of a SEALED set from its local trailers, make the set COMPLETE, and write its names file.
 
     Raises NotFound when a trailer or the index of its base is missing, BadStructure when the trailers do not give what
     the set says of itself.
@@ -35,6 +36,7 @@ def finish_set(home: Home, ledger: Ledger, set_id: SetId, now_ns: int) -> None:
             path.unlink()
             raise BadStructure(f"the trailers of set {set_id} hold {totals}, but the set says {_promised(backup_set)}")
     ledger.complete_set(set_id, now_ns)
+    write_names(home, set_id)
 
 
 def _build(home: Home, backup_set: BackupSet, trailers: list[Path]) -> Totals:

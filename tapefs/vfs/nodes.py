@@ -14,6 +14,17 @@ from tapefs.vfs.inodes import Inode
 #: A plain number: an IntFlag costs 1.5 us an operation.
 LINKED = int(EntryFlag.LINKED)
 
+#: What people call the kinds of files, by S_IFMT.
+KIND_NAMES = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class VirtualNode:

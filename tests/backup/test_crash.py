@@ -23,7 +23,7 @@ from tests.backup.rig import Rig
 from tests.backup.trees import entries, extract, odd_tree, random_files, snapshot
 
 #: Points of the tape, of a set's completion and of the ledger's writes during a backup.
-_PREFIXES = ("segment.", "set_index.", "tape.label", "index.", "ledger.")
+_PREFIXES = ("segment.", "set_index.", "tape.label", "index.", "names.", "ledger.")
 _BACKUP_OPERATIONS = (
     "begin_set",
     "claim_volume",

@@ -68,6 +68,8 @@ def test_without_a_state_folder(tapefs, home_path, command):
     arguments = {
         "show": ["docs"],
         "ls": ["docs"],
+        "find": ["*"],
+        "versions": ["/a"],
         "stage": ["docs"],
         "evict": ["--all"],
         "verify": ["--all"],

@@ -77,7 +77,7 @@ def files_of(rig: Rig, set_id: str) -> list[Path]:
     trailers = [rig.home.trailer(segment.segment_id) for segment in segments]
     named = (set_id, *(segment.segment_id for segment in segments))
     reports = [path for path in rig.home.reports.iterdir() if path.name.startswith(named)]
-    return [rig.home.index(set_id), *trailers, *reports]
+    return [rig.home.index(set_id), rig.home.names(set_id), *trailers, *reports]
 
 
 def states(rig: Rig) -> list[SetState]:
@@ -171,7 +171,7 @@ def test_a_failed_run_leaves_nothing_in_the_end(tmp_path: Path, tree: Path, monk
     rig.ledger.finish_job(job.number, JobState.FAILED, "enough", time.time_ns())
     failed = rig.ledger.backup_sets()[0]
     assert failed.segments
-    assert all(path.exists() for path in files_of(rig, failed.set_id)[1:])
+    assert all(path.exists() for path in files_of(rig, failed.set_id)[2:])
     now = time.time_ns()
     assert [each.why for each in verdicts_of(rig.ledger, now)] == [Why.RESUMABLE]
     assert expire(rig.home, rig.ledger, now, Wish(failed=True)).expired == [failed.set_id]

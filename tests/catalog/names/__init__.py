@@ -1,0 +1,1 @@
+"""The names file of a set."""
