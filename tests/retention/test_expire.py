@@ -89,6 +89,7 @@ def test_a_chain_goes_with_its_files_and_stays_on_tape(rig: Rig, tree: Path) -> 
     kept, gone = files_of(rig, third), files_of(rig, first) + files_of(rig, second)
     assert {"".join(path.suffixes) for path in gone} == {
         ".lmdb",
+        ".names",
         ".zst",
         ".json",
         ".troubles.jsonl",
