@@ -19,6 +19,7 @@ from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.jobs import JobCalls
 from sidecar.own.recalls import RecallCalls
 from sidecar.own.reports import ReportCalls
+from sidecar.own.search import SearchCalls
 from sidecar.own.status import StatusCalls
 from sidecar.own.verify import VerifyCalls
 from sidecar.requests import Invalid
@@ -44,6 +45,7 @@ def make_app(service: Service) -> ASGIApp:
         RecallCalls(service),
         VerifyCalls(service),
         ReportCalls(service),
+        SearchCalls(service),
         BackupCalls(service),
         RecoveryCalls(service),
         TapeCalls(service),

@@ -113,6 +113,11 @@ def _query_number(request: Request, name: str, default: int, least: int) -> int:
     return int(text)
 
 
+def number_of(request: Request, name: str) -> int | None:
+    """Return a whole number of the query that is not negative; None when it is missing. Raises Invalid."""
+    return _query_number(request, name, 0, 0) if name in request.query_params else None
+
+
 def text_of(request: Request, name: str) -> str | None:
     """Return a text of the query; None when it is missing or empty."""
     return request.query_params.get(name) or None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from struct import Struct, unpack
@@ -33,12 +33,14 @@ _BATCH = 16 * 1024
 _NUMBER_BYTES = NUMBER_KEY.size
 _RUN = Struct(">QQ")
 
+LookAround = Callable[[], None]
+
 _before_rename = crash_point("names.rename.before")
 _after_rename = crash_point("names.rename.after")
 
 
-def build_names(index: Path, path: Path) -> None:
-    """Make the names file of an index at `path`, replacing an older one.
+def build_names(index: Path, path: Path, look_around: LookAround = lambda: None) -> None:
+    """Make the names file of an index at `path`, replacing an older one; `look_around` is called often, and may raise.
 
     Raises Conflict when another process is at it, StorageFailed, and what opening the index raises.
     """
@@ -47,7 +49,7 @@ def build_names(index: Path, path: Path) -> None:
     try:
         descriptor = claim_file(temporary)
         try:
-            _install(layer, descriptor, temporary, path)
+            _install(layer, descriptor, temporary, path, look_around)
         finally:
             os.close(descriptor)
         _after_rename()
@@ -58,10 +60,10 @@ def build_names(index: Path, path: Path) -> None:
         layer.close()
 
 
-def _install(layer: Layer, descriptor: int, temporary: Path, path: Path) -> None:
+def _install(layer: Layer, descriptor: int, temporary: Path, path: Path, look_around: LookAround) -> None:
     try:
         with os.fdopen(descriptor, "wb", closefd=False) as file:
-            _write(layer, file, path.parent)
+            _write(layer, file, path.parent, look_around)
             file.flush()
             os.fsync(descriptor)
             _before_rename()
@@ -71,7 +73,7 @@ def _install(layer: Layer, descriptor: int, temporary: Path, path: Path) -> None
         raise
 
 
-def nameless_names(index: Path) -> IO[bytes]:
+def nameless_names(index: Path, look_around: LookAround = lambda: None) -> IO[bytes]:
     """Make the names file of an index without a name where temporary files go, and return it.
 
     For those who may not write beside the index. Raises as `build_names`, but for Conflict.
@@ -80,7 +82,7 @@ def nameless_names(index: Path) -> IO[bytes]:
     try:
         file = TemporaryFile()  # noqa: SIM115 -- the caller closes it
         try:
-            _write(layer, file, None)
+            _write(layer, file, None, look_around)
             file.flush()
         except BaseException:
             file.close()
@@ -92,13 +94,16 @@ def nameless_names(index: Path) -> IO[bytes]:
         layer.close()
 
 
-def _write(layer: Layer, file: IO[bytes], folder: Path | None) -> None:
+def _write(layer: Layer, file: IO[bytes], folder: Path | None, look_around: LookAround) -> None:
     """Write the whole file; `folder` is for what does not fit into memory."""
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
     file.write(layout.HEAD.pack(layout.MAGIC, layout.VERSION))
     with Sorter(folder) as sorter:
-        _collect_names(layer, sorter)
-        blocks = list(_blocks(sorter, layer.meta.entries_first, file, compressor))
+        _collect_names(layer, sorter, look_around)
+        blocks = []
+        for block in _blocks(sorter, layer.meta.entries_first, file, compressor):
+            look_around()
+            blocks.append(block)
     with Sorter(folder) as sorter:
         _collect_runs(layer, sorter)
         chunks = list(_chunks(sorter, file, compressor))
@@ -110,13 +115,14 @@ def _write(layer: Layer, file: IO[bytes], folder: Path | None) -> None:
 # -- names -----------------------------------------------------------------------------------------------------------
 
 
-def _collect_names(layer: Layer, sorter: Sorter) -> None:
+def _collect_names(layer: Layer, sorter: Sorter, look_around: LookAround) -> None:
     """Put every name with its entry's number into the sorter: name, NUL, number in big endian."""
     expected: int = layer.meta.entries_first
     for key, value in layer.rows(Table.ENTRIES):
         first = NUMBER_KEY.unpack(key)[0]
         if first != expected:
             raise layer.missing(f"entry {expected}")
+        look_around()
         names = decode_names(value)
         expected += len(names)
         sorter.add([b"%b\0%b" % (name, number) for name, number in zip(names, _packed(first, expected), strict=True)])

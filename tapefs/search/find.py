@@ -78,7 +78,7 @@ def find(home: Home, archive: Archive, query: Query, look_around: Callable[[], N
         names = []
         for backup_set in scope.searched:
             look_around()
-            names.append(SetNames(home, backup_set.set_id))
+            names.append(SetNames(home, backup_set.set_id, look_around))
             stack.callback(names[-1].close)
         finder = _Finder(archive, query, scope, names, paths)
         rows = heapq.merge(*(_rows(each, rank, patterns, look_around) for rank, each in enumerate(names)))

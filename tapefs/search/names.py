@@ -25,8 +25,9 @@ T = TypeVar("T")
 class SetNames:
     """Searches the names that a set has written. Every method may raise CatalogError."""
 
-    def __init__(self, home: Home, set_id: SetId) -> None:
-        """Raises NotFound when the set has no index."""
+    def __init__(self, home: Home, set_id: SetId, look_around: Callable[[], None]) -> None:
+        """`look_around` is called while a file is made, and may raise. Raises NotFound when the set has no index."""
+        self._look_around = look_around
         self.set_id = set_id
         self._index, self._path = home.index(set_id), home.names(set_id)
         self._is_new = False
@@ -92,9 +93,9 @@ class SetNames:
         self._is_new = True
         # Somebody else may be making it, or we may not write there: then we make it for ourselves.
         with suppress(Conflict, StorageFailed):
-            build_names(self._index, self._path)
+            build_names(self._index, self._path, self._look_around)
             return NamesReader(self._path)
-        file: IO[bytes] = nameless_names(self._index)
+        file: IO[bytes] = nameless_names(self._index, self._look_around)
         return NamesReader(self._path, file)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from catalog.ids import EntryNo, SetId
 from catalog.index.model import Entry
@@ -50,6 +50,10 @@ class Query:
     count_versions: bool = False
     #: Attributes of what is found are wanted.
     attributes: bool = False
+
+    def within(self, set_id: SetId) -> Query:
+        """Return the same search of one set only."""
+        return replace(self, set_id=set_id)
 
     def name_patterns(self) -> list[NamePattern]:
         """Return what the names in question match. Raises UsageError."""

@@ -227,7 +227,7 @@ def test_missing_files_are_made(past: Past) -> None:
 def test_who_may_not_write_searches_all_the_same(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
     before = search(past, Query(("*",)))
 
-    def refuse(index: Path, path: Path) -> None:
+    def refuse(index: Path, path: Path, look_around: object) -> None:
         raise StorageFailed("read-only file system", retryable=False)
 
     past.rig.home.names(past.sets[2].set_id).unlink()
