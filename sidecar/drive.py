@@ -3,7 +3,7 @@
 One trio run; as many of these as there are drives, all looking at the same queues. The choice is synchronous, so two
 drives never take the same job or tape. What is done, in this order:
 
-1. frames wanted from the tape in the drive are asked for at once, further ones as they come;
+1. frames wanted from the tape in the drive are asked for in rounds (`tape_order`);
 2. a tape is left only when nothing asked of it is open; the mover's reading on does not count;
 3. jobs and recalls from other tapes take turns; while a backup runs, recalls wait for another drive or for its end;
 4. a tape that has had its readers for ten minutes while others wait gets no new ones until it has been left once;
@@ -30,7 +30,9 @@ from sidecar.library import Library
 from sidecar.movers import Call, CommandFailed, Mover, MoverCommand, MoverDied, open_mover
 from sidecar.reading_back import YIELD_S, ReadingBack
 from sidecar.recalling import Recalls
+from sidecar.recalls import Request
 from sidecar.recovery import has_sealed
+from sidecar.tape_order import VERY_FEW, Round, TapeOrder
 from sidecar.verifying import CopyTask, Verifications
 from tapefs.errors import NoTape
 from tapefs.home import Home
@@ -113,6 +115,9 @@ class DriveTask:
         #: The tape in the drive was written since it was loaded: what is read may come from the drive's buffer.
         self._is_written = False
         self._reading_back = ReadingBack(shared.verifications, shared.bell, self._is_recall_waiting)
+        #: How that tape is read; and what the queue's `news` was when it was last looked at.
+        self._order = TapeOrder(0, 0)
+        self._news = -1
         #: What the mover was asked for and has not answered, oldest first.
         self._asks: list[list[FrameRange]] = []
 
@@ -184,6 +189,7 @@ class DriveTask:
             if self._tape is not None:
                 self._shared.recalls.mover_died(self._tape)
             self._shared.library.stop_awaiting(self.number)
+            self._shared.recalls.overdue_drives.discard(self.number)
             self._tape = None
             self._shared.library.let_go(self.number)
 
@@ -199,7 +205,9 @@ class DriveTask:
         """Take what the mover says outside of answers; synchronous, in its order."""
         shared = self._shared
         if isinstance(report, FramesArrived):
-            shared.recalls.arrived(FrameRange(report.segment_id, report.first, report.last))
+            frames = FrameRange(report.segment_id, report.first, report.last)
+            self._order.arrived(frames)
+            shared.recalls.arrived(frames)
         elif isinstance(report, FramesFailed):
             frames = FrameRange(report.segment_id, report.first, report.last)
             if self._tape is not None:
@@ -230,21 +238,42 @@ class DriveTask:
         """Return the next step, None when there is nothing to do but wait. See the module's rules."""
         queue, jobs = self._shared.recalls.queue, self._shared.jobs
         now = trio.current_time()
-        other = queue.next_tape(now, self._is_usable)
+        other = self._other_tape(now)
         if self._tape is not None:
-            is_overdue = now > self._tape_since_s + STAY_S and (other is not None or jobs.has_queued())
-            if queue.has_todo(self._tape) and not is_overdue:
-                return partial(self._ask, mover, nursery, self._tape)
+            stays_too_long = now > self._tape_since_s + STAY_S and (other is not None or jobs.has_queued())
+            if queue.has_todo(self._tape) and not stays_too_long:
+                step = self._reading(mover, nursery, self._tape, now)
+                if step is not None:
+                    return step
             if queue.has_asked(self._tape):
                 return None
         if jobs.has_queued() and (other is None or not self._last_was_backup):
             return partial(self._backup, mover)
         if other is not None:
-            return partial(self._mount, mover, other)
+            return partial(self._mount, mover, *other)
         if self._shared.library.is_awaited_from(self.number):
             return partial(self._give_up_tape, mover)
         task = self._shared.verifications.next_for(self._tape, self._is_usable)
         return None if task is None else partial(self._verify, mover, task)
+
+    def _other_tape(self, now_s: float) -> tuple[VolumeId, bool] | None:
+        """Return which tape to load for recalls, and whether because it is overdue."""
+        recalls = self._shared.recalls
+        others_overdue = len(recalls.overdue_drives - {self.number})
+        return recalls.queue.next_tape(now_s, self._is_usable, self._shared.library.drives, others_overdue)
+
+    def _reading(
+        self, mover: Mover, nursery: trio.Nursery, volume_id: VolumeId, now_s: float
+    ) -> Callable[[], Awaitable[None]] | None:
+        """Return the step that asks for more of the tape in the drive: a round, or what joins the one that runs."""
+        queue = self._shared.recalls.queue
+        is_running = queue.has_asked(volume_id)
+        if is_running and queue.news == self._news:
+            return None
+        self._news = queue.news
+        todo = queue.todo(volume_id, now_s)
+        requests = self._order.joining(todo) if is_running else todo
+        return partial(self._ask, mover, nursery, volume_id, requests, not is_running) if requests else None
 
     def _is_usable(self, volume_id: VolumeId) -> bool:
         """May this drive fetch that tape? One that is nowhere counts as usable, so that somebody notices."""
@@ -267,9 +296,13 @@ class DriveTask:
         except CommandFailed as error:
             log.error("sealed sets could not be finished; the next start tries again", error=str(error))
 
-    async def _mount(self, mover: Mover, volume_id: VolumeId) -> None:
+    async def _mount(self, mover: Mover, volume_id: VolumeId, is_overdue: bool) -> None:
         """Get a tape into the drive, threaded and checked; recalls from it fail when that does not work."""
         self._last_was_backup = False
+        if is_overdue:
+            self._shared.recalls.overdue_drives.add(self.number)
+        else:
+            self._shared.recalls.overdue_drives.discard(self.number)
         try:
             await self._thread(mover, volume_id)
         except (CommandFailed, NoTape, DriveError) as error:
@@ -310,17 +343,33 @@ class DriveTask:
             library.let_go(self.number)
         self._shared.bell.ring()
 
-    def _now_in(self, volume_id: VolumeId | None) -> None:
+    def _now_in(self, volume_id: VolumeId | None, *, is_at_end: bool = False) -> None:
         self._tape = volume_id
         self._tape_since_s = trio.current_time()
+        if volume_id is not None:
+            volume = self._shared.ledger.volume(volume_id)
+            self._order = TapeOrder(volume.generation, volume.block_size, volume.end_block if is_at_end else 0)
 
-    async def _ask(self, mover: Mover, nursery: trio.Nursery, volume_id: VolumeId) -> None:
-        """Ask for all that is to do on the tape in the drive; do not wait for it."""
-        frames = self._shared.recalls.queue.take(volume_id)
+    async def _ask(
+        self, mover: Mover, nursery: trio.Nursery, volume_id: VolumeId, requests: list[Request], is_round: bool
+    ) -> None:
+        """Ask for frames from the tape in the drive, planned if they are a round; do not wait for them."""
+        self._shared.recalls.queue.ask(volume_id, requests)
         self._last_was_backup = False
+        frames = [request.frames for request in requests]
+        # At once: what answers to former asks settle meanwhile depends on it.
         self._asks.append(frames)
+        if is_round:
+            begun = await self._planned(requests)
+            self._order.begin(begun)
+            frames[:] = [request.frames for request in begun.requests]
         call = await mover.start_call(lambda number: Recall(id=number, volume_id=volume_id, frames=frames))
         nursery.start_soon(self._follow, call, volume_id, frames)
+
+    async def _planned(self, requests: list[Request]) -> Round:
+        if len(requests) <= VERY_FEW:
+            return self._order.plan(requests)
+        return await trio.to_thread.run_sync(self._order.plan, requests)
 
     async def _follow(self, call: Call, volume_id: VolumeId, frames: list[FrameRange]) -> None:
         message, has_room_again = "the mover ended the recall without these frames", False
@@ -356,7 +405,7 @@ class DriveTask:
         queue = self._shared.recalls.queue
         if self._tape is not None and queue.has_todo(self._tape):
             return True
-        return queue.next_tape(trio.current_time(), self._is_usable) is not None
+        return self._other_tape(trio.current_time()) is not None
 
     # -- backups -----------------------------------------------------------------------------------------------------
 
@@ -364,6 +413,7 @@ class DriveTask:
         """Run the next job to its end."""
         run = self._run = self._shared.jobs.begin_next()
         self._tape = None
+        self._shared.recalls.overdue_drives.discard(self.number)
         self._last_was_backup = True
         state, error = await self._run_backup(mover, run)
         self._run = None
@@ -371,7 +421,7 @@ class DriveTask:
         self._shared.library.stop_awaiting(self.number)
         self._shared.library.let_go(self.number)
         self._is_written = True
-        self._now_in(self._volume_in_drive())
+        self._now_in(self._volume_in_drive(), is_at_end=True)
         await self._finish_sets(mover)
 
     async def _run_backup(self, mover: Mover, run: Run) -> tuple[JobState, str]:

@@ -70,6 +70,11 @@ class Library:
             await self._take_inventory()
         await trio.to_thread.run_sync(self._enter_new_tapes, [e.barcode for e in self._elements if e.barcode])
 
+    @property
+    def drives(self) -> int:
+        """Number of drives."""
+        return sum(element.kind is ElementKind.DRIVE for element in self._elements)
+
     def place_of(self, label: str) -> Element | None:
         """Return where the tape is, None when it is not in the library."""
         return next((element for element in self._elements if element.full and element.barcode == label), None)

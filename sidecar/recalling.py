@@ -61,6 +61,8 @@ class Recalls:
         self._arrivals = arrivals
         self._bell = bell
         self.queue = RecallQueue()
+        #: Drives that were given a tape because it was overdue, until their next.
+        self.overdue_drives: set[int] = set()
         #: Set when something was staged; the evictor looks at it.
         self.staged = trio.Event()
 
@@ -184,7 +186,8 @@ class Recalls:
         copies = self._ledger.copies(segment_id)
         if not copies:
             return [], _Refusal("no_copy", f"segment {segment_id} is on no tape that the catalog knows")
-        places = [Place(copy.volume_id, copy.payload_block) for copy in sorted(copies, key=self._rank)]
+        frames = self._ledger.segment(segment_id).frames
+        places = [_place(copy, frames) for copy in sorted(copies, key=self._rank)]
         present = [place for place in places if self._library.is_here(place.volume_id)]
         if not present:
             labels = ", ".join(self._ledger.volume(place.volume_id).label for place in places)
@@ -211,3 +214,7 @@ class Recalls:
     def _lose(self, ranges: Iterable[FrameRange], refusal: _Refusal) -> None:
         for frames in ranges:
             self._arrivals.failed(frames, refusal.error, refusal.message)
+
+
+def _place(copy: SegmentCopy, frames: int) -> Place:
+    return Place(copy.volume_id, copy.payload_block, copy.trailer_block - copy.payload_block, max(frames, 1))

@@ -16,11 +16,14 @@ from typing import NamedTuple
 from catalog.ids import BlockNo, FrameNo, SegmentId, VolumeId
 from sidecar.spans import Spans
 from tapefs.mover.messages import FrameRange
+from tapefs.planner.tapes import Demand, next_tape, weight_of
 
-#: A request weighs as much again for every ten minutes it has waited, so that no tape is forgotten.
-AGEING_S = 600.0
 #: What a staging order that nobody waits for weighs against one waiting reader.
 ORDER_WEIGHT = 0.1
+#: For the choice of a tape: exchanging two, a locate in a planned order, a frame of 4 MiB at 300 MB/s.
+EXCHANGE_S = 110.0
+_LOCATE_S = 20.0
+_FRAME_S = 0.014
 #: So many movers may die over the same segment before its recall is given up.
 MOST_DEATHS = 3
 
@@ -30,21 +33,24 @@ class Place(NamedTuple):
 
     volume_id: VolumeId
     payload_block: BlockNo
+    #: Blocks of the payload, and how many frames they hold: frames are taken for equally long.
+    payload_blocks: int = 0
+    frames: int = 1
+
+    def block(self, frame: int) -> int:
+        """Return the block where a frame begins, about."""
+        return self.payload_block + frame * self.payload_blocks // self.frames
 
 
 class Request(NamedTuple):
-    """Frames to fetch from one tape; `payload_block` is where their segment's payload begins."""
+    """Frames to fetch from one tape."""
 
-    payload_block: BlockNo
+    #: Where on the tape they begin and end, about.
+    block: int
+    end_block: int
+    #: How many wait for them, each more the longer he does.
+    weight: float
     frames: FrameRange
-
-
-Planner = Callable[[Sequence[Request]], list[Request]]
-
-
-def order(requests: Sequence[Request]) -> list[Request]:
-    """Return the requests by place on the tape. The seam for a planner that knows the motion."""
-    return sorted(requests, key=lambda request: (request.payload_block, request.frames.first))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +141,12 @@ def _minus(run: tuple[int, int], holes: Spans) -> list[tuple[int, int]]:
 class RecallQueue:
     """Everything that is wanted from tape."""
 
-    def __init__(self, planner: Planner = order) -> None:
-        self._planner = planner
+    def __init__(self) -> None:
         self._segments: dict[SegmentId, _Wanted] = {}
         #: Waiter to its segment.
         self._homes: dict[str, SegmentId] = {}
+        #: Grows whenever there may be more to do on some tape.
+        self.news = 0
 
     # -- wishes ------------------------------------------------------------------------------------------------------
 
@@ -187,25 +194,52 @@ class RecallQueue:
 
     # -- what to do --------------------------------------------------------------------------------------------------
 
-    def next_tape(self, now_s: float, is_usable: Callable[[VolumeId], bool]) -> VolumeId | None:
-        """Return the usable tape with the most and longest waiting requests to do, or None."""
-        weights: dict[VolumeId, float] = {}
+    def next_tape(
+        self, now_s: float, is_usable: Callable[[VolumeId], bool], drives: int = 1, overdue_drives: int = 0
+    ) -> tuple[VolumeId, bool] | None:
+        """Return the usable tape to load next, and whether that is because it is overdue; None when nothing is to do.
+
+        `overdue_drives`: so many of the `drives` have a tape that was overdue. See `tapefs.planner.tapes`.
+        """
+        demands: dict[VolumeId, Demand[VolumeId]] = {}
         for wanted in self._segments.values():
             for volume_id, spans in wanted.todo.items():
                 if spans and is_usable(volume_id):
-                    weights[volume_id] = weights.get(volume_id, 0.0) + _weight(wanted, now_s)
-        return max(weights, key=lambda volume_id: (weights[volume_id], volume_id), default=None)
+                    known = demands.get(volume_id, Demand(volume_id, 0.0, 0.0, 0.0))
+                    demands[volume_id] = Demand(
+                        tape=volume_id,
+                        weight=known.weight + _weight(wanted, now_s),
+                        oldest_s=max(known.oldest_s, *(now_s - each.since_s for each in wanted.waiters.values()), 0.0),
+                        service_s=known.service_s + sum(_service_s(run) for run in spans),
+                    )
+        by_name = sorted(demands.values(), key=lambda demand: demand.tape, reverse=True)
+        return next_tape(by_name, EXCHANGE_S, drives, overdue_drives)
 
-    def take(self, volume_id: VolumeId) -> list[FrameRange]:
-        """Return all that is to do on a tape, in the order to fetch it; it now counts as asked."""
-        requests = []
+    def todo(self, volume_id: VolumeId, now_s: float) -> list[Request]:
+        """Return all that is to do on a tape, by place."""
+        requests: list[Request] = []
         for segment_id, wanted in self._segments.items():
-            spans = wanted.todo.pop(volume_id, Spans())
-            block = next((place.payload_block for place in wanted.places if place.volume_id == volume_id), BlockNo(0))
-            for run in spans:
-                requests.append(Request(block, _frames(segment_id, run)))
-                wanted.asked.setdefault(volume_id, Spans()).add(*run)
-        return [request.frames for request in self._planner(requests)]
+            spans = wanted.todo.get(volume_id)
+            if spans:
+                place = next(place for place in wanted.places if place.volume_id == volume_id)
+                requests += [
+                    Request(
+                        block=place.block(run[0]),
+                        end_block=place.block(run[1] + 1),
+                        weight=_weight_of(wanted, run, now_s),
+                        frames=_frames(segment_id, run),
+                    )
+                    for run in spans
+                ]
+        return sorted(requests, key=lambda request: (request.block, request.frames.first))
+
+    def ask(self, volume_id: VolumeId, requests: Iterable[Request]) -> None:
+        """What `todo` has just returned, all or some of it, counts as asked from now on."""
+        for request in requests:
+            frames = request.frames
+            wanted = self._segments[frames.segment_id]
+            wanted.todo[volume_id].remove(frames.first, frames.last)
+            wanted.asked.setdefault(volume_id, Spans()).add(frames.first, frames.last)
 
     def has_todo(self, volume_id: VolumeId) -> bool:
         """Is anything to do on this tape?"""
@@ -253,6 +287,7 @@ class RecallQueue:
         wanted = self._segments.get(frames.segment_id)
         if wanted is None:
             return []
+        self.news += 1
         wanted.refused.setdefault(volume_id, Spans()).add(frames.first, frames.last)
         lost: list[FrameRange] = []
         for kind in (wanted.todo, wanted.asked):
@@ -296,6 +331,7 @@ class RecallQueue:
 
     def ask_again(self, volume_id: VolumeId, ranges: Iterable[FrameRange]) -> None:
         """What was asked in these ranges is to do again."""
+        self.news += 1
         for frames in ranges:
             wanted = self._segments.get(frames.segment_id)
             if wanted is not None and volume_id in wanted.asked:
@@ -305,6 +341,7 @@ class RecallQueue:
 
     def mover_died(self, volume_id: VolumeId) -> list[FrameRange]:
         """What was asked is to do again; return frames given up because too many movers died over their segment."""
+        self.news += 1
         given_up: list[FrameRange] = []
         for frames in self._spans_of("asked", volume_id):
             wanted = self._segments.get(frames.segment_id)
@@ -321,6 +358,7 @@ class RecallQueue:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _want(self, wanted: _Wanted, frames: FrameRange) -> list[FrameRange]:
+        self.news += 1
         lost = [_frames(frames.segment_id, run) for run in wanted.want(frames.first, frames.last)]
         for piece in lost:
             self._give_up(wanted, piece)
@@ -367,6 +405,15 @@ def _touched(wanted: _Wanted, frames: FrameRange) -> list[Waiter]:
 
 
 def _weight(wanted: _Wanted, now_s: float) -> float:
-    ages = [now_s - waiter.since_s for waiter in wanted.waiters.values()]
-    ordered = ORDER_WEIGHT * (1 + (now_s - wanted.since_s) / AGEING_S)
-    return ordered + sum(1 + age / AGEING_S for age in ages)
+    waiting = sum(weight_of(now_s - waiter.since_s) for waiter in wanted.waiters.values())
+    return waiting + weight_of(now_s - wanted.since_s, ORDER_WEIGHT)
+
+
+def _weight_of(wanted: _Wanted, run: tuple[int, int], now_s: float) -> float:
+    """Return what a run of frames weighs, which several may wait for or nobody."""
+    waiting = sum(weight_of(now_s - waiter.since_s) for waiter in _touched(wanted, _frames(SegmentId(""), run)))
+    return waiting + weight_of(now_s - wanted.since_s, ORDER_WEIGHT)
+
+
+def _service_s(run: tuple[int, int]) -> float:
+    return _LOCATE_S + (run[1] - run[0] + 1) * _FRAME_S

@@ -83,6 +83,21 @@ def test_frames_are_joined_and_fetched_once(home: Home) -> None:
         wait_until(lambda: rig.unix("GET", "/health").body["drives"]["drive0"] == "loaded", "not idle")
 
 
+def test_newcomers_behind_the_head_are_planned_together_when_the_round_is_over(home: Home) -> None:
+    """Asked for one by one, backwards, while a round runs: they are one round of their own, in their best order."""
+    segment, _ = seed_set(home)
+    script(home, slow_s=0.5)
+    with running(home) as rig, rig.arrivals() as lines:
+        recall(rig, waiter(segment, 4, 7))
+        wait_until(lambda: bool(rig.commands("Recall")), "no recall")
+        for frame in (3, 1):
+            recall(rig, waiter(segment, frame, frame))
+        assert asked(rig, segment) == [(4, 7)]
+        arrived(lines, segment, 1, 3, *range(4, 8))
+        assert asked(rig, segment) == [(4, 7), (1, 1), (3, 3)]
+        assert len(rig.commands("Recall")) == 2
+
+
 def test_a_frame_evicted_and_wanted_again_while_its_recall_runs_comes_again(home: Home) -> None:
     segment, _ = seed_set(home)
     script(home, slow_s=0.1)
@@ -151,7 +166,7 @@ def test_a_wrong_label_is_told_and_the_drive_goes_on(home: Home) -> None:
 
 def test_a_mover_that_dies_is_replaced_and_the_recall_goes_on(home: Home) -> None:
     segment, _ = seed_set(home)
-    script(home, slow_s=0.3)
+    script(home, slow_s=0.5)
     with running(home) as rig, rig.arrivals() as lines:
         recall(rig, waiter(segment, 0, 3))
         arrived(lines, segment, 0)
