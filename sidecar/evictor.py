@@ -17,6 +17,8 @@ from tapefs.staging.area import StagingArea
 
 #: Pause between two looks while frames arrive: at 400 MB/s the area grows by half a gigabyte meanwhile.
 PAUSE_S = 1.0
+#: Frames compared at a time, some 60 MB: between two an ending sidecar may end.
+_COMPARED = 16
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +38,23 @@ class Evictor:
         self._recalls = recalls
         self._limit = limit
         self._working = trio.Lock()
+
+    async def revive(self) -> None:
+        """Compare what the machine's last run has left with its checksums, so that it need not come from tape again.
+
+        To be run once, beside everything else. What readers want meanwhile is compared by movers, at once.
+        """
+        frames = 0
+        try:
+            await trio.to_thread.run_sync(self._area.adopt)
+            for segment_id, run in await trio.to_thread.run_sync(self._area.doubtful):
+                for first in range(run.start, run.stop, _COMPARED):
+                    piece = range(first, min(first + _COMPARED, run.stop))
+                    frames += await trio.to_thread.run_sync(self._area.revive, segment_id, piece)
+        except OSError as error:
+            log.error("cannot compare what an earlier run of the machine has staged", error=str(error))
+        if frames:
+            log.info("staged before the machine was started, and still right", frames=frames)
 
     async def run(self) -> None:
         """Look after every arrival, for ever."""

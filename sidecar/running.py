@@ -96,6 +96,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         nursery.start_soon(_wait_signal, signals, end)
         for drive in service.drives:
             nursery.start_soon(drive.run)
+        nursery.start_soon(service.evictor.revive)
         nursery.start_soon(service.evictor.run)
         nursery.start_soon(service.recalls.run_deadlines)
         nursery.start_soon(_get_ready, service, options, http.connections, nursery, end)

@@ -19,6 +19,7 @@
     ├── Unreachable         the sidecar does not answer
     ├── RecallFailed        the bytes cannot be fetched from tape now
     │   └── RecallTimedOut  they did not come before the reader's deadline; the recall goes on
+    ├── StagingDamaged      staged bytes were not what came from tape
     └── Cancelled           an operator stopped it
 
 Errors of `catalog` and `drivers` pass through as they are. Each adapter has one table that maps these classes: errno in
@@ -94,6 +95,10 @@ class CodecFailed(TapefsError):
 
 class Unreachable(TapefsError):
     """The sidecar does not answer."""
+
+
+class StagingDamaged(TapefsError):
+    """Staged bytes are not what came from tape, or were not until they were dropped."""
 
 
 class RecallFailed(TapefsError):

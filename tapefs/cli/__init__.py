@@ -36,6 +36,7 @@ COMMANDS = {
     "drives": "tapefs.cli.library",
     "stage": "tapefs.cli.staging",
     "evict": "tapefs.cli.staging",
+    "staging": "tapefs.cli.staged",
     "expire": "tapefs.cli.expire",
     "jobs": "tapefs.cli.jobs",
     "job": "tapefs.cli.job",

@@ -56,7 +56,8 @@ class Stager:
         stage = self._open(segment_id)
         failures, number = 0, first
         while number <= last:
-            if stage.has(range(number, number + 1)):
+            here = range(number, number + 1)
+            if stage.has(here) or stage.revive(here):
                 self._listener.arrived(segment_id, number, number)
                 number = FrameNo(number + 1)
                 continue
@@ -73,6 +74,7 @@ class Stager:
         number = FrameNo(after + 1)
         frames = len(self._at_hand().rows)
         while number < frames and is_wanted():
+            stage.revive(range(number, number + 1))
             missing = stage.missing(range(number, frames))
             if not missing:
                 return

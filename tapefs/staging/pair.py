@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import UUID
 
+from catalog.crash import crash_point
 from catalog.ids import SegmentId
 from tapefs.errors import UsageError
 from tapefs.staging import locks
 from tapefs.staging.holes import punch_hole
-from tapefs.staging.map_file import MapFile, Unusable, new_map
+from tapefs.staging.map_file import MapFile, Unusable, adopted_map, new_map
 
 PLAIN = ".plain"
 MAP = ".map"
@@ -26,6 +27,8 @@ _NEW = ".new"
 _LOCK = "lock"
 
 _log = logging.getLogger(__name__)
+
+_after_adopting = crash_point("staging.adopt.written")
 
 
 def pair_paths(folder: Path, segment_id: SegmentId) -> tuple[Path, Path]:
@@ -61,8 +64,8 @@ def open_pair(folder: Path, segment_id: SegmentId, *, warn: bool = False) -> tup
         raise
 
 
-def _checked_map(path: Path, segment_id: SegmentId, plain: int) -> MapFile:
-    mapped = MapFile(path, segment_id)
+def _checked_map(path: Path, segment_id: SegmentId, plain: int, *, stale: bool = False) -> MapFile:
+    mapped = MapFile(path, segment_id, stale=stale)
     found = os.fstat(plain)
     if found.st_ino != mapped.plain_inode or found.st_size != mapped.starts[-1]:
         mapped.close()
@@ -101,6 +104,46 @@ def make_pair(folder: Path, segment_id: SegmentId, starts: Sequence[int]) -> Non
     # Between the renames the old map names another inode than the new file has: nobody takes them for a pair.
     new_plain.rename(plain_path)
     new_map_path.rename(map_path)
+
+
+def adopt_pair(folder: Path, segment_id: SegmentId) -> bool:
+    """Take a pair over that was left by the machine's last run: its frames are doubtful then. The caller is `changing`.
+
+    Nobody uses such a pair: who had it open went with the last run. Returns whether there was one; one that is damaged
+    is left as it is. Raises OSError.
+    """
+    plain_path, map_path = pair_paths(folder, segment_id)
+    try:
+        plain = os.open(plain_path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        _checked_map(map_path, segment_id, plain).close()
+    except FileNotFoundError:
+        return False
+    except Unusable as error:
+        return error.is_stale and _adopt(folder, segment_id, plain)
+    finally:
+        os.close(plain)
+    return False
+
+
+def _adopt(folder: Path, segment_id: SegmentId, plain: int) -> bool:
+    _, path = pair_paths(folder, segment_id)
+    try:
+        old = _checked_map(path, segment_id, plain, stale=True)
+    except Unusable:
+        return False
+    try:
+        content = adopted_map(segment_id, old)
+    finally:
+        old.close()
+    new_path = path.with_name(path.name + _NEW)
+    with _new_file(new_path, folder) as fd:
+        _write_all(fd, content)
+    _after_adopting()
+    new_path.rename(path)
+    return True
 
 
 def remove_pair(folder: Path, segment_id: SegmentId) -> None:

@@ -1,5 +1,6 @@
 """A small segment whose bytes are known everywhere and never zero, and what other processes do with it."""
 
+import hashlib
 import os
 import random
 import time
@@ -7,8 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from catalog.ids import SegmentId
 from catalog.index.model import FrameRow
+from tapefs.staging import map_file
 from tapefs.staging.stage import SegmentStage
 
 SEGMENT = SegmentId("2f0c1d66-6d7c-4d8e-9a52-6f2f4e1a0b01")
@@ -50,6 +54,23 @@ def opened(folder: Path, segment: SegmentId = SEGMENT) -> Iterator[SegmentStage]
         yield stage
     finally:
         stage.close()
+
+
+def reboot(monkeypatch: pytest.MonkeyPatch, later_s: int = 100) -> None:
+    """Have it look as if the machine had been started again, so long after its last start."""
+    booted_s = map_file.boot_time_s()
+    identity = hashlib.md5(map_file.boot_id(), usedforsecurity=False).digest()
+    monkeypatch.setattr(map_file, "boot_id", lambda: identity)
+    monkeypatch.setattr(map_file, "boot_time_s", lambda: booted_s + later_s)
+
+
+def flip(folder: Path, segment: SegmentId, offset: int) -> None:
+    """Change one bit of the plain stream behind everybody's back."""
+    with open(folder / f"{segment}.plain", "r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 0x20]))
 
 
 def read_and_compare(folder: Path, seconds: float, seed: int) -> tuple[int, int, int]:

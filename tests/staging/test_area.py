@@ -3,10 +3,20 @@ from pathlib import Path
 
 import pytest
 
-from tapefs.staging import map_file, stage
+from tapefs.staging import stage
 from tapefs.staging.area import StagingArea
 from tapefs.staging.stage import SegmentStage
-from tests.staging.content import FRAME_BYTES, FRAMES, OTHER, PLAIN, SEGMENT, frame_content, opened, publish_all
+from tests.staging.content import (
+    FRAME_BYTES,
+    FRAMES,
+    OTHER,
+    PLAIN,
+    SEGMENT,
+    frame_content,
+    opened,
+    publish_all,
+    reboot,
+)
 
 TOTAL = len(PLAIN)
 SLACK = 2 * 4096 * FRAMES
@@ -130,15 +140,48 @@ def test_shrinking_frees_what_a_killed_mover_left(area, folder):
         assert one.read(0, TOTAL) == PLAIN
 
 
-@pytest.mark.parametrize("make_room", [lambda area: area.shrink_to(0), lambda area: area.evict_all()])
-def test_what_an_earlier_boot_left_is_removed(area, folder, monkeypatch, make_room):
+def test_emptying_removes_what_an_earlier_boot_left(area, folder, monkeypatch):
     with opened(folder) as one:
         publish_all(one)
-    monkeypatch.setattr(map_file, "boot_id", lambda: b"another boot id!")
-    assert make_room(area) >= TOTAL
+    reboot(monkeypatch)
+    assert area.evict_all() >= TOTAL
     assert area.used_bytes() == 0
     assert area.segments() == []
     assert SegmentStage.open(folder, SEGMENT) is None
+
+
+def test_what_an_earlier_boot_left_goes_first_in_the_order_of_its_use(area, folder, monkeypatch, clock):
+    with opened(folder) as one:
+        for frame in range(FRAMES):
+            clock.now_s += 1
+            one.publish(frame, frame_content(one, frame))
+    reboot(monkeypatch, later_s=5000)
+    clock.now_s = 10
+    with opened(folder, OTHER) as two:
+        publish_all(two)
+        area.shrink_to(2 * TOTAL - 4 * FRAME_BYTES)
+        assert two.has(range(FRAMES))
+        with opened(folder) as one:
+            left = one.doubtful(range(FRAMES))
+        assert left == list(range(left[0], FRAMES))
+        assert left[0] in range(4, 6)
+
+
+def test_reviving_the_area(area, folder, monkeypatch):
+    with opened(folder) as one, opened(folder, OTHER) as two:
+        publish_all(one)
+        two.publish(3, frame_content(two, 3))
+    reboot(monkeypatch)
+    assert area.doubtful() == []
+    assert area.adopt() == 2
+    assert area.adopt() == 0
+    runs = area.doubtful()
+    assert sorted(runs, key=str) == sorted([(SEGMENT, range(FRAMES)), (OTHER, range(3, 4))], key=str)
+    assert sum(area.revive(*run) for run in runs) == FRAMES + 1
+    assert area.doubtful() == []
+    with opened(folder) as one, opened(folder, OTHER) as two:
+        assert one.read(0, TOTAL) == PLAIN
+        assert two.missing(range(FRAMES)) == [frame for frame in range(FRAMES) if frame != 3]
 
 
 def test_foreign_files_are_left_alone(area, folder):

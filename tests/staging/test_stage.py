@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 import subprocess
@@ -8,7 +9,6 @@ import pytest
 
 from catalog.crash import VARIABLE
 from tapefs.errors import BadStructure, UsageError
-from tapefs.staging import map_file
 from tapefs.staging.map_file import HEADER_BYTES
 from tapefs.staging.stage import SegmentStage
 from tests.staging.content import (
@@ -17,10 +17,12 @@ from tests.staging.content import (
     OTHER,
     PLAIN,
     SEGMENT,
+    flip,
     frame_content,
     frame_rows,
     opened,
     publish_all,
+    reboot,
 )
 
 
@@ -246,7 +248,7 @@ def assert_cold_and_made_anew(folder: Path, caplog, *, warns: bool = True) -> No
 
 
 @pytest.mark.parametrize(
-    "at", [0, 5, 8, 12, 16, 32, 33, 40, 45, 64, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 16 * FRAMES - 1]
+    "at", [0, 5, 8, 12, 16, 32, 33, 40, 45, 64, 72, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 16 * FRAMES - 1]
 )
 def test_every_byte_of_header_and_table_counts(folder, caplog, at):
     with opened(folder) as stage:
@@ -256,7 +258,7 @@ def test_every_byte_of_header_and_table_counts(folder, caplog, at):
     assert_cold_and_made_anew(folder, caplog)
 
 
-@pytest.mark.parametrize("length", [0, 10, HEADER_BYTES, HEADER_BYTES + 100, HEADER_BYTES + 32 * FRAMES - 1])
+@pytest.mark.parametrize("length", [0, 10, HEADER_BYTES, HEADER_BYTES + 100, HEADER_BYTES + 40 * FRAMES - 1])
 def test_a_map_cut_short(folder, caplog, length):
     with opened(folder) as stage:
         publish_all(stage)
@@ -267,7 +269,7 @@ def test_a_map_cut_short(folder, caplog, length):
 def test_another_version_is_not_touched_as_ours(folder, caplog):
     with opened(folder) as stage:
         publish_all(stage)
-    damage(folder, 8, b"\x02")
+    damage(folder, 8, b"\x03")
     assert_cold_and_made_anew(folder, caplog)
 
 
@@ -313,11 +315,97 @@ def test_a_symbolic_link_is_not_followed(folder, tmp_path):
     assert (tmp_path / "victim").read_bytes() == b"precious"
 
 
-def test_nothing_survives_another_boot(folder, monkeypatch, caplog):
+def test_after_another_boot_a_frame_is_compared_before_it_is_used(folder, monkeypatch, caplog):
+    """What was flipped or lost in between is dropped; nothing at all is served before it was compared."""
+    with opened(folder) as stage:
+        for frame in range(12):
+            stage.publish(frame, frame_content(stage, frame))
+        stage.evict(range(2, 3))
+    flip(folder, SEGMENT, 5 * FRAME_BYTES)
+    flip(folder, SEGMENT, 8 * FRAME_BYTES - 1)
+    reboot(monkeypatch)
+    assert SegmentStage.open(folder, SEGMENT) is None
+    with opened(folder) as stage:
+        assert not any(stage.has(range(frame, frame + 1)) for frame in range(FRAMES))
+        assert stage.read(0, 10) is None
+        assert stage.doubtful(range(FRAMES)) == [0, 1, *range(3, 12)]
+        assert stage.revive(range(FRAMES)) == 9
+        assert stage.missing(range(FRAMES)) == [2, 5, 7, *range(12, FRAMES)]
+        assert stage.doubtful(range(FRAMES)) == []
+        assert stage.read(3 * FRAME_BYTES, 2 * FRAME_BYTES) == PLAIN[3 * FRAME_BYTES : 5 * FRAME_BYTES]
+        assert [record.message.split(": ")[1] for record in caplog.records] == [
+            "frame 5 did not survive the end of the machine's last run",
+            "frame 7 did not survive the end of the machine's last run",
+        ]
+        caplog.clear()
+        publish_all(stage)
+        assert stage.read(0, len(PLAIN)) == PLAIN
+
+
+def test_a_doubtful_frame_can_be_published_and_evicted(folder, monkeypatch):
     with opened(folder) as stage:
         publish_all(stage)
-    monkeypatch.setattr(map_file, "boot_id", lambda: b"another boot id!")
-    assert_cold_and_made_anew(folder, caplog, warns=False)
+    flip(folder, SEGMENT, 0)
+    reboot(monkeypatch)
+    with opened(folder) as stage:
+        stage.publish(0, frame_content(stage, 0))
+        assert stage.read(0, FRAME_BYTES) == PLAIN[:FRAME_BYTES]
+        before = used_bytes(folder)
+        assert stage.evict(range(1, 4)) == 3 * FRAME_BYTES
+        assert before - used_bytes(folder) >= 3 * FRAME_BYTES - 2 * 4096
+        assert stage.doubtful(range(FRAMES)) == list(range(4, FRAMES))
+        stage.reclaim()
+        assert stage.revive(range(FRAMES)) == FRAMES - 4
+
+
+def test_a_kill_while_adopting_leaves_all_for_the_next_one(folder, monkeypatch):
+    with opened(folder) as stage:
+        publish_all(stage)
+    old = (folder / f"{SEGMENT}.map").read_bytes()
+    # The killed process sees this boot, so the map is made to be of another one.
+    reboot(monkeypatch)
+    with opened(folder):
+        pass
+    monkeypatch.undo()
+    assert (folder / f"{SEGMENT}.map").read_bytes() != old
+    run_and_die(folder, "staging.adopt.written", "pass")
+    assert SegmentStage.open(folder, SEGMENT) is None
+    with opened(folder) as stage:
+        assert stage.revive(range(FRAMES)) == FRAMES
+        assert stage.read(0, len(PLAIN)) == PLAIN
+    assert {path.suffix for path in folder.iterdir()} == {".plain", ".map", ""}
+
+
+def test_a_wrong_frame_is_found_and_dropped_though_it_is_pinned(folder, stage):
+    publish_all(stage)
+    pin = stage.pin(range(2, 6))
+    flip(folder, SEGMENT, 4 * FRAME_BYTES + 17)
+    assert [stage.is_intact(frame) for frame in range(3, 6)] == [True, False, True]
+    assert stage.is_intact(4, drop=True) is False
+    assert stage.read(4 * FRAME_BYTES, 1) is None
+    assert stage.is_intact(4) is None
+    # The reader who holds it waits for the tape; the mover is not held up by the pin.
+    stage.publish(4, frame_content(stage, 4))
+    assert stage.read(4 * FRAME_BYTES, FRAME_BYTES) == frame_content(stage, 4)
+    assert stage.evict(range(FRAMES)) == (FRAMES - 4) * FRAME_BYTES
+    pin.release()
+    assert stage.evict(range(FRAMES)) == 4 * FRAME_BYTES
+
+
+def test_what_the_disk_cannot_give_back_is_cold(folder, stage, monkeypatch, caplog):
+    publish_all(stage)
+
+    def unreadable(fd: int, length: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", unreadable)
+        assert stage.read(10, 10) is None
+        assert stage.read(3 * FRAME_BYTES - 1, 2) is None
+        assert stage.is_intact(7) is False
+    assert stage.missing(range(FRAMES)) == [0, 2, 3]
+    assert "unreadable" in caplog.text
+    caplog.clear()
 
 
 def test_a_plain_file_cut_short_while_open_is_cold_and_comes_back(folder, stage, caplog):
