@@ -53,6 +53,8 @@ _FOREVER_S = 86400.0
 _SOON_S = 1.0
 _EIO = 5
 _LONGEST_NAME = 255
+#: The namespaces of attributes that files can have; of others nothing can be had, as everywhere.
+_NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.")
 _BLOCK_BYTES = 4096
 #: Positions in a listing: `.` and `..` come before the first entry.
 _DOTS = 2
@@ -170,6 +172,9 @@ class MountOperations(pyfuse3.Operations):
         except NoSuchThing:
             if not isinstance(self._tree.node(Inode(parent_inode)), DirectoryNode):
                 raise
+            # The kernel itself stops at 1,024 bytes only.
+            if len(name) > _LONGEST_NAME:
+                raise FUSEError(errno.ENAMETOOLONG) from None
             return _absent()
 
     @_handler
@@ -195,7 +200,7 @@ class MountOperations(pyfuse3.Operations):
         """Return an attribute that the source had, or what is known about where a file is."""
         value = self._description.value(self._tree.node(Inode(inode)), name)
         if value is None:
-            raise FUSEError(errno.ENODATA)
+            raise FUSEError(errno.ENODATA if name.startswith(_NAMESPACES) else errno.ENOTSUP)
         return value
 
     @_handler
