@@ -53,7 +53,10 @@ def _orders(
     ]
     begun.sort(key=lambda each: costs.response(each[0]))
     until = time.monotonic() + budget_s
+    bettered: list[tuple[float, list[int], str]] = []
     for order, method in begun:
         # The best gets half of the time; where it needs less, others may overtake it.
         better = serpentine_search.improve(costs, order, (until - time.monotonic()) / 2)
-        yield in_full(pieces, better), f"{method}, bettered"
+        bettered.append((costs.response(better), better, f"{method}, bettered"))
+    _, best, method = min(bettered)
+    yield in_full(pieces, serpentine_search.kick(costs, best, until - time.monotonic())), method

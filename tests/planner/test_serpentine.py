@@ -20,7 +20,7 @@ from tapefs.planner.serpentine import SerpentineModel, in_full, pieces_of
 from tapefs.planner.serpentine_costs import Costs, between_s, places_of
 from tapefs.planner.serpentine_exact import best_of_few
 from tapefs.planner.serpentine_orders import nearest, scan
-from tapefs.planner.serpentine_search import improve
+from tapefs.planner.serpentine_search import improve, kick
 from tests.planner.rigs import cost_of, on_tape, simulate_lto
 
 LTO8 = motion_of(8)
@@ -107,6 +107,19 @@ def test_searching_only_makes_it_better():
         assert sorted(start) == list(range(len(costs) - 1))
         assert costs.response(start) < last
         last = costs.response(start)
+
+
+def test_kicks_only_make_it_better():
+    gains = []
+    for seed in range(3):
+        costs = Costs(LTO8, 0, pieces_of(on_tape(seed, 60, LTO8), LTO8, 0))
+        settled = improve(costs, nearest(costs, True), 5.0)
+        kicked = kick(costs, settled, 5.0)
+        assert sorted(kicked) == sorted(settled)
+        gains.append(costs.response(kicked) / costs.response(settled))
+        assert kick(costs, settled, 0.0) == settled
+    assert max(gains) <= 1
+    assert min(gains) < 1
 
 
 @pytest.mark.parametrize(
