@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
+import os
 import stat
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
@@ -56,6 +57,8 @@ _LONGEST_NAME = 255
 #: The namespaces of attributes that files can have; of others nothing can be had, as everywhere.
 _NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.")
 _BLOCK_BYTES = 4096
+#: Flags of who wants to write.
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 #: Positions in a listing: `.` and `..` come before the first entry.
 _DOTS = 2
 #: So many entries of a directory are decoded as soon as it has been opened.
@@ -302,6 +305,8 @@ class MountOperations(pyfuse3.Operations):
     @_handler
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """Open a regular file; nothing is fetched before it is read."""
+        if flags & _WRITING:
+            raise FUSEError(errno.EROFS)
         node = self._tree.node(Inode(inode))
         file: OpenFile
         if isinstance(node, EntryNode):
@@ -323,6 +328,13 @@ class MountOperations(pyfuse3.Operations):
     async def release(self, fh: FileHandleT) -> None:
         """Let go of an open file."""
         self._files.pop(fh).release()
+
+    async def refuse(self, *_: Any, **__: Any) -> Any:
+        """Raise EROFS: asked only if root has told the kernel to remount it for writing."""
+        raise FUSEError(errno.EROFS)
+
+    mkdir = rmdir = mknod = symlink = link = unlink = rename = create = refuse
+    setattr = setxattr = removexattr = write = refuse
 
     def close(self) -> None:
         """Let go of all open files, after the session has ended."""

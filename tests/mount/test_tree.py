@@ -145,34 +145,6 @@ def test_mount_options(rig: Rig) -> None:
     assert {"ro", "nosuid", "nodev", "default_permissions"} <= set(options.split(","))
 
 
-def test_nothing_can_be_changed(rig: Rig) -> None:
-    text, new, folder = rig.root / "text", rig.root / "new", rig.root / "empty-dir"
-    attempts = [
-        lambda: os.mkdir(new),
-        lambda: os.rmdir(folder),
-        lambda: os.close(os.open(new, os.O_WRONLY | os.O_CREAT)),
-        lambda: os.close(os.open(text, os.O_RDWR)),
-        lambda: os.close(os.open(text, os.O_WRONLY | os.O_TRUNC)),
-        lambda: os.truncate(text, 0),
-        lambda: os.unlink(text),
-        lambda: os.rename(text, new),
-        lambda: os.link(text, new),
-        lambda: os.symlink("x", new),
-        lambda: os.chmod(text, 0o600),
-        lambda: os.chown(text, 1, 1),
-        lambda: os.mknod(new, stat.S_IFREG | 0o600),
-        lambda: os.mkfifo(new),
-        lambda: os.utime(text),
-        lambda: os.setxattr(text, "user.mine", b"x"),
-        lambda: os.removexattr(text, "user.tapefs.state"),
-        lambda: os.unlink(rig.mount.path / "README.txt"),
-    ]
-    for attempt in attempts:
-        with fails_with(errno.EROFS):
-            attempt()
-    assert not os.access(text, os.W_OK)
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_permissions_are_those_of_the_source(evicted: Rig) -> None:
     evicted.shelf.stage_all()
