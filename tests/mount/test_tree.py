@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import stat
 import subprocess
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.mount.conftest import ODD_NAME, Rig
-from tests.mount.expect import fails_with
 
 pytestmark = pytest.mark.fuse
 
