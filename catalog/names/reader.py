@@ -6,9 +6,10 @@ A reader belongs to one thread. It is small: what it holds is the table, and som
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import IO
 
@@ -105,6 +106,13 @@ class NamesReader:
     def first_name(self, number: int) -> bytes:
         """Return the first name of a block, without reading that."""
         return self._table.blocks[number].first_name
+
+    def blocks_with(self, prefix: bytes) -> range:
+        """Return the blocks that may hold names which begin so; all of them for no prefix."""
+        key = attrgetter("first_name")
+        start = bisect_left(self._table.blocks, prefix, key=key)
+        stop = bisect_right(self._table.blocks, prefix, key=lambda row: row.first_name[: len(prefix)])
+        return range(max(0, start - 1), stop)
 
     def block(self, number: int) -> Block:
         """Return a block."""

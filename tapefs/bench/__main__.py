@@ -22,6 +22,7 @@ NAMES = (
     "read",
     "listing",
     "index",
+    "find",
     "codecs",
     "spool",
     "memory",
@@ -32,7 +33,7 @@ NAMES = (
 @click.command()
 @click.argument(
     "names",
-    metavar="[backup|small|large|incremental|restore|walk|read|listing|index|codecs|spool|memory|recall|all]...",
+    metavar="[backup|small|large|incremental|restore|walk|read|listing|index|find|codecs|spool|memory|recall|all]...",
     nargs=-1,
 )
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Take the median of so many.")
@@ -62,9 +63,9 @@ def main(names: tuple[str, ...], runs: int, sources: tuple[Path, ...], plots: Pa
 
 
 def _run(name: str, runs: int, sources: tuple[Path, ...]) -> list[Result]:
-    if name == "index":
-        # It prints lines of its own, and a process of its own keeps others' objects out of its times.
-        subprocess.run([sys.executable, "-m", "tapefs.bench.index"], check=True)
+    if name in ("index", "find"):
+        # They print lines of their own, and a process of its own keeps others' objects out of its times.
+        subprocess.run([sys.executable, "-m", f"tapefs.bench.{name}"], check=True)
         return []
     if name == "codecs":
         codecs.run(_tree(sources), runs)

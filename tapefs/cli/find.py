@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import sys
 import time
 from collections.abc import Iterable, Iterator
 
@@ -60,14 +59,10 @@ def find_command(
     A PATTERN is compared with whole names as by the shell: report.pdf, *.tex, IMG_20??[0-9]*. What is printed are paths
     below the mount, of each file the newest version.
     """
-    import structlog
-
     from tapefs.search.find import OPEN_INDEXES, find
     from tapefs.search.present import match_json, mount_path
     from tapefs.vfs.archive import Archive
 
-    if not structlog.is_configured():
-        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     if print0 and (as_json or is_long):
         raise click.UsageError("-0 prints paths only: it goes with neither --json nor --long")
     with catalog_of(place) as catalog:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import msgspec
 import structlog
@@ -15,6 +14,7 @@ from tapefs.home import Home
 from tapefs.report.files import read_report
 from tapefs.report.records import Path, RunReport, Stage, Trouble
 from tapefs.verify.damage import read_damage
+from tapefs.vfs.roster import iso_time
 
 log = structlog.get_logger(__name__)
 
@@ -179,11 +179,3 @@ def _path(raw: bytes) -> dict[str, object]:
 def trouble_json(trouble: Trouble) -> dict[str, object]:
     """Return a trouble as JSON shows it."""
     return {**_path(trouble.raw), "reason": trouble.reason}
-
-
-def iso_time(at_ns: int) -> str | None:
-    """Return a time in UTC to the microsecond; None for 0, which means never."""
-    if not at_ns:
-        return None
-    moment = datetime.fromtimestamp(at_ns // 10**9, UTC).replace(microsecond=at_ns % 10**9 // 1000)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

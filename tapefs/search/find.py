@@ -90,7 +90,7 @@ def find(home: Home, archive: Archive, query: Query, look_around: Callable[[], N
 
 def _rows(names: SetNames, rank: int, patterns: list[NamePattern], look_around: Callable[[], None]) -> Iterator[_Row]:
     """Yield what matches in one set; and before each block a row that tells how far the search has come."""
-    for number in range(names.blocks):
+    for number in names.blocks_with(pattern.prefix for pattern in patterns):
         yield names.first_name(number), rank, -1, number, None
         look_around()
         block = names.block(number)

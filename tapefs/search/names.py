@@ -5,19 +5,16 @@ It is a pure function of the index, so whoever searches may make it, and nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import IO, TypeVar
-
-import structlog
 
 from catalog.errors import Conflict, Damaged, NotFound, StorageFailed, WrongVersion
 from catalog.ids import DirectoryNo, EntryNo, SetId
 from catalog.names.builder import build_names, nameless_names
 from catalog.names.reader import Block, NamesReader
 from tapefs.home import Home
-
-log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -33,10 +30,10 @@ class SetNames:
         self._is_new = False
         self._reader = self._open()
 
-    @property
-    def blocks(self) -> int:
-        """How many blocks of names there are."""
-        return self._reader.blocks
+    def blocks_with(self, prefixes: Iterable[bytes]) -> Sequence[int]:
+        """Return the blocks, ascending, that may hold names which begin with any of the prefixes."""
+        found = [self._reader.blocks_with(prefix) for prefix in prefixes]
+        return found[0] if len(found) == 1 else sorted(set().union(*found))
 
     def first_name(self, number: int) -> bytes:
         """Return the first name of a block, without reading that."""
@@ -71,7 +68,7 @@ class SetNames:
         except Damaged as error:
             if self._is_new:
                 raise
-            log.warning("a names file is damaged and is made anew", set=self.set_id, error=str(error))
+            _warn("a names file is damaged and is made anew", self.set_id, error)
         self._reader.close()
         self._reader = self._make()
         return work()
@@ -82,11 +79,11 @@ class SetNames:
             if reader.set_id == self.set_id:
                 return reader
             reader.close()
-            log.warning("a names file is of another set and is made anew", set=self.set_id)
+            _warn("a names file is of another set and is made anew", self.set_id)
         except NotFound:
             pass
         except (Damaged, WrongVersion) as error:
-            log.warning("a names file is damaged and is made anew", set=self.set_id, error=str(error))
+            _warn("a names file is damaged and is made anew", self.set_id, error)
         return self._make()
 
     def _make(self) -> NamesReader:
@@ -104,4 +101,13 @@ def write_names(home: Home, set_id: SetId) -> None:
     try:
         build_names(home.index(set_id), home.names(set_id))
     except (Conflict, Damaged, NotFound, StorageFailed, WrongVersion) as error:
-        log.warning("the names file could not be written; the next search makes it", set=set_id, error=str(error))
+        _warn("the names file could not be written; the next search makes it", set_id, error)
+
+
+def _warn(event: str, set_id: SetId, error: Exception | None = None) -> None:
+    # Here, because it takes longer to import than most searches do, and a command has not set it up.
+    import structlog
+
+    if not structlog.is_configured():
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.get_logger(__name__).warning(event, set=set_id, error=str(error or ""))

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import takewhile
 from typing import NamedTuple
 
 from tapefs.errors import UsageError
@@ -45,6 +46,8 @@ class NamePattern:
         """Raises UsageError for a regular expression that is none, or a pattern that no name can match."""
         _check(pattern)
         self._ignore_case = ignore_case
+        #: What all names that match begin with.
+        self.prefix = b""
         self.matches = _matcher(pattern, ignore_case=ignore_case, regex=regex)
         self._find: Callable[[bytes], Iterator[int]] | None = None
         self._is_sure = False
@@ -52,7 +55,10 @@ class NamePattern:
         self._text_core: re.Pattern[str] | None = None
         self._is_everything = not regex and set(pattern) == {"*"}
         if not regex:
-            self._prepare(_runs(fold(pattern), only_ascii=True) if ignore_case else _runs(pattern))
+            runs = _runs(fold(pattern), only_ascii=True) if ignore_case else _runs(pattern)
+            self._prepare(runs)
+            if not ignore_case:
+                self.prefix = os.fsencode("".join(piece.literal for piece in takewhile(_is_literal, runs[0])))
 
     def hits(self, text: bytes) -> Iterator[Hit]:
         """Yield the names of a block that match; `text` is a NUL, then every name with a NUL behind it."""
@@ -127,6 +133,10 @@ class NamePattern:
                 ordinal += text.count("\0", counted, begin)
                 counted = begin
                 yield ordinal, name
+
+
+def _is_literal(piece: _Piece) -> bool:
+    return bool(piece.literal)
 
 
 def search_block(patterns: list[NamePattern], text: bytes) -> Iterator[Hit]:
@@ -226,7 +236,13 @@ def _class(text: str, *, only_ascii: bool) -> _Piece:
     if not text.isascii() and only_ascii:
         return _Piece(r"[^\x00]", is_sure=False)
     translated = fnmatch.translate(text)
-    return _Piece(r"(?!\x00)" + translated[: translated.rindex(")") + 1], is_sure=text.isascii())
+    regex = translated[translated.index(":") + 1 : translated.rindex(")")]
+    if regex == ".":
+        regex = r"[^\x00]"
+    elif regex.startswith("[^"):
+        # Not by looking ahead: a search for a plain set of characters is five times as quick.
+        regex = regex[:-1] + r"\x00]"
+    return _Piece(regex, is_sure=text.isascii())
 
 
 def _class_end(pattern: str, start: int) -> int:

@@ -7,12 +7,10 @@ from base64 import b64encode
 
 from catalog.index.model import Entry
 from catalog.records import BackupSet
-from tapefs.report.present import iso_time
 from tapefs.search.query import Match
 from tapefs.search.versions import Version
 from tapefs.vfs.nodes import KIND_NAMES
-from tapefs.vfs.roster import Roster
-from tapefs.vfs.tree import folder_name
+from tapefs.vfs.roster import Roster, folder_name, iso_time
 
 Json = dict[str, object]
 

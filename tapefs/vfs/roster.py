@@ -113,3 +113,18 @@ def _time_names(sets: list[BackupSet]) -> dict[SetId, str]:
 def utc_name(at_ns: int) -> str:
     """Return a time as folders are named by it: 2026-11-23T020000Z."""
     return datetime.fromtimestamp(at_ns // _NS_PER_S, UTC).strftime("%Y-%m-%dT%H%M%SZ")
+
+
+def iso_time(at_ns: int) -> str | None:
+    """Return a time in UTC to the microsecond; None for 0, which means never."""
+    if not at_ns:
+        return None
+    moment = datetime.fromtimestamp(at_ns // _NS_PER_S, UTC).replace(microsecond=at_ns % _NS_PER_S // 1000)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def folder_name(name: str) -> str:
+    """Return a name that a folder can have: jobs are named by people, tapes by barcode printers."""
+    if name in ("", ".", ".."):
+        return "%" + name
+    return name.replace("/", "%2F").replace("\0", "%00")

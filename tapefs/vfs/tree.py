@@ -36,7 +36,7 @@ from tapefs.vfs.inodes import (
     virtual_inode,
 )
 from tapefs.vfs.nodes import DirectoryNode, EntryNode, Node, SetView, VirtualNode, first_name
-from tapefs.vfs.roster import LATEST, Roster
+from tapefs.vfs.roster import LATEST, Roster, folder_name
 from tapefs.vfs.texts import README, OnTape, tape_contents
 
 _FOLDER = stat.S_IFDIR | 0o555
@@ -249,13 +249,6 @@ def _add_job(top: _Top, jobs: VirtualNode, name: str, sets: list[BackupSet], ros
         top.job_of[each.number] = folder.inode
     target = roster.time_name(newest.set_id).encode()
     top.add(folder, f"jobs/{name}", LATEST, _LINK, newest.finished_at_ns, target)
-
-
-def folder_name(name: str) -> str:
-    """Return a name that a folder can have: jobs are named by people, tapes by barcode printers."""
-    if name in ("", ".", ".."):
-        return "%" + name
-    return name.replace("/", "%2F").replace("\0", "%00")
 
 
 def _entry_node(view: SetView, number: EntryNo, entry: Entry) -> EntryNode:

@@ -195,7 +195,9 @@ def test_whole_paths(past: Past) -> None:
 
 def test_small_blocks_and_sorting_on_disk_change_nothing(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files are made anew, from sorted runs of a few records, in blocks of a few names."""
-    before = search(past, Query(("*[13579]*",), every=True))
+    queries = [Query((each, "B?"), every=True) for each in ("*[13579]*", "a*", "a1", "é*", "zz*", "~", "z z1?")]
+    before = [search(past, query) for query in queries]
+    assert all(before[:4])
     whole = {each.set_id: past.rig.home.names(each.set_id).read_bytes() for each in past.sets}
     sorter = builder.Sorter
     monkeypatch.setattr(builder, "Sorter", lambda folder: sorter(folder, 7))
@@ -205,7 +207,7 @@ def test_small_blocks_and_sorting_on_disk_change_nothing(past: Past, monkeypatch
     monkeypatch.setattr(layout, "CHUNK_RUNS", 3)
     remake(past)
     assert {each.set_id: past.rig.home.names(each.set_id).read_bytes() for each in past.sets} != whole
-    assert search(past, Query(("*[13579]*",), every=True)) == before
+    assert [search(past, query) for query in queries] == before
     monkeypatch.undo()
     remake(past)
 

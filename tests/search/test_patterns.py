@@ -16,6 +16,7 @@ from tapefs.search.patterns import NamePattern, fold, last_names, path_matcher, 
 #: Letters of both cases, characters that are not ASCII, two bytes that are an é together, letters that become others.
 LETTERS = ["a", "b", "A", "B", ".", "0", "1", "\n", "[", "]", "é", "É", "ß", "Σ", "\u212a", "\udcc3", "\udca9"]
 SPECIAL = ["*", "*", "?", "[ab]", "[!a]", "[0-9]", "[]a]", "[b-a]", "[é]", "[!é]", "[!]", "/"]
+SPECIAL += ["[!]]", "[a-]", "[!a-]", "[!-a]", "[^a]", "[!b-a]", "[\\]", "[!\\]", "[a&&b]", "[[]", "[!\udca9]"]
 
 text_names = st.lists(st.sampled_from(LETTERS), min_size=1, max_size=6).map("".join)
 block_names = st.sets(text_names.map(os.fsencode), min_size=1, max_size=12).map(sorted)
