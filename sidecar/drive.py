@@ -55,6 +55,7 @@ from tapefs.mover.messages import (
     VolumeReady,
 )
 from tapefs.mover.wire import WireError
+from tapefs.recall.locates import motion_of_drive
 
 #: A tape may keep the drive so long while others wait.
 STAY_S = 600.0
@@ -116,7 +117,7 @@ class DriveTask:
         self._is_written = False
         self._reading_back = ReadingBack(shared.verifications, shared.bell, self._is_recall_waiting)
         #: How that tape is read; and what the queue's `news` was when it was last looked at.
-        self._order = TapeOrder(0, 0)
+        self._order = TapeOrder(motion_of_drive(shared.home.drives, name, 0), 0)
         self._news = -1
         #: What the mover was asked for and has not answered, oldest first.
         self._asks: list[list[FrameRange]] = []
@@ -348,7 +349,8 @@ class DriveTask:
         self._tape_since_s = trio.current_time()
         if volume_id is not None:
             volume = self._shared.ledger.volume(volume_id)
-            self._order = TapeOrder(volume.generation, volume.block_size, volume.end_block if is_at_end else 0)
+            motion = motion_of_drive(self._shared.home.drives, self.name, volume.generation)
+            self._order = TapeOrder(motion, volume.block_size, volume.end_block if is_at_end else 0)
 
     async def _ask(
         self, mover: Mover, nursery: trio.Nursery, volume_id: VolumeId, requests: list[Request], is_round: bool

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drivers.virtual.generations import GENERATIONS
-from drivers.virtual.motion import motion_of
+from drivers.virtual.motion import Motion
 from sidecar.recalls import Request
 from tapefs.mover.messages import FrameRange
 from tapefs.planner import plan, records
@@ -37,9 +36,8 @@ class Round:
 class TapeOrder:
     """Knows where the head of one loaded tape is, and what its round may still take in. Lengths are in blocks."""
 
-    def __init__(self, generation: int, block_bytes: int, head_block: int = 0) -> None:
-        known = min(max(generation, min(GENERATIONS)), max(GENERATIONS))
-        self._model = SerpentineModel(motion_of(known))
+    def __init__(self, motion: Motion, block_bytes: int, head_block: int = 0) -> None:
+        self._model = SerpentineModel(motion)
         self._block_bytes = block_bytes
         self._terms = Terms()
         #: Where the head will be when all that was asked has been read.

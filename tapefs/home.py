@@ -12,7 +12,8 @@ library/        the virtual library
 reports/        what runs and verifications found, <set id>.json and more; made when the first one is written
 spool/          files without names: what is collected before it goes to tape, 7z archives,
                 segments of jobs that are spooled, segments to be copied
-drives/         per drive <name>.json, its newest status and counters, for `tapefs drives`
+drives/         per drive <name>.json, its newest status and counters, for `tapefs drives`, and what is known of its
+                locates: <name>.lto9.locates and <name>.lto9.motion
 sidecar.log     what sidecars said that a command started for itself
 """
 

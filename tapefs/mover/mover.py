@@ -36,6 +36,7 @@ from tapefs.mover.messages import (
 )
 from tapefs.mover.post import Post, SidecarGone
 from tapefs.mover.verifying import PostVerifyWatcher
+from tapefs.recall.locates import LocateLog, learn
 from tapefs.recall.stager import Stager
 from tapefs.sets.finish import finish_all
 from tapefs.tape.label import check_label
@@ -109,8 +110,21 @@ class Mover:
 
     def _unload(self, command: Unload) -> Done:
         self._forget_stager()
+        generation = self._drive.status().medium_generation
         self._drive.unload()
+        if generation is not None:
+            self._learn(generation)
         return Done(id=command.id)
+
+    def _learn(self, generation: int) -> None:
+        """Learn from the locates of the tape that has gone; for better plans, so that nothing fails for it."""
+        try:
+            learned = learn(self._home.drives, self._name, generation)
+        except OSError as error:
+            log.warning("nothing could be learnt from the locates", drive=self._name, error=str(error))
+            return
+        if learned is not None:
+            log.info("motion learnt", drive=self._name, used=learned.used, error_s=round(learned.error_s, 2))
 
     def _backup(self, command: Backup) -> Done:
         self._forget_stager()
@@ -127,7 +141,9 @@ class Mover:
     def _recall(self, command: Recall) -> Done:
         self._tell("reading")
         if self._stager is None:
-            self._stager = Stager(self._home, self._ledger, self._drive, command.volume_id, _Announcer(self._post))
+            announcer = _Announcer(self._post)
+            locates = LocateLog(self._home.drives, self._name, self._drive)
+            self._stager = Stager(self._home, self._ledger, self._drive, command.volume_id, announcer, locates)
         for wish in command.frames:
             self._post.check_cancelled(command.id)
             self._stager.fetch(wish.segment_id, wish.first, wish.last)

@@ -11,17 +11,26 @@ from drivers.interface import BlockNo, Drive
 from tapefs.codecs import Codec
 from tapefs.errors import BadStructure
 from tapefs.format.frames import frame_checksum
+from tapefs.recall.locates import LocateLog
 from tapefs.tape.blocks import BlockReader
 
 
 class PayloadReader:
     """Reads frames in any order; going on behind the last one costs no locate."""
 
-    def __init__(self, drive: Drive, copy: SegmentCopy, rows: Sequence[FrameRow], codec: Codec) -> None:
+    def __init__(
+        self,
+        drive: Drive,
+        copy: SegmentCopy,
+        rows: Sequence[FrameRow],
+        codec: Codec,
+        locates: LocateLog | None = None,
+    ) -> None:
         self.copy = copy
         self.rows = rows
         self._drive = drive
         self._codec = codec
+        self._locates = locates
         self._blocks = BlockReader(drive, copy.block_size)
         #: Bytes of the payload that were read and not yet used, and where they begin; the head stands behind them.
         self._buffer = bytearray()
@@ -79,7 +88,10 @@ class PayloadReader:
         block = offset // self.copy.block_size
         target = BlockNo(self.copy.payload_block + block)
         if self._drive.position().block != target:
-            self._drive.locate(target)
+            if self._locates is None:
+                self._drive.locate(target)
+            else:
+                self._locates.locate(target, self.copy.block_size)
         self._buffer.clear()
         self._base = block * self.copy.block_size
         return self._base

@@ -15,6 +15,7 @@ from drivers.interface import Drive
 from tapefs.codecs import codec_of_format
 from tapefs.errors import BadStructure
 from tapefs.home import Home
+from tapefs.recall.locates import LocateLog
 from tapefs.recall.payload import PayloadReader
 from tapefs.staging.stage import SegmentStage
 
@@ -39,12 +40,21 @@ class Listener(Protocol):
 class Stager:
     """Stages frames from one loaded tape."""
 
-    def __init__(self, home: Home, ledger: Ledger, drive: Drive, volume_id: VolumeId, listener: Listener) -> None:
+    def __init__(
+        self,
+        home: Home,
+        ledger: Ledger,
+        drive: Drive,
+        volume_id: VolumeId,
+        listener: Listener,
+        locates: LocateLog | None = None,
+    ) -> None:
         self._home = home
         self._ledger = ledger
         self._drive = drive
         self._volume_id = volume_id
         self._listener = listener
+        self._locates = locates
         self._reader: PayloadReader | None = None
         self._stage: SegmentStage | None = None
 
@@ -108,7 +118,7 @@ class Stager:
             raise NotFound(f"segment {segment_id} is not on this tape")
         segment = self._ledger.segment(segment_id)
         rows = frame_rows(self._home, self._ledger, segment_id)
-        self._reader = PayloadReader(self._drive, copies[0], rows, codec_of_format(segment.codec))
+        self._reader = PayloadReader(self._drive, copies[0], rows, codec_of_format(segment.codec), self._locates)
         self._stage = SegmentStage.create(self._home.staging, segment_id, rows)
         return self._stage
 

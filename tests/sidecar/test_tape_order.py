@@ -24,7 +24,7 @@ def begin(order: TapeOrder, *requests: Request) -> list[Request]:
 
 
 def test_a_round_is_in_the_order_of_the_tape_not_of_its_blocks() -> None:
-    order = TapeOrder(8, BLOCK)
+    order = TapeOrder(motion_of(8), BLOCK)
     here, back, beside = wanted(0), wanted(5 * WRAP), wanted(2 * WRAP - 2 * GB)
     assert begin(order, here, beside, back) == [here, beside, back]
     # There, at the far end of the tape, also the ninth wrap begins; the sixth begins at the near end.
@@ -32,7 +32,7 @@ def test_a_round_is_in_the_order_of_the_tape_not_of_its_blocks() -> None:
 
 
 def test_what_follows_on_joins_and_all_else_is_held_back() -> None:
-    order = TapeOrder(8, BLOCK)
+    order = TapeOrder(motion_of(8), BLOCK)
     begin(order, wanted(10 * GB))
     behind, next_one, far = wanted(5 * GB), wanted(11 * GB, first=10), wanted(50 * WRAP)
     assert order.joining([behind, next_one, far]) == [next_one]
@@ -44,7 +44,7 @@ def test_what_follows_on_joins_and_all_else_is_held_back() -> None:
 def test_joins_are_limited_only_while_others_are_held_back() -> None:
     far = wanted(50 * WRAP)
     for others, all_join in (([], True), ([far], False)):
-        order = TapeOrder(8, BLOCK)
+        order = TapeOrder(motion_of(8), BLOCK)
         begin(order, wanted(10 * GB))
         joined = [bool(order.joining([wanted(11 * GB + each * GB, first=10 * each), *others])) for each in range(200)]
         assert all(joined) == all_join
@@ -53,7 +53,7 @@ def test_joins_are_limited_only_while_others_are_held_back() -> None:
 
 def test_the_head_is_where_reading_on_has_come() -> None:
     """The last that arrived was far behind the last that was asked: what follows there is near."""
-    order = TapeOrder(8, BLOCK)
+    order = TapeOrder(motion_of(8), BLOCK)
     begin(order, wanted(0, first=0))
     far = wanted(100 * GB, segment="t")
     assert order.joining([far]) == []
@@ -62,14 +62,9 @@ def test_the_head_is_where_reading_on_has_come() -> None:
 
 
 def test_arrivals_before_the_last_asked_and_of_others_move_nothing() -> None:
-    order = TapeOrder(8, BLOCK)
+    order = TapeOrder(motion_of(8), BLOCK)
     begin(order, wanted(100 * GB))
     order.arrived(FrameRange(SegmentId("s"), FrameNo(0), FrameNo(3)))
     order.arrived(FrameRange(SegmentId("other"), FrameNo(0), FrameNo(900)))
     follows = wanted(101 * GB)
     assert order.joining([follows]) == [follows]
-
-
-def test_any_generation_has_a_model() -> None:
-    for generation in (0, 3, 5, 9, 10):
-        assert begin(TapeOrder(generation, BLOCK), wanted(GB), wanted(0))
