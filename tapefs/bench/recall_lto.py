@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -136,13 +137,14 @@ def _wrong_model() -> Result:
 def _speed() -> Result:
     motion = motion_of(8)
     requests: list[Request] = on_lto(1, motion, 10_000, GB // 5)
-    begin = time.perf_counter()
-    pieces = pieces_of(requests, motion, 0)
-    nearest(Costs(motion, 0, pieces), with_reading=True)
-    greedy_s = time.perf_counter() - begin
-    begin = time.perf_counter()
-    plan(requests, 0, SerpentineModel(motion))
-    whole_s = time.perf_counter() - begin
+    greedy_s = whole_s = math.inf
+    for _ in range(3):
+        begin = time.perf_counter()
+        nearest(Costs(motion, 0, pieces_of(requests, motion, 0)), with_reading=True)
+        greedy_s = min(greedy_s, time.perf_counter() - begin)
+        begin = time.perf_counter()
+        plan(requests, 0, SerpentineModel(motion))
+        whole_s = min(whole_s, time.perf_counter() - begin)
     text = f"{greedy_s:.2f} s nearest first, {whole_s:.2f} s in all"
     reached = greedy_s <= 1 and whole_s <= 3
     return Result("planning 10,000 requests on LTO-8", text, "", "", None, "≤ 1 s, ≤ 3 s (S4)", reached)
