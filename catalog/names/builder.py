@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from operator import add
 from pathlib import Path
 from struct import Struct, unpack
 from tempfile import TemporaryFile
@@ -31,6 +32,8 @@ _LEVEL = 3
 #: Records that are grouped at a time.
 _BATCH = 16 * 1024
 _NUMBER_BYTES = NUMBER_KEY.size
+#: What stands behind a name in a record to be sorted: NUL, number.
+_SUFFIX = Struct(">xQ")
 _RUN = Struct(">QQ")
 
 LookAround = Callable[[], None]
@@ -125,13 +128,9 @@ def _collect_names(layer: Layer, sorter: Sorter, look_around: LookAround) -> Non
         look_around()
         names = decode_names(value)
         expected += len(names)
-        sorter.add([b"%b\0%b" % (name, number) for name, number in zip(names, _packed(first, expected), strict=True)])
+        sorter.add(list(map(add, names, map(_SUFFIX.pack, range(first, expected)))))
     if expected != layer.meta.entries_end:
         raise layer.missing(f"entry {expected}")
-
-
-def _packed(first: int, end: int) -> Iterator[bytes]:
-    return map(NUMBER_KEY.pack, range(first, end))
 
 
 class _Names(NamedTuple):
@@ -160,7 +159,7 @@ def _grouped(sorter: Sorter) -> Iterator[_Names]:
 
 
 def _group(records: list[bytes]) -> _Names:
-    counts = Counter([record[: -_NUMBER_BYTES - 1] for record in records])
+    counts = Counter([record[: -_SUFFIX.size] for record in records])
     packed = b"".join([record[-_NUMBER_BYTES:] for record in records])
     return _Names(list(counts), list(counts.values()), list(unpack(f">{len(records)}Q", packed)))
 

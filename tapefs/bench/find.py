@@ -32,7 +32,7 @@ _RUNS = 3
 _QUESTIONS = (
     ("a whole name", "IMG_20190704_1522.JPG", False, r"^IMG_20190704_1522\.JPG$"),
     ("a rare literal", "*quarterly*7731*", False, "quarterly.*7731"),
-    ("a literal, a 30th of all", "*.pdf", False, r"\.pdf$"),
+    ("a literal, a 60th of all", "*.pdf", False, r"\.pdf$"),
     ("without case", "*QUARTERLY*7731*", True, "quarterly.*7731"),
     ("classes, no literal", "[0-9]*[0-9][xyz][0-9]", False, "^[0-9].*[0-9][xyz][0-9]$"),
     ("no literal", "????????", False, "^........$"),
