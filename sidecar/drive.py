@@ -89,6 +89,8 @@ class Shared:
     on_failure: Callable[[str], Awaitable[None]]
     #: Called when the disk of the staging area is full; returns how many bytes were dropped there.
     make_room: Callable[[], Awaitable[int]]
+    #: So far may a mover read on behind what is wanted, in bytes of plain stream.
+    read_on_bytes: int
 
 
 class DriveTask:
@@ -365,7 +367,10 @@ class DriveTask:
             begun = await self._planned(requests)
             self._order.begin(begun)
             frames[:] = [request.frames for request in begun.requests]
-        call = await mover.start_call(lambda number: Recall(id=number, volume_id=volume_id, frames=frames))
+        most_bytes = self._shared.read_on_bytes
+        call = await mover.start_call(
+            lambda number: Recall(id=number, volume_id=volume_id, frames=frames, read_on_bytes=most_bytes)
+        )
         nursery.start_soon(self._follow, call, volume_id, frames)
 
     async def _planned(self, requests: list[Request]) -> Round:

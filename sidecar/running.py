@@ -40,6 +40,8 @@ from tapefs.home import Home
 IDLE_S = 1.0
 #: … but gives whoever started it this long to connect.
 FIRST_CONNECTION_S = 10.0
+#: What is read on behind readers takes so much of the room for staging.
+READ_ON_SHARE = 8
 #: How long the start waits for the drives; one that is slower comes later.
 DRIVES_S = 15.0
 
@@ -167,6 +169,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         inherit=options.inherit,
         on_failure=drive_failed,
         make_room=evictor.make_room,
+        read_on_bytes=limit // READ_ON_SHARE,
     )
     drives = [DriveTask(number, drive_name(number), shared) for number in range(settings.drives)]
     services.append(Service(home, ledger, library, jobs, recalls, verifications, arrivals, evictor, drives))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tapefs.bench import backup, codecs, incremental, large, listing, memory, read, recall, restore, spool, walk
+from tapefs.bench import backup, codecs, incremental, large, listing, memory, read, recall, restore, spool, walk, walks
 from tapefs.bench.stand import Result, print_results, stand
 from tapefs.bench.trees import Tree, join, measure, real_tree
 
@@ -19,6 +19,7 @@ NAMES = (
     "incremental",
     "restore",
     "walk",
+    "walks",
     "read",
     "listing",
     "index",
@@ -29,11 +30,21 @@ NAMES = (
     "recall",
 )
 
+#: Those that bring what they measure with, and those that want a tree and a number of runs.
+ALONE = {"spool": spool.run, "memory": memory.run, "listing": listing.run, "walks": walks.run}
+WITH_TREE = {
+    "backup": backup.run,
+    "large": large.run,
+    "incremental": incremental.run,
+    "restore": restore.run,
+    "walk": walk.run,
+}
+
 
 @click.command()
 @click.argument(
     "names",
-    metavar="[backup|small|large|incremental|restore|walk|read|listing|index|find|codecs|spool|memory|recall|all]...",
+    metavar=f"[{'|'.join(NAMES)}|all]...",
     nargs=-1,
 )
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Take the median of so many.")
@@ -71,25 +82,13 @@ def _run(name: str, runs: int, sources: tuple[Path, ...]) -> list[Result]:
         codecs.run(_tree(sources), runs)
         return []
     with stand() as place:
-        if name == "backup":
-            return backup.run(place, _tree(sources), runs)
+        if name in ALONE:
+            return ALONE[name](place)
         if name == "small":
             return backup.run_small(place, runs)
-        if name == "large":
-            return large.run(place, _tree(sources), runs)
-        if name == "incremental":
-            return incremental.run(place, _tree(sources), runs)
-        if name == "restore":
-            return restore.run(place, _tree(sources), runs)
-        if name == "walk":
-            return walk.run(place, _tree(sources), runs)
         if name == "read":
             return read.run(place, runs)
-        if name == "spool":
-            return spool.run(place)
-        if name == "memory":
-            return memory.run(place)
-        return listing.run(place)
+        return WITH_TREE[name](place, _tree(sources), runs)
 
 
 def _tree(sources: tuple[Path, ...]) -> Tree:

@@ -56,13 +56,13 @@ class FrameRange(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Recall(_Message, frozen=True, kw_only=True):
-    """Stage these frames from the loaded tape; then read on until the segment ends or something else is wanted."""
+    """Stage these frames from the loaded tape; then read on, as far as readers come behind."""
 
     id: int
     volume_id: VolumeId
     frames: list[FrameRange]
-    #: May the mover go on behind the last frame while nothing else waits?
-    read_on: bool = True
+    #: So far may the mover go on behind the last frame while nothing else waits, in bytes of plain stream.
+    read_on_bytes: int = 0
 
 
 class Verify(_Message, frozen=True, kw_only=True):

@@ -147,9 +147,7 @@ class Mover:
         for wish in command.frames:
             self._post.check_cancelled(command.id)
             self._stager.fetch(wish.segment_id, wish.first, wish.last)
-        if command.read_on and command.frames:
-            last = command.frames[-1]
-            self._stager.read_on(last.segment_id, last.last, self._may_read_on)
+        self._stager.read_on(self._may_read_on, command.read_on_bytes)
         return Done(id=command.id)
 
     def _verify(self, command: Verify) -> Done:

@@ -61,8 +61,9 @@ class LocateLog:
 
     def __init__(self, folder: Path, name: str, drive: Drive) -> None:
         self._drive = drive
-        self._motion = motion_of_drive(folder, name, drive.status().medium_generation or 0)
-        self._path = _path(folder, name, self._motion.generation.number, "locates")
+        #: What is expected of them.
+        self.motion = motion_of_drive(folder, name, drive.status().medium_generation or 0)
+        self._path = _path(folder, name, self.motion.generation.number, "locates")
 
     def locate(self, target: BlockNo, block_bytes: int) -> None:
         """Locate, and note how long it took. Raises what the drive raises; those locates are not noted."""
@@ -71,7 +72,7 @@ class LocateLog:
         drive.locate(target)
         seconds = drive.status().counters.seconds.locate - before_s
         start_byte, target_byte = start * block_bytes, target * block_bytes
-        predicted_s = self._motion.locate_s(start_byte, target_byte)
+        predicted_s = self.motion.locate_s(start_byte, target_byte)
         line = Line(start=start_byte, target=target_byte, predicted_s=round(predicted_s, 3), seconds=round(seconds, 3))
         try:
             with self._path.open("ab") as file:

@@ -1,4 +1,8 @@
-"""Frames from tape into the staging cache, and reading on while nothing else is wanted. Runs in the drive's thread."""
+"""Frames from tape into the staging cache, and reading on while nothing else is wanted. Runs in the drive's thread.
+
+Reading on costs nothing while the tape runs, but disk space and the drive's time for others. So it goes a few frames
+far at first, and twice as far each time that what is wanted next follows on what was read.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,11 @@ from catalog.ids import FrameNo, SegmentId, VolumeId
 from catalog.index.model import FrameRow
 from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
+from catalog.records import CopyState
 from drivers.errors import PositionLost, ReadFailed
 from drivers.interface import Drive
+from drivers.virtual.generations import GENERATIONS
+from drivers.virtual.motion import motion_of
 from tapefs.codecs import codec_of_format
 from tapefs.errors import BadStructure
 from tapefs.home import Home
@@ -19,8 +26,10 @@ from tapefs.recall.locates import LocateLog
 from tapefs.recall.payload import PayloadReader
 from tapefs.staging.stage import SegmentStage
 
-#: Present frames between wanted ones are read over up to this many bytes on tape; beyond, a locate is cheaper.
-_READ_OVER_BYTES = 512 * 1024**2
+#: How far the mover reads on behind the first wish; plain bytes.
+FIRST_READ_ON_BYTES = 16 * 1024**2
+#: A wish that begins so many frames behind what was read follows on it: a reader may have skipped a file.
+_NEAR_FRAMES = 4
 #: After so many damaged frames in a row the rest of the wish is given up.
 _FAILURES_IN_A_ROW = 8
 
@@ -57,6 +66,10 @@ class Stager:
         self._locates = locates
         self._reader: PayloadReader | None = None
         self._stage: SegmentStage | None = None
+        self._read_over_bytes = _break_even_bytes(drive, locates)
+        #: The frame that was read last, and how far reading on goes behind it.
+        self._reached: tuple[SegmentId, FrameNo] | None = None
+        self._read_on_bytes = FIRST_READ_ON_BYTES
 
     def fetch(self, segment_id: SegmentId, first: FrameNo, last: FrameNo) -> None:
         """Stage frames `first` to `last`; those present are announced at once. Damaged ones are told as failed.
@@ -64,35 +77,40 @@ class Stager:
         Raises NotFound when the segment is not on this tape, drive errors other than ReadFailed, OSError of the disk.
         """
         stage = self._open(segment_id)
-        failures, number = 0, first
+        failures, number, is_first = 0, first, True
         while number <= last:
             here = range(number, number + 1)
             if stage.has(here) or stage.revive(here):
                 self._listener.arrived(segment_id, number, number)
                 number = FrameNo(number + 1)
                 continue
-            self._skip_over_to(number)
+            if is_first:
+                self._follow(segment_id, number)
+                is_first = False
+            self._reached = segment_id, number
             failures = 0 if self._fetch_one(number) else failures + 1
             number = FrameNo(number + 1)
             if failures == _FAILURES_IN_A_ROW and number <= last:
                 self._listener.failed(segment_id, number, last, "too many damaged frames before it")
                 return
 
-    def read_on(self, segment_id: SegmentId, after: FrameNo, is_wanted: Callable[[], bool]) -> None:
-        """Stage what follows `after` in the segment while `is_wanted()`; it is asked before each frame."""
-        stage = self._open(segment_id)
-        number = FrameNo(after + 1)
-        frames = len(self._at_hand().rows)
-        while number < frames and is_wanted():
-            stage.revive(range(number, number + 1))
-            missing = stage.missing(range(number, frames))
-            if not missing:
+    def read_on(self, is_wanted: Callable[[], bool], most_bytes: int) -> None:
+        """Stage what follows the frame that was read last while `is_wanted()`; it is asked before each frame.
+
+        Goes as far as readers have come behind so far, at most `most_bytes` of plain stream, and over the end of the
+        segment into the next one of the same set on this tape.
+        """
+        left_bytes = min(self._read_on_bytes, most_bytes)
+        while self._reached is not None and left_bytes > 0 and is_wanted():
+            following = self._behind(*self._reached)
+            if following is None:
                 return
-            number = FrameNo(missing[0])
-            self._skip_over_to(number)
-            if not self._fetch_one(number):
+            self._reached = segment_id, number = following
+            stage = self._open(segment_id)
+            left_bytes -= stage.extent_of(number)[1]
+            here = range(number, number + 1)
+            if not (stage.has(here) or stage.revive(here) or self._fetch_one(number)):
                 return
-            number = FrameNo(number + 1)
 
     def close(self) -> None:
         """Let go of the segment at hand."""
@@ -118,17 +136,34 @@ class Stager:
             raise NotFound(f"segment {segment_id} is not on this tape")
         segment = self._ledger.segment(segment_id)
         rows = frame_rows(self._home, self._ledger, segment_id)
-        self._reader = PayloadReader(self._drive, copies[0], rows, codec_of_format(segment.codec), self._locates)
+        codec = codec_of_format(segment.codec)
+        self._reader = PayloadReader(self._drive, copies[0], rows, codec, self._locates, self._read_over_bytes)
         self._stage = SegmentStage.create(self._home.staging, segment_id, rows)
         return self._stage
 
-    def _skip_over_to(self, number: FrameNo) -> None:
-        """Read over a short stretch before the frame instead of locating: the tape is faster that way."""
-        reader = self._at_hand()
-        here = reader.next_offset
-        if here is None or not 0 < reader.rows[number].offset - here <= _READ_OVER_BYTES:
+    def _behind(self, segment_id: SegmentId, number: FrameNo) -> tuple[SegmentId, FrameNo] | None:
+        """Return the frame that comes next on the tape; None when there is none of this set."""
+        segment = self._ledger.segment(segment_id)
+        if number + 1 < segment.frames:
+            return segment_id, FrameNo(number + 1)
+        copies = self._ledger.copies_on(self._volume_id)
+        place = next((place for place, copy in enumerate(copies) if copy.segment_id == segment_id), len(copies))
+        for copy in copies[place + 1 : place + 2]:
+            following = self._ledger.segment(copy.segment_id)
+            if copy.state is CopyState.GOOD and following.set_id == segment.set_id and following.frames:
+                return copy.segment_id, FrameNo(0)
+        return None
+
+    def _follow(self, segment_id: SegmentId, wanted: FrameNo) -> None:
+        """If a wish follows on what was read, somebody comes behind: the next time more is read on."""
+        if self._reached is None:
             return
-        reader.read_over(reader.rows[number].offset)
+        reached_id, reached = self._reached
+        follows = segment_id == reached_id and 0 < wanted - reached <= _NEAR_FRAMES
+        if follows or (wanted == 0 and self._behind(reached_id, reached) == (segment_id, wanted)):
+            self._read_on_bytes *= 2
+        else:
+            self._read_on_bytes = FIRST_READ_ON_BYTES
 
     def _fetch_one(self, number: FrameNo) -> bool:
         reader, stage = self._at_hand(), self._stage
@@ -146,6 +181,14 @@ class Stager:
         stage.publish(number, plain)
         self._listener.arrived(segment_id, number, number)
         return True
+
+
+def _break_even_bytes(drive: Drive, locates: LocateLog | None) -> int:
+    """Return up to which distance ahead reading is quicker than a locate, for the tape in the drive."""
+    if locates is not None:
+        return locates.motion.break_even_bytes()
+    generation = drive.status().medium_generation
+    return motion_of(generation).break_even_bytes() if generation in GENERATIONS else 0
 
 
 def frame_rows(home: Home, ledger: Ledger, segment_id: SegmentId) -> list[FrameRow]:

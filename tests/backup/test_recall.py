@@ -11,7 +11,7 @@ from catalog.ids import FrameNo, SegmentId, SetId
 from catalog.index.reader import IndexReader
 from catalog.records import SegmentCopy
 from drivers.virtual.faults import FaultyDrive, ReadError
-from tapefs.recall.stager import Stager
+from tapefs.recall.stager import FIRST_READ_ON_BYTES, Stager
 from tapefs.staging.stage import SegmentStage
 from tests.backup.rig import Rig
 from tests.backup.trees import entries, random_files
@@ -90,14 +90,45 @@ def test_present_frames_are_not_read_again(archived: Archived) -> None:
     assert archived.heard.arrivals == [3, 4, 5, 3, 4, 5]
 
 
-def test_reading_on_goes_to_the_end_without_a_locate(archived: Archived) -> None:
-    """After the wished frame the rest of the segment follows while nobody wants anything else."""
+def read_on(stager: Stager, most_bytes: int = 1 << 40) -> None:
+    stager.read_on(lambda: True, most_bytes)
+
+
+def test_reading_on_goes_further_while_readers_come_behind(archived: Archived) -> None:
+    """A few frames behind the first wish, twice as many behind each that follows on it, to the end; no locate."""
+    stager = archived.stager()
+    segment, frames = archived.copy.segment_id, archived.rig.ledger.segment(archived.copy.segment_id).frames
+    wanted, read_on_s, locates = 2, [], 0
+    while wanted < frames:
+        stager.fetch(segment, FrameNo(wanted), FrameNo(wanted))
+        locates = locates or archived.locates()
+        read_on(stager)
+        read_on_s.append(archived.heard.arrivals[-1] - wanted)
+        wanted = archived.heard.arrivals[-1] + 1
+    few = -(-FIRST_READ_ON_BYTES // archived.stage().extent_of(5)[1])
+    assert read_on_s[:2] == [few, 2 * few]
+    assert archived.locates() == locates
+    assert archived.stage().missing(range(frames)) == [0, 1]
+
+
+def test_reading_on_starts_small_again_elsewhere(archived: Archived) -> None:
+    """Who reads here and there gets little more than he wanted."""
+    stager = archived.stager()
+    few = 0
+    for wanted in (2, 30, 15):
+        stager.fetch(archived.copy.segment_id, FrameNo(wanted), FrameNo(wanted))
+        read_on(stager)
+        few = few or len(archived.heard.arrivals)
+    assert len(archived.heard.arrivals) == 3 * few
+
+
+def test_reading_on_has_a_limit(archived: Archived) -> None:
     stager = archived.stager()
     stager.fetch(archived.copy.segment_id, FrameNo(2), FrameNo(2))
-    before = archived.locates()
-    stager.read_on(archived.copy.segment_id, FrameNo(2), lambda: True)
-    assert archived.locates() == before
-    assert archived.stage().missing(range(len(archived.heard.arrivals) + 2)) == [0, 1]
+    read_on(stager, 1)
+    assert archived.heard.arrivals == [2, 3]
+    read_on(stager, 0)
+    assert archived.heard.arrivals == [2, 3]
 
 
 def test_reading_on_stops_when_something_else_is_wanted(archived: Archived) -> None:
@@ -105,8 +136,38 @@ def test_reading_on_stops_when_something_else_is_wanted(archived: Archived) -> N
     stager = archived.stager()
     stager.fetch(archived.copy.segment_id, FrameNo(0), FrameNo(0))
     answers = iter([True, True, False])
-    stager.read_on(archived.copy.segment_id, FrameNo(0), lambda: next(answers))
+    stager.read_on(lambda: next(answers), 1 << 40)
     assert archived.heard.arrivals == [0, 1, 2]
+
+
+def test_reading_on_goes_into_the_next_segment_of_the_set(make_rig, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Over trailer and header, without a locate; not into another set."""
+    rig = make_rig(tapes=1, tape_bytes=20_000 * 1024**2, backup_settings="segment_bytes = 8388608")
+    tree = random_files(tmp_path / "tree", 12, 1_500_000)
+    first, second = rig.backup(tree), rig.backup(tree)
+    segments = [segment for set_id in (first, second) for segment in rig.ledger.segments(set_id)]
+    assert len(segments) == 6
+    (copy,) = rig.ledger.copies(segments[0].segment_id)
+    heard = Heard()
+    stager = Stager(rig.home, rig.ledger, rig.drive, copy.volume_id, heard)
+    stager.fetch(segments[0].segment_id, FrameNo(1), FrameNo(1))
+    before = rig.drive.status().counters.locates
+    for segment in segments[:3]:
+        read_on(stager)
+        stage = SegmentStage.open(rig.home.staging, segment.segment_id)
+        assert stage is not None
+        assert stage.missing(range(segment.frames)) == ([0] if segment is segments[0] else [])
+    read_on(stager)
+    assert SegmentStage.open(rig.home.staging, segments[3].segment_id) is None
+    stager.fetch(segments[4].segment_id, FrameNo(0), FrameNo(0))
+    assert rig.drive.status().counters.locates == before
+    # Where what lies between cannot be read, it is located after all.
+    (far,) = rig.ledger.copies(segments[5].segment_id)
+    rig.drive = FaultyDrive(rig.drive, [ReadError(block=far.header_block, times=0)])  # type: ignore[arg-type]
+    again = Stager(rig.home, rig.ledger, rig.drive, copy.volume_id, heard)
+    again.fetch(segments[5].segment_id, FrameNo(0), FrameNo(0))
+    assert rig.drive.status().counters.locates == before + 1
+    assert not heard.failures
 
 
 def test_a_bad_block_costs_its_frame_only(archived: Archived) -> None:
