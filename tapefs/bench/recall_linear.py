@@ -76,13 +76,14 @@ def _speed(count: int, most_s: float) -> Result:
     requests = scattered_tape(count, count)
     times = []
     for _ in range(3):
-        begin = time.perf_counter()
+        # One thread on a machine shared with others: the processor's time, the clock's would be theirs.
+        begin = time.process_time()
         plan(requests, 10**9, LinearModel(500))
-        times.append(time.perf_counter() - begin)
+        times.append(time.process_time() - begin)
     goal = f"≤ {most_s * 1000:.0f} ms (L4)"
     return Result(
         f"planning {count:,} requests on a straight tape",
-        f"{min(times) * 1000:.0f} ms",
+        f"{min(times) * 1000:.0f} ms of processor",
         "",
         "",
         None,
