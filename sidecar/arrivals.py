@@ -116,6 +116,10 @@ class Arrivals:
         place: dict[str, int | str] = {"segment": frames.segment_id, "first": frames.first, "last": frames.last}
         self._publish(_line({**place, "error": error, "message": message}))
 
+    def refused(self, waiter_id: str, error: str, message: str) -> None:
+        """Tell everybody that one reader does not get what it waits for; other readers of the same frames may."""
+        self._publish(_line({"waiter": waiter_id, "error": error, "message": message}))
+
     def end(self) -> None:
         """End all streams and those that come later."""
         self._ended = True

@@ -134,6 +134,10 @@ class DriveTask:
         """Does the drive wait for something to do (or its mover for being started again)?"""
         return not self._busy
 
+    def asked(self) -> list[FrameRange]:
+        """Return what the mover was asked to stage, in its order, of which some may have come."""
+        return [frames for ask in self._asks for frames in ask]
+
     async def run(self) -> None:
         """Keep a mover working for ever."""
         pause_s = FIRST_PAUSE_S

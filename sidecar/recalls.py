@@ -9,6 +9,7 @@ A frame that is wanted is either *to do* (on a tape, not yet asked of a mover) o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -51,6 +52,14 @@ class Request(NamedTuple):
     #: How many wait for them, each more the longer he does.
     weight: float
     frames: FrameRange
+
+
+class Stretch(NamedTuple):
+    """Frames that are wanted of one tape, one after the other."""
+
+    frames: FrameRange
+    #: When all of them will be there, if nothing else wants the drive: a rough estimate.
+    eta_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +156,8 @@ class RecallQueue:
         self._homes: dict[str, SegmentId] = {}
         #: Grows whenever there may be more to do on some tape.
         self.news = 0
+        #: Waiters let go since they were last asked for.
+        self._released: list[str] = []
 
     # -- wishes ------------------------------------------------------------------------------------------------------
 
@@ -265,6 +276,47 @@ class RecallQueue:
         """Return how many readers wait."""
         return len(self._homes)
 
+    def take_released(self) -> list[str]:
+        """Return the ids of the waiters that were let go since the last call, whatever for."""
+        released, self._released = self._released, []
+        return released
+
+    def not_wanted(self, frames: FrameRange) -> list[tuple[int, int]]:
+        """Return the runs of the range that are neither to do nor asked."""
+        left = Spans()
+        left.add(frames.first, frames.last)
+        wanted = self._segments.get(frames.segment_id)
+        if wanted is not None:
+            for spans in wanted.sets():
+                for run in spans.within(frames.first, frames.last):
+                    left.remove(*run)
+        return list(left)
+
+    def plans(
+        self, asked: Iterable[FrameRange], is_loaded: Callable[[VolumeId], bool], now_s: float
+    ) -> dict[VolumeId, list[Stretch]]:
+        """Return what is wanted of every tape as it will be fetched, as far as that is known.
+
+        `asked`: what the movers work on, in their order; what is to do comes behind it and is ordered by place here.
+        """
+        order: dict[SegmentId, list[tuple[int, FrameRange]]] = {}
+        for place, frames in enumerate(asked):
+            order.setdefault(frames.segment_id, []).append((place, frames))
+        behind_all = math.inf
+        tapes: dict[VolumeId, list[tuple[float, int, FrameRange]]] = {}
+        for segment_id, wanted in self._segments.items():
+            for volume_id, spans in wanted.asked.items():
+                for run in spans:
+                    known = [place for place, each in order.get(segment_id, ()) if each.first <= run[1] <= each.last]
+                    found = tapes.setdefault(volume_id, [])
+                    found.append((min(known, default=behind_all), run[0], _frames(segment_id, run)))
+        plans = {}
+        for volume_id in tapes.keys() | self.tapes():
+            first = [frames for _, _, frames in sorted(tapes.get(volume_id, []))]
+            plan = [*first, *(request.frames for request in self.todo(volume_id, now_s))]
+            plans[volume_id] = list(_stretches(plan, 0.0 if is_loaded(volume_id) else EXCHANGE_S))
+        return plans
+
     # -- what became of it -------------------------------------------------------------------------------------------
 
     def arrived(self, frames: FrameRange) -> list[Waiter]:
@@ -372,6 +424,7 @@ class RecallQueue:
 
     def _release(self, waiter_id: str) -> tuple[SegmentId, Waiter]:
         segment_id = self._homes.pop(waiter_id)
+        self._released.append(waiter_id)
         return segment_id, self._segments[segment_id].waiters.pop(waiter_id)
 
     def _give_up(self, wanted: _Wanted, frames: FrameRange) -> None:
@@ -413,6 +466,13 @@ def _weight_of(wanted: _Wanted, run: tuple[int, int], now_s: float) -> float:
     """Return what a run of frames weighs, which several may wait for or nobody."""
     waiting = sum(weight_of(now_s - waiter.since_s) for waiter in _touched(wanted, _frames(SegmentId(""), run)))
     return waiting + weight_of(now_s - wanted.since_s, ORDER_WEIGHT)
+
+
+def _stretches(plan: Iterable[FrameRange], begin_s: float) -> Iterator[Stretch]:
+    at_s = begin_s
+    for frames in plan:
+        at_s += _service_s((frames.first, frames.last))
+        yield Stretch(frames, at_s)
 
 
 def _service_s(run: tuple[int, int]) -> float:

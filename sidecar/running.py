@@ -101,6 +101,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         nursery.start_soon(service.evictor.revive)
         nursery.start_soon(service.evictor.run)
         nursery.start_soon(service.recalls.run_deadlines)
+        nursery.start_soon(service.recalls.desk.run)
         nursery.start_soon(_get_ready, service, options, http.connections, nursery, end)
         await end.wait()
         service.arrivals.end()

@@ -18,7 +18,10 @@
     ├── CodecFailed         what compresses has failed, a program for instance
     ├── Unreachable         the sidecar does not answer
     ├── RecallFailed        the bytes cannot be fetched from tape now
-    │   └── RecallTimedOut  they did not come before the reader's deadline; the recall goes on
+    │   ├── RecallTimedOut  they did not come before the reader's deadline; the recall goes on
+    │   ├── RecallDenied    the reader may not have them fetched: a rule, an operator, or recalls are switched off
+    │   ├── RecallOverLimit its user has had as much fetched in this hour as he may
+    │   └── RecallDeferred  they are being fetched; a rule says that the reader does not wait
     ├── StagingDamaged      staged bytes were not what came from tape
     └── Cancelled           an operator stopped it
 
@@ -107,6 +110,18 @@ class RecallFailed(TapefsError):
 
 class RecallTimedOut(RecallFailed):
     """They did not come before the reader's deadline; the recall goes on."""
+
+
+class RecallDenied(RecallFailed):
+    """The reader may not have them fetched: a rule, an operator, or recalls are switched off."""
+
+
+class RecallOverLimit(RecallFailed):
+    """Its user has had as much fetched in this hour as he may."""
+
+
+class RecallDeferred(RecallFailed):
+    """They are being fetched; a rule says that the reader does not wait."""
 
 
 class Cancelled(TapefsError):

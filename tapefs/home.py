@@ -12,6 +12,8 @@ library/        the virtual library
 reports/        what runs and verifications found, <set id>.json and more; made when the first one is written
 spool/          files without names: what is collected before it goes to tape, 7z archives,
                 segments of jobs that are spooled, segments to be copied
+recall.json     whether readers may recall, if an operator has switched it
+recalls.jsonl   who waited for tape, newest last; when it is long it becomes recalls.jsonl.1
 drives/         per drive <name>.json, its newest status and counters, for `tapefs drives`, and what is known of its
                 locates: <name>.lto9.locates and <name>.lto9.motion
 sidecar.log     what sidecars said that a command started for itself
@@ -81,11 +83,44 @@ class StagingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     limit_bytes: _Natural = 0
 
 
+class RecallRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What becomes of a read that has to wait for tape; a rule matches when all that it names does."""
+
+    action: Literal["allow", "deny", "nonblock", "ask"]
+    #: Any of these users, by number or name; empty for all.
+    users: tuple[int | str, ...] = ()
+    #: Any of these groups, by number or name.
+    groups: tuple[int | str, ...] = ()
+    #: Any of these programs, with wildcards as in a shell.
+    commands: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
+    #: Size of the file; 0 means no bound.
+    min_bytes: _Natural = 0
+    max_bytes: _Natural = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what can never match."""
+        if 0 < self.max_bytes < self.min_bytes:
+            raise ValueError("max_bytes is less than min_bytes: no file has such a size")
+        if any("/" in command for command in self.commands):
+            raise ValueError("commands are names of programs, without a path")
+
+
 class RecallSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long readers wait for tape."""
+    """How long readers wait for tape, and which may."""
 
     #: A blocking read gives up after this; the recall goes on. 0 means never.
     deadline_s: Annotated[float, Meta(ge=0)] = 3600.0
+    #: What readers get that no rule names; `off` is for all, whatever the rules say. See `tapefs recall`.
+    mode: Literal["on", "off", "ask"] = "on"
+    #: The first that matches counts.
+    rules: tuple[RecallRule, ...] = ()
+    #: What a user may have fetched within an hour; 0 means no limit.
+    user_hourly_bytes: _Natural = 0
+    user_hourly_tapes: _Natural = 0
+    #: Do these two limits hold for root as well?
+    limit_root: bool = False
+    #: Reads of one user that may wait in a mount; it has room for 4,936 in all.
+    user_waiting_reads: _Count = 2400
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -166,6 +201,16 @@ class Home:
     def reports(self) -> Path:
         """Folder of the reports."""
         return self.path / "reports"
+
+    @property
+    def recall_mode(self) -> Path:
+        """What an operator has switched recalls to."""
+        return self.path / "recall.json"
+
+    @property
+    def recall_log(self) -> Path:
+        """Who waited for tape."""
+        return self.path / "recalls.jsonl"
 
     def damage(self, segment_id: str, volume_id: str) -> Path:
         """Return the file that says what a damaged copy has lost; there is none for a good copy."""

@@ -14,17 +14,21 @@ from starlette.types import Receive, Scope, Send
 from catalog.ids import FrameNo, SegmentId
 from sidecar.answers import json_answer
 from sidecar.arrivals import HELLO, Arrivals, Subscription
+from sidecar.guard import Reader
 from sidecar.listeners import CONNECTION, Connection
 from sidecar.recalling import Wish
 from sidecar.requests import Invalid, Uuid, body_of
 from sidecar.service import Service
 from tapefs.mover.messages import FrameRange
 
+#: Four times what Linux takes as a path: bytes that are no UTF-8 come as escapes.
+LONGEST_PATH = 16_384
+
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
 class WaiterBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A reader that waits; `uid` and `pid` tell who it is, for limits and for the log."""
+    """A reader that waits; all but id, segment and frames tells who it is, for rules, limits and the log."""
 
     id: Uuid
     segment: Uuid
@@ -34,6 +38,16 @@ class WaiterBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pid: _Number = 0
     #: Seconds from now; 0 means never.
     deadline_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    gids: list[Annotated[int, msgspec.Meta(ge=0, lt=2**32)]] = []
+    #: Names of the program: its file, its process, its thread.
+    commands: list[str] = []
+    #: The file, and its size.
+    path: Annotated[str, msgspec.Meta(max_length=LONGEST_PATH)] = ""
+    size_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+
+    def reader(self) -> Reader:
+        """Return who it is."""
+        return Reader(self.uid, tuple(self.gids), self.pid, tuple(self.commands), self.path, self.size_bytes)
 
 
 class RecallsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,7 +102,7 @@ class RecallCalls:
         """Note waiting readers; what becomes of them comes with the arrivals."""
         body = await body_of(request, RecallsBody)
         wishes = [
-            Wish(waiter.id, _frames(waiter, ["body", "waiters", place]), waiter.deadline_s)
+            Wish(waiter.id, _frames(waiter, ["body", "waiters", place]), waiter.deadline_s, waiter.reader())
             for place, waiter in enumerate(body.waiters)
         ]
         self._service.recalls.wait_for(wishes)

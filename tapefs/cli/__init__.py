@@ -37,6 +37,8 @@ COMMANDS = {
     "stage": "tapefs.cli.staging",
     "evict": "tapefs.cli.staging",
     "staging": "tapefs.cli.staged",
+    "recall": "tapefs.cli.recalls",
+    "recalls": "tapefs.cli.recalls",
     "expire": "tapefs.cli.expire",
     "jobs": "tapefs.cli.jobs",
     "job": "tapefs.cli.job",

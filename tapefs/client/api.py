@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -147,6 +148,56 @@ class Expired(_View, frozen=True, kw_only=True):
     freed_bytes: int
 
 
+class RecallView(_View, frozen=True, kw_only=True):
+    """A process that reads a file and waits for it, or has waited."""
+
+    id: int
+    #: `asking`, `waiting` or `over`.
+    state: str
+    uid: int
+    pid: int
+    command: str
+    path: str
+    size_bytes: int
+    #: Of the frames that it has waited for.
+    bytes: int
+    #: Reads that have waited, and by what became of them.
+    waits: int
+    outcomes: dict[str, int] = {}
+    waited_s: float
+    began_at: datetime
+    last_at: datetime
+    reason: str | None = None
+    #: `granted` or `denied` by an operator.
+    word: str | None = None
+    tape: str | None = None
+    #: Stretches of the tape that are fetched first, and when its own will be there, if nothing else wants the drive.
+    ahead: int | None = None
+    eta_s: float | None = None
+
+
+class UserUsage(_View, frozen=True, kw_only=True):
+    """What a user has had fetched within the last hour."""
+
+    uid: int
+    bytes: int
+    pending_bytes: int
+    tapes: int
+
+
+class RecallsMode(_View, frozen=True, kw_only=True):
+    """Whether readers may recall; limits of 0 are none."""
+
+    mode: str
+    user_hourly_bytes: int
+    user_hourly_tapes: int
+    users: list[UserUsage]
+
+
+class _Reads(_View, frozen=True, kw_only=True):
+    reads: int
+
+
 class _Accepted(_View, frozen=True, kw_only=True):
     accepted: int
 
@@ -230,6 +281,25 @@ class Client:
         """Drop staged frames of these segments, or of all (None); what is open stays. Returns the bytes freed."""
         body = {"segments": None if segments is None else list(segments)}
         return decode(self._transport.request("POST", "/api/v1/evict", body), _Freed).freed_bytes
+
+    def recall_mode(self) -> RecallsMode:
+        """Ask whether readers may recall."""
+        return decode(self._transport.request("GET", "/api/v1/recalls/mode"), RecallsMode)
+
+    def switch_recalls(self, mode: str) -> RecallsMode:
+        """Switch recalls `on`, `off`, or to `ask`."""
+        return decode(self._transport.request("PUT", "/api/v1/recalls/mode", {"mode": mode}), RecallsMode)
+
+    def recalls(self, *, history: bool, limit: int, **choice: str | int | None) -> list[RecallView]:
+        """List who waits, oldest first, or who waited, newest first; by uid, command, path or outcome."""
+        query = urlencode({"limit": limit} | {key: value for key, value in choice.items() if value is not None})
+        target = "/api/v1/recalls/history" if history else "/api/v1/recalls"
+        return decode(self._transport.request("GET", f"{target}?{query}"), list[RecallView])
+
+    def say_of_recall(self, number: int, word: str, *, process: bool) -> int:
+        """`grant` or `deny` what a reader waits for; returns how many reads wait. Raises NoSuchThing."""
+        body = {"process": process}
+        return decode(self._transport.request("POST", f"/api/v1/recalls/{number}/{word}", body), _Reads).reads
 
 
 def _body(fields: JobFields) -> dict[str, object]:

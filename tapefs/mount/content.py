@@ -20,10 +20,12 @@ from catalog.index.model import EntryFlag
 from tapefs.errors import BadStructure, SourceError
 from tapefs.mount.recalls import Caller, Recalls, Wanted
 from tapefs.mount.stages import Stages
+from tapefs.mount.who import shown
 from tapefs.staging.stage import Pin, SegmentStage
 from tapefs.vfs.archive import Archive
 from tapefs.vfs.nodes import EntryNode
 from tapefs.vfs.residency import Piece, pieces_of, stretches
+from tapefs.vfs.roster import utc_name
 
 
 class OpenFile(Protocol):
@@ -81,12 +83,12 @@ class Contents:
         self._recalls = recalls
         self._deadline_s = deadline_s or math.inf
 
-    def open(self, node: EntryNode, uid: int, thread_id: int) -> OpenFile:
+    def open(self, node: EntryNode, uid: int, gid: int, thread_id: int) -> OpenFile:
         """Open a regular file of a set. Raises BadStructure, OSError."""
         if node.entry.flags & EntryFlag.UNREADABLE:
             return OpenUnreadable()
         pieces = pieces_of(node.view.reader, node.number, node.entry)
-        return OpenContent(self, node, pieces, Caller(node.inode, uid, thread_id))
+        return OpenContent(self, node, pieces, Caller(node.inode, uid, thread_id, gid))
 
     def take(self, segment_id: SegmentId) -> SegmentStage | None:
         """See Stages."""
@@ -119,6 +121,7 @@ class OpenContent:
 
     def __init__(self, contents: Contents, node: EntryNode, pieces: Sequence[Piece], caller: Caller) -> None:
         self._contents = contents
+        self._node = node
         self._set_id = node.view.backup_set.set_id
         self._size = node.entry.size
         self._pieces = pieces
@@ -230,5 +233,14 @@ class OpenContent:
                 revived = await trio.to_thread.run_sync(stage.revive, frames)
                 if revived:
                     return
+        if not self._caller.name:
+            # Not at open: that has to be quick, and most files need it never.
+            self._caller = self._caller._replace(name=_name(self._node), size_bytes=self._size)
         wanted = self._contents.frames(self._set_id, piece, start, length)
         await self._contents.wait(wanted, self._caller, deadline_s, is_staged)
+
+
+def _name(node: EntryNode) -> str:
+    """Return what file it is, for people."""
+    backup_set = node.view.backup_set
+    return f"{backup_set.name}/{utc_name(backup_set.started_at_ns)}/…/{shown(node.entry.name)}"

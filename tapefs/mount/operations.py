@@ -310,7 +310,7 @@ class MountOperations(pyfuse3.Operations):
         node = self._tree.node(Inode(inode))
         file: OpenFile
         if isinstance(node, EntryNode):
-            file = self._contents.open(node, ctx.uid, ctx.pid)
+            file = self._contents.open(node, ctx.uid, ctx.gid, ctx.pid)
         elif isinstance(node, VirtualNode):
             file = OpenText(node.content)
         else:

@@ -19,8 +19,17 @@ import structlog
 import trio
 
 from catalog.ids import SegmentId
-from tapefs.errors import NotNow, RecallFailed, RecallTimedOut, TapefsError, Unreachable
-from tapefs.mount import readers
+from tapefs.errors import (
+    NotNow,
+    RecallDeferred,
+    RecallDenied,
+    RecallFailed,
+    RecallOverLimit,
+    RecallTimedOut,
+    TapefsError,
+    Unreachable,
+)
+from tapefs.mount import readers, who
 from tapefs.mount.errnos import ReaderGone
 from tapefs.mount.sidecar_link import Arrival, SidecarLink, WaiterMessage
 
@@ -34,9 +43,21 @@ _MAP_S = 1.0
 _SEARCH_AFTER_S = 1.0
 _SEARCH_S = 0.5
 _POST_AGAIN_S = 30.0
-#: Waiters in one request, 100 KB of JSON.
+#: Waiters in one request, 200 KB of JSON; the sidecar takes 1 MiB, so long paths make it fewer.
 _BATCH = 500
+_BATCH_PATHS = 300_000
+#: What was seen of a reader is right for so long, and kept of so many.
+_SEEN_S, _SEEN = 10.0, 1000
+#: How often the log tells of a user who has too many reads waiting.
+_TELL_S = 60.0
 _RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+#: What the sidecar calls a refusal.
+_REFUSALS: dict[str, type[RecallFailed]] = {
+    "denied": RecallDenied,
+    "limit": RecallOverLimit,
+    "deferred": RecallDeferred,
+}
 
 log = structlog.get_logger("tapefs.mount")
 
@@ -56,6 +77,10 @@ class Caller(NamedTuple):
     uid: int
     #: Thread that opened it; 0 if it is not visible from here.
     thread_id: int
+    gid: int = 0
+    #: The file for people, if its whole path is not to be seen, and its size.
+    name: str = ""
+    size_bytes: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -74,20 +99,42 @@ class _Waiter:
     def overlaps(self, first: int, last: int) -> bool:
         return self.wanted.first <= last and first <= self.wanted.last
 
-    def message(self) -> WaiterMessage:
+    def message(self, seen: who.Seen) -> WaiterMessage:
         segment_id, first, last = self.wanted
         left_s = self.deadline_s - trio.current_time()
         # To the sidecar 0 means never, and JSON has no infinity.
         deadline_s = 0.0 if left_s == math.inf else max(0.001, left_s)
-        return WaiterMessage(self.id, segment_id, first, last, self.caller.uid, self.caller.thread_id, deadline_s)
+        caller = self.caller
+        gids = tuple(dict.fromkeys((caller.gid, *seen.gids)))
+        path = seen.path or caller.name
+        return WaiterMessage(
+            self.id,
+            segment_id,
+            first,
+            last,
+            caller.uid,
+            seen.pid or caller.thread_id,
+            deadline_s,
+            gids,
+            seen.commands,
+            path,
+            caller.size_bytes,
+        )
 
 
 class Recalls:
     """All reads of a mount that wait. `run` must run meanwhile."""
 
-    def __init__(self, link: SidecarLink, limit: int) -> None:
+    def __init__(self, link: SidecarLink, limit: int, user_limit: int) -> None:
+        """So many reads may wait at a time, and so many of one user."""
         self._link = link
         self._limit = limit
+        self._user_limit = user_limit
+        self._user_counts: dict[int, int] = {}
+        #: When the log was last told that a user has too many.
+        self._told_s: dict[int, float] = {}
+        self._by_id: dict[str, _Waiter] = {}
+        self._seen: dict[tuple[int, int], tuple[who.Seen, float]] = {}
         self._waiters: dict[SegmentId, set[_Waiter]] = {}
         self._count = 0
         self._to_post: dict[str, _Waiter] = {}
@@ -118,6 +165,9 @@ class Recalls:
             raise Unreachable("the mount is ending")
         if self._count >= self._limit:
             raise NotNow(f"{self._count} reads wait for tape already")
+        if self._user_counts.get(caller.uid, 0) >= self._user_limit:
+            self._tell_too_many(caller.uid)
+            raise NotNow(f"{self._user_limit} reads of user {caller.uid} wait for tape already")
         waiter = _Waiter(wanted, caller, trio.current_time(), deadline_s)
         self._register(waiter)
         try:
@@ -131,6 +181,12 @@ class Recalls:
             raise
         finally:
             self._unregister(waiter)
+
+    def _tell_too_many(self, uid: int) -> None:
+        now_s = trio.current_time()
+        if now_s - self._told_s.get(uid, -math.inf) >= _TELL_S:
+            self._told_s[uid] = now_s
+            log.info("a user has too many reads waiting; further ones get EBUSY", uid=uid, limit=self._user_limit)
 
     async def _until(self, waiter: _Waiter, is_staged: Callable[[], bool]) -> None:
         map_at_s = waiter.since_s + _MAP_S
@@ -171,6 +227,8 @@ class Recalls:
 
     def _register(self, waiter: _Waiter) -> None:
         self._waiters.setdefault(waiter.wanted.segment_id, set()).add(waiter)
+        self._by_id[waiter.id] = waiter
+        self._user_counts[waiter.caller.uid] = self._user_counts.get(waiter.caller.uid, 0) + 1
         self._count += 1
 
     def _unregister(self, waiter: _Waiter) -> None:
@@ -178,6 +236,10 @@ class Recalls:
         self._waiters[segment_id].discard(waiter)
         if not self._waiters[segment_id]:
             del self._waiters[segment_id]
+        del self._by_id[waiter.id]
+        self._user_counts[waiter.caller.uid] -= 1
+        if not self._user_counts[waiter.caller.uid]:
+            del self._user_counts[waiter.caller.uid]
         self._count -= 1
         self._to_post.pop(waiter.id, None)
 
@@ -232,6 +294,8 @@ class Recalls:
             self._post(waiter)
 
     def _deliver(self, arrival: Arrival) -> None:
+        if arrival.waiter is not None:
+            self._refuse(arrival)
         if arrival.segment is None:
             return
         error = None
@@ -243,6 +307,14 @@ class Recalls:
         for waiter in self._waiters.get(SegmentId(arrival.segment), ()):
             if waiter.overlaps(arrival.first, arrival.last):
                 self._wake(waiter, error)
+
+    def _refuse(self, arrival: Arrival) -> None:
+        waiter = self._by_id.get(arrival.waiter or "")
+        if waiter is None:
+            return
+        caller = waiter.caller
+        log.info("recall refused", uid=caller.uid, thread=caller.thread_id, file=caller.name, reason=arrival.message)
+        self._wake(waiter, _REFUSALS.get(arrival.error or "", RecallFailed)(arrival.message))
 
     async def _post_forever(self) -> None:
         failures = 0
@@ -260,8 +332,10 @@ class Recalls:
 
     async def _post_all(self) -> None:
         while batch := list(islice(self._to_post.values(), _BATCH)):
+            seen = await self._look_at_all(batch)
+            batch = _light_enough(batch, seen)
             try:
-                await self._link.post_waiters([waiter.message() for waiter in batch])
+                await self._link.post_waiters([waiter.message(seen[_opener(waiter)]) for waiter in batch])
             except RecallFailed as error:
                 log.error("recalls refused", count=len(batch), reason=str(error))
                 for waiter in batch:
@@ -273,6 +347,20 @@ class Recalls:
             with contextlib.suppress(RecallFailed):  # It does not know them any more.
                 await self._link.cancel(gone)
             del self._to_cancel[: len(gone)]
+
+    async def _look_at_all(self, waiters: list[_Waiter]) -> dict[tuple[int, int], who.Seen]:
+        """Return who opened the files that these waiters read."""
+        now_s = trio.current_time()
+        known = {opener: found[0] for opener, found in self._seen.items() if now_s - found[1] < _SEEN_S}
+        openers = {_opener(waiter) for waiter in waiters}
+        known |= {opener: who.Seen() for opener in openers if not opener[0]}
+        new = openers - known.keys()
+        if new:
+            found = await trio.to_thread.run_sync(lambda: {opener: who.look_at(*opener) for opener in new})
+            kept = list(self._seen.items())[-_SEEN:]
+            self._seen = dict(kept) | {opener: (seen, now_s) for opener, seen in found.items()}
+            known |= found
+        return {opener: known[opener] for opener in openers}
 
     async def _search_forever(self) -> None:
         """While somebody has waited for long, look once a second for readers that are being ended."""
@@ -293,3 +381,17 @@ class Recalls:
         return any(
             waiter.caller.thread_id and (waiter.is_opener_gone or waiter.since_s <= before_s) for waiter in self._all()
         )
+
+
+def _opener(waiter: _Waiter) -> tuple[int, int]:
+    return waiter.caller.thread_id, waiter.caller.inode
+
+
+def _light_enough(waiters: list[_Waiter], seen: dict[tuple[int, int], who.Seen]) -> list[_Waiter]:
+    """Return as many of the waiters, from the first on, as one request can take."""
+    left = _BATCH_PATHS
+    for place, waiter in enumerate(waiters):
+        left -= len(seen[_opener(waiter)].path or waiter.caller.name)
+        if left < 0:
+            return waiters[: max(1, place)]
+    return waiters

@@ -71,7 +71,7 @@ class _Mount:
     ) -> None:
         self._wakefulness = wakefulness
         self._link = SidecarLink(home.socket)
-        self._recalls = Recalls(self._link, MAX_TASKS - RESERVED_TASKS)
+        self._recalls = Recalls(self._link, MAX_TASKS - RESERVED_TASKS, home.settings.recall.user_waiting_reads)
         residency = Residency(ledger, stages.look, self._recalls.is_awaited, lambda: self._recalls.can_recall)
         status = os.stat(home.path)
         self._operations = operations.MountOperations(

@@ -31,14 +31,20 @@ class WaiterMessage(msgspec.Struct, frozen=True):
     first: int
     last: int
     uid: int
-    #: Thread that opened the file; 0 if it is not visible from here.
+    #: Process that opened the file; 0 if it is not visible from here.
     pid: int
     deadline_s: float
+    gids: tuple[int, ...] = ()
+    #: Names of the program: its file, its process, its thread.
+    commands: tuple[str, ...] = ()
+    #: The file, and its size.
+    path: str = ""
+    size_bytes: int = 0
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """A line of the stream: frames that arrived, or that cannot be had. A line without `segment` only shows that it
-    lives.
+    """A line of the stream: frames that arrived, or that cannot be had; with `waiter` that one read is refused. A line
+    with neither only shows that it lives.
     """
 
     segment: str | None = None
@@ -46,6 +52,7 @@ class Arrival(msgspec.Struct, frozen=True):
     last: int = 0
     error: str | None = None
     message: str = ""
+    waiter: str | None = None
 
 
 class _Posted(msgspec.Struct, frozen=True):

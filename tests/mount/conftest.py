@@ -115,4 +115,5 @@ def evicted(rig: Rig) -> Iterator[Rig]:
     yield rig
     rig.sidecar.delay_s = 0.05
     rig.sidecar.failure = None
+    rig.sidecar.refusal = None
     rig.sidecar.silent = False

@@ -29,6 +29,8 @@ class FakeSidecar:
     delay_s: float | None = 0.05
     #: Answer with an error instead of bytes.
     failure: str | None = None
+    #: Refuse the one who asks with this word.
+    refusal: str | None = None
     #: Say nothing about arrivals: the mount has to look for itself.
     silent: bool = False
     #: What was posted, newest last.
@@ -94,7 +96,9 @@ class FakeSidecar:
         await trio.sleep(self.delay_s)
         segment, first, last = SegmentId(str(waiter["segment"])), int(str(waiter["first"])), int(str(waiter["last"]))
         message: dict[str, object] = {"segment": segment, "first": first, "last": last}
-        if self.failure:
+        if self.refusal:
+            message = {"waiter": waiter["id"], "error": self.refusal, "message": f"refused: {self.refusal}"}
+        elif self.failure:
             message |= {"error": self.failure, "message": f"no: {self.failure}"}
         else:
             await trio.to_thread.run_sync(self.shelf.stage_frames, segment, first, last)

@@ -141,6 +141,10 @@ def test_a_cold_read_waits_and_gets_the_bytes(evicted: Rig) -> None:
     assert waiter["segment"] == evicted.segment_of(evicted.root / "medium.bin")
     assert waiter["uid"] == os.getuid()
     assert waiter["pid"] == os.getpid()
+    assert waiter["path"] == os.path.realpath(evicted.root / "medium.bin")
+    assert waiter["size_bytes"] == 200_000
+    assert Path(sys.executable).resolve().name in waiter["commands"]  # type: ignore[operator]
+    assert os.getgid() in waiter["gids"]  # type: ignore[operator]
     assert 3500 < float(str(waiter["deadline_s"])) <= 3600
 
 
@@ -197,6 +201,21 @@ def test_a_failed_recall_is_an_io_error(evicted: Rig) -> None:
         (evicted.root / "text").read_bytes()
     assert any(each["event"] == "recall failed" for each in evicted.mount.events())
     evicted.sidecar.failure = None
+    assert same(evicted, "text")
+
+
+@pytest.mark.parametrize(("word", "number"), [("denied", "EPERM"), ("limit", "EDQUOT"), ("deferred", "EAGAIN")])
+def test_a_refused_recall(evicted: Rig, word: str, number: str) -> None:
+    evicted.sidecar.refusal = word
+    # By hand: Python's files take EAGAIN for a read of nothing.
+    descriptor = os.open(evicted.root / "text", os.O_RDONLY)
+    with fails_with(getattr(errno, number)):
+        os.read(descriptor, 100)
+    os.close(descriptor)
+    copy = subprocess.run(["cp", str(evicted.root / "text"), "/dev/null"], capture_output=True, text=True, timeout=20)
+    assert copy.returncode == 1
+    assert os.strerror(getattr(errno, number)) in copy.stderr
+    evicted.sidecar.refusal = None
     assert same(evicted, "text")
 
 

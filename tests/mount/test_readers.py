@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -14,13 +17,16 @@ from tapefs.errors import (
     BadStructure,
     NoSuchThing,
     NotNow,
+    RecallDeferred,
+    RecallDenied,
     RecallFailed,
+    RecallOverLimit,
     RecallTimedOut,
     SourceError,
     TapefsError,
     Unreachable,
 )
-from tapefs.mount import readers
+from tapefs.mount import readers, who
 from tapefs.mount.errnos import ReaderGone, errno_of
 
 S = signal.Signals
@@ -98,6 +104,9 @@ def test_threads() -> None:
         (ReaderGone("x"), "EINTR"),
         (RecallTimedOut("x"), "ETIMEDOUT"),
         (RecallFailed("x"), "EIO"),
+        (RecallDenied("x"), "EPERM"),
+        (RecallOverLimit("x"), "EDQUOT"),
+        (RecallDeferred("x"), "EAGAIN"),
         (Unreachable("x"), "EIO"),
         (SourceError("x"), "EIO"),
         (BadStructure("x"), "EIO"),
@@ -117,3 +126,34 @@ def test_errnos(error: Exception, name: str) -> None:
 def test_a_defect_has_no_errno() -> None:
     assert errno_of(ZeroDivisionError()) is None
     assert errno_of(KeyError("x")) is None
+
+
+def test_who_reads(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    with path.open("rb") as file:
+        inode = os.fstat(file.fileno()).st_ino
+        seen = who.look_at(threading.get_native_id(), inode)
+    assert seen.pid == os.getpid()
+    assert seen.path == str(path)
+    assert seen.commands[0] == Path(sys.executable).resolve().name
+    assert set(os.getgroups()) == set(seen.gids)
+    assert who.look_at(os.getpid(), inode).path == "", "it is closed"
+
+
+def test_who_reads_in_a_thread_of_another_name() -> None:
+    found: list[who.Seen] = []
+
+    def read() -> None:
+        Path("/proc/thread-self/comm").write_text("pool-extract")
+        found.append(who.look_at(threading.get_native_id(), 1))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    assert found[0].pid == os.getpid()
+    assert "pool-extract" in found[0].commands
+
+
+def test_who_cannot_be_seen() -> None:
+    assert who.look_at(0, 1) == who.look_at(2**22 + 1, 1) == who.Seen()

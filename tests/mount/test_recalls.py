@@ -7,13 +7,14 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock as Clock
 
 from catalog.ids import SegmentId
-from tapefs.errors import NotNow, RecallFailed, RecallTimedOut, Unreachable
+from tapefs.errors import NotNow, RecallDenied, RecallFailed, RecallTimedOut, Unreachable
 from tapefs.mount import readers
 from tapefs.mount.errnos import ReaderGone
 from tapefs.mount.quick_wait import ROW, QuickLock, QuickWait, quick_trio
@@ -60,6 +61,9 @@ class FakeLink:
     def tell(self, first: int, last: int, error: str | None = None) -> None:
         self._send.send_nowait(Arrival(SEGMENT, first, last, error, error or ""))
 
+    def refuse(self, waiter_id: str, error: str) -> None:
+        self._send.send_nowait(Arrival(waiter=waiter_id, error=error, message="no"))
+
     def break_off(self) -> None:
         self.is_up = False
         self._send.send_nowait(None)
@@ -68,9 +72,9 @@ class FakeLink:
 class Bench:
     """Recalls that run, and a map that says what is staged."""
 
-    def __init__(self, nursery: trio.Nursery, limit: int = 100) -> None:
+    def __init__(self, nursery: trio.Nursery, limit: int = 100, user_limit: int = 100) -> None:
         self.link = FakeLink()
-        self.recalls = Recalls(cast(SidecarLink, self.link), limit)
+        self.recalls = Recalls(cast(SidecarLink, self.link), limit, user_limit)
         self.staged = False
         self.results: list[BaseException | None] = []
         self._nursery = nursery
@@ -159,6 +163,54 @@ async def test_a_failure_wakes_with_an_error(bench: Bench, caplog: pytest.LogCap
     [error] = bench.results
     assert isinstance(error, RecallFailed)
     assert "no such tape" in str(error)
+
+
+async def test_one_reader_is_refused_and_others_of_the_same_frames_go_on(bench: Bench) -> None:
+    bench.wait(3, 5)
+    bench.wait(3, 5)
+    await trio.testing.wait_all_tasks_blocked()
+    bench.link.refuse(bench.link.posted[1].id, "denied")
+    bench.link.refuse("another mount's", "denied")
+    await trio.testing.wait_all_tasks_blocked()
+    [error] = bench.results
+    assert isinstance(error, RecallDenied)
+    bench.staged = True
+    bench.link.tell(3, 5)
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.results[1:] == [None]
+
+
+async def test_one_user_cannot_take_all_places(nursery: trio.Nursery, autojump_clock: Clock) -> None:
+    bench = Bench(nursery, limit=10, user_limit=3)
+    for number in range(5):
+        bench.wait(number, number)
+    await trio.testing.wait_all_tasks_blocked()
+    assert [type(error) for error in bench.results] == [NotNow, NotNow]
+    bench.wait(7, 7, caller=CALLER._replace(uid=1001))
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(bench.results) == 2
+    bench.link.refuse(bench.link.posted[0].id, "denied")
+    await trio.testing.wait_all_tasks_blocked()
+    bench.wait(8, 8)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(bench.results) == 3
+    assert len(bench.link.posted) == 5
+
+
+async def test_long_paths_make_small_requests(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    post = bench.link.post_waiters
+
+    async def measured(waiters: Sequence[WaiterMessage]) -> None:
+        sizes.append(len(msgspec.json.encode(list(waiters))))
+        await post(waiters)
+
+    monkeypatch.setattr(bench.link, "post_waiters", measured)
+    for number in range(100):
+        bench.wait(number, number, caller=CALLER._replace(name="\\x00" * 4096))
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(bench.link.posted) == 100
+    assert max(sizes) < 1_000_000
 
 
 async def test_a_refusal(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,110 @@
+"""Who waits for tape and who waited, and what operators say to it: what `tapefs recall` and `tapefs recalls` use."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sidecar.answers import json_answer
+from sidecar.desk import Choice
+from sidecar.guard import Mode
+from sidecar.readings import Outcome
+from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
+from sidecar.service import Service
+
+
+class ModeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of PUT /api/v1/recalls/mode."""
+
+    mode: Mode
+
+
+class WordBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/recalls/{id}/grant and deny."""
+
+    #: Of all that this process reads, not of this file only.
+    process: bool = False
+
+
+class PolicyCalls:
+    """The guard of recalls, and its books."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        """Return the routes of this family."""
+        return [
+            Route("/api/v1/recalls", self.waiting, methods=["GET"]),
+            Route("/api/v1/recalls/history", self.history, methods=["GET"]),
+            Route("/api/v1/recalls/mode", self.mode, methods=["GET"]),
+            Route("/api/v1/recalls/mode", self.switch, methods=["PUT"]),
+            Route("/api/v1/recalls/{id}/grant", self.grant, methods=["POST"]),
+            Route("/api/v1/recalls/{id}/deny", self.deny, methods=["POST"]),
+        ]
+
+    async def waiting(self, request: Request) -> Response:
+        """List who waits now, oldest first."""
+        asked = [frames for drive in self._service.drives for frames in drive.asked()]
+        found = self._service.recalls.waiting(_choice(request), asked)
+        return json_answer(page_of(request).cut(found))
+
+    async def history(self, request: Request) -> Response:
+        """List who waited, newest first."""
+        found = self._service.recalls.desk.history(_choice(request))
+        return json_answer(page_of(request).cut(found))
+
+    async def mode(self, request: Request) -> Response:
+        """Tell whether readers may recall, and what each user has had within the hour."""
+        return json_answer(self._standing())
+
+    async def switch(self, request: Request) -> Response:
+        """Change whether readers may recall."""
+        body = await body_of(request, ModeBody)
+        await self._service.recalls.switch(body.mode)
+        return json_answer(self._standing())
+
+    async def grant(self, request: Request) -> Response:
+        """Let a reader have what it asks for."""
+        number, body = number_in_path(request, "id"), await _word_of(request)
+        return json_answer({"reads": self._service.recalls.grant(number, whole_process=body.process)})
+
+    async def deny(self, request: Request) -> Response:
+        """Refuse a reader what it waits for."""
+        number, body = number_in_path(request, "id"), await _word_of(request)
+        return json_answer({"reads": self._service.recalls.deny(number, whole_process=body.process)})
+
+    def _standing(self) -> dict[str, object]:
+        desk = self._service.recalls.desk
+        limits = desk.allowances.limits
+        return {
+            "mode": desk.guard.mode.value,
+            "user_hourly_bytes": limits.hourly_bytes,
+            "user_hourly_tapes": limits.hourly_tapes,
+            "users": [asdict(usage) for usage in desk.allowances.usage(trio.current_time())],
+        }
+
+
+async def _word_of(request: Request) -> WordBody:
+    return await body_of(request, WordBody) if await request.body() else WordBody()
+
+
+def _choice(request: Request) -> Choice:
+    uid = text_of(request, "uid")
+    if uid is not None and not (uid.isascii() and uid.isdigit() and int(uid) < 2**32):
+        raise Invalid("int_parsing", ["query", "uid"], "Input should be the number of a user", uid)
+    outcome = text_of(request, "outcome")
+    if outcome is not None and outcome not in {each.value for each in Outcome}:
+        words = ", ".join(each.value for each in Outcome)
+        raise Invalid("enum", ["query", "outcome"], f"Input should be one of {words}", outcome)
+    return Choice(
+        uid=None if uid is None else int(uid),
+        command=text_of(request, "command"),
+        path=text_of(request, "path"),
+        outcome=outcome,
+    )
