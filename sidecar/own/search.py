@@ -28,7 +28,7 @@ from tapefs.errors import TapefsError
 from tapefs.search.find import OPEN_INDEXES, find
 from tapefs.search.present import Json, match_json, version_json
 from tapefs.search.query import KINDS, Query
-from tapefs.search.versions import versions
+from tapefs.search.versions import residency_of, versions
 from tapefs.vfs.archive import Archive
 
 SEARCHES = 2
@@ -95,7 +95,9 @@ class SearchCalls:
 
         def search(archive: Archive, look_around: Callable[[], None]) -> Iterator[Json]:
             roster = archive.roster()
-            return (version_json(roster, each, path) for each in versions(archive, path, jobs, look_around))
+            with residency_of(self._service.home, self._service.ledger) as residency:
+                for each in versions(archive, path, residency, jobs, look_around):
+                    yield version_json(roster, each, path)
 
         return LinesResponse(self._service, self._limiter, search)
 

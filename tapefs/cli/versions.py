@@ -35,19 +35,19 @@ def versions_command(place: Place, path: str, jobs: tuple[str, ...], is_long: bo
     many show it so.
     """
     from tapefs.search.present import version_json
-    from tapefs.search.versions import versions
+    from tapefs.search.versions import residency_of, versions
 
     raw = os.fsencode(path)
-    with catalog_of(place) as catalog:
+    with catalog_of(place) as catalog, residency_of(catalog.home, catalog.ledger) as residency:
         roster = catalog.archive.roster()
-        found = list(versions(catalog.archive, raw, frozenset(jobs)))
+        found = list(versions(catalog.archive, raw, residency, frozenset(jobs)))
     if as_json:
         print_json([version_json(roster, each, raw) for each in found])
         return
     if not found:
         shown = name_for_people(raw).decode(errors="replace")
         raise NoSuchThing(f"no set has {shown!r}; give the path where it was, or look for its name with `tapefs find`")
-    headers = ("SET", "SETS", "SIZE", "MODIFIED", "CONTENT", "SHA-256")
+    headers = ("SET", "SETS", "SIZE", "MODIFIED", "CONTENT", "SHA-256", "STATE")
     rows = [_row(roster, each, is_long=is_long) for each in found]
     print_table((*headers, "MODE", "OWNER") if is_long else headers, rows)
 
@@ -56,7 +56,7 @@ def _row(roster: Roster, version: Version, *, is_long: bool) -> tuple[str | int,
     name = f"{version.backup_set.name}/{roster.time_name(version.backup_set.set_id)}"
     entry = version.entry
     if entry is None:
-        return (name, version.sets, "-", "-", "gone since", *(("-", "-", "-") if is_long else ("-",)))
+        return (name, version.sets, "-", "-", "gone since", *("-",) * (4 if is_long else 2))
     sha256 = version.sha256.hex() or "-"
     row = (
         name,
@@ -65,5 +65,6 @@ def _row(roster: Roster, version: Version, *, is_long: bool) -> tuple[str | int,
         short_time(entry.mtime_ns),
         _SAME[version.same_content] if stat.S_ISREG(entry.mode) else "",
         sha256 if is_long else sha256[:_SHORT],
+        "-" if version.state is None else version.state.value,
     )
     return (*row, stat.filemode(entry.mode), f"{entry.uid}:{entry.gid}") if is_long else row

@@ -49,6 +49,7 @@ def version_json(roster: Roster, version: Version, path: bytes) -> Json:
         result |= _entry_json(version.entry)
         result["sha256"] = version.sha256.hex() or None
         result["same_content"] = version.same_content
+        result["state"] = None if version.state is None else version.state.value
     return result
 
 

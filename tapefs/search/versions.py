@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
 
-from catalog.ids import DirectoryNo, EntryNo
+from catalog.ids import DirectoryNo, EntryNo, SegmentId
 from catalog.index.model import Directory, Entry
 from catalog.index.reader import IndexReader
+from catalog.ledger import Ledger
 from catalog.records import BackupSet
 from tapefs.errors import NoSuchThing
+from tapefs.home import Home
 from tapefs.search.content import attributes_of, content_of
+from tapefs.staging.stage import SegmentStage
 from tapefs.vfs.archive import ROOT_DIRECTORY, Archive
 from tapefs.vfs.nodes import first_name
+from tapefs.vfs.residency import Residency, State, pieces_of
+
+#: Staging files that are open at a time.
+_STAGES_KEPT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,8 @@ class Version:
     #: Is the content what it was in the version before? None for the first one, where it is gone, and where nobody can
     #: tell: of a file that lies on tape in other pieces than before.
     same_content: bool | None
+    #: How soon its content can be read; None where it is gone or no regular file.
+    state: State | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +62,34 @@ class _Look:
 _GONE = _Look(None, None, b"", None, None)
 
 
+@contextmanager
+def residency_of(home: Home, ledger: Ledger) -> Iterator[Residency]:
+    """Yield what tells where content is, by tapes and staging area alone: what is on its way counts as on tape."""
+    with ExitStack() as stack:
+
+        @cache
+        def stage_of(segment_id: SegmentId) -> SegmentStage | None:
+            stage = SegmentStage.open(home.staging, segment_id)
+            if stage is not None:
+                stack.callback(stage.close)
+            return stage
+
+        # Versions of many years lie in many segments.
+        def few_stages(segment_id: SegmentId) -> SegmentStage | None:
+            if stage_of.cache_info().currsize > _STAGES_KEPT:
+                stack.close()
+                stage_of.cache_clear()
+            return stage_of(segment_id)
+
+        yield Residency(ledger, few_stages, lambda *_: False, lambda: True)
+
+
 def versions(
-    archive: Archive, path: bytes, jobs: frozenset[str] = frozenset(), look_around: Callable[[], None] = lambda: None
+    archive: Archive,
+    path: bytes,
+    residency: Residency,
+    jobs: frozenset[str] = frozenset(),
+    look_around: Callable[[], None] = lambda: None,
 ) -> Iterator[Version]:
     """Yield the versions of a path (slashes at its ends do not matter), job by job, the oldest first.
 
@@ -65,7 +102,15 @@ def versions(
     names = [name for name in path.split(b"/") if name not in (b"", b".")]
     for job in sorted(roster.by_name):
         if not jobs or job in jobs:
-            yield from _of_job(archive, names, roster.by_name[job], look_around)
+            for found in _of_job(archive, names, roster.by_name[job], look_around):
+                yield replace(found, state=_state(archive, residency, found))
+
+
+def _state(archive: Archive, residency: Residency, version: Version) -> State | None:
+    if version.entry is None or version.number is None or not stat.S_ISREG(version.entry.mode):
+        return None
+    reader = archive.index(version.backup_set.set_id)
+    return residency.state(reader, version.entry, pieces_of(reader, version.number, version.entry))
 
 
 def _of_job(
@@ -93,7 +138,7 @@ def _of_job(
 
 def _version(backup_set: BackupSet, look: _Look, before: _Look | None) -> Version:
     same = None if before is None else _is_same(before, look)
-    return Version(backup_set, backup_set, 1, look.number, look.entry, look.sha256, same)
+    return Version(backup_set, backup_set, 1, look.number, look.entry, look.sha256, same, None)
 
 
 def _is_same(before: _Look, look: _Look) -> bool | None:
@@ -106,10 +151,7 @@ def _is_same(before: _Look, look: _Look) -> bool | None:
 
 
 def _longer(version: Version, backup_set: BackupSet) -> Version:
-    return Version(
-        version.backup_set, backup_set, version.sets + 1, version.number, version.entry, version.sha256,
-        version.same_content,
-    )  # fmt: skip
+    return replace(version, last=backup_set, sets=version.sets + 1)
 
 
 def _look(reader: IndexReader, names: list[bytes]) -> _Look:

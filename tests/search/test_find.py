@@ -6,6 +6,7 @@ import fnmatch
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,9 +26,10 @@ from tapefs.search import names as names_module
 from tapefs.search.content import attributes_of, content_of
 from tapefs.search.find import find
 from tapefs.search.query import KINDS, Match, Query
-from tapefs.search.versions import versions
+from tapefs.search.versions import residency_of, versions
 from tapefs.vfs.archive import Archive
 from tapefs.vfs.nodes import first_name
+from tapefs.vfs.residency import State
 from tests.backup.edits import Editor
 from tests.backup.rig import Rig
 
@@ -297,6 +299,8 @@ def test_a_job_without_sets(past: Past) -> None:
 def test_versions_of_every_path(past: Past) -> None:
     """Set after set, versions begin where a path looks otherwise than before, or is gone."""
     archive = past.archive()
+    stack = ExitStack()
+    residency = stack.enter_context(residency_of(past.rig.home, past.rig.ledger))
     paths = {path for tree in past.trees.values() for path in tree}
     for path in paths:
         expected = []
@@ -312,14 +316,20 @@ def test_versions_of_every_path(past: Past) -> None:
                 elif is_begun:
                     expected[-1] = (*expected[-1][:2], expected[-1][2] + 1)
                 before = version
-        found = list(versions(archive, b"/" + path + b"/"))
+        found = list(versions(archive, b"/" + path + b"/", residency))
         assert [(each.backup_set.set_id, each.entry is None, each.sets) for each in found] == expected
         for last, each in pairwise(found):
             if each.same_content and last.entry is not None and each.entry is not None:
                 assert last.sha256 == each.sha256
                 assert stat.S_IFMT(last.entry.mode) == stat.S_IFMT(each.entry.mode)
-    assert list(versions(archive, b"no/such/path")) == []
-    assert list(versions(archive, b"")) == []
+        for each in found:
+            is_regular = each.entry is not None and stat.S_ISREG(each.entry.mode)
+            is_stored = each.entry is not None and each.entry.blocks > 0
+            expected_state = (State.NEARLINE if is_stored else State.ONLINE) if is_regular else None
+            assert each.state is expected_state
+    assert list(versions(archive, b"no/such/path", residency)) == []
+    assert list(versions(archive, b"", residency)) == []
+    stack.close()
     archive.close()
 
 
