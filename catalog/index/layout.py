@@ -20,7 +20,7 @@ from zlib import crc32
 from catalog.ids import DirectoryNo, EntryNo, FrameNo, SegmentId, SegmentNo, SetId
 from catalog.index.model import Base, Directory, Entry, Extent, FrameRow, Meta, NumberedFrame, SegmentRow, Totals
 
-VERSION = 2
+VERSION = 3
 MAGIC = b"tapefs index"
 
 #: Entry and directory numbers stay below this: an inode has 40 bits for them, the highest of which tells directories.

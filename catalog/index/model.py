@@ -97,7 +97,7 @@ class FrameRow(NamedTuple):
     #: Place and length in the payload.
     offset: int
     stored_bytes: int
-    #: BLAKE2b-128 of the stored bytes.
+    #: XXH3-128 of the stored bytes.
     checksum: bytes
 
 

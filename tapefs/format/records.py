@@ -42,7 +42,7 @@ JobUuid = Annotated[JobId, _UUID]
 DirectoryNumber = Annotated[DirectoryNo, _COUNT]
 #: By another name, because in a record that has a field `bytes` that is what `bytes` means.
 Octets = bytes
-#: BLAKE2b-128.
+#: XXH3-128, most significant byte first.
 FrameSum = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 #: SHA-256, or nothing.
 Sha256 = Annotated[bytes, msgspec.Meta(max_length=32)]
@@ -242,7 +242,7 @@ class FrameLine(_Structure, frozen=True, kw_only=True, tag_field="t", tag="b"):
     at: Count
     stored: Count
     plain: Count
-    #: BLAKE2b-128 of the stored bytes.
+    #: XXH3-128 of the stored bytes.
     sum: FrameSum
 
 
