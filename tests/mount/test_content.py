@@ -263,6 +263,75 @@ def test_two_hundred_waiting_readers_stop_nobody(evicted: Rig) -> None:
     assert len(evicted.sidecar.cancelled) >= len(cold)
 
 
+#: Forks a reader for each of so many files of each kind; a reader ends with 0 if it got the bytes of the source.
+MANY_READERS = """
+import gc, mmap
+source, counts = sys.argv[2], [int(count) for count in sys.argv[3:]]
+def read(descriptor, size):
+    return os.read(descriptor, size + 1)
+def fault(descriptor, size):
+    return mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)[:]
+def populate(descriptor, size):
+    return mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE, prot=mmap.PROT_READ)[:]
+names = sorted(os.listdir(source))
+at = {read: 0, fault: 0, populate: len(names) // 2}
+children = []
+gc.freeze()
+for way, count in zip(at, counts):
+    for name in names[at[way]:at[way] + count]:
+        child = os.fork()
+        if not child:
+            with open(os.path.join(source, name), "rb") as file: wanted = file.read()
+            descriptor = os.open(os.path.join(path, name), os.O_RDONLY)
+            got = way(descriptor, len(wanted))
+            # A page that could not be had would have been a signal.
+            os._exit(got != wanted)
+        children.append(child)
+print(sum(os.waitpid(child, 0)[1] == 0 for child in children), flush=True)
+"""
+
+
+def test_five_hundred_readers_wait_and_stop_nobody(evicted: Rig) -> None:
+    """By read, by page fault and by a mapping that is populated; hot files and listings answer as ever."""
+    hot = evicted.root / "text"
+    evicted.sidecar.delay_s = 0
+    assert same(evicted, "text")
+    evicted.sidecar.delay_s = None
+    before = len(evicted.sidecar.waiters)
+    cold = [
+        path for path in (evicted.root / "small").iterdir() if os.getxattr(path, "user.tapefs.state") == b"nearline"
+    ]
+    assert len(cold) > 250, "one frame was fetched with the hot file"
+    counts = [250, 130, 120]
+    folders = [str(top / "small") for top in (evicted.root, evicted.source)]
+    program = subprocess.Popen(
+        [sys.executable, "-ISc", f"import os, sys\npath = sys.argv[1]\n{MANY_READERS}", *folders, *map(str, counts)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_until_waiting(evicted, before + sum(counts) - 3 * (300 - len(cold)))
+        times_s = []
+        for _ in range(60):
+            started = time.monotonic()
+            with open(hot, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                assert file.read() == b"hello\n"
+            assert len(os.listdir(evicted.root / "small")) == 300
+            os.stat(cold[0])
+            times_s.append(time.monotonic() - started)
+            time.sleep(0.01)
+        # The worst of them says how busy the machine is.
+        assert sorted(times_s)[50] < 0.05, sorted(times_s)
+        evicted.shelf.stage_all()
+        assert int(program.communicate(timeout=30)[0]) == sum(counts)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
+        program.wait(10)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_reader_ends(evicted: Rig, number: signal.Signals) -> None:
     evicted.sidecar.delay_s = None
@@ -298,14 +367,45 @@ def test_a_reader_that_did_not_open_the_file_itself_ends(evicted: Rig) -> None:
         assert not state.exists() or "State:\tZ" in state.read_text()
 
 
-def test_a_caught_alarm_does_not_break_a_read(evicted: Rig) -> None:
+def test_a_file_that_the_shell_has_opened(evicted: Rig) -> None:
+    """`command < FILE`: whoever opened it may be another process, and the one that reads it is killed."""
+    evicted.sidecar.delay_s = None
+    shell = ["bash", "-c", 'exec 7< "$0"; (echo $BASHPID; exec cat <&7) & wait', str(evicted.root / "text")]
+    with subprocess.Popen(shell, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        reader = int(process.stdout.readline())
+        wait_until_waiting(evicted)
+        assert evicted.sidecar.waiters[0]["pid"] == process.pid, "it is known by who opened it"
+        started = time.monotonic()
+        os.kill(reader, signal.SIGTERM)
+        process.wait(5)
+    assert time.monotonic() - started < 3
+
+
+def test_o_nonblock_waits_as_on_a_disk(evicted: Rig) -> None:
+    evicted.sidecar.delay_s = 0.3
+    descriptor = os.open(evicted.root / "text", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert os.read(descriptor, 100) == b"hello\n"
+    finally:
+        os.close(descriptor)
+
+
+def test_a_command_is_known_when_it_reads_what_its_shell_opened(evicted: Rig) -> None:
+    subprocess.run(["bash", "-c", 'cat < "$0" > /dev/null', str(evicted.root / "text")], check=True, timeout=20)
+    assert "cat" in evicted.sidecar.waiters[0]["commands"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("interrupts", [0, 1])
+def test_a_caught_alarm_does_not_break_a_read(evicted: Rig, interrupts: int) -> None:
+    """With SA_RESTART and without."""
     evicted.sidecar.delay_s = 1.2
     program = (
         "import ctypes\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
         "handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: None)\n"
         "libc.signal(signal.SIGALRM, handler)\n"
-        "libc.siginterrupt(signal.SIGALRM, 1)\n"
+        f"libc.siginterrupt(signal.SIGALRM, {interrupts})\n"
         "signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)\n"
         "buffer = ctypes.create_string_buffer(100)\n"
         "fd = libc.open(path.encode(), 0)\n"
