@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from tapefs.home import Home, open_home
+
+# Tests share their processors with others: slowness alone is no failure.
+settings.register_profile("tapefs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tapefs")
 
 #: Enough for a label and a few segments; the files are sparse until written.
 TAPE_BYTES = 32 * 1024**2

@@ -114,7 +114,7 @@ def is_pattern(line: str) -> bool:
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge here")
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(lines=st.lists(LINES.filter(is_pattern), min_size=1, max_size=4))
 @example(lines=["*", "!*/", "!*.b"])
 @example(lines=["*.b", "!ab/"])

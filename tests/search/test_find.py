@@ -134,7 +134,7 @@ QUERIES = st.builds(
 
 
 @given(QUERIES, st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_newest_version_of_every_path_and_all_of_them(past: Past, query: Query, data: st.DataObject) -> None:
     sets = [each for each in past.sets if not query.jobs or each.name in query.jobs]
     span = data.draw(st.sampled_from(["all", "set", "since", "until", "between"]))
@@ -244,7 +244,7 @@ def test_who_may_not_write_searches_all_the_same(past: Past, monkeypatch: pytest
 
 @pytest.mark.log_warnings
 @given(st.data())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_flipped_bit_changes_no_answer(past: Past, data: st.DataObject) -> None:
     """Damaged files are noticed when they are read, and made anew."""
     query = Query(("*",), every=True)
