@@ -9,6 +9,7 @@ VolumeId = NewType("VolumeId", str)
 SetId = NewType("SetId", str)
 SegmentId = NewType("SegmentId", str)
 JobId = NewType("JobId", str)
+PinId = NewType("PinId", str)
 
 #: Number of a job in this catalog, from 1; what TAF's API calls `task_id`.
 JobNumber = NewType("JobNumber", int)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from catalog.ids import JobNumber, SegmentId, SetId, VolumeId
+from catalog.ids import JobNumber, PinId, SegmentId, SetId, VolumeId
 from catalog.records import (
     BackupSet,
     CopyState,
@@ -23,6 +23,7 @@ from catalog.records import (
     Segment,
     SegmentCopy,
     SetTotals,
+    StagePin,
     Volume,
     VolumeEnd,
     VolumeState,
@@ -30,7 +31,7 @@ from catalog.records import (
 
 
 class Ledger(Protocol):
-    """Volumes, jobs, sets, segments, copies, intents and events."""
+    """Volumes, jobs, sets, segments, copies, intents, pins and events."""
 
     # -- installation ------------------------------------------------------------------------------------------------
 
@@ -219,6 +220,22 @@ class Ledger(Protocol):
 
     def index_copies(self, set_id: SetId) -> list[IndexCopy]:
         """Return where the set's SET INDEX structures lie."""
+        ...
+
+    # -- pins --------------------------------------------------------------------------------------------------------
+
+    def put_pin(self, pin: StagePin) -> StagePin:
+        """Record a pin and return it. One known by that id holds these frames, too, until the later of both ends, and
+        takes over the reason. Idempotent by `pin_id`. Raises Conflict when it is another owner's.
+        """
+        ...
+
+    def drop_pin(self, pin_id: PinId, now_ns: int) -> None:
+        """Forget a pin. Idempotent."""
+        ...
+
+    def pins(self) -> list[StagePin]:
+        """Return all pins, those that have run out included, oldest first."""
         ...
 
     # -- events ------------------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar
 
 from catalog.errors import StorageFailed
-from catalog.ids import JobNumber, SegmentId, SetId, VolumeId
-from catalog.ledger_store import appending, events, jobs, layout, segments, sets, verify, volumes
+from catalog.ids import JobNumber, PinId, SegmentId, SetId, VolumeId
+from catalog.ledger_store import appending, events, jobs, layout, pins, segments, sets, verify, volumes
 from catalog.ledger_store.environment import (
     MAP_SIZE_BYTES,
     Operation,
@@ -40,6 +40,7 @@ from catalog.records import (
     Segment,
     SegmentCopy,
     SetTotals,
+    StagePin,
     Volume,
     VolumeEnd,
     VolumeState,
@@ -65,6 +66,8 @@ _DROP_INTENT = operation("drop_intent")
 _COMMIT_SEGMENT = operation("commit_segment")
 _RESUME_SET = operation("resume_set")
 _MARK_COPY = operation("mark_copy")
+_PUT_PIN = operation("put_pin")
+_DROP_PIN = operation("drop_pin")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -313,6 +316,20 @@ class LmdbLedger:
     def index_copies(self, set_id: SetId) -> list[IndexCopy]:
         """Return where the set's SET INDEX structures lie, by tape and block."""
         return self._read(sets.index_copies, set_id)
+
+    # -- pins --------------------------------------------------------------------------------------------------------
+
+    def put_pin(self, pin: StagePin) -> StagePin:
+        """Record a pin, or extend the one of that id. Raises Conflict when that is another owner's."""
+        return self._write(_PUT_PIN, pins.put, pin)
+
+    def drop_pin(self, pin_id: PinId, now_ns: int) -> None:
+        """Forget a pin. Idempotent."""
+        self._write(_DROP_PIN, pins.drop, pin_id, now_ns)
+
+    def pins(self) -> list[StagePin]:
+        """Return all pins, oldest first."""
+        return self._read(pins.oldest_first)
 
     # -- events ------------------------------------------------------------------------------------------------------
 

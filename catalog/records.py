@@ -6,6 +6,7 @@ Times are nanoseconds since the epoch, UTC. Unknown keys are ignored when readin
 from __future__ import annotations
 
 from enum import Enum
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +16,7 @@ from catalog.ids import (
     InstallationId,
     JobId,
     JobNumber,
+    PinId,
     SegmentId,
     SetId,
     SetNumber,
@@ -299,6 +301,28 @@ class VolumeEnd(Record, frozen=True, kw_only=True):
     block: BlockNo
     file: FileNo
     used_bytes: int
+
+
+class PinnedFrames(NamedTuple):
+    """Frames of one segment."""
+
+    segment_id: SegmentId
+    #: Runs of frames, first and last, both included; ascending, with a gap between any two.
+    runs: tuple[tuple[int, int], ...]
+
+
+class StagePin(Record, frozen=True, kw_only=True):
+    """A wish that frames be kept staged once they are."""
+
+    pin_id: PinId
+    #: Who asked for it, for people.
+    owner: str
+    reason: str = ""
+    #: By segment id, each only once.
+    frames: tuple[PinnedFrames, ...]
+    created_at_ns: int
+    #: Then it ends by itself.
+    expires_at_ns: int
 
 
 class Event(Record, frozen=True, kw_only=True):

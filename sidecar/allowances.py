@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from catalog.ids import SegmentId, VolumeId
-from sidecar.spans import Spans
+from tapefs.spans import Spans
 
 WINDOW_S = 3600.0
 #: Arrivals of a user so close in time are kept as one.

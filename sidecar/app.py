@@ -17,6 +17,7 @@ from drivers.errors import DriveError
 from sidecar.answers import json_answer
 from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.jobs import JobCalls
+from sidecar.own.pins import PinCalls
 from sidecar.own.policy import PolicyCalls
 from sidecar.own.recalls import RecallCalls
 from sidecar.own.reports import ReportCalls
@@ -45,6 +46,7 @@ def make_app(service: Service) -> ASGIApp:
         ExpiryCalls(service),
         RecallCalls(service),
         PolicyCalls(service),
+        PinCalls(service),
         VerifyCalls(service),
         ReportCalls(service),
         SearchCalls(service),

@@ -11,9 +11,10 @@ import structlog
 import trio
 
 from catalog.ids import SegmentId
+from sidecar.pins import Pins
 from sidecar.recalling import Recalls
 from tapefs.home import Home
-from tapefs.staging.area import StagingArea
+from tapefs.staging.area import Census, Runs, StagingArea
 
 #: Pause between two looks while frames arrive: at 400 MB/s the area grows by half a gigabyte meanwhile.
 PAUSE_S = 1.0
@@ -30,13 +31,14 @@ def limit_bytes(home: Home) -> int:
 
 
 class Evictor:
-    """Shrinks the staging area after arrivals, and empties it on request."""
+    """Shrinks the staging area after arrivals, and empties it on request; what is pinned stays."""
 
-    def __init__(self, home: Home, recalls: Recalls, limit: int) -> None:
+    def __init__(self, home: Home, recalls: Recalls, pins: Pins, limit: int) -> None:
         """`limit` in bytes; see `limit_bytes`."""
+        self.limit_bytes = limit
         self._area = StagingArea(home.staging)
         self._recalls = recalls
-        self._limit = limit
+        self._pins = pins
         self._working = trio.Lock()
 
     async def revive(self) -> None:
@@ -65,12 +67,17 @@ class Evictor:
             self._recalls.staged = trio.Event()
 
     async def evict(self, segments: Collection[SegmentId] | None) -> int:
-        """Drop what is staged of these segments, or of all; open files keep theirs.
+        """Drop what is staged of these segments, or of all; open files and pins keep theirs.
 
         Returns bytes freed. Raises OSError.
         """
         async with self._working:
-            return await trio.to_thread.run_sync(self._area.evict_all, segments)
+            return await trio.to_thread.run_sync(self._area.evict_all, segments, self._pins.held())
+
+    async def settle(self) -> None:
+        """Wait until nothing is dropped any more by what was pinned before; what is pinned by now stays."""
+        async with self._working:
+            return
 
     async def make_room(self) -> int:
         """The disk is full: drop half of what is staged, what was used longest ago first; return the bytes dropped.
@@ -79,30 +86,34 @@ class Evictor:
         """
         async with self._working:
             try:
-                freed = await trio.to_thread.run_sync(self._drop_half)
+                freed = await trio.to_thread.run_sync(self._drop_half, self._pins.held())
             except OSError as error:
                 log.error("cannot make room in the staging area", error=str(error))
                 return 0
         log.warning("the disk of the staging area is full", freed_bytes=freed)
         return freed
 
-    def _drop_half(self) -> int:
-        return self._area.shrink_to(self._area.used_bytes() // 2)
+    def _drop_half(self, pinned: Runs) -> int:
+        return self._area.shrink_to(self._area.used_bytes() // 2, pinned=pinned)
+
+    def census(self) -> Census:
+        """Count what is staged. Blocking; any thread."""
+        return self._area.census()
 
     async def _shrink(self) -> None:
         wanted = self._recalls.queue.segments()
         async with self._working:
             try:
-                freed = await trio.to_thread.run_sync(partial(self._make_room, wanted))
+                freed = await trio.to_thread.run_sync(partial(self._make_room, wanted, self._pins.held()))
             except OSError as error:
                 log.error("cannot make room in the staging area", error=str(error))
                 return
         if freed:
-            log.info("staging area was full", freed_bytes=freed, limit_bytes=self._limit)
+            log.info("staging area was full", freed_bytes=freed, limit_bytes=self.limit_bytes)
 
-    def _make_room(self, wanted: Collection[SegmentId]) -> int:
+    def _make_room(self, wanted: Collection[SegmentId], pinned: Runs) -> int:
         """Drop what was used longest ago; what readers wait for only when nothing else is left."""
-        freed = self._area.shrink_to(self._limit, wanted)
-        if self._area.used_bytes() > self._limit:
-            freed += self._area.shrink_to(self._limit)
+        freed = self._area.shrink_to(self.limit_bytes, wanted, pinned)
+        if self._area.used_bytes() > self.limit_bytes:
+            freed += self._area.shrink_to(self.limit_bytes, pinned=pinned)
         return freed

@@ -13,8 +13,8 @@ from itertools import count
 
 from catalog.ids import SegmentId
 from sidecar.guard import Reader
-from sidecar.spans import Spans
 from tapefs.mover.messages import FrameRange
+from tapefs.spans import Spans
 
 #: A reading is over when it has not waited for so long; with a word of the operator, which lasts as long, later.
 IDLE_S, WORD_S = 60.0, 600.0

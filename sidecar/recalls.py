@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from catalog.ids import BlockNo, FrameNo, SegmentId, VolumeId
-from sidecar.spans import Spans
 from tapefs.mover.messages import FrameRange
 from tapefs.planner.tapes import Demand, next_tape, weight_of
+from tapefs.spans import Spans
 
 #: What a staging order that nobody waits for weighs against one waiting reader.
 ORDER_WEIGHT = 0.1

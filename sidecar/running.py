@@ -31,6 +31,7 @@ from sidecar.library import Library
 from sidecar.listeners import Connections, HttpServer
 from sidecar.mount_child import MountChild
 from sidecar.movers import MoverCommand
+from sidecar.pins import Pins
 from sidecar.recalling import Recalls
 from sidecar.service import Service
 from sidecar.verifying import Verifications
@@ -98,7 +99,8 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         nursery.start_soon(_wait_signal, signals, end)
         for drive in service.drives:
             nursery.start_soon(drive.run)
-        nursery.start_soon(service.evictor.revive)
+        nursery.start_soon(_bring_back, service, options)
+        nursery.start_soon(service.pins.run)
         nursery.start_soon(service.evictor.run)
         nursery.start_soon(service.recalls.run_deadlines)
         nursery.start_soon(service.recalls.desk.run)
@@ -124,6 +126,14 @@ async def _get_ready(
         await _wait_idle(service, connections)
         log.info("nothing left to do")
         end.set()
+
+
+async def _bring_back(service: Service, options: Options) -> None:
+    """Have the staging area as it was: what the machine's last run has left, and pinned frames that are missing."""
+    await service.evictor.revive()
+    if not options.until_idle:
+        # A sidecar that a command has started for itself moves no tape for others.
+        service.recalls.order(service.pins.ranges(service.pins.all()))
 
 
 async def _wait_signal(signals: AsyncIterator[int], end: trio.Event) -> None:
@@ -157,7 +167,8 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     async def drive_failed(reason: str) -> None:
         await services[0].drive_failed(reason)
 
-    evictor = Evictor(home, recalls, limit)
+    pins = await trio.to_thread.run_sync(Pins, ledger, limit * home.settings.staging.pinned_percent // 100)
+    evictor = Evictor(home, recalls, pins, limit)
     shared = Shared(
         home=home,
         ledger=ledger,
@@ -173,7 +184,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         read_on_bytes=limit // READ_ON_SHARE,
     )
     drives = [DriveTask(number, drive_name(number), shared) for number in range(settings.drives)]
-    services.append(Service(home, ledger, library, jobs, recalls, verifications, arrivals, evictor, drives))
+    services.append(Service(home, ledger, library, jobs, recalls, verifications, arrivals, evictor, pins, drives))
     for drive in drives:
         library.in_drive(drive.number)
     return services[0]

@@ -11,6 +11,7 @@ from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor
 from sidecar.jobs import Jobs
 from sidecar.library import Library
+from sidecar.pins import Pins
 from sidecar.recalling import Recalls
 from sidecar.verifying import Verifications
 from tapefs.home import Home
@@ -28,6 +29,7 @@ class Service:
     verifications: Verifications
     arrivals: Arrivals
     evictor: Evictor
+    pins: Pins
     drives: Sequence[DriveTask]
 
     def is_idle(self) -> bool:

@@ -7,6 +7,7 @@ from drivers.errors import DriveError
 from tapefs.errors import (
     Cancelled,
     HomeError,
+    NoRoom,
     NoSuchThing,
     NoTape,
     NotNow,
@@ -50,6 +51,7 @@ TABLE: tuple[tuple[type[Exception], int], ...] = (
     (SourceError, 422),
     (NoSuchThing, 404),
     (NotFound, 404),
+    (NoRoom, 507),
     (NotNow, 409),
     (Cancelled, 409),
     (Conflict, 409),

@@ -22,6 +22,7 @@
     │   ├── RecallDenied    the reader may not have them fetched: a rule, an operator, or recalls are switched off
     │   ├── RecallOverLimit its user has had as much fetched in this hour as he may
     │   └── RecallDeferred  they are being fetched; a rule says that the reader does not wait
+    ├── NoRoom              the staging area has no room for what is asked for
     ├── StagingDamaged      staged bytes were not what came from tape
     └── Cancelled           an operator stopped it
 
@@ -98,6 +99,10 @@ class CodecFailed(TapefsError):
 
 class Unreachable(TapefsError):
     """The sidecar does not answer."""
+
+
+class NoRoom(TapefsError):
+    """The staging area has no room for what is asked for."""
 
 
 class StagingDamaged(TapefsError):

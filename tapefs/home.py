@@ -81,6 +81,8 @@ class StagingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     #: Disk space it may take; 0 means a quarter of what is free at start.
     limit_bytes: _Natural = 0
+    #: How much of it pins may hold; the rest is for readers.
+    pinned_percent: Annotated[int, Meta(ge=0, le=95)] = 75
 
 
 class RecallRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

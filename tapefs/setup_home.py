@@ -51,6 +51,7 @@ motion = "{motion}"
 
 [staging]
 # limit_bytes = 0             # disk space for what was read from tape; 0: a quarter of what is free at start
+# pinned_percent = 75         # how much of it pins may hold (`tapefs stage --pin`); the rest is for readers
 
 [recall]
 # deadline_s = 3600.0         # a read gives up after this, the recall goes on; 0: never

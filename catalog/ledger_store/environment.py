@@ -33,7 +33,7 @@ import lmdb
 from catalog.crash import crash_point
 from catalog.errors import Damaged, NotFound, StorageFailed
 from catalog.ledger_store.gate import Gate
-from catalog.ledger_store.tables import DATABASES, MAX_DATABASES
+from catalog.ledger_store.tables import DATABASES, LATER_DATABASES, MAX_DATABASES
 from catalog.ledger_store.transaction import Databases, Reader, Writer
 from catalog.ledger_store.translate import FATAL, translate, translated
 
@@ -88,6 +88,23 @@ def open_lmdb(path: Path, *, readonly: bool, map_size_bytes: int) -> lmdb.Enviro
     )
 
 
+def open_databases(environment: lmdb.Environment, *, readonly: bool) -> dict[str, lmdb._Database]:
+    """Return the databases by name, without those of LATER_DATABASES that a ledger read by `readonly` does not have.
+
+    Raises LMDB's errors.
+    """
+    databases = {}
+    for name in DATABASES:
+        try:
+            databases[name] = environment.open_db(name.encode(), create=False)
+        except lmdb.NotFoundError:
+            if name not in LATER_DATABASES:
+                raise
+            if not readonly:
+                databases[name] = environment.open_db(name.encode())
+    return databases
+
+
 def _probe(path: Path) -> None:
     """Read the ledger in a child process, which a file that was cut short may kill. Raises Damaged, StorageFailed."""
     root = os.fspath(Path(__file__).parents[2])
@@ -129,9 +146,7 @@ class SharedEnvironment:
             self._lmdb = open_lmdb(self.path, readonly=self.readonly, map_size_bytes=self._map_size_bytes)
             try:
                 self._check_length()
-                self._databases: Databases = {
-                    name: self._lmdb.open_db(name.encode(), create=False) for name in DATABASES
-                }
+                self._databases: Databases = open_databases(self._lmdb, readonly=self.readonly)
                 self._lmdb.reader_check()
             except lmdb.NotFoundError as error:
                 self._lmdb.close()

@@ -16,6 +16,7 @@
     copies_by_volume  volume id, 0, header's block (8)        segment id
     index_copies      set id, 0, index id, 0, volume id       IndexCopy
     intents           volume id, 0, order of opening (8)      Intent; only open ones are kept
+    pins              pin id                                  StagePin
     events            event number (8)                        Event; the newest 10,000
 
 Numbers in keys are unsigned, big-endian, of the length in parentheses, so that LMDB's order is theirs. Texts are UTF-8
@@ -34,7 +35,18 @@ import msgspec
 
 from catalog.checked import Codec
 from catalog.ids import BlockNo, JobNumber, SegmentId, SetId, SetNumber, VolumeId
-from catalog.records import BackupSet, Event, IndexCopy, Installation, Intent, Job, Segment, SegmentCopy, Volume
+from catalog.records import (
+    BackupSet,
+    Event,
+    IndexCopy,
+    Installation,
+    Intent,
+    Job,
+    Segment,
+    SegmentCopy,
+    StagePin,
+    Volume,
+)
 
 #: Version of this layout. It grows when an older program could not read or would spoil what a newer one wrote.
 LAYOUT_VERSION = 1
@@ -80,6 +92,7 @@ COPIES_BY_VOLUME = _table("copies_by_volume", str)
 INDEX_COPIES = _table("index_copies", IndexCopy)
 INTENTS = _table("intents", Intent)
 EVENTS = _table("events", Event)
+PINS = _table("pins", StagePin)
 
 DATABASES = (
     "meta",
@@ -96,7 +109,10 @@ DATABASES = (
     "index_copies",
     "intents",
     "events",
+    "pins",
 )
+#: Ledgers of earlier versions lack these: they are made when one is opened for writing, and empty until then.
+LATER_DATABASES = frozenset({"pins"})
 #: Fixed when an environment is opened; more than there are, so that a newer minor version may add some.
 MAX_DATABASES = 32
 

@@ -36,6 +36,8 @@ class Reader:
 
     def find(self, table: Table[R], key: bytes) -> R | None:
         """Return the record, or None. Raises Damaged, WrongVersion."""
+        if table.name not in self._databases:  # Of an earlier version, open for reading only.
+            return None
         value = self._transaction.get(key, db=self._databases[table.name])
         return None if value is None else table.codec.decode(key, value)
 
@@ -51,6 +53,8 @@ class Reader:
 
         Exhaust it within the transaction. Raises Damaged, WrongVersion.
         """
+        if table.name not in self._databases:
+            return
         decode = table.codec.decode
         with self._transaction.cursor(db=self._databases[table.name]) as cursor:
             start = max(prefix, first)

@@ -15,12 +15,11 @@ import lmdb
 
 from catalog.errors import Damaged, WrongVersion
 from catalog.ids import JobNumber
-from catalog.ledger_store.environment import MAP_SIZE_BYTES, PROBLEMS_EXIT, open_lmdb
+from catalog.ledger_store.environment import MAP_SIZE_BYTES, PROBLEMS_EXIT, open_databases, open_lmdb
 from catalog.ledger_store.tables import (
     COPIES,
     COPIES_BY_VOLUME,
     COUNTERS,
-    DATABASES,
     EVENT_COUNTER,
     EVENTS,
     INDEX_COPIES,
@@ -33,6 +32,7 @@ from catalog.ledger_store.tables import (
     JOBS,
     LAYOUT,
     LAYOUT_KEY,
+    PINS,
     SEGMENTS,
     SEGMENTS_BY_SET,
     SET_COUNTER,
@@ -169,6 +169,9 @@ def _rest(tx: Reader) -> Problems:
     for _, intent in tx.scan(INTENTS):
         if tx.find(VOLUMES, text_key(intent.volume_id)) is None:
             yield f"an intent names tape {intent.volume_id}, which is missing"
+    for key, pin in tx.scan(PINS):
+        if key != text_key(pin.pin_id):
+            yield f"pin {pin.pin_id} is under a wrong key"
     for key, event in tx.scan(EVENTS):
         if key != event_key(event.number):
             yield f"event {event.number} is under a wrong key"
@@ -178,7 +181,7 @@ def main(path: Path) -> int:
     """Print what is wrong with the ledger in the folder `path`; return 0 when nothing is, else PROBLEMS_EXIT."""
     try:
         with open_lmdb(path, readonly=True, map_size_bytes=MAP_SIZE_BYTES) as environment:
-            databases = {name: environment.open_db(name.encode(), create=False) for name in DATABASES}
+            databases = open_databases(environment, readonly=True)
             with environment.begin() as transaction:
                 found = problems(Reader(transaction, databases))
     except lmdb.Error as error:

@@ -102,7 +102,7 @@ class RecallCalls:
         """Note waiting readers; what becomes of them comes with the arrivals."""
         body = await body_of(request, RecallsBody)
         wishes = [
-            Wish(waiter.id, _frames(waiter, ["body", "waiters", place]), waiter.deadline_s, waiter.reader())
+            Wish(waiter.id, frames_of(waiter, ["body", "waiters", place]), waiter.deadline_s, waiter.reader())
             for place, waiter in enumerate(body.waiters)
         ]
         self._service.recalls.wait_for(wishes)
@@ -116,7 +116,7 @@ class RecallCalls:
     async def stage(self, request: Request) -> Response:
         """Have frames staged without waiting."""
         body = await body_of(request, StageBody)
-        ranges = [_frames(span, ["body", "segments", place]) for place, span in enumerate(body.segments)]
+        ranges = [frames_of(span, ["body", "segments", place]) for place, span in enumerate(body.segments)]
         self._service.recalls.order(ranges)
         return json_answer({"accepted": len(ranges)}, 202)
 
@@ -169,7 +169,8 @@ async def _wait_gone(receive: Receive, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-def _frames(body: WaiterBody | SpanBody, place: list[str | int]) -> FrameRange:
+def frames_of(body: WaiterBody | SpanBody, place: list[str | int]) -> FrameRange:
+    """Return the frames that a body names. Raises Invalid; `place` is where it stands."""
     if body.first > body.last:
         raise Invalid("value_error", [*place, "last"], "must not be less than `first`", body.last)
     return FrameRange(SegmentId(body.segment), FrameNo(body.first), FrameNo(body.last))

@@ -35,6 +35,8 @@ COMMANDS = {
     "tapes": "tapefs.cli.library",
     "drives": "tapefs.cli.library",
     "stage": "tapefs.cli.staging",
+    "pins": "tapefs.cli.staging",
+    "unpin": "tapefs.cli.staging",
     "evict": "tapefs.cli.staging",
     "staging": "tapefs.cli.staged",
     "recall": "tapefs.cli.recalls",

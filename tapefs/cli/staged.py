@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from tapefs.cli.output import print_json, size
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, ledger_of
 from tapefs.cli.progress import reporting
 from tapefs.errors import StagingDamaged
 
@@ -21,16 +23,29 @@ def staging_command(ctx: click.Context, as_json: bool) -> None:
 
 def _show(place: Place, *, as_json: bool) -> None:
     from tapefs.staging.area import StagingArea
+    from tapefs.staging.pinned import FrameLengths, united
 
     home = place.home()
-    limit_bytes = home.settings.staging.limit_bytes
+    limit_bytes, percent = home.settings.staging.limit_bytes, home.settings.staging.pinned_percent
     census = StagingArea(home.staging).census()
+    with ledger_of(place) as ledger:
+        pins = [pin for pin in ledger.pins() if pin.expires_at_ns > time.time_ns()]
+        pinned_bytes = FrameLengths(ledger).of(united(pins))
     if as_json:
-        print_json({"limit_bytes": limit_bytes or None, "used_bytes": census.used_bytes, **census.counts()})
+        print_json(
+            {
+                "limit_bytes": limit_bytes or None,
+                "used_bytes": census.used_bytes,
+                "pinned_bytes": pinned_bytes,
+                "pins": len(pins),
+                **census.counts(),
+            }
+        )
         return
     limit = size(limit_bytes) if limit_bytes else "a quarter of what was free when the sidecar started"
     click.echo(f"limit   {limit}")
     click.echo(f"used    {size(census.used_bytes)}: {census.frames:,} frames of {census.segments:,} segments")
+    click.echo(f"pinned  {size(pinned_bytes)} by {len(pins):,} pins, of at most {percent} % of the limit")
     if census.doubtful:
         click.echo(f"        {census.doubtful:,} frames from before the machine was started are still to be compared")
 

@@ -1,4 +1,4 @@
-"""`tapefs stage` and `tapefs evict`."""
+"""`tapefs stage`, `pins`, `unpin` and `evict`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 import click
 
 from catalog.ids import SegmentId
-from tapefs.cli.output import size
-from tapefs.cli.place import Place, catalog_of, split_target
+from tapefs.cli.output import iso_time, print_json, print_table, short_time, size
+from tapefs.cli.place import Place, catalog_of, ledger_of, split_target
 from tapefs.cli.progress import reporting
+from tapefs.cli.values import Age
 from tapefs.client.api import Arrival, FrameSpan
-from tapefs.errors import RecallFailed
+from tapefs.errors import NoSuchThing, RecallFailed
 
 POLL_S = 0.5
 #: A sidecar that went away is noticed after this.
@@ -23,11 +24,17 @@ ASK_S = 5.0
 
 @click.command("stage")
 @click.argument("targets", metavar="SET[:PATH]...", nargs=-1, required=True)
+@click.option("--pin", "pin_s", type=Age(), metavar="AGE", help="Keep them staged so long, for instance 12h, 7d or 2w.")
+@click.option("--reason", default="", metavar="TEXT", help="Why they are pinned; `tapefs pins` shows it.")
 @click.pass_obj
-def stage_command(place: Place, targets: tuple[str, ...]) -> None:
+def stage_command(place: Place, targets: tuple[str, ...], pin_s: int | None, reason: str) -> None:
     """Fetch sets, or trees of them, from tape, so that reading them waits for nothing."""
     from tapefs.client.presence import connected
 
+    if reason and pin_s is None:
+        raise click.UsageError("--reason is for --pin")
+    if pin_s == 0:
+        raise click.UsageError("--pin 0 would keep nothing: leave it out")
     home = place.home()
     spans = _spans(place, targets)
     if not spans:
@@ -37,7 +44,10 @@ def stage_command(place: Place, targets: tuple[str, ...]) -> None:
     wanted.look()
     with connected(home) as presence, reporting("stage") as reporter:
         presence.listen(wanted.arrived)
-        if wanted.missing:
+        if pin_s is not None:
+            pin = presence.client.pin(spans, pin_s, reason or " ".join(targets))
+            click.echo(f"stage: pin {pin.id} keeps {size(pin.bytes)} until {pin.expires_at:%Y-%m-%d %H:%M}", err=True)
+        elif wanted.missing:
             presence.client.stage(spans)
         ask_s = time.monotonic() + ASK_S
         while wanted.missing:
@@ -114,12 +124,87 @@ class Wanted:
             self._news.wait(timeout_s)
 
 
+@click.command("pins")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def pins_command(place: Place, as_json: bool) -> None:
+    """List what is pinned in the staging area, by whom, and until when."""
+    from tapefs.staging.area import StagingArea
+    from tapefs.staging.pinned import FrameLengths
+
+    area = StagingArea(place.home().staging)
+    with ledger_of(place) as ledger:
+        lengths = FrameLengths(ledger)
+        now_ns = time.time_ns()
+        rows = [
+            (pin, lengths.of(pin.frames), area.missing({frames.segment_id: frames.runs for frames in pin.frames}))
+            for pin in ledger.pins()
+            if pin.expires_at_ns > now_ns
+        ]
+    if as_json:
+        print_json(
+            [
+                {
+                    "id": pin.pin_id,
+                    "owner": pin.owner,
+                    "reason": pin.reason,
+                    "created_at": iso_time(pin.created_at_ns),
+                    "expires_at": iso_time(pin.expires_at_ns),
+                    "bytes": count,
+                    "missing_frames": missing,
+                }
+                for pin, count, missing in rows
+            ]
+        )
+        return
+    print_table(
+        ["PIN", "OWNER", "SIZE", "TO COME", "UNTIL", "REASON"],
+        [
+            [
+                pin.pin_id[:8],
+                pin.owner,
+                size(count),
+                f"{missing:,} frames" if missing else "-",
+                short_time(pin.expires_at_ns),
+                pin.reason,
+            ]
+            for pin, count, missing in rows
+        ],
+    )
+
+
+@click.command("unpin")
+@click.argument("pins", metavar="[PIN]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All pins.")
+@click.pass_obj
+def unpin_command(place: Place, pins: tuple[str, ...], everything: bool) -> None:
+    """End pins, named by their ids or the beginnings of them. What they kept stays until the room is needed."""
+    from tapefs.client.presence import connected
+
+    if bool(pins) == everything:
+        raise click.UsageError("name pins, or give --all")
+    with ledger_of(place) as ledger:
+        known = [str(pin.pin_id) for pin in ledger.pins() if pin.expires_at_ns > time.time_ns()]
+    wanted = known if everything else [_one_of(known, each) for each in pins]
+    with connected(place.home()) as presence:
+        for pin_id in dict.fromkeys(wanted):
+            presence.client.unpin(pin_id)
+    click.echo(f"unpin: {len(set(wanted))} pins ended", err=True)
+
+
+def _one_of(known: list[str], text: str) -> str:
+    found = [pin_id for pin_id in known if text and pin_id.startswith(text)]
+    if len(found) != 1:
+        raise NoSuchThing(f"{text!r} is {'the beginning of several pins' if found else 'no pin'}: see `tapefs pins`")
+    return found[0]
+
+
 @click.command("evict")
 @click.argument("sets", metavar="[SET]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Everything that is staged.")
 @click.pass_obj
 def evict_command(place: Place, sets: tuple[str, ...], everything: bool) -> None:
-    """Drop what is staged, so that it has to be fetched from tape again. What is open stays."""
+    """Drop what is staged, so that it has to be fetched from tape again. What is open or pinned stays."""
     from tapefs.client.presence import connected
 
     if bool(sets) == everything:

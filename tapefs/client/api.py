@@ -14,7 +14,7 @@ from catalog.ids import FrameNo, JobNumber, SegmentId, SetId, VolumeId
 from catalog.records import JobState
 from tapefs.client.job_fields import JobFields
 from tapefs.client.transport import Transport
-from tapefs.errors import TapefsError
+from tapefs.errors import NoRoom, TapefsError, UsageError
 
 T = TypeVar("T")
 
@@ -198,6 +198,18 @@ class _Reads(_View, frozen=True, kw_only=True):
     reads: int
 
 
+class PinView(_View, frozen=True, kw_only=True):
+    """A pin as the sidecar tells it."""
+
+    id: str
+    owner: str
+    frames: int
+    missing_frames: int
+    #: About, by the mean length of frames.
+    bytes: int
+    expires_at: datetime
+
+
 class _Accepted(_View, frozen=True, kw_only=True):
     accepted: int
 
@@ -276,6 +288,33 @@ class Client:
             body = {"segments": [msgspec.to_builtins(span) for span in spans[first : first + SPANS]]}
             accepted += decode(self._transport.request("POST", "/api/v1/stage", body), _Accepted).accepted
         return accepted
+
+    def pin(self, spans: Sequence[FrameSpan], lifetime_s: float, reason: str) -> PinView:
+        """Have frames staged and kept so long. Raises NoRoom when pins hold too much already; then nothing is pinned.
+
+        `spans` has at least one.
+        """
+        pin: PinView | None = None
+        try:
+            for first in range(0, len(spans), SPANS):
+                body: dict[str, object] = {
+                    "segments": [msgspec.to_builtins(span) for span in spans[first : first + SPANS]],
+                    "lifetime_s": lifetime_s,
+                    "reason": reason,
+                    "id": pin.id if pin is not None else None,
+                }
+                pin = decode(self._transport.request("POST", "/api/v1/pins", body), PinView)
+        except NoRoom:
+            if pin is not None:
+                self.unpin(pin.id)
+            raise
+        if pin is None:
+            raise UsageError("there is nothing to pin")
+        return pin
+
+    def unpin(self, pin_id: str) -> None:
+        """End a pin. Raises NoSuchThing."""
+        self._transport.request("DELETE", f"/api/v1/pins/{pin_id}")
 
     def evict(self, segments: Sequence[SegmentId] | None) -> int:
         """Drop staged frames of these segments, or of all (None); what is open stays. Returns the bytes freed."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from tapefs.errors import HomeError, NoSuchThing, NotNow, RecallTimedOut, TapefsError, Unreachable, UsageError
+from tapefs.errors import HomeError, NoRoom, NoSuchThing, NotNow, RecallTimedOut, TapefsError, Unreachable, UsageError
 from tapefs.socket_name import socket_name
 
 #: What an HTTP status means here; other statuses from 400 on are a plain TapefsError.
@@ -26,6 +26,7 @@ ERRORS: dict[int, type[TapefsError]] = {
     422: UsageError,
     503: Unreachable,
     504: RecallTimedOut,
+    507: NoRoom,
 }
 
 

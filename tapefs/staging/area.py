@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,10 @@ class _Victim(NamedTuple):
     segment_id: SegmentId
     frame: int
     plain_bytes: int
+
+
+#: Frames by segment, as ascending runs of first and last, both included.
+Runs = Mapping[SegmentId, Sequence[tuple[int, int]]]
 
 
 class Census(NamedTuple):
@@ -115,24 +119,36 @@ class StagingArea:
         with self._stage(segment_id) as stage:
             return 0 if stage is None else stage.revive(frames)
 
-    def evict_all(self, segments: Collection[SegmentId] | None = None) -> int:
-        """Drop everything of these segments (None.
+    def missing(self, wanted: Runs) -> int:
+        """Return how many of these frames are not staged."""
+        missing = 0
+        for segment_id, wanted_runs in wanted.items():
+            with self._stage(segment_id) as stage:
+                for first, last in wanted_runs:
+                    frames = range(first, last + 1)
+                    missing += len(frames) if stage is None else len(stage.missing(frames))
+        return missing
 
-        Of all) that is not pinned; return the bytes dropped. Raises OSError.
+    def evict_all(self, segments: Collection[SegmentId] | None = None, pinned: Runs | None = None) -> int:
+        """Drop everything of these segments (None: of all) that is neither open nor in `pinned`.
+
+        Return the bytes dropped. Raises OSError.
         """
         freed = 0
         for segment_id in self.segments() if segments is None else segments:
             freed += self._remove_unusable(segment_id)
             with self._stage(segment_id) as stage:
                 if stage is not None:
-                    freed += stage.evict(range(stage.frame_count))
+                    held = (pinned or {}).get(segment_id, ())
+                    freed += sum(stage.evict(frames) for frames in _between(held, stage.frame_count))
         return freed
 
-    def shrink_to(self, limit_bytes: int, keep: Collection[SegmentId] = ()) -> int:
-        """Drop the frames used longest ago, none of `keep` and none pinned, until at most `limit_bytes` are used.
+    def shrink_to(self, limit_bytes: int, keep: Collection[SegmentId] = (), pinned: Runs | None = None) -> int:
+        """Drop the frames used longest ago until at most `limit_bytes` are used.
 
-        Returns the bytes dropped; look at `used_bytes` for whether it was enough. Takes about 150 bytes of memory for
-        every staged frame: 40 MB for a terabyte in frames of 4 MiB. Raises OSError.
+        None of the segments `keep`, none in `pinned`, and none that is open. Returns the bytes dropped; look at
+        `used_bytes` for whether it was enough. Takes about 150 bytes of memory for every staged frame: 40 MB for a
+        terabyte in frames of 4 MiB. Raises OSError.
         """
         if self.used_bytes() <= limit_bytes:
             return 0
@@ -140,7 +156,7 @@ class StagingArea:
         segments = self.segments()
         freed = sum(self._remove_unusable(segment_id) for segment_id in segments)
         candidates = sorted(set(segments) - set(keep))
-        freed += self._drop_oldest(candidates, limit_bytes)
+        freed += self._drop_oldest(candidates, pinned or {}, limit_bytes)
         for segment_id in candidates:
             if self.used_bytes() <= limit_bytes:
                 break
@@ -149,21 +165,26 @@ class StagingArea:
                     stage.reclaim()
         return freed
 
-    def _drop_oldest(self, candidates: Collection[SegmentId], limit_bytes: int) -> int:
-        victims = deque(sorted(victim for segment_id in candidates for victim in self._victims(segment_id)))
+    def _drop_oldest(self, candidates: Collection[SegmentId], pinned: Runs, limit_bytes: int) -> int:
+        victims = deque(
+            sorted(
+                victim for segment_id in candidates for victim in self._victims(segment_id, pinned.get(segment_id, ()))
+            )
+        )
         freed = 0
         while victims and (excess := self.used_bytes() - limit_bytes) > 0:
             for segment_id, frames in _take(victims, excess).items():
                 freed += self._evict(segment_id, frames)
         return freed
 
-    def _victims(self, segment_id: SegmentId) -> list[_Victim]:
+    def _victims(self, segment_id: SegmentId, held: Sequence[tuple[int, int]]) -> list[_Victim]:
         with self._stage(segment_id) as stage:
             if stage is None:
                 return []
             return [
                 _Victim(stage.last_used(frame), segment_id, frame, stage.extent_of(frame)[1])
-                for frame in range(stage.frame_count)
+                for frames in _between(held, stage.frame_count)
+                for frame in frames
                 if stage.has(range(frame, frame + 1)) or stage.doubtful(range(frame, frame + 1))
             ]
 
@@ -203,3 +224,14 @@ def _take(victims: deque[_Victim], wanted_bytes: int) -> dict[SegmentId, list[in
     for frames in taken.values():
         frames.sort()
     return taken
+
+
+def _between(held: Sequence[tuple[int, int]], count: int) -> Iterator[range]:
+    """Yield the frames of a segment of `count` that are in none of the runs."""
+    begin = 0
+    for first, last in held:
+        if begin < first:
+            yield range(begin, min(first, count))
+        begin = last + 1
+    if begin < count:
+        yield range(begin, count)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
 
-from catalog.ids import BlockNo, FileNo, InstallationId, JobId, JobNumber, SegmentId, SetId, SetNumber, VolumeId
+from catalog.ids import BlockNo, FileNo, InstallationId, JobId, JobNumber, PinId, SegmentId, SetId, SetNumber, VolumeId
 from catalog.ledger import Ledger
 from catalog.records import (
     BackupSet,
@@ -14,10 +14,12 @@ from catalog.records import (
     Intent,
     IntentKind,
     Job,
+    PinnedFrames,
     Segment,
     SegmentCopy,
     SetState,
     SetTotals,
+    StagePin,
     Volume,
     VolumeEnd,
     VolumeState,
@@ -91,6 +93,18 @@ def segment_of(name: str, backup_set: BackupSet, number: int, **changes: Any) ->
         "committed_at_ns": NOW + 20,
     }
     return Segment(**(fields | changes))
+
+
+def pin_of(name: str, segment: Segment, *runs: tuple[int, int], **changes: Any) -> StagePin:
+    fields: dict[str, Any] = {
+        "pin_id": PinId(uuid_of(name)),
+        "owner": "ada",
+        "reason": "to look at",
+        "frames": (PinnedFrames(segment.segment_id, runs),),
+        "created_at_ns": NOW + 30,
+        "expires_at_ns": NOW + 1000,
+    }
+    return StagePin(**(fields | changes))
 
 
 def copy_of(segment: Segment, volume: Volume, block: int, file: int) -> SegmentCopy:

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from catalog.errors import Conflict, NotFound, StaleClaim
-from catalog.ids import BlockNo, JobNumber, SegmentId, SetId, VolumeId
+from catalog.ids import BlockNo, JobNumber, PinId, SegmentId, SetId, VolumeId
 from catalog.ledger import Ledger
-from catalog.records import CopyState, IntentKind, JobState, SetState, VolumeState
+from catalog.records import CopyState, IntentKind, JobState, PinnedFrames, SetState, VolumeState
 from tests.catalog.builders import (
     LABEL_END,
     NOW,
@@ -23,6 +23,7 @@ from tests.catalog.builders import (
     intent_of,
     job_of,
     labelled,
+    pin_of,
     segment_of,
     set_of,
     staged,
@@ -73,6 +74,8 @@ class LedgerContract:
         assert ledger.copies_on(VolumeId(nowhere)) == []
         assert ledger.index_copies(SetId(nowhere)) == []
         assert ledger.intents(VolumeId(nowhere)) == []
+        assert ledger.pins() == []
+        ledger.drop_pin(PinId(nowhere), NOW)
 
     @pytest.mark.parametrize("text", [uuid_of("nowhere"), *ODD_TEXTS])
     def test_what_is_not_there_is_not_found(self, ledger: Ledger, text: str) -> None:
@@ -769,6 +772,43 @@ class LedgerContract:
         assert index in ledger.index_copies(backup_set.set_id)
         with pytest.raises(Conflict):
             on_second.commit(ledger, "segment 1", 1, 12, 6)
+
+    # -- pins --------------------------------------------------------------------------------------------------------
+
+    def test_a_pin_grows_and_ends(self, ledger: Ledger, again: Again) -> None:
+        """The same again is harmless; runs are joined, the later end counts, whatever the order of the calls."""
+        backup_set = set_of("set", job_of("job"))
+        one, two = segment_of("one", backup_set, 0), segment_of("two", backup_set, 1)
+        pin = pin_of("pin", one, (4, 5), (0, 1))
+        for _ in range(2):
+            stored = ledger.put_pin(pin)
+            assert stored.frames == (PinnedFrames(one.segment_id, ((0, 1), (4, 5))),)
+        assert again().pins() == [stored]
+        grown = ledger.put_pin(pin_of("pin", one, (2, 2), (7, 9), reason="more", expires_at_ns=NOW + 500))
+        assert grown.frames == (PinnedFrames(one.segment_id, ((0, 2), (4, 5), (7, 9))),)
+        assert (grown.reason, grown.expires_at_ns) == ("more", NOW + 1000)
+        both = ledger.put_pin(pin_of("pin", two, (3, 3), created_at_ns=NOW + 99, expires_at_ns=NOW + 2000))
+        assert {frames.segment_id for frames in both.frames} == {one.segment_id, two.segment_id}
+        assert (both.created_at_ns, both.expires_at_ns) == (pin.created_at_ns, NOW + 2000)
+        assert again().pins() == [both]
+        for _ in range(2):
+            ledger.drop_pin(pin.pin_id, NOW + 3000)
+        assert again().pins() == []
+        told = [kind for kind, _ in kinds(ledger)]
+        assert told == ["pin.added", "pin.changed", "pin.changed", "pin.ended"]
+
+    def test_a_pin_belongs_to_its_owner(self, ledger: Ledger) -> None:
+        segment = segment_of("one", set_of("set", job_of("job")), 0)
+        stored = ledger.put_pin(pin_of("pin", segment, (0, 0)))
+        with pytest.raises(Conflict, match="ada"):
+            ledger.put_pin(pin_of("pin", segment, (1, 1), owner="eve"))
+        assert ledger.pins() == [stored]
+
+    def test_pins_come_oldest_first(self, ledger: Ledger) -> None:
+        segment = segment_of("one", set_of("set", job_of("job")), 0)
+        for name, later_ns in (("a", 3), ("b", 1), ("c", 2)):
+            ledger.put_pin(pin_of(name, segment, (0, 0), created_at_ns=NOW + later_ns))
+        assert [pin.pin_id for pin in ledger.pins()] == [uuid_of("b"), uuid_of("c"), uuid_of("a")]
 
     # -- events ------------------------------------------------------------------------------------------------------
 

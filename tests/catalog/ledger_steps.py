@@ -18,6 +18,7 @@ from tests.catalog.builders import (
     index_of,
     intent_of,
     job_of,
+    pin_of,
     segment_of,
     set_of,
     volume_of,
@@ -31,6 +32,7 @@ INDEX = index_of("index", SET, T1, 10, 5)
 LAST_INDEX = index_of("last index", SET, T1, 12, 6)
 OTHER_JOB = job_of("other", number=JobNumber(2))
 OTHER_SET = set_of("other set", OTHER_JOB)
+PIN = pin_of("pin", SEGMENT, (0, 3))
 
 #: Name of the operation, and what does it. Every writing operation occurs.
 STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
@@ -70,5 +72,7 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("edit_job", lambda ledger: ledger.edit_job(OTHER_JOB, msgspec.structs.replace(OTHER_JOB, level=9), NOW)),
     ("delete_job", lambda ledger: ledger.delete_job(OTHER_JOB.number, NOW)),
     ("expire_set", lambda ledger: ledger.expire_set(SET.set_id, NOW)),
+    ("put_pin", lambda ledger: ledger.put_pin(PIN)),
+    ("drop_pin", lambda ledger: ledger.drop_pin(PIN.pin_id, NOW)),
     ("mark_volume", lambda ledger: ledger.mark_volume(T1.volume_id, VolumeState.FULL)),
 ]

@@ -20,7 +20,7 @@ from catalog.ledger_store.environment import DATA_FILE, SharedEnvironment
 from catalog.ledger_store.tables import COUNTERS, LAYOUT_KEY, SET_COUNTER, Layout
 from catalog.ledger_store.translate import translate
 from catalog.lmdb_ledger import LmdbLedger
-from tests.catalog.builders import NOW, job_of, set_of, staged, started, volume_of
+from tests.catalog.builders import NOW, job_of, pin_of, segment_of, set_of, staged, started, volume_of
 from tests.catalog.lmdb_tools import raw, run, store
 
 # -- making ----------------------------------------------------------------------------------------------------------
@@ -46,6 +46,24 @@ def test_create_takes_an_empty_folder(folder: Path) -> None:
     folder.mkdir()
     with LmdbLedger.create(folder, NOW) as ledger:
         assert ledger.volumes() == []
+
+
+def test_a_ledger_of_an_earlier_version_has_no_pins_until_it_is_written(folder: Path, ledger: LmdbLedger) -> None:
+    """Opened for reading it is as it was, opened for writing it gains the database; nothing else changes."""
+    installation = ledger.installation()
+    ledger.close()
+    with raw(folder) as environment, environment.begin(write=True) as transaction:
+        transaction.drop(environment.open_db(b"pins", txn=transaction))
+    with LmdbLedger.open(folder, readonly=True) as old:
+        assert old.pins() == []
+        assert old.verify() == []
+        assert old.installation() == installation
+    segment = segment_of("segment", set_of("set", job_of("job")), 0)
+    with LmdbLedger.open(folder) as new:
+        assert new.pins() == []
+        pin = new.put_pin(pin_of("pin", segment, (0, 1)))
+    with LmdbLedger.open(folder, readonly=True) as old:
+        assert old.pins() == [pin]
 
 
 def test_create_without_a_parent(folder: Path) -> None:

@@ -97,6 +97,23 @@ def test_stage_and_evict(home, tree):
     assert finish(start("evict", "--all"))[2][-1] == "evict: 0 B freed"
 
 
+def test_pin_and_unpin(home, tree):
+    """What is pinned outlives `evict` and the sidecars that the commands start, until it is unpinned."""
+    set_id = finish(start("backup", str(tree)))[1][-1]
+    code, _, err = finish(start("stage", set_id, "--pin", "7d", "--reason", "exam"))
+    assert code == 0, err
+    assert "keeps" in err[0]
+    (pin,) = json.loads("\n".join(finish(start("pins", "--json"))[1]))
+    assert (pin["reason"], pin["missing_frames"]) == ("exam", 0)
+    assert pin["bytes"] > 300_000
+    assert finish(start("evict", "--all"))[2][-1] == "evict: 0 B freed"
+    assert pin["id"][:8] in finish(start("pins"))[1][-1]
+    assert finish(start("unpin", "nonsense"))[0] == 1
+    assert finish(start("unpin", pin["id"][:8]))[2][-1] == "unpin: 1 pins ended"
+    assert json.loads("\n".join(finish(start("pins", "--json"))[1])) == []
+    assert finish(start("evict", "--all"))[2][-1] != "evict: 0 B freed"
+
+
 def test_two_commands_that_start_at_once(home):
     both = [start("evict", "--all") for _ in range(3)]
     assert [finish(each)[0] for each in both] == [0, 0, 0]

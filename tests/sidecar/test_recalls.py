@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from catalog.ids import BlockNo, FrameNo, SegmentId, VolumeId
 from sidecar.recalls import MOST_DEATHS, Place, RecallQueue, Waiter
-from sidecar.spans import Spans
 from tapefs.mover.messages import FrameRange
 from tapefs.planner.rounds import AGEING_S
 from tapefs.planner.tapes import OVERDUE_S
+from tapefs.spans import Spans
 
 A, B = VolumeId("tape-a"), VolumeId("tape-b")
 ON_A = [Place(A, BlockNo(100))]
