@@ -12,7 +12,8 @@ from tapefs.format.tar import ATTRIBUTES_BYTES
 
 #: Of the others some are made up by the filesystem, and writing them back would be wrong or refused.
 _NAMESPACES = ("user.", "trusted.", "security.", *(name.decode("ascii") for name in ACL_KEYWORDS))
-_NO_ATTRIBUTES = (errno.ENOTSUP, errno.ENOSYS)
+#: What a filesystem without extended attributes says.
+NOT_THERE = (errno.ENOTSUP, errno.ENOSYS)
 #: More than a record adds to the name and the value.
 _RECORD_BYTES = 32
 
@@ -44,7 +45,7 @@ def read_attributes(place: int | bytes) -> Attributes:
     try:
         names = os.listxattr(place) if follow else os.listxattr(place, follow_symlinks=False)
     except OSError as error:
-        if error.errno in _NO_ATTRIBUTES:
+        if error.errno in NOT_THERE:
             return NO_ATTRIBUTES
         return Attributes(problem=f"its extended attributes cannot be read: {error.strerror}")
     if not names:

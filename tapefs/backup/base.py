@@ -253,7 +253,12 @@ class Base:
 
 def fresh_flag(status: os.stat_result) -> int:
     """Return FRESH if a change from now on may bear the ctime that was seen; else nothing."""
-    return _FRESH if status.st_ctime_ns + FRESH_NS > time.time_ns() else 0
+    return _FRESH if status.st_ctime_ns > fresh_from_ns() else 0
+
+
+def fresh_from_ns() -> int:
+    """Return the ctime behind which a file is FRESH."""
+    return time.time_ns() - FRESH_NS
 
 
 @dataclass(frozen=True, slots=True)

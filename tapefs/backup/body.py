@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import structlog
 
 from catalog.crash import crash_point
@@ -58,8 +58,7 @@ class SegmentBody:
             self._running.update(frame.view[start : start + length])
             if draft >= 0:
                 frame.sums[draft] = self._running.digest()
-        for lines in self._lines(frame):
-            self._trailer.write_many(lines)
+        self._write_lines(frame)
         place = self._payload.place
         self._payload.add(frame)
         if frame.used == 0:
@@ -109,18 +108,24 @@ class SegmentBody:
         except OSError as error:
             log.warning("a local trailer that is not needed stays", path=str(self._part_path), error=str(error))
 
-    def _lines(self, frame: Frame) -> Iterator[list[msgspec.Struct]]:
-        """Yield the lines, together as many as may be in memory at once."""
-        sums = frame.sums
-        lines: list[msgspec.Struct] = []
-        for number, draft in enumerate(frame.drafts):
-            if isinstance(draft, Draft):
-                self.members += 1
-                lines.append(draft.line(sums.get(number, b"")))
-            elif isinstance(draft, msgspec.Struct):
-                self.members += isinstance(draft, Member)
-                lines.append(draft)
-            elif isinstance(draft, ListingPiece):
-                yield [*lines, draft.line()]
-                lines = []
-        yield lines
+    def _write_lines(self, frame: Frame) -> None:
+        number, trailer = 0, self._trailer
+        for kind, group in groupby(frame.drafts, type):
+            # What `groupby` found out no type checker sees.
+            drafts: list[Any] = list(group)
+            if kind is bytes:
+                # Files that came the short way: their lines are JSON already.
+                self.members += len(drafts)
+                trailer.write_text(b"".join(drafts), len(drafts))
+            elif kind is Draft:
+                self.members += len(drafts)
+                sums = frame.sums
+                trailer.write_many([draft.line(sums.get(at, b"")) for at, draft in enumerate(drafts, number)])
+            elif kind is ListingPiece:
+                # One by one: each may take megabytes.
+                for piece in drafts:
+                    trailer.write(piece.line())
+            else:
+                self.members += len(drafts) if kind is Member else 0
+                trailer.write_many(drafts)
+            number += len(drafts)

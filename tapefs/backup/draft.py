@@ -10,6 +10,14 @@ from typing import NamedTuple
 from catalog.ids import DirectoryNo
 from tapefs.format.records import Member, as_text, split_xattrs
 
+#: What `Draft.line` gives in JSON, with its newline, of a regular file without a second name, attributes and holes:
+#: of directory, name (as JSON), mode, uid, gid, size, mtime, ctime, device, inode, blocks, flags (`"flags":1,` or
+#: nothing), place, SHA-256 (base64). 0.6 us where a record and its encoding take 4.
+PLAIN_LINE = (
+    b'{"t":"m","d":%d,"name":%b,"mode":%d,"uid":%d,"gid":%d,"size":%d,"mtime":%d,"ctime":%d,"nlink":1,"dev":%d,'
+    b'"ino":%d,"blocks":%d,%b"at":%d,"sha256":"%b"}\n'
+)
+
 
 class Draft(NamedTuple):
     """A member line that still wants the SHA-256 of its content."""

@@ -31,6 +31,7 @@ from tapefs.backup.segment import CommittedSegment, PartProgress, SegmentPlan, S
 from tapefs.backup.selection import PSEUDO_FILESYSTEMS, branches, devices_of
 from tapefs.backup.session import STORED_PER_PLAIN, TapeSession
 from tapefs.backup.set_index import write_set_index
+from tapefs.backup.small import SmallFiles
 from tapefs.backup.source import NO_FILE_ANY_MORE, Source, Special, Vanished
 from tapefs.backup.spool import spooled_segment_bytes
 from tapefs.backup.stream import Lost, TapeStream
@@ -93,6 +94,7 @@ class Engine:
         self._intake = Intake(
             self._pool, self._workers, self._watcher.trouble, self._look_around, Tally(), self._layout
         )
+        self._small = SmallFiles(self._intake, self._layout, self._look_around) if context.codec.is_tar else None
         self._links = LinkMap(context.home.path)
         if base is not None:
             self._intake.tally = base.tally()
@@ -178,15 +180,12 @@ class Engine:
         tape = self._tapes.tape
         self._watcher.progress(
             BackupProgress(
-                set_id=self._context.backup_set.set_id,
-                stage=stage,
+                set_id=self._context.backup_set.set_id, stage=stage, path=self._path, bytes=tally.read_bytes,
                 files=tally.new_files + tally.changed_files,
-                bytes=tally.read_bytes,
                 stored_bytes=self._stored_before + (stream.stored_bytes if stream is not None else 0),
-                path=self._path,
                 tape=tape.volume.label if tape is not None else "",
             )
-        )
+        )  # fmt: skip
 
     # -- the walk ----------------------------------------------------------------------------------------------------
 
@@ -272,7 +271,8 @@ class Engine:
         if not directory.announced:
             self._announce()
         files, content = tally.files, tally.bytes
-        self._take_file(directory)
+        if state is not State.NEW or self._progress.seen is not None or not self._take_small(directory):
+            self._take_file(directory)
         tally.read_bytes += tally.bytes - content
         if state is State.NEW:
             tally.new_files += tally.files - files
@@ -307,6 +307,17 @@ class Engine:
         finally:
             source.close()
 
+    def _take_small(self, directory: OpenDirectory) -> bool:
+        """Take files the short way, and the one behind them if it is open then. False: none could be taken."""
+        most = self._largest_members - self._intake.members
+        if self._small is None or most <= 0 or self._ends_soon():
+            return False
+        place = directory.next_file
+        found = self._small.take(directory, self._at_hand().limit_bytes, most)
+        if found is not None:
+            self._take_opened(*found)
+        return directory.next_file > place
+
     def _take_file(self, directory: OpenDirectory) -> None:
         name = directory.files[directory.next_file]
         if name in directory.specials:
@@ -320,15 +331,17 @@ class Engine:
                 return
             # Parts of it are committed: the others are written as zeros, so that the file is whole, with a mark.
             source = Source(directory, name, -1, *self._progress.seen)
-        try:
-            fresh = self._take_regular(source, may_retry=True)
-        finally:
-            source.close()
-        if fresh is not None:
+        self._take_opened(source, may_retry=True)
+
+    def _take_opened(self, source: Source, may_retry: bool) -> None:
+        fresh: Source | None = source
+        while fresh is not None:
+            source = fresh
             try:
-                self._take_regular(fresh, may_retry=False)
+                fresh = self._take_regular(source, may_retry=may_retry)
             finally:
-                fresh.close()
+                source.close()
+            may_retry = False
 
     def _take_special(self, directory: OpenDirectory, name: bytes) -> None:
         try:
@@ -569,13 +582,7 @@ class Engine:
             try:
                 tapes = self._tapes
                 write_set_index(
-                    self._context,
-                    self._drive,
-                    tapes.at_hand(),
-                    tapes.segments,
-                    tapes.unindexed,
-                    totals,
-                    final=True,
+                    self._context, self._drive, tapes.at_hand(), tapes.segments, tapes.unindexed, totals, final=True
                 )
                 return
             except DiskFull:
@@ -586,10 +593,8 @@ class Engine:
     def _totals(self) -> SetTotals:
         tally = self._intake.tally
         return SetTotals(
-            files=tally.files,
-            directories=tally.directories,
-            bytes=tally.bytes,
+            files=tally.files, directories=tally.directories, bytes=tally.bytes,
             stored_bytes=sum(segment.segment.stored_bytes for segment in self._tapes.segments),
             troubled_files=tally.troubled_files + self._walk.unlisted,
             unread_files=tally.unread_files + self._walk.unlisted,
-        )
+        )  # fmt: skip

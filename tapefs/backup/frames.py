@@ -63,7 +63,7 @@ class Frame:
     def clear(self) -> None:
         """Make it empty again; the buffer stays."""
         self.used = 0
-        #: Lines for the trailer in order: finished ones, and drafts that still want a sum.
+        #: Lines for the trailer in order: finished ones as records or JSON, and drafts that still want a sum.
         self.drafts: list[object] = []
         self.spans: list[Span] = []
         self.pieces: list[Piece] = []

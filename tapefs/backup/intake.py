@@ -105,13 +105,14 @@ class Intake:
             self._pool.give_back(self._frame)
             self._frame = None
 
-    def _here(self) -> Frame:
+    def here(self) -> Frame:
+        """Return the frame at hand."""
         if self._frame is None:
             raise AssertionError("no segment has begun")
         return self._frame
 
     def _hand_over(self) -> None:
-        frame, stream = self._here(), self._stream
+        frame, stream = self.here(), self._stream
         if stream is None:
             raise AssertionError("no segment has begun")
         self._frame = None
@@ -121,26 +122,27 @@ class Intake:
             frame.ready.set()
         stream.put(frame)
 
-    def _next_frame(self) -> Frame:
+    def next_frame(self) -> Frame:
+        """Hand over the frame at hand and return another."""
         self._hand_over()
         frame = self._frame = self._pool.take()
         return frame
 
     def _room(self, length: int) -> Frame:
         """Return a frame for a member of that length."""
-        frame = self._here()
+        frame = self.here()
         size = len(frame.view)
         if frame.used + length <= size or (length > size and frame.used < _NEARLY_EMPTY_BYTES):
             return frame
-        return self._next_frame()
+        return self.next_frame()
 
     def _bytes(self, data: bytes) -> None:
         """Add bytes, over as many frames as they need."""
         view = memoryview(data)
-        frame = self._here()
+        frame = self.here()
         while view:
             if frame.used == len(frame.view):
-                frame = self._next_frame()
+                frame = self.next_frame()
             taken = min(len(view), len(frame.view) - frame.used)
             frame.view[frame.used : frame.used + taken] = view[:taken]
             frame.used += taken
@@ -160,7 +162,7 @@ class Intake:
         text, raw = as_text(directory.name)
         xattrs, raw_xattrs = split_xattrs(directory.attributes.xattrs)
         parent = directory if directory.parent is None else directory.parent
-        self._here().drafts.append(
+        self.here().drafts.append(
             DirectoryEntered(
                 n=directory.number,
                 p=parent.number,
@@ -192,11 +194,11 @@ class Intake:
         for start in range(0, len(names), _LONGEST_LISTING):
             pairs = [as_text(name) for name in names[start : start + _LONGEST_LISTING]]
             texts, raws = [text for text, raw in pairs if not raw], [raw for _, raw in pairs if raw]
-            self._here().drafts.append(DirectoryPart(n=directory.number, removed=texts, removed_b64=raws))
+            self.here().drafts.append(DirectoryPart(n=directory.number, removed=texts, removed_b64=raws))
 
     def leave(self, directory: OpenDirectory) -> None:
         """The directory's listing is complete; a long one takes several lines."""
-        drafts, number = self._here().drafts, directory.number
+        drafts, number = self.here().drafts, directory.number
         elsewhere, children = directory.elsewhere, directory.children
         start, longest = 0, _LONGEST_LISTING
         while max(len(elsewhere), len(children)) - start > longest:
@@ -257,10 +259,10 @@ class Intake:
         If it changed meanwhile, `may_retry` and all of it is still in the frame at hand, it is taken back; then what
         has the name now is returned, open, to be taken instead.
         """
-        status, runs, directory, xattrs = source.status, source.runs, source.directory, source.attributes.xattrs
+        status, runs, xattrs = source.status, source.runs, source.attributes.xattrs
         size = status.st_size
         ranges: Sequence[Run] = ((0, size),)
-        path = member_path(directory, source.name)
+        path = member_path(source.directory, source.name)
         if runs is None and not xattrs:
             self.beside_bytes += self._layout.beside_bytes(path)
             header = self._layout.plain_header(path, status)
@@ -280,19 +282,37 @@ class Intake:
         else:
             self._bytes(header)
             problem = self._content(source, ranges, size)
+        return self.settle(source, at, (used, plain_bytes) if may_retry and is_here else None, problem)
+
+    def small_files(self, directory: OpenDirectory, places: Sequence[int], content_bytes: int) -> None:
+        """Count whole regular files that are in the frames, with their lines; their contents begin at `places`."""
+        directory.members_done(self.members, places)
+        self.members += len(places)
+        self.tally.files += len(places)
+        self.tally.bytes += content_bytes
+
+    def settle(self, source: Source, at: int, before: tuple[int, int] | None, problem: str) -> Source | None:
+        """The content of a whole file is in the frames, at `at` of the plain stream: take it back, or keep it.
+
+        `before` says where the frame at hand and the plain stream ended before the member, if it may be taken back.
+        """
+        directory, attributes = source.directory, source.attributes
         has_changed = source.has_changed()
-        if has_changed and may_retry and is_here:
+        if has_changed and before is not None:
             fresh = source.again(self._look_around, keeps_holes=self._layout.keeps_holes)
             if fresh is not None:
-                frame.used, self.plain_bytes = used, plain_bytes
+                frame = self.here()
+                frame.used, self.plain_bytes = before
                 frame.spans.pop()
                 return fresh
         flags = source.flags
         if problem or has_changed:
             flags |= self._mark(source, problem)
-        draft = Draft(directory.number, source.name, status, flags, at, xattrs=xattrs, data=runs or ())
+        draft = Draft(
+            directory.number, source.name, source.status, flags, at, xattrs=attributes.xattrs, data=source.runs or ()
+        )
         self._note(directory, draft)
-        self._count(directory, source.attributes)
+        self._count(directory, attributes)
         return None
 
     def restate(self, source: Source, flags: int) -> None:
@@ -301,7 +321,7 @@ class Intake:
         xattrs = source.attributes.xattrs
         draft = Draft(directory.number, source.name, source.status, flags, self.plain_bytes, xattrs=xattrs)
         line = draft.line(b"")
-        self._here().drafts.append(msgspec.structs.replace(line, as_base=True))
+        self.here().drafts.append(msgspec.structs.replace(line, as_base=True))
         directory.member_done(self.members, self.plain_bytes)
         self.members += 1
         self._newest = draft
@@ -367,7 +387,7 @@ class Intake:
         return self._newest
 
     def _note(self, directory: OpenDirectory, draft: Draft, *, last: bool = True) -> None:
-        self._here().drafts.append(draft)
+        self.here().drafts.append(draft)
         (directory.member_done if last else directory.part_done)(self.members, draft.at)
         self.members += 1
         self._newest = draft
@@ -396,7 +416,7 @@ class Intake:
 
         Return what went wrong, or nothing.
         """
-        frame = self._here()
+        frame = self.here()
         if frame.used + size + self._padding(size) <= len(frame.view):
             return self._member(frame, b"", source, ranges, size)
         problem = self._over_frames(source, ranges, size)
@@ -410,7 +430,7 @@ class Intake:
         problem, end = "", start
         for offset, length in ranges:
             here = view[end : end + length]
-            problem = _zero(here, problem) if problem else _read(source.fd, here, offset)
+            problem = _zero(here, problem) if problem else read_into(source.fd, here, offset)
             end += length
         if padding := self._padding(size):
             view[end : end + padding] = _ZEROS[:padding]
@@ -421,17 +441,17 @@ class Intake:
         return problem
 
     def _over_frames(self, source: Source, ranges: Sequence[Run], size: int) -> str:
-        frame = self._here()
+        frame = self.here()
         problem, done = "", 0
         for start, length in ranges:
             offset, end = start, start + length
             while offset < end:
                 if frame.used == len(frame.view):
                     self._look_around()
-                    frame = self._next_frame()
+                    frame = self.next_frame()
                 taken = min(end - offset, len(frame.view) - frame.used)
                 here = frame.view[frame.used : frame.used + taken]
-                problem = _zero(here, problem) if problem else _read(source.fd, here, offset)
+                problem = _zero(here, problem) if problem else read_into(source.fd, here, offset)
                 first, done = done == 0, done + taken
                 frame.pieces.append(Piece(frame.used, taken, first, len(frame.drafts) if done == size else -1))
                 frame.used += taken
@@ -449,7 +469,7 @@ def member_path(directory: OpenDirectory, name: bytes) -> bytes:
     return directory.path[1:] + b"/" + name if directory.path else name
 
 
-def _read(fd: int, view: memoryview, offset: int) -> str:
+def read_into(fd: int, view: memoryview, offset: int) -> str:
     """Fill `view` from the file; what is missing becomes zeros. Returns what went wrong, or nothing."""
     done, length = 0, len(view)
     while done < length:

@@ -118,12 +118,29 @@ class OpenDirectory:
         """Return what is to be done about the file at `next_file`."""
         return State.NEW if self.base is None else State(self.difference.states[self.next_file])
 
+    def new_files(self, most: int) -> int:
+        """Return how many files from `next_file` on are new, up to `most`."""
+        start = self.next_file
+        if self.base is None:
+            return min(most, len(self.files) - start)
+        states = self.difference.states[start : start + most]
+        return len(states) - len(states.lstrip(b"%c" % State.NEW))
+
     def member_done(self, ordinal: int, place: int) -> None:
         """The file at `next_file` ends with member line `ordinal`, whose content is at `place` of the plain stream."""
         self._add_run(ordinal)
         self.places.append(place)
         self.part_place = NOWHERE
         self.next_file += 1
+
+    def members_done(self, ordinal: int, places: Sequence[int]) -> None:
+        """The same of as many files as there are `places`, whose member lines follow each other."""
+        if not places:
+            return
+        self._add_run(ordinal, len(places))
+        self.places.extend(places)
+        self.part_place = NOWHERE
+        self.next_file += len(places)
 
     def part_done(self, ordinal: int, place: int) -> None:
         """A part of the file at `next_file` is member line `ordinal`; the file goes on in the next segment."""
@@ -142,13 +159,13 @@ class OpenDirectory:
             self.difference.states.insert(0, State.CHANGED)
         self.specials.discard(name)
 
-    def _add_run(self, ordinal: int) -> None:
+    def _add_run(self, ordinal: int, members: int = 1) -> None:
         if self.here:
             first, count = self.here[-1]
             if first + count == ordinal:
-                self.here[-1] = (first, count + 1)
+                self.here[-1] = (first, count + members)
                 return
-        self.here.append((ordinal, 1))
+        self.here.append((ordinal, members))
 
     def segment_ends(self, segment_id: SegmentId) -> None:
         """What was in this segment is from now on elsewhere."""

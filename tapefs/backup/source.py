@@ -72,20 +72,33 @@ class Source:
 
         Raises OSError; Vanished when it is no regular file any more; what `look_around` raises.
         """
-        fd = _open(name, directory.held_fd())
+        fd = open_file(name, directory.held_fd())
         try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise Vanished(NO_FILE_ANY_MORE)
-            flags = fresh_flag(status)
-            attributes = read_attributes(fd)
-            runs = None
-            if keeps_holes and status.st_blocks * _BLOCK < status.st_size:
-                runs = data_runs(fd, status.st_size, look_around)
-                flags |= 0 if runs is None else _SPARSE
+            return cls.of(directory, name, fd, os.fstat(fd), look_around, keeps_holes=keeps_holes)
         except BaseException:
             os.close(fd)
             raise
+
+    @classmethod
+    def of(
+        cls,
+        directory: OpenDirectory,
+        name: bytes,
+        fd: int,
+        status: os.stat_result,
+        look_around: Callable[[], None],
+        *,
+        keeps_holes: bool = True,
+    ) -> Source:
+        """Make one of a file that is open already, `status` being what it is. Raises as `open`."""
+        if not stat.S_ISREG(status.st_mode):
+            raise Vanished(NO_FILE_ANY_MORE)
+        flags = fresh_flag(status)
+        attributes = read_attributes(fd)
+        runs = None
+        if keeps_holes and status.st_blocks * _BLOCK < status.st_size:
+            runs = data_runs(fd, status.st_size, look_around)
+            flags |= 0 if runs is None else _SPARSE
         return cls(directory, name, fd, status, attributes, runs, flags)
 
     def again(self, look_around: Callable[[], None], *, keeps_holes: bool = True) -> Source | None:
@@ -164,7 +177,8 @@ class Special:
         return cls(directory, name, status, attributes, target, flags)
 
 
-def _open(name: bytes, directory_fd: int) -> int:
+def open_file(name: bytes, directory_fd: int) -> int:
+    """Return a descriptor of what has that name in a directory, for reading. Raises OSError."""
     try:
         # Reading for a backup is no access that the file's owner wants to see.
         return os.open(name, _open_flags | os.O_NOATIME, dir_fd=directory_fd)

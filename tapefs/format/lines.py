@@ -61,6 +61,10 @@ class LineWriter:
         """Add lines; faster than one by one (1.6 against 2.7 µs a line). Raises as `write`, adding none."""
         self._add(self._encoder.encode_lines(lines), len(lines))
 
+    def write_text(self, text: bytes, lines: int) -> None:
+        """Add lines that are JSON already, each with its newline. Raises as `write`."""
+        self._add(text, lines)
+
     def close(self) -> None:
         """End the frame and hand on its last bytes. Harmless twice."""
         if not self._closed:

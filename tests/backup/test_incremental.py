@@ -24,6 +24,7 @@ from sidecar.jobs import finish
 from tapefs.backup import base, intake, scout, scouts
 from tapefs.backup.scan import OpenDirectory
 from tapefs.backup.scout import Scout
+from tapefs.backup.small import SmallFiles
 from tapefs.backup.source import Source
 from tapefs.sets.finish import finish_all
 from tests.backup.edits import Editor, looks, shown
@@ -192,6 +193,7 @@ def test_what_could_not_be_read_is_read_again(rig: Rig, settled: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", broken)
         patch.setattr(Source, "has_changed", lambda source: source.name == b"two")
+        patch.setattr(SmallFiles, "take", lambda *_: None)
         job, set_id = first(rig, settled)
     assert entry_of(rig, set_id, settled / "deep/one").flags & EntryFlag.UNREADABLE
     assert entry_of(rig, set_id, settled / "deep/two").flags & EntryFlag.CHANGED
