@@ -33,7 +33,7 @@ class OpenFile(Protocol):
 
     @property
     def is_cacheable(self) -> bool:
-        """May the kernel keep its pages, also after it was closed?"""
+        """May it be read through the page cache?"""
         ...
 
     async def read(self, offset: int, size: int) -> bytes:

@@ -317,7 +317,10 @@ class MountOperations(pyfuse3.Operations):
             raise UsageError("this is a directory")
         handle = next(self._handles)
         self._files[handle] = file
-        return FileInfo(fh=FileHandleT(handle), direct_io=not file.is_cacheable, keep_cache=file.is_cacheable)
+        # What a set has never changes. Were the kernel to drop the pages of a cold file, it would wait for those that a
+        # mapping waits for, and nobody who opens the file meanwhile could be killed.
+        keep_cache = isinstance(node, EntryNode)
+        return FileInfo(fh=FileHandleT(handle), direct_io=not file.is_cacheable, keep_cache=keep_cache)
 
     @_handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:

@@ -67,6 +67,17 @@ def is_thread_ending(thread_id: int) -> bool | None:
     return None if status is None else is_ending(status)
 
 
+def is_waiting_itself(thread_id: int) -> bool:
+    """Tell whether a thread waits in a read or a page fault of its own, as far as /proc shows it.
+
+    A reader waits in FUSE's `request_wait_answer`, one in a page fault sleeps uninterruptibly.
+    """
+    if _read(f"/proc/{thread_id}/wchan") == "request_wait_answer":
+        return True
+    status = _read(f"/proc/{thread_id}/status") or ""
+    return any(line.startswith("State:\tD") for line in status.splitlines())
+
+
 def inodes_of_ending() -> frozenset[int]:
     """Return the inodes that are open in threads that are being ended. Looks at every thread that may be seen: some 20
     µs each.

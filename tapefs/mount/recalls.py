@@ -222,8 +222,15 @@ class Recalls:
             return
         is_ending = readers.is_thread_ending(thread_id)
         waiter.is_opener_gone = is_ending is None
-        if is_ending or waiter.caller.inode in self._ending_inodes:
+        if is_ending or (waiter.caller.inode in self._ending_inodes and self._may_be_another(waiter)):
             raise ReaderGone("the reader is being ended by a signal")
+
+    def _may_be_another(self, waiter: _Waiter) -> bool:
+        """Tell whether somebody else than the file's opener may be the reader: he inherited it, or is another thread.
+
+        Without this look, who is killed takes along whoever waits for the same file.
+        """
+        return waiter.is_opener_gone or not readers.is_waiting_itself(waiter.caller.thread_id)
 
     def _register(self, waiter: _Waiter) -> None:
         self._waiters.setdefault(waiter.wanted.segment_id, set()).add(waiter)

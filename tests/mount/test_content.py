@@ -16,12 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from tapefs.mount.readers import is_waiting_itself
 from tapefs.staging.area import StagingArea
 from tests.mount.conftest import ODD_NAME, Rig
 from tests.mount.expect import fails_with
 
 pytestmark = pytest.mark.fuse
 
+MAPPED = "import mmap; print(mmap.mmap(os.open(path, 0), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)[0])"
 ATTRIBUTES = {"state", "tape", "segment", "position", "sha256"}
 
 
@@ -394,6 +396,33 @@ def test_o_nonblock_waits_as_on_a_disk(evicted: Rig) -> None:
 def test_a_command_is_known_when_it_reads_what_its_shell_opened(evicted: Rig) -> None:
     subprocess.run(["bash", "-c", 'cat < "$0" > /dev/null', str(evicted.root / "text")], check=True, timeout=20)
     assert "cat" in evicted.sidecar.waiters[0]["commands"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("program", ["open(path, 'rb').read()", MAPPED])
+def test_who_reads_himself_is_told_from_who_opened_for_another(evicted: Rig, program: str) -> None:
+    evicted.sidecar.delay_s = None
+    threaded = (
+        "import threading\n"
+        "file = open(path, 'rb', buffering=0)\n"
+        "threading.Thread(target=file.read, daemon=True).start()\n"
+        "time.sleep(60)"
+    )
+    with readers([evicted.root / "text"], program) as [reader], readers([evicted.root / "text"], threaded) as [other]:
+        wait_until_waiting(evicted, 2)
+        time.sleep(0.2)
+        assert is_waiting_itself(reader.pid)
+        assert not is_waiting_itself(other.pid)
+        assert not is_waiting_itself(2**22 + 1)
+
+
+def test_opening_what_a_mapping_waits_for_waits_for_nothing(evicted: Rig) -> None:
+    """The kernel must not be made to drop pages: it would wait for the one that is awaited, and could not be killed."""
+    evicted.sidecar.delay_s = None
+    path = evicted.root / "text"
+    with readers([path], MAPPED):
+        wait_until_waiting(evicted)
+        with readers([path], "os.close(os.open(path, 0)); print('opened')") as [process]:
+            assert process.communicate(timeout=10)[0] == b"opened\n"
 
 
 @pytest.mark.parametrize("interrupts", [0, 1])

@@ -284,6 +284,24 @@ async def test_a_reader_that_is_ending(bench: Bench, autojump_clock: Clock, monk
     assert bench.link.cancelled == [message.id for message in bench.link.posted if message.pid == 77]
 
 
+async def test_who_is_killed_takes_nobody_along(
+    bench: Bench, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two wait for one file; the search finds it open in a process that is being ended."""
+    states = {77: False, 78: False, 79: None}
+    monkeypatch.setattr(readers, "is_thread_ending", states.__getitem__)
+    monkeypatch.setattr(readers, "is_waiting_itself", lambda thread_id: thread_id == 77)
+    monkeypatch.setattr(readers, "inodes_of_ending", lambda: frozenset({CALLER.inode}))
+    bench.wait(1, 1, caller=CALLER._replace(thread_id=77))
+    await trio.sleep(4)
+    assert bench.results == []
+    for thread_id, why in ((78, "its opener does something else"), (79, "its opener has ended")):
+        bench.wait(2, 2, caller=CALLER._replace(thread_id=thread_id))
+        await trio.sleep(4)
+        assert isinstance(bench.results.pop(), ReaderGone), why
+        assert bench.results == []
+
+
 async def test_closing_ends_all_waits(bench: Bench) -> None:
     bench.wait(1, 1)
     bench.wait(2, 2)
