@@ -21,7 +21,9 @@ def create(rig: Rig, name: str, **more: Any) -> int:
 def test_a_template_is_changed_run_and_deleted(rig: Rig) -> None:
     number = create(rig, "template", retention_days=5, excludes=["*.o"])
     changed = rig.unix("PATCH", f"/api/v1/jobs/{number}", {"level": 9, "name": " other "})
-    assert (changed.status, changed.body) == (200, rig.job(number))
+    assert changed.status == 200
+    # The single job also tells what its last run had from the drive.
+    assert changed.body.items() <= rig.job(number).items()
     assert {key: changed.body[key] for key in ("name", "level", "retention_days", "excludes", "sources", "runs")} == {
         "name": "other",
         "level": 9,
