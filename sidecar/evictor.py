@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 
 import structlog
@@ -15,6 +15,7 @@ from sidecar.pins import Pins
 from sidecar.recalling import Recalls
 from tapefs.home import Home
 from tapefs.staging.area import Census, Runs, StagingArea
+from tapefs.staging.worth import Tape
 
 #: Pause between two looks while frames arrive: at 400 MB/s the area grows by half a gigabyte meanwhile.
 PAUSE_S = 1.0
@@ -80,40 +81,46 @@ class Evictor:
             return
 
     async def make_room(self) -> int:
-        """The disk is full: drop half of what is staged, what was used longest ago first; return the bytes dropped.
+        """The disk is full: drop half of what is staged, what is worth least first; return the bytes dropped.
 
         0 also when that fails: then there is no room.
         """
         async with self._working:
             try:
-                freed = await trio.to_thread.run_sync(self._drop_half, self._pins.held())
+                half_bytes = await trio.to_thread.run_sync(self._area.used_bytes) // 2
+                freed = await self._shrink_to(half_bytes, frozenset())
             except OSError as error:
                 log.error("cannot make room in the staging area", error=str(error))
                 return 0
         log.warning("the disk of the staging area is full", freed_bytes=freed)
         return freed
 
-    def _drop_half(self, pinned: Runs) -> int:
-        return self._area.shrink_to(self._area.used_bytes() // 2, pinned=pinned)
-
     def census(self) -> Census:
         """Count what is staged. Blocking; any thread."""
         return self._area.census()
 
     async def _shrink(self) -> None:
-        wanted = self._recalls.queue.segments()
         async with self._working:
             try:
-                freed = await trio.to_thread.run_sync(partial(self._make_room, wanted, self._pins.held()))
+                freed = await self._shrink_to(self.limit_bytes, self._recalls.queue.segments())
             except OSError as error:
                 log.error("cannot make room in the staging area", error=str(error))
                 return
         if freed:
             log.info("staging area was full", freed_bytes=freed, limit_bytes=self.limit_bytes)
 
-    def _make_room(self, wanted: Collection[SegmentId], pinned: Runs) -> int:
-        """Drop what was used longest ago; what readers wait for only when nothing else is left."""
-        freed = self._area.shrink_to(self.limit_bytes, wanted, pinned)
-        if self._area.used_bytes() > self.limit_bytes:
-            freed += self._area.shrink_to(self.limit_bytes, pinned=pinned)
+    async def _shrink_to(self, limit_bytes: int, wanted: Collection[SegmentId]) -> int:
+        """Drop what is worth least, what readers wait for only when nothing else is left. Raises OSError."""
+        if await trio.to_thread.run_sync(self._area.used_bytes) <= limit_bytes:
+            return 0
+        segments = await trio.to_thread.run_sync(self._area.segments)
+        tapes = {segment_id: self._recalls.nearest(segment_id) for segment_id in segments}
+        return await trio.to_thread.run_sync(partial(self._make_room, limit_bytes, wanted, self._pins.held(), tapes))
+
+    def _make_room(
+        self, limit_bytes: int, wanted: Collection[SegmentId], pinned: Runs, tapes: Mapping[SegmentId, Tape]
+    ) -> int:
+        freed = self._area.shrink_to(limit_bytes, wanted, pinned, tapes)
+        if wanted and self._area.used_bytes() > limit_bytes:
+            freed += self._area.shrink_to(limit_bytes, (), pinned, tapes)
         return freed

@@ -28,6 +28,7 @@ from sidecar.recalls import Place, RecallQueue, Waiter
 from tapefs.home import Home
 from tapefs.mover.messages import FrameRange
 from tapefs.staging.stage import SegmentStage
+from tapefs.staging.worth import MOUNT_S, Tape
 
 #: How often deadlines are looked at.
 DEADLINES_S = 1.0
@@ -309,6 +310,16 @@ class Recalls:
             labels = ", ".join(self._ledger.volume(place.volume_id).label for place in places)
             return [], _Refusal("offline", f"tape {labels} is not in the library: put it in")
         return present, None
+
+    def nearest(self, segment_id: SegmentId) -> Tape:
+        """Return how far its nearest copy is from a drive."""
+        places = [
+            self._library.place_of(self._ledger.volume(c.volume_id).label) for c in self._ledger.copies(segment_id)
+        ]
+        kinds = {place.kind for place in places if place is not None}
+        if not kinds:
+            return Tape(None)
+        return Tape(0.0 if ElementKind.DRIVE in kinds else MOUNT_S)
 
     def _rank(self, copy: SegmentCopy) -> tuple[bool, bool]:
         volume = self._ledger.volume(copy.volume_id)

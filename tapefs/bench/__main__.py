@@ -8,7 +8,21 @@ from pathlib import Path
 
 import click
 
-from tapefs.bench import backup, codecs, incremental, large, listing, memory, read, recall, restore, spool, walk, walks
+from tapefs.bench import (
+    backup,
+    codecs,
+    eviction,
+    incremental,
+    large,
+    listing,
+    memory,
+    read,
+    recall,
+    restore,
+    spool,
+    walk,
+    walks,
+)
 from tapefs.bench.stand import Result, print_results, stand
 from tapefs.bench.trees import Tree, join, measure, real_tree
 
@@ -28,6 +42,7 @@ NAMES = (
     "spool",
     "memory",
     "recall",
+    "eviction",
 )
 
 #: Those that bring what they measure with, and those that want a tree and a number of runs.
@@ -74,6 +89,9 @@ def main(names: tuple[str, ...], runs: int, sources: tuple[Path, ...], plots: Pa
 
 
 def _run(name: str, runs: int, sources: tuple[Path, ...]) -> list[Result]:
+    if name == "eviction":
+        eviction.run()
+        return []
     if name in ("index", "find"):
         # They print lines of their own, and a process of its own keeps others' objects out of its times.
         subprocess.run([sys.executable, "-m", f"tapefs.bench.{name}"], check=True)

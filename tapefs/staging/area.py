@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -15,18 +15,10 @@ from typing import NamedTuple
 from catalog.ids import SegmentId
 from tapefs.errors import UsageError
 from tapefs.staging.pair import MAP, PLAIN, adopt_pair, changing, pair_paths, remove_pair
-from tapefs.staging.stage import SegmentStage, runs
+from tapefs.staging.stage import SegmentStage, now_s, runs
+from tapefs.staging.worth import Staged, Tape, in_order, run_lengths
 
 _STAT_BLOCK_BYTES = 512
-
-
-class _Victim(NamedTuple):
-    """A staged frame; they sort by last use."""
-
-    last_used_s: int
-    segment_id: SegmentId
-    frame: int
-    plain_bytes: int
 
 
 #: Frames by segment, as ascending runs of first and last, both included.
@@ -50,8 +42,9 @@ class Census(NamedTuple):
 class StagingArea:
     """The staging folder; it may be missing, then it is empty."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] = now_s) -> None:
         self._folder = folder
+        self._clock = clock
 
     def used_bytes(self) -> int:
         """Return the disk space of the staged content, by allocated blocks. Maps (32 bytes a frame) do not count."""
@@ -143,12 +136,18 @@ class StagingArea:
                     freed += sum(stage.evict(frames) for frames in _between(held, stage.frame_count))
         return freed
 
-    def shrink_to(self, limit_bytes: int, keep: Collection[SegmentId] = (), pinned: Runs | None = None) -> int:
-        """Drop the frames used longest ago until at most `limit_bytes` are used.
+    def shrink_to(
+        self,
+        limit_bytes: int,
+        keep: Collection[SegmentId] = (),
+        pinned: Runs | None = None,
+        tapes: Mapping[SegmentId, Tape] | None = None,
+    ) -> int:
+        """Drop the frames that are worth least (see `tapefs.staging.worth`) until at most `limit_bytes` are used.
 
-        None of the segments `keep`, none in `pinned`, and none that is open. Returns the bytes dropped; look at
-        `used_bytes` for whether it was enough. Takes about 150 bytes of memory for every staged frame: 40 MB for a
-        terabyte in frames of 4 MiB. Raises OSError.
+        None of the segments `keep`, none in `pinned`, and none that is open; `tapes` says what fetching costs. Returns
+        the bytes dropped; look at `used_bytes` for whether it was enough. Takes about 300 bytes of memory for every
+        staged frame: 80 MB for a terabyte in frames of 4 MiB. Raises OSError.
         """
         if self.used_bytes() <= limit_bytes:
             return 0
@@ -156,7 +155,10 @@ class StagingArea:
         segments = self.segments()
         freed = sum(self._remove_unusable(segment_id) for segment_id in segments)
         candidates = sorted(set(segments) - set(keep))
-        freed += self._drop_oldest(candidates, pinned or {}, limit_bytes)
+        staged = [
+            each for segment_id in candidates for each in self._staged(segment_id, (pinned or {}).get(segment_id))
+        ]
+        freed += self._drop(in_order(staged, tapes or {}, self._clock()), limit_bytes)
         for segment_id in candidates:
             if self.used_bytes() <= limit_bytes:
                 break
@@ -165,27 +167,27 @@ class StagingArea:
                     stage.reclaim()
         return freed
 
-    def _drop_oldest(self, candidates: Collection[SegmentId], pinned: Runs, limit_bytes: int) -> int:
-        victims = deque(
-            sorted(
-                victim for segment_id in candidates for victim in self._victims(segment_id, pinned.get(segment_id, ()))
-            )
-        )
+    def _drop(self, ordered: Iterable[Staged], limit_bytes: int) -> int:
+        victims = deque(ordered)
         freed = 0
         while victims and (excess := self.used_bytes() - limit_bytes) > 0:
             for segment_id, frames in _take(victims, excess).items():
                 freed += self._evict(segment_id, frames)
         return freed
 
-    def _victims(self, segment_id: SegmentId, held: Sequence[tuple[int, int]]) -> list[_Victim]:
+    def _staged(self, segment_id: SegmentId, held: Sequence[tuple[int, int]] | None) -> list[Staged]:
+        """Return the frames that may be dropped; pinned ones count as neighbours of theirs."""
         with self._stage(segment_id) as stage:
             if stage is None:
                 return []
+            every = range(stage.frame_count)
+            gone = set(stage.missing(every)).difference(stage.doubtful(every))
+            lengths = run_lengths(frame for frame in every if frame not in gone)
             return [
-                _Victim(stage.last_used(frame), segment_id, frame, stage.extent_of(frame)[1])
-                for frames in _between(held, stage.frame_count)
+                Staged(segment_id, frame, stage.extent_of(frame)[1], stage.last_used(frame), lengths[frame])
+                for frames in _between(held or (), stage.frame_count)
                 for frame in frames
-                if stage.has(range(frame, frame + 1)) or stage.doubtful(range(frame, frame + 1))
+                if frame in lengths
             ]
 
     def _evict(self, segment_id: SegmentId, frames: Sequence[int]) -> int:
@@ -214,7 +216,7 @@ class StagingArea:
                 stage.close()
 
 
-def _take(victims: deque[_Victim], wanted_bytes: int) -> dict[SegmentId, list[int]]:
+def _take(victims: deque[Staged], wanted_bytes: int) -> dict[SegmentId, list[int]]:
     """Remove victims from the front until they make up `wanted_bytes`; return their frames by segment, ascending."""
     taken: dict[SegmentId, list[int]] = {}
     while victims and wanted_bytes > 0:

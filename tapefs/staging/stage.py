@@ -255,7 +255,7 @@ class SegmentStage:
                 self._write(start, plain)
                 _after_write()
                 self._checksums[frame] = checksum
-                self._map.last_used[frame] = _now_s()
+                self._map.last_used[frame] = now_s()
                 self._words[frame] |= PRESENT
             finally:
                 self._unlock(frame, frame + 1)
@@ -321,12 +321,12 @@ class SegmentStage:
 
     def touch(self, frames: range) -> None:
         """Note that they are being used now."""
-        now_s = _now_s()
+        time_s = now_s()
         last_used = self._map.last_used
         for frame in frames:
             # A store makes the page dirty: not for every read.
-            if last_used[frame] != now_s:
-                last_used[frame] = now_s
+            if last_used[frame] != time_s:
+                last_used[frame] = time_s
 
     def evict(self, frames: range) -> int:
         """Drop what is staged of them, but for pinned ones.
@@ -493,7 +493,8 @@ class SegmentStage:
         os.close(self._plain)
 
 
-def _now_s() -> int:
+def now_s() -> int:
+    """Return the time that last uses are told in: seconds since the machine was started."""
     # Of the boot that the map belongs to: no clock that somebody can set makes frames look old.
     return int(time.clock_gettime(time.CLOCK_MONOTONIC))
 

@@ -6,6 +6,7 @@ import pytest
 from tapefs.staging import stage
 from tapefs.staging.area import StagingArea
 from tapefs.staging.stage import SegmentStage
+from tapefs.staging.worth import Tape
 from tests.staging.content import (
     FRAME_BYTES,
     FRAMES,
@@ -35,7 +36,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(stage, "_now_s", clock)
+    monkeypatch.setattr(stage, "now_s", clock)
     return clock
 
 
@@ -79,27 +80,55 @@ def test_evict_all_and_of_one_segment(area, folder):
         assert area.used_bytes() == 0
 
 
-def test_shrinking_takes_what_was_used_longest_ago(area, folder, clock):
+def test_shrinking_takes_what_was_used_longest_ago(folder, clock):
+    area = StagingArea(folder, clock)
     with opened(folder) as one, opened(folder, OTHER) as two:
         publish_all(one)
-        clock.now_s += 10
+        clock.now_s += 5000
         publish_all(two)
         clock.now_s += 10
-        one.touch(range(4))
+        one.touch(range(8, FRAMES))
+        # The first half of `one` is oldest; then `two`, as a longer run than the other half and used before it.
+        area.shrink_to(TOTAL + 8 * FRAME_BYTES + SLACK // 2)
+        assert one.missing(range(FRAMES)) == list(range(8))
+        assert two.has(range(FRAMES))
         clock.now_s += 10
         two.touch(range(12, 16))
-        # All of `one` but 0 to 3 is oldest; then `two` but for its end.
-        assert area.shrink_to(TOTAL + 8 * FRAME_BYTES + SLACK) in range(5 * FRAME_BYTES, 9 * FRAME_BYTES)
-        assert set(one.missing(range(FRAMES))) < set(range(4, 16))
-        assert two.has(range(FRAMES))
-        area.shrink_to(8 * FRAME_BYTES + SLACK // 2)
-        assert one.missing(range(FRAMES)) == list(range(4, 16))
-        assert two.has(range(12, 16))
-        assert one.has(range(4))
+        area.shrink_to(12 * FRAME_BYTES + SLACK // 2)
+        assert one.has(range(8, FRAMES))
+        assert two.missing(range(FRAMES)) == list(range(12))
         area.shrink_to(4 * FRAME_BYTES + 3 * 4096)
-        assert two.has(range(12, 16))
-        assert not one.has(range(1))
         assert area.used_bytes() <= 4 * FRAME_BYTES + 3 * 4096
+
+
+def test_shrinking_takes_runs_before_single_frames_and_what_is_near_first(folder, clock):
+    area = StagingArea(folder, clock)
+    with opened(folder) as one, opened(folder, OTHER) as two:
+        for frame in range(0, FRAMES, 4):
+            one.publish(frame, frame_content(one, frame))
+        clock.now_s += 100
+        publish_all(two)
+        clock.now_s += 100
+        area.shrink_to(10 * FRAME_BYTES + SLACK // 2)
+        assert one.missing(range(FRAMES)) == [frame for frame in range(FRAMES) if frame % 4]
+        left = FRAMES - len(two.missing(range(FRAMES)))
+        assert left in range(5, 9)
+        area.shrink_to(left * FRAME_BYTES + SLACK // 2, tapes={OTHER: Tape(None)})
+        assert not one.has(range(1))
+        assert FRAMES - len(two.missing(range(FRAMES))) == left
+
+
+def test_shrinking_spares_pinned_frames(area, folder):
+    with opened(folder) as one, opened(folder, OTHER) as two:
+        publish_all(one)
+        publish_all(two)
+        pinned = {SEGMENT: [(2, 3), (15, 15)], OTHER: [(0, 15)]}
+        assert area.shrink_to(0, pinned=pinned) == 13 * FRAME_BYTES
+        assert one.missing(range(FRAMES)) == [0, 1, *range(4, 15)]
+        assert two.has(range(FRAMES))
+        assert area.missing({SEGMENT: [(0, 5)], OTHER: [(3, 3)]}) == 4
+        assert area.evict_all([OTHER], {OTHER: [(1, 1), (4, 20)]}) == 3 * FRAME_BYTES
+        assert two.missing(range(FRAMES)) == [0, 2, 3]
 
 
 def test_shrinking_stops_at_the_limit(area, folder, clock):
