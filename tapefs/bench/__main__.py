@@ -16,6 +16,7 @@ from tapefs.bench import (
     large,
     listing,
     memory,
+    mounts,
     read,
     recall,
     restore,
@@ -34,6 +35,7 @@ NAMES = (
     "restore",
     "walk",
     "walks",
+    "mounts",
     "read",
     "listing",
     "index",
@@ -53,6 +55,7 @@ WITH_TREE = {
     "incremental": incremental.run,
     "restore": restore.run,
     "walk": walk.run,
+    "mounts": mounts.run,
 }
 
 

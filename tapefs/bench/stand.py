@@ -85,7 +85,7 @@ def out_of(command: Sequence[str]) -> str:
 def mounted(command: Sequence[str], folder: Path) -> Iterator[None]:
     """Run a command that mounts at `folder` until the end of the block. Raises RuntimeError when it does not mount."""
     folder.mkdir(exist_ok=True)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + MOUNT_S
         while not os.path.ismount(folder):

@@ -1,0 +1,172 @@
+"""`find -printf %s` over mounted archives, ours and others', beside the local tree; and small files. Blocking."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from statistics import median
+
+from tapefs.bench.backup import made_set
+from tapefs.bench.rivals import RIVALS, Archive, drop_caches, made, mounted_rival
+from tapefs.bench.stand import Result, Stand, mounted, out_of, ratio_of, tapefs, timed
+from tapefs.bench.trees import Tree
+from tapefs.home import Home
+
+FASTER_THAN_OTHERS = 4.0
+SLOWER_THAN_LOCAL = 3.0
+SMALL_FILES = 5000
+_OURS = "tapefs"
+_LOCAL = "local"
+
+#: Mounts something and yields where the root of the archived file system is.
+Mount = Callable[[], AbstractContextManager[Path]]
+#: Seconds of each turn, by name.
+Times = Mapping[str, list[float]]
+
+
+def run(stand: Stand, tree: Tree, runs: int) -> list[Result]:
+    """Measure names, then small files."""
+    return [*run_names(stand, tree, runs), *run_small(stand, runs)]
+
+
+def run_names(stand: Stand, tree: Tree, runs: int) -> list[Result]:
+    """Walk all of them in turns: each time a new mount, of which the kernel knows nothing; then once more."""
+    print(f"mounts: {tree}")
+    home = stand.new_home("mounts")
+    made_set(home, tree)
+    mounts = _mounts(stand, home, tree.sources)
+    cold: dict[str, list[float]] = {name: [] for name in mounts}
+    warm: dict[str, list[float]] = {name: [] for name in mounts}
+    _check_names(mounts, tree.sources)
+    if not drop_caches():
+        print("  the kernel's caches cannot be dropped, only root may: what is cold is not quite")
+    for _ in range(runs):
+        for name, mount in mounts.items():
+            with mount() as root:
+                folders = _below(root, tree.sources)
+                drop_caches()
+                cold[name].append(timed(_find(folders)))
+                warm[name].append(timed(_find(folders)))
+            print(f"  {name}: {cold[name][-1]:.2f} s, again {warm[name][-1]:.2f} s", flush=True)
+    names = _count(tree.sources)
+    return [
+        *_names_results(f"find -printf %s of {names:,} names, caches dropped", cold),
+        *_names_results("the same again", warm),
+    ]
+
+
+def _names_results(what: str, seconds: Times) -> list[Result]:
+    results = []
+    others = {name: times for name, times in seconds.items() if name not in (_OURS, _LOCAL)}
+    if others:
+        best = min(others, key=lambda name: median(others[name]))
+        ratio = ratio_of(seconds[best], seconds[_OURS])
+        is_cold = "dropped" in what
+        goal = f"≥ {FASTER_THAN_OTHERS:.0f} times as fast" if is_cold else ""
+        results.append(_result(what, seconds, best, ratio, goal, ratio >= FASTER_THAN_OTHERS if is_cold else None))
+        results += [
+            _result("the same", seconds, name, ratio_of(seconds[name], seconds[_OURS]), "", None)
+            for name in others
+            if name != best
+        ]
+    ratio = ratio_of(seconds[_OURS], seconds[_LOCAL])
+    goal = f"≤ {SLOWER_THAN_LOCAL:.0f} times its time"
+    return [*results, _result("the same", seconds, _LOCAL, ratio, goal, ratio <= SLOWER_THAN_LOCAL)]
+
+
+def _result(what: str, seconds: Times, other: str, ratio: float, goal: str, is_reached: bool | None) -> Result:
+    ours, theirs = f"{median(seconds[_OURS]):.2f} s", f"{median(seconds[other]):.2f} s"
+    return Result(what, ours, other, theirs, ratio, goal, is_reached)
+
+
+def run_small(stand: Stand, runs: int) -> list[Result]:
+    """Read small files that are staged."""
+    source = make_small_files(stand.folder / "small")
+    home = stand.new_home("small-files")
+    set_id = out_of(tapefs(home, "backup", "--name", "bench", source))
+    timed(tapefs(home, "stage", set_id))
+    rivals = [rival for rival in RIVALS if rival.name == "squashfuse_ll"]
+    folder = stand.folder / "small-rivals"
+    folder.mkdir()
+    mounts = _mounts_of(stand, home, made(rivals, folder, [source]))
+    seconds: dict[str, list[float]] = {name: [] for name in mounts}
+    for _ in range(runs):
+        for name, mount in mounts.items():
+            with mount() as root:
+                drop_caches()
+                seconds[name].append(timed(_read_all(_below(root, [source])[0])))
+            print(f"  {name}: {seconds[name][-1]:.2f} s for {SMALL_FILES:,} small files", flush=True)
+    results = []
+    for name in seconds:
+        if name == _OURS:
+            continue
+        ratio = ratio_of(seconds[_OURS], seconds[name])
+        goal, is_reached = ("", None) if name == _LOCAL else ("< 1", ratio < 1)
+        results.append(_result(f"reading {SMALL_FILES:,} small staged files", seconds, name, ratio, goal, is_reached))
+    return results
+
+
+def make_small_files(folder: Path) -> Path:
+    """Make files of 0.5 to 16 KB, fifty in a directory."""
+    chance = random.Random(1)  # noqa: S311
+    for number in range(SMALL_FILES):
+        path = folder / f"{number // 50:03}" / f"file-{number:05}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(chance.randbytes(chance.randrange(512, 16_384)))
+    return folder
+
+
+def _mounts(stand: Stand, home: Home, sources: Sequence[Path]) -> dict[str, Mount]:
+    folder = stand.folder / "rivals"
+    folder.mkdir()
+    return _mounts_of(stand, home, made(RIVALS, folder, sources))
+
+
+def _mounts_of(stand: Stand, home: Home, archives: Sequence[Archive]) -> dict[str, Mount]:
+    """Return what is compared, by name, in the order of the turns."""
+
+    @contextmanager
+    def local() -> Iterator[Path]:
+        yield Path("/")
+
+    @contextmanager
+    def ours() -> Iterator[Path]:
+        folder = stand.folder / "mnt"
+        with mounted(tapefs(home, "mount", folder), folder):
+            yield folder / "jobs/bench/latest"
+
+    def theirs(archive: Archive) -> Mount:
+        return lambda: mounted_rival(archive, stand.folder / "mnt-rival")
+
+    return {_LOCAL: local, _OURS: ours, **{archive.name: theirs(archive) for archive in archives}}
+
+
+def _below(root: Path, sources: Sequence[Path]) -> list[Path]:
+    return [root / source.relative_to("/") for source in sources]
+
+
+def _find(folders: Sequence[Path]) -> list[str]:
+    return ["find", *map(str, folders), "-xdev", "-printf", "%s\\n"]
+
+
+def _read_all(folder: Path) -> list[str]:
+    return ["find", str(folder), "-type", "f", "-exec", "cat", "{}", "+"]
+
+
+def _count(folders: Sequence[Path]) -> int:
+    return subprocess.run(_find(folders), stdout=subprocess.PIPE, check=True).stdout.count(b"\n")
+
+
+def _check_names(mounts: Mapping[str, Mount], sources: Sequence[Path]) -> None:
+    """Say who has not all the names. Raises RuntimeError if it is us."""
+    wanted = _count(sources)
+    for name, mount in mounts.items():
+        with mount() as root:
+            found = _count(_below(root, sources))
+        if found != wanted:
+            print(f"  {name} shows {found:,} names, not {wanted:,}")
+            if name == _OURS:
+                raise RuntimeError("the mounted set has not the names of the local tree")
