@@ -136,6 +136,28 @@ class Shelf:
             self._seal(backup_set, totals)
         return self.ledger.backup_set(backup_set.set_id)
 
+    def add_long(self, counts: dict[str, int], *, name: str = "long") -> BackupSet:
+        """Record a set that was never on a disk: directories at its root with so many empty files in each."""
+        backup_set = self._begin(Path("/"), name, STARTED_NS)
+        writer = IndexWriter(self.home.index(backup_set.set_id), backup_set.set_id)
+        entries = []
+        for number, (folder, count_) in enumerate(sorted(counts.items()), 1):
+            first = EntryNo(0)
+            for start in range(0, count_, 10_000):
+                names = [b"file-%07d" % ordinal for ordinal in range(start, min(count_, start + 10_000))]
+                at = writer.add_entries([_empty(each, stat.S_IFREG | 0o644, 0) for each in names])
+                first = first if start else at
+            writer.add_directory(_empty_directory(number, first, count_, EntryNo(0), 0))
+            entries.append(_empty(folder.encode(), stat.S_IFDIR | 0o755, number))
+        first = writer.add_entries(entries)
+        writer.add_directory(_empty_directory(0, EntryNo(0), 0, first, len(entries)))
+        totals = writer.finish()
+        self._seal(
+            backup_set,
+            SetTotals(files=totals.files, directories=totals.directories, bytes=0, stored_bytes=0, troubled_files=0),
+        )
+        return self.ledger.backup_set(backup_set.set_id)
+
     def _begin(self, source: Path, name: str, started_at_ns: int) -> BackupSet:
         job = Job(number=JobNumber(0), job_id=new_uuid(), name=name, sources=(os.fsencode(source),))  # type: ignore[arg-type]
         job = self.ledger.add_job(job)
@@ -415,6 +437,19 @@ def _entry(
     return Entry(
         name, status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
         status.st_nlink, status.st_rdev, status.st_dev, status.st_ino, status.st_blocks, flags, segment, offset, target,
+    )  # fmt: skip
+
+
+def _empty(name: bytes, mode: int, offset: int) -> Entry:
+    return Entry(name, mode, 0, 0, 0, STARTED_NS, STARTED_NS, 1, 0, 0, 0, 0, 0, 0, offset, b"")
+
+
+def _empty_directory(
+    number: int, files_first: EntryNo, files: int, directories_first: EntryNo, directories: int
+) -> Directory:
+    return Directory(
+        DirectoryNo(number), DirectoryNo(0), stat.S_IFDIR | 0o755, 0, 0, 4096, STARTED_NS, STARTED_NS, 2, 0, 0, 8,
+        files_first, files, directories_first, directories, 0, 0,
     )  # fmt: skip
 
 
