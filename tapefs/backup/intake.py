@@ -265,7 +265,9 @@ class Intake:
         path = member_path(source.directory, source.name)
         if runs is None and not xattrs:
             self.beside_bytes += self._layout.beside_bytes(path)
-            header = self._layout.plain_header(path, status)
+            header = self._layout.plain_header(
+                path, status.st_mode, status.st_uid, status.st_gid, size, status.st_mtime_ns
+            )
         else:
             front, whole, extra = b"", -1, attribute_records(xattrs) if xattrs else ()
             if runs is not None:

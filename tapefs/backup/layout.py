@@ -7,11 +7,21 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tapefs.codecs import Codec
-from tapefs.format.tar import END_OF_ARCHIVE, TarKind, TarNames, member_header, padding
+from tapefs.format.tar import (
+    END_OF_ARCHIVE,
+    PlainOwner,
+    TarKind,
+    TarNames,
+    member_header,
+    padding,
+    plain_header,
+    plain_owner,
+)
 
 #: What a 7z says of a member beside its name, and with it: UTF-16 takes at most two bytes for each of UTF-8, %XX six.
 _COLUMNS_BYTES = 40
 _BYTES_PER_NAME_BYTE = 6
+_OWNERS_KEPT = 4096
 
 
 class Layout(Protocol):
@@ -37,7 +47,7 @@ class Layout(Protocol):
         """Return what comes before a member's content; the arguments are those of `member_header`."""
         ...
 
-    def plain_header(self, path: bytes, status: os.stat_result) -> bytes:
+    def plain_header(self, path: bytes, mode: int, uid: int, gid: int, size: int, mtime_ns: int) -> bytes:
         """Return the same of a regular file that has nothing special about it."""
         ...
 
@@ -62,6 +72,8 @@ class TarLayout:
 
     def __init__(self) -> None:
         self._names = TarNames()
+        #: By mode, uid and gid.
+        self._owners: dict[tuple[int, int, int], PlainOwner] = {}
 
     def header(
         self,
@@ -92,14 +104,15 @@ class TarLayout:
             extra=extra,
         )
 
-    def plain_header(self, path: bytes, status: os.stat_result) -> bytes:
-        """Return the pax header and what belongs to it: 2 us less than the other way."""
-        uid, gid = status.st_uid, status.st_gid
-        names = self._names
-        return member_header(
-            path, status.st_mode, uid, gid, status.st_size, status.st_mtime_ns,
-            uname=names.user(uid), gname=names.group(gid),
-        )  # fmt: skip
+    def plain_header(self, path: bytes, mode: int, uid: int, gid: int, size: int, mtime_ns: int) -> bytes:
+        """Return the pax header and what belongs to it: 3 us less than the other way."""
+        owner = self._owners.get((mode, uid, gid))
+        if owner is None:
+            owner = plain_owner(mode, uid, gid, self._names.user(uid), self._names.group(gid))
+            if len(self._owners) == _OWNERS_KEPT:
+                self._owners.clear()
+            self._owners[mode, uid, gid] = owner
+        return plain_header(path, size, mtime_ns, owner)
 
     def content_of_link(self, target: bytes) -> bytes:
         """Return nothing: the header has it."""
@@ -134,7 +147,7 @@ class ContentsLayout:
         """Return nothing."""
         return b""
 
-    def plain_header(self, path: bytes, status: os.stat_result) -> bytes:
+    def plain_header(self, path: bytes, mode: int, uid: int, gid: int, size: int, mtime_ns: int) -> bytes:
         """Return nothing."""
         return b""
 

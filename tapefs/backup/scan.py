@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import takewhile
 
 from catalog.ids import DirectoryNo, SegmentId
 from catalog.index.model import Directory
@@ -118,13 +119,14 @@ class OpenDirectory:
         """Return what is to be done about the file at `next_file`."""
         return State.NEW if self.base is None else State(self.difference.states[self.next_file])
 
-    def new_files(self, most: int) -> int:
-        """Return how many files from `next_file` on are new, up to `most`."""
-        start = self.next_file
-        if self.base is None:
-            return min(most, len(self.files) - start)
-        states = self.difference.states[start : start + most]
-        return len(states) - len(states.lstrip(b"%c" % State.NEW))
+    def new_files(self, most: int) -> list[bytes]:
+        """Return the regular files from `next_file` on, up to `most`, as long as all are new."""
+        start, specials = self.next_file, self.specials
+        if self.base is not None:
+            states = self.difference.states[start : start + most]
+            most = len(states) - len(states.lstrip(b"%c" % State.NEW))
+        names = self.files[start : start + most]
+        return list(takewhile(lambda name: name not in specials, names)) if specials else names
 
     def member_done(self, ordinal: int, place: int) -> None:
         """The file at `next_file` ends with member line `ordinal`, whose content is at `place` of the plain stream."""

@@ -50,7 +50,6 @@ class SmallFiles:
         The segment may grow to `limit_bytes`. If the file that is at `next_file` then is another kind of regular file,
         return it, open, and whether it may be tried once more if it changes.
         """
-        at_once = directory.new_files(min(most, _AT_ONCE))
         try:
             held = directory.held_fd()
         except OSError:
@@ -60,8 +59,9 @@ class SmallFiles:
         fresh_ns = fresh_from_ns()
         prefix = directory.path[1:] + b"/" if directory.path else b""
         most_bytes = limit_bytes - MEMBER_OVERHEAD_BYTES
-        number, specials = directory.number, directory.specials
-        plain_header, encode, fstat, close = self._layout.plain_header, msgspec.json.encode, os.fstat, os.close
+        number = directory.number
+        plain_header, encode = self._layout.plain_header, msgspec.json.encode
+        fstat, listxattr, close = os.fstat, os.listxattr, os.close
         frame = intake.here()
         view, used, add_line = frame.view, frame.used, frame.drafts.append
         #: Where the frame at hand begins in the plain stream.
@@ -71,9 +71,7 @@ class SmallFiles:
         odd: Source | None = None
         has_changed, problem, end = False, "", 0
         # One loop, with few functions around its steps: 100 ns each are nothing but here.
-        for name in directory.files[directory.next_file : directory.next_file + at_once]:
-            if name in specials:
-                break
+        for name in directory.new_files(min(most, _AT_ONCE)):
             try:
                 fd = open_file(name, held)
             except OSError:
@@ -82,6 +80,10 @@ class SmallFiles:
                 status = fstat(fd)
                 mode, inode, device, links, uid, gid, size, _, _, _ = status
                 blocks = status.st_blocks
+                try:
+                    has_xattrs = bool(listxattr(fd))
+                except OSError as error:
+                    has_xattrs = error.errno not in NOT_THERE
                 if (
                     size > _MOST_BYTES
                     or links != 1
@@ -89,12 +91,13 @@ class SmallFiles:
                     or blocks * _BLOCK < size
                     or base + used + size > most_bytes
                     or status.st_rdev
-                    or _has_xattrs(fd)
+                    or has_xattrs
                     or not name.isascii()
                 ):
                     odd = Source.of(directory, name, fd, status, self._look_around)
                     break
-                header = plain_header(prefix + name, status)
+                mtime_ns, ctime_ns = status.st_mtime_ns, status.st_ctime_ns
+                header = plain_header(prefix + name, mode, uid, gid, size, mtime_ns)
                 padding = -size % _BLOCK
                 if used + len(header) + size + padding > len(view):
                     frame.used = used
@@ -105,10 +108,9 @@ class SmallFiles:
                 end = start + size
                 view[used:start] = header
                 content = view[start:end]
-                problem = read_into(fd, content, 0) if size else ""
+                problem = read_into(fd, content, 0)
                 view[end : end + padding] = _ZEROS[:padding]
                 now = fstat(fd)
-                mtime_ns, ctime_ns = status.st_mtime_ns, status.st_ctime_ns
                 has_changed = now.st_mtime_ns != mtime_ns or now.st_ctime_ns != ctime_ns or now.st_size != size
                 is_fresh = ctime_ns > fresh_ns
                 if problem or has_changed:
@@ -152,11 +154,3 @@ class SmallFiles:
         finally:
             odd.close()
         return None if fresh is None else (fresh, False)
-
-
-def _has_xattrs(fd: int) -> bool:
-    try:
-        return bool(os.listxattr(fd))
-    except OSError as error:
-        # Else whoever takes it the long way meets this again, and tells.
-        return error.errno not in NOT_THERE

@@ -25,6 +25,8 @@ from tapefs.format.tar import (
     padding,
     part_extra,
     part_name,
+    plain_header,
+    plain_owner,
     read_part_extra,
 )
 from tests.format import examples
@@ -319,3 +321,18 @@ def test_owner_names() -> None:
     assert (names.user(0), names.group(0)) == (b"root", b"root")
     assert (names.user(2**32 - 5), names.group(2**32 - 5)) == (b"", b"")
     assert names.user(2**40) == b""
+
+
+@given(
+    path=st.binary(min_size=1, max_size=300).map(lambda path: path.replace(b"\0", b"x").lstrip(b"/") or b"x"),
+    mode=st.integers(0, 0o177777),
+    owner=st.tuples(st.integers(0, 2**32 - 2), st.integers(0, 2**32 - 2)) | st.just((0, 1000)),
+    size=st.integers(0, 2**35),
+    mtime_ns=st.integers(-(2**60), 2**66) | st.integers(10**18, 2 * 10**18),
+)
+def test_headers_of_plain_files_made_the_short_way(
+    path: bytes, mode: int, owner: tuple[int, int], size: int, mtime_ns: int
+) -> None:
+    """They are those that the long way makes."""
+    long = member_header(path, mode, *owner, size, mtime_ns, uname=b"u", gname=b"g" * 32)
+    assert plain_header(path, size, mtime_ns, plain_owner(mode, *owner, b"u", b"g" * 32)) == long
