@@ -388,8 +388,10 @@ class DriveTask:
             await call.wait_done()
         except CommandFailed as error:
             message = str(error)
-            # It ends by itself: without anything left to drop the recall fails.
-            has_room_again = error.kind == "no_space" and await self._shared.make_room() > 0
+            if error.kind == "no_space":
+                # It ends by itself: without anything left to drop the recall fails.
+                has_room_again = await self._shared.make_room() > 0
+                message = "the disk of the staging area is full, and all that is there is pinned or open"
         place = next(place for place, each in enumerate(self._asks) if each is frames)
         later = [each for ask in self._asks[place + 1 :] for each in ask]
         del self._asks[place]
