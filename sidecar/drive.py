@@ -5,7 +5,8 @@ drives never take the same job or tape. What is done, in this order:
 
 1. frames wanted from the tape in the drive are asked for in rounds (`tape_order`);
 2. a tape is left only when nothing asked of it is open; the mover's reading on does not count;
-3. jobs and recalls from other tapes take turns; while a backup runs, recalls wait for another drive or for its end;
+3. jobs and recalls from other tapes take turns; while a backup runs, recalls wait for another drive, or until they have
+   waited so long that it gives way at the end of a segment (`giving_way`), or for its end;
 4. a tape that has had its readers for ten minutes while others wait gets no new ones until it has been left once;
 5. when none of that is to do, copies are read back; a waiting recall interrupts it, a job waits for the copy's end.
 """
@@ -25,6 +26,7 @@ from catalog.ledger import Ledger
 from catalog.records import JobState
 from drivers.errors import DriveError
 from sidecar.bell import Bell
+from sidecar.giving_way import LONGEST_S, LOOK_S, GivingWay
 from sidecar.jobs import Jobs, Run
 from sidecar.library import Library
 from sidecar.movers import Call, CommandFailed, Mover, MoverCommand, MoverDied, open_mover
@@ -43,6 +45,7 @@ from tapefs.mover.messages import (
     FrameRange,
     FramesArrived,
     FramesFailed,
+    GiveWay,
     Load,
     LostFile,
     NeedVolume,
@@ -80,6 +83,7 @@ class Shared:
     library: Library
     jobs: Jobs
     recalls: Recalls
+    giving_way: GivingWay
     verifications: Verifications
     bell: Bell
     mover_command: MoverCommand
@@ -115,6 +119,8 @@ class DriveTask:
         self._run: Run | None = None
         self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
         self._last_was_backup = False
+        #: The running backup has left its tape, and the drive recalls.
+        self._gives_way = False
         #: The tape in the drive was written since it was loaded: what is read may come from the drive's buffer.
         self._is_written = False
         self._reading_back = ReadingBack(shared.verifications, shared.bell, self._is_recall_waiting)
@@ -255,7 +261,7 @@ class DriveTask:
             if queue.has_asked(self._tape):
                 return None
         if jobs.has_queued() and (other is None or not self._last_was_backup):
-            return partial(self._backup, mover)
+            return partial(self._backup, mover, nursery)
         if other is not None:
             return partial(self._mount, mover, *other)
         if self._shared.library.is_awaited_from(self.number):
@@ -422,13 +428,13 @@ class DriveTask:
 
     # -- backups -----------------------------------------------------------------------------------------------------
 
-    async def _backup(self, mover: Mover) -> None:
+    async def _backup(self, mover: Mover, nursery: trio.Nursery) -> None:
         """Run the next job to its end."""
         run = self._run = self._shared.jobs.begin_next()
         self._tape = None
         self._shared.recalls.overdue_drives.discard(self.number)
         self._last_was_backup = True
-        state, error = await self._run_backup(mover, run)
+        state, error = await self._run_backup(mover, nursery, run)
         self._run = None
         await self._shared.jobs.end(run, state, error)
         self._shared.library.stop_awaiting(self.number)
@@ -437,22 +443,69 @@ class DriveTask:
         self._now_in(self._volume_in_drive(), is_at_end=True)
         await self._finish_sets(mover)
 
-    async def _run_backup(self, mover: Mover, run: Run) -> tuple[JobState, str]:
+    async def _run_backup(self, mover: Mover, session: trio.Nursery, run: Run) -> tuple[JobState, str]:
         """Return how the mover says it went. Raises MoverDied."""
+        self._gives_way = False
         self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._provide_tapes, mover)
+            nursery.start_soon(self._provide_tapes, mover, session)
             call = await mover.start_call(lambda number: Backup(id=number, job=run.job))
+            nursery.start_soon(self._have_give_way, mover, call.number)
             await run.attach(call, mover)
             outcome = await _outcome(call)
             nursery.cancel_scope.cancel()
+        self._shared.giving_way.over(self.number)
         return outcome
 
-    async def _provide_tapes(self, mover: Mover) -> None:
+    async def _have_give_way(self, mover: Mover, number: int) -> None:
+        """Tell the running backup when it is to leave its tape at the end of a segment, until cancelled."""
+        is_told = False
+        while True:
+            if self._gives_way:
+                is_told = False  # What it was told is done with.
+            else:
+                tape = self._shared.giving_way.tape_for(self.number, trio.current_time(), self._is_usable)
+                if (tape is not None) is not is_told:
+                    is_told = tape is not None
+                    await mover.tell(GiveWay(target=number, is_wanted=is_told))
+            await trio.sleep(LOOK_S)
+
+    async def _recall_meanwhile(self, mover: Mover, session: trio.Nursery) -> None:
+        """Do what recalls there are in the drive that a backup has left; then eject. Raises CommandFailed."""
+        self._gives_way, began_s = True, trio.current_time()
+        log.info("a backup gives way to recalls", drive=self.name)
+        self._shared.library.let_go(self.number)
+        self._tape = None
+        while (step := self._step_meanwhile(mover, session, began_s + LONGEST_S)) is not None:
+            # A cancelled backup must not leave a step half done; waiting for frames is none.
+            with trio.CancelScope(shield=step != self._shared.bell.wait_rung):
+                await step()
+        await self._eject(mover)
+        log.info("a backup goes on after recalls", drive=self.name, seconds=round(trio.current_time() - began_s))
+        self._shared.giving_way.over(self.number)
+        self._gives_way = False
+
+    def _step_meanwhile(
+        self, mover: Mover, session: trio.Nursery, end_s: float
+    ) -> Callable[[], Awaitable[None]] | None:
+        """Return the next step of the recalls for which a backup gives way, None when they are over."""
+        now_s, tape = trio.current_time(), self._tape
+        if tape is not None:
+            reading = self._reading(mover, session, tape, now_s) if now_s < end_s else None
+            if reading is not None:
+                return reading
+            if self._shared.recalls.queue.has_asked(tape):
+                return self._shared.bell.wait_rung
+        other = self._other_tape(now_s) if now_s < end_s else None
+        return None if other is None else partial(self._mount, mover, *other)
+
+    async def _provide_tapes(self, mover: Mover, session: trio.Nursery) -> None:
         """Answer the running backup's NeedVolume until cancelled."""
         while True:
             need = await self._needs_out.receive()
             try:
+                if need.gave_way:
+                    await self._recall_meanwhile(mover, session)
                 if need.volume_id is not None:
                     volume_id = await self._provide_this(need.volume_id)
                 else:

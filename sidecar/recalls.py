@@ -226,6 +226,16 @@ class RecallQueue:
         by_name = sorted(demands.values(), key=lambda demand: demand.tape, reverse=True)
         return next_tape(by_name, EXCHANGE_S, drives, overdue_drives)
 
+    def waited_s(self, now_s: float) -> dict[VolumeId, float]:
+        """Return for how long the longest waiting reader has waited for what is to do on each tape."""
+        found: dict[VolumeId, float] = {}
+        for wanted in self._segments.values():
+            for waiter in wanted.waiters.values():
+                for volume_id, spans in wanted.todo.items():
+                    if spans.overlaps(waiter.frames.first, waiter.frames.last):
+                        found[volume_id] = max(found.get(volume_id, 0.0), now_s - waiter.since_s)
+        return found
+
     def todo(self, volume_id: VolumeId, now_s: float) -> list[Request]:
         """Return all that is to do on a tape, by place."""
         requests: list[Request] = []

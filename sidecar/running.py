@@ -26,6 +26,7 @@ from sidecar.bell import Bell
 from sidecar.drive import DriveTask, Shared
 from sidecar.evictor import Evictor, limit_bytes
 from sidecar.gates import BodyLimits, TokenGate
+from sidecar.giving_way import GivingWay
 from sidecar.jobs import Jobs
 from sidecar.library import Library
 from sidecar.listeners import Connections, HttpServer
@@ -175,6 +176,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         library=library,
         jobs=jobs,
         recalls=recalls,
+        giving_way=GivingWay(recalls.queue, home.settings.recall.backup_yields_after_s),
         verifications=verifications,
         bell=bell,
         mover_command=options.command,

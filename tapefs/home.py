@@ -121,6 +121,8 @@ class RecallSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     user_hourly_tapes: _Natural = 0
     #: Do these two limits hold for root as well?
     limit_root: bool = False
+    #: A backup leaves its drive at the end of a segment when a reader has waited so long for it; 0 means never.
+    backup_yields_after_s: Annotated[float, Meta(ge=0)] = 60.0
     #: Reads of one user that may wait in a mount; it has room for 4,936 in all.
     user_waiting_reads: _Count = 2400
 

@@ -488,6 +488,8 @@ class Engine:
 
     def _begin_segment(self, needed_bytes: int) -> None:
         """Begin a segment that holds at least `needed_bytes`, on another tape if this one has no room."""
+        if self._watcher.is_drive_wanted():
+            self._give_way()
         if not self._context.codec.is_tar:
             self._settle()  # Until then the segment before takes up room.
             self._tapes.spool_bytes = archive_room(self._context.home.spool, needed_bytes)
@@ -535,7 +537,7 @@ class Engine:
 
     def _open_stream(self) -> TapeStream:
         if self._stream is None:
-            tape = self._tapes.open_next()
+            tape = self._tapes.tape or self._tapes.open_next()
             self._stream = TapeStream(
                 self._context, self._drive, tape, self._pool, self._committed, self._fills, spool=self._has_spool
             )
@@ -549,12 +551,22 @@ class Engine:
         if self._lost is not None:
             raise SegmentLost
 
-    def _change_tape(self, trouble: BaseException | None) -> None:
-        """Leave the tape at hand and open the next; the stream is settled."""
+    def _give_way(self) -> None:
+        """Let others use the drive, then go on at the end of the tape at hand. Raises SegmentLost."""
+        self._settle()
+        self._close_stream()
+        self._tapes.give_way()
+        self._open_stream()
+
+    def _close_stream(self) -> None:
         stream = self._open_stream()
         stream.close()
         self._stored_before += stream.stored_bytes
         self._stream = None
+
+    def _change_tape(self, trouble: BaseException | None) -> None:
+        """Leave the tape at hand and open the next; the stream is settled."""
+        self._close_stream()
         self._tapes.leave(self._totals(), trouble)
         self._open_stream()
 

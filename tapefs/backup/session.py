@@ -9,6 +9,7 @@ from typing import Protocol
 
 import structlog
 
+from catalog.crash import crash_point
 from catalog.ids import VolumeId
 from catalog.records import SetTotals, VolumeState
 from drivers.errors import (
@@ -28,6 +29,9 @@ from tapefs.home import BackupSettings
 from tapefs.tape.append import OpenTape, open_for_append
 
 log = structlog.get_logger(__name__)
+
+_before_way = crash_point("backup.give_way.before")
+_after_way = crash_point("backup.give_way.after")
 
 #: What a segment takes on tape at most for each plain byte: 1 % if nothing can be compressed, and its trailer and the
 #: SET INDEX, which repeats it (about 80 bytes for a member of at least 1,536).
@@ -51,6 +55,13 @@ class VolumeSource(Protocol):
         """Eject the tape in the drive and wait until this one was put in, not yet threaded: to be read.
 
         It is put in anew even if it is the one in the drive. Raises NoTape, Cancelled, drive errors.
+        """
+        ...
+
+    def give_way(self, volume_id: VolumeId) -> None:
+        """Eject the tape in the drive, let others use the drive, and wait until this tape was put in again.
+
+        Raises NoTape, Cancelled, drive errors.
         """
         ...
 
@@ -105,9 +116,32 @@ class TapeSession:
             self.look_at_room()
             return self.tape
 
+    def give_way(self) -> OpenTape:
+        """Leave the drive to others for a while, then stand at the end of the tape at hand again.
+
+        If it cannot be had or used any more, go on with another. Nothing may be under way. Raises as `open_next`.
+        """
+        volume, self.tape = self.at_hand().volume, None
+        log.info("the backup gives way to recalls", tape=volume.label)
+        _before_way()
+        try:
+            self.source.give_way(volume.volume_id)
+            _after_way()
+            return self._stand_at_end_of(volume.volume_id)
+        except DiskFull:
+            raise
+        except NoTape as error:
+            log.warning("the tape does not come back after recalls, another is used", error=str(error))
+        except (TapeError, WriteProtected, WriteFailed, ReadFailed, EndOfMedium) as error:
+            self._set_aside(volume.volume_id, str(error))
+        return self.open_next()
+
     def reopen(self, volume_id: VolumeId) -> OpenTape:
         """Stand at the end of a tape again that was taken out of the drive for another. Raises as `open_next`."""
         self.source.this_volume(volume_id)
+        return self._stand_at_end_of(volume_id)
+
+    def _stand_at_end_of(self, volume_id: VolumeId) -> OpenTape:
         self.drive.load(compress=not self.context.codec.is_compressed)
         self.tape = open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns())
         self.look_at_room()

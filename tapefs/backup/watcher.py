@@ -38,6 +38,10 @@ class Watcher(VolumeSource, Protocol):
         """Told of every file that is not in the backup as it was."""
         ...
 
+    def is_drive_wanted(self) -> bool:
+        """Do others wait for the drive? Asked where a segment ends; `give_way` follows if so."""
+        ...
+
     def check_cancelled(self) -> None:
         """Raise Cancelled when somebody wants the job to stop."""
         ...

@@ -152,6 +152,14 @@ class _Changer:
         """See `Watcher`."""
         raise NoTape(f"nobody puts {volume_id} in")
 
+    def is_drive_wanted(self) -> bool:
+        """Nobody else is there."""
+        return False
+
+    def give_way(self, volume_id: VolumeId) -> None:
+        """Never asked for."""
+        raise AssertionError("nobody wanted the drive")
+
     def progress(self, progress: BackupProgress) -> None:
         """See `Watcher`."""
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from catalog.ids import VolumeId
 from drivers.interface import Drive
 from tapefs.backup.watcher import BackupProgress
 from tapefs.errors import NoTape
-from tapefs.mover.messages import Done, NeedVolume, NoVolume, Progress, Trouble, Unload, VolumeReady
+from tapefs.mover.messages import Done, Load, NeedVolume, NoVolume, Progress, Recall, Trouble, Unload, VolumeReady
 from tapefs.mover.post import Post
 
 
 class PostWatcher:
     """Implements `tapefs.backup.watcher.Watcher` over the socket."""
 
-    def __init__(self, post: Post, drive: Drive, command_id: int, pool: str) -> None:
+    def __init__(
+        self,
+        post: Post,
+        drive: Drive,
+        command_id: int,
+        pool: str,
+        serve: Callable[[Load | Recall | Unload], None],
+    ) -> None:
+        """`serve` does and answers what comes while the backup has given way."""
+        self._serve = serve
         self._post = post
         self._drive = drive
         self._id = command_id
@@ -31,6 +41,25 @@ class PostWatcher:
         found = self._ask(NeedVolume(id=self._id, pool=self._pool, exclude=[], ejected=True, volume_id=volume_id))
         if found != volume_id:
             raise AssertionError(f"the sidecar put in {found}, not {volume_id}")
+
+    def is_drive_wanted(self) -> bool:
+        """Does the sidecar want the drive for recalls?"""
+        return self._post.is_to_give_way(self._id)
+
+    def give_way(self, volume_id: VolumeId) -> None:
+        """Eject, do what recalls the sidecar has, and take this tape back. Raises NoTape, Cancelled, drive errors."""
+        self._post.gives_way(self._id)
+        self._drive.unload()
+        need = NeedVolume(id=self._id, pool=self._pool, exclude=[], ejected=True, volume_id=volume_id, gave_way=True)
+        self._post.send(need)
+        while True:
+            answer = self._post.wait_cancelled_or(self._id, VolumeReady, NoVolume, Load, Recall, Unload)
+            if isinstance(answer, VolumeReady):
+                return
+            if isinstance(answer, NoVolume):
+                raise NoTape(answer.reason)
+            if isinstance(answer, Load | Recall | Unload):
+                self._serve(answer)
 
     def _ask(self, need: NeedVolume) -> VolumeId:
         self._post.send(need)

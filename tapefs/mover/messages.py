@@ -2,8 +2,9 @@
 
 Every message is msgpack, preceded by its length as four bytes, big-endian. Commands carry an `id`, and every command is
 answered by exactly one `Done` or `Failed` with that id; events may come before. A mover does one command at a time, in
-order, but reads its socket all the while: `Cancel`, further `Recall`s and `VolumeReady` reach it while it works, and
-`Unload` while it waits for a tape. When the socket closes it stops: a backup ends at once (its open intent stays), a
+order, but reads its socket all the while: `Cancel`, `GiveWay`, further `Recall`s and `VolumeReady` reach it while it
+works, and `Unload` while it waits for a tape. A backup that has given way has `Load`, `Recall` and `Unload` done
+meanwhile. When the socket closes it stops: a backup ends at once (its open intent stays), a
 recall likewise.
 """
 
@@ -79,6 +80,16 @@ class Cancel(_Message, frozen=True, kw_only=True):
     target: int
 
 
+class GiveWay(_Message, frozen=True, kw_only=True):
+    """Backup `target` is to leave its tape at the end of the segment at hand, because others wait for the drive.
+
+    It says so with a NeedVolume that has `gave_way`. With `is_wanted` false it need not any more.
+    """
+
+    target: int
+    is_wanted: bool = True
+
+
 class VolumeReady(_Message, frozen=True, kw_only=True):
     """Answer to NeedVolume: the tape is in the drive, not yet threaded; the mover may append to it."""
 
@@ -91,7 +102,7 @@ class NoVolume(_Message, frozen=True, kw_only=True):
     reason: str
 
 
-Command = Load | Unload | Backup | FinishSets | Recall | Verify | Cancel | VolumeReady | NoVolume
+Command = Load | Unload | Backup | FinishSets | Recall | Verify | Cancel | GiveWay | VolumeReady | NoVolume
 
 
 # -- mover to sidecar ------------------------------------------------------------------------------------------------
@@ -139,6 +150,8 @@ class NeedVolume(_Message, frozen=True, kw_only=True):
     ejected: bool
     #: This very tape, to be read; `pool` and `exclude` then mean nothing.
     volume_id: VolumeId | None = None
+    #: That is the tape at whose end the backup wants to go on; until then the drive may recall.
+    gave_way: bool = False
 
 
 class Progress(_Message, frozen=True, kw_only=True):

@@ -129,10 +129,15 @@ class Mover:
     def _backup(self, command: Backup) -> Done:
         self._forget_stager()
         job = self._ledger.job(command.job)
-        watcher = PostWatcher(self._post, self._drive, command.id, self._home.settings.backup.pool)
+        pool = self._home.settings.backup.pool
+        watcher = PostWatcher(self._post, self._drive, command.id, pool, self._serve_meanwhile)
         self._tell("writing")
         set_id = run_backup(self._home, self._ledger, self._drive, job, watcher)
         return Done(id=command.id, set_id=set_id)
+
+    def _serve_meanwhile(self, command: Load | Recall | Unload) -> None:
+        """Do something for others while a backup has left its drive; the drive is as free as between two commands."""
+        self._serve(command)
 
     def _finish_sets(self, command: FinishSets) -> Done:
         finish_all(self._home, self._ledger, time.time_ns())

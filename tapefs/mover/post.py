@@ -15,7 +15,7 @@ from typing import TypeVar
 import structlog
 
 from tapefs.errors import Cancelled, TapefsError
-from tapefs.mover.messages import Cancel, Command, Report
+from tapefs.mover.messages import Cancel, Command, GiveWay, Report
 from tapefs.mover.wire import PREFIX_BYTES, WireError, decode, encode, length_of
 
 #: A mover whose sidecar is gone and that hangs in a device call ends itself after this.
@@ -37,6 +37,7 @@ class Post:
         self._connection = connection
         self._waiting: deque[Command] = deque()
         self._cancelled: set[int] = set()
+        self._giving_way: set[int] = set()
         self._gone = False
         self._changed = threading.Condition()
         threading.Thread(target=self._read_all, name="post", daemon=True).start()
@@ -68,6 +69,15 @@ class Post:
             raise SidecarGone("the sidecar is gone")
         if command_id in self._cancelled:
             raise Cancelled("it was cancelled")
+
+    def is_to_give_way(self, command_id: int) -> bool:
+        """Is that command to leave the drive to others at the next good place?"""
+        return command_id in self._giving_way
+
+    def gives_way(self, command_id: int) -> None:
+        """It does so now."""
+        with self._changed:
+            self._giving_way.discard(command_id)
 
     def wait_cancelled_or(self, command_id: int, *kinds: type[Kind]) -> Kind:
         """As `take`, but raises Cancelled when that command is to stop."""
@@ -107,6 +117,8 @@ class Post:
         with self._changed:
             if isinstance(command, Cancel):
                 self._cancelled.add(command.target)
+            elif isinstance(command, GiveWay):
+                (self._giving_way.add if command.is_wanted else self._giving_way.discard)(command.target)
             else:
                 self._waiting.append(command)
             self._changed.notify_all()

@@ -87,6 +87,14 @@ class Recorder:
         """Pass it on."""
         self._watcher.this_volume(volume_id)
 
+    def is_drive_wanted(self) -> bool:
+        """Pass it on."""
+        return self._watcher.is_drive_wanted()
+
+    def give_way(self, volume_id: VolumeId) -> None:
+        """Pass it on."""
+        self._watcher.give_way(volume_id)
+
     def progress(self, progress: BackupProgress) -> None:
         """Pass it on."""
         if progress.stage == "verify" and not self._verify_began_s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,10 @@ class LocalWatcher:
         self.asked = 0
         #: Called at every look at cancellation; may raise.
         self.interrupt = lambda: None
+        #: Whether others want the drive, and what they do with it.
+        self.wanted: Callable[[], bool] = lambda: False
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.gave_way = 0
 
     def next_volume(self, exclude: list[VolumeId], *, ejected: bool) -> VolumeId:
         self.asked += 1
@@ -46,6 +51,17 @@ class LocalWatcher:
 
     def this_volume(self, volume_id: VolumeId) -> None:
         self.put_in(self._ledger.volume(volume_id).label)
+
+    def is_drive_wanted(self) -> bool:
+        return self.wanted()
+
+    def give_way(self, volume_id: VolumeId) -> None:
+        self._drive.unload()
+        self._clear_drive()
+        self.gave_way += 1
+        self.meanwhile()
+        self._clear_drive()
+        self._put_in(self._ledger.volume(volume_id))
 
     def progress(self, progress: BackupProgress) -> None:
         self.progresses.append(progress)

@@ -92,7 +92,7 @@ def test_killed_while_a_tape_ends(point: str, source: Path, prepared: Path, tmp_
 
 def kill_and_go_on(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str = "[]") -> None:
     """Run a backup that dies at the point; look at what is there, and back up again."""
-    more = ["spool"] if point.startswith("segment.copy.") else []
+    more = ["spool"] if point.startswith("segment.copy.") else ["way"] if ".give_way." in point else []
     rig = kill(point, source, prepared, tmp_path, faults, *more)
     try:
         set_id = rig.backup(source)
@@ -158,9 +158,15 @@ def test_killed_while_a_tape_ends_and_resumed(point: str, source: Path, prepared
     kill_and_resume(point, source, prepared, tmp_path, EARLY_END)
 
 
-def kill_and_resume(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str) -> None:
+@pytest.mark.parametrize("point", ["backup.give_way.before:2", "backup.give_way.after:2"])
+def test_killed_while_it_gives_way_and_resumed(point: str, source: Path, prepared: Path, tmp_path: Path) -> None:
+    """The same where it had left its drive to others."""
+    kill_and_resume(point, source, prepared, tmp_path, "[]", "way")
+
+
+def kill_and_resume(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str, *more: str) -> None:
     """Run a backup that dies at the point, resume it, and compare."""
-    rig = kill(point, source, prepared, tmp_path, faults)
+    rig = kill(point, source, prepared, tmp_path, faults, *more)
     try:
         (failed,) = rig.ledger.backup_sets()
         assert failed.state is SetState.FAILED
