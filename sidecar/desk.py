@@ -96,6 +96,10 @@ class Desk:
             return Verdict(Action.ALLOW, "")
         return Verdict(Action.DENY, "an operator has denied it")
 
+    def may_read_ahead(self, reader: Reader) -> bool:
+        """May be fetched what this reader has not asked for yet? Only if nothing that he asks for would be refused."""
+        return self.guard.allows_all(reader) and not self.allowances.limits.hold_for(reader.uid)
+
     def is_known(self, waiter_id: str) -> bool:
         """Does this read wait already?"""
         return self._readings.wait(waiter_id) is not None

@@ -36,6 +36,8 @@ from sidecar.recalls import Request
 from sidecar.recovery import has_sealed
 from sidecar.tape_order import VERY_FEW, Round, TapeOrder
 from sidecar.verifying import CopyTask, Verifications
+from sidecar.walks import PIECE_BYTES
+from sidecar.walks import STAY_S as AHEAD_STAY_S
 from tapefs.errors import NoTape
 from tapefs.home import Home
 from tapefs.mover.messages import (
@@ -201,6 +203,7 @@ class DriveTask:
             self._reading_back.mover_died(reason.replace("the backup ran", "it was read"))
             if self._tape is not None:
                 self._shared.recalls.mover_died(self._tape)
+                self._shared.recalls.stop_reading_ahead(self._tape)
             self._shared.library.stop_awaiting(self.number)
             self._shared.recalls.overdue_drives.discard(self.number)
             self._tape = None
@@ -254,6 +257,7 @@ class DriveTask:
         other = self._other_tape(now)
         if self._tape is not None:
             stays_too_long = now > self._tape_since_s + STAY_S and (other is not None or jobs.has_queued())
+            self._read_ahead(self._tape, is_awaited=other is not None or jobs.has_queued(), now_s=now)
             if queue.has_todo(self._tape) and not stays_too_long:
                 step = self._reading(mover, nursery, self._tape, now)
                 if step is not None:
@@ -266,6 +270,9 @@ class DriveTask:
             return partial(self._mount, mover, *other)
         if self._shared.library.is_awaited_from(self.number):
             return partial(self._give_up_tape, mover)
+        ahead = self._shared.recalls.walks.next_tape(self._is_usable)
+        if ahead is not None:
+            return partial(self._mount, mover, ahead, False)
         task = self._shared.verifications.next_for(self._tape, self._is_usable)
         return None if task is None else partial(self._verify, mover, task)
 
@@ -287,6 +294,14 @@ class DriveTask:
         todo = queue.todo(volume_id, now_s)
         requests = self._order.joining(todo) if is_running else todo
         return partial(self._ask, mover, nursery, volume_id, requests, not is_running) if requests else None
+
+    def _read_ahead(self, volume_id: VolumeId, *, is_awaited: bool, now_s: float) -> None:
+        """Have more fetched of what walks want of the tape in the drive; not for long while others wait for it."""
+        recalls = self._shared.recalls
+        if is_awaited and now_s > self._tape_since_s + AHEAD_STAY_S:
+            recalls.stop_reading_ahead(volume_id)
+        else:
+            recalls.read_ahead(volume_id, self._order.tail_block, self._order.blocks_of(PIECE_BYTES))
 
     def _is_usable(self, volume_id: VolumeId) -> bool:
         """May this drive fetch that tape? One that is nowhere counts as usable, so that somebody notices."""
@@ -338,6 +353,8 @@ class DriveTask:
 
     async def _eject(self, mover: Mover) -> None:
         """Unthread the tape in the drive. Raises CommandFailed."""
+        if self._tape is not None:
+            self._shared.recalls.stop_reading_ahead(self._tape)
         self._tape = None
         if self._is_threaded:
             await mover.call(lambda number: Unload(id=number))
@@ -377,7 +394,8 @@ class DriveTask:
             begun = await self._planned(requests)
             self._order.begin(begun)
             frames[:] = [request.frames for request in begun.requests]
-        most_bytes = self._shared.read_on_bytes
+        # What a walk wants is known: reading on would only take the room that it needs.
+        most_bytes = 0 if len(self._shared.recalls.walks) else self._shared.read_on_bytes
         call = await mover.start_call(
             lambda number: Recall(id=number, volume_id=volume_id, frames=frames, read_on_bytes=most_bytes)
         )
@@ -424,13 +442,18 @@ class DriveTask:
         queue = self._shared.recalls.queue
         if self._tape is not None and queue.has_todo(self._tape):
             return True
-        return self._other_tape(trio.current_time()) is not None
+        walks = self._shared.recalls.walks
+        if self._tape is not None and walks.has_pending(self._tape):
+            return True
+        return self._other_tape(trio.current_time()) is not None or walks.next_tape(self._is_usable) is not None
 
     # -- backups -----------------------------------------------------------------------------------------------------
 
     async def _backup(self, mover: Mover, nursery: trio.Nursery) -> None:
         """Run the next job to its end."""
         run = self._run = self._shared.jobs.begin_next()
+        if self._tape is not None:
+            self._shared.recalls.stop_reading_ahead(self._tape)
         self._tape = None
         self._shared.recalls.overdue_drives.discard(self.number)
         self._last_was_backup = True

@@ -14,6 +14,7 @@ from catalog.ids import SegmentId
 from sidecar.pins import Pins
 from sidecar.recalling import Recalls
 from tapefs.home import Home
+from tapefs.spans import Spans
 from tapefs.staging.area import Census, Runs, StagingArea
 from tapefs.staging.worth import Tape
 
@@ -115,12 +116,32 @@ class Evictor:
             return 0
         segments = await trio.to_thread.run_sync(self._area.segments)
         tapes = {segment_id: self._recalls.nearest(segment_id) for segment_id in segments}
-        return await trio.to_thread.run_sync(partial(self._make_room, limit_bytes, wanted, self._pins.held(), tapes))
+        held, ahead = self._pins.held(), self._recalls.walks.ahead()
+        make_room = partial(self._make_room, limit_bytes, wanted, held, both(held, ahead), tapes)
+        return await trio.to_thread.run_sync(make_room)
 
     def _make_room(
-        self, limit_bytes: int, wanted: Collection[SegmentId], pinned: Runs, tapes: Mapping[SegmentId, Tape]
+        self,
+        limit_bytes: int,
+        wanted: Collection[SegmentId],
+        pinned: Runs,
+        kept: Runs,
+        tapes: Mapping[SegmentId, Tape],
     ) -> int:
-        freed = self._area.shrink_to(limit_bytes, wanted, pinned, tapes)
-        if wanted and self._area.used_bytes() > limit_bytes:
-            freed += self._area.shrink_to(limit_bytes, (), pinned, tapes)
+        """`kept`: what is pinned, and what lies ahead of readers that go through a tree."""
+        freed = self._area.shrink_to(limit_bytes, wanted, kept, tapes)
+        for held in (kept, pinned):
+            if self._area.used_bytes() > limit_bytes:
+                freed += self._area.shrink_to(limit_bytes, (), held, tapes)
         return freed
+
+
+def both(some: Runs, more: Runs) -> Runs:
+    """Return the frames of both."""
+    found: dict[SegmentId, Spans] = {}
+    for runs_of in (some, more):
+        for segment_id, runs in runs_of.items():
+            spans = found.setdefault(segment_id, Spans())
+            for run in runs:
+                spans.add(*run)
+    return {segment_id: list(spans) for segment_id, spans in found.items()}

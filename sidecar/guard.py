@@ -82,13 +82,17 @@ class _Rule:
     max_bytes: int
 
     def matches(self, reader: Reader) -> bool:
+        if not self.concerns(reader):
+            return False
+        return self.min_bytes <= reader.size_bytes and not 0 < self.max_bytes < reader.size_bytes
+
+    def concerns(self, reader: Reader) -> bool:
+        """Is it about this reader, whatever the size of the file?"""
         if self.uids and reader.uid not in self.uids:
             return False
         if self.gids and self.gids.isdisjoint(reader.gids):
             return False
-        if self.commands and not any(_is_named(pattern, reader.commands) for pattern in self.commands):
-            return False
-        return self.min_bytes <= reader.size_bytes and not 0 < self.max_bytes < reader.size_bytes
+        return not self.commands or any(_is_named(pattern, reader.commands) for pattern in self.commands)
 
 
 def _is_named(pattern: str, names: Sequence[str]) -> bool:
@@ -124,6 +128,18 @@ class Guard:
         if self.mode is Mode.ASK:
             return Verdict(Action.ASK, "an operator is asked")
         return Verdict(Action.ALLOW, "")
+
+    def allows_all(self, reader: Reader) -> bool:
+        """Does this reader get files of every size without being asked?"""
+        if self.mode is Mode.OFF:
+            return False
+        for rule in self._rules:
+            if rule.concerns(reader):
+                if rule.action is not Action.ALLOW:
+                    return False
+                if not rule.min_bytes and not rule.max_bytes:
+                    return True
+        return self.mode is Mode.ON
 
     def switch(self, mode: Mode) -> None:
         """Change the mode; it stays so when the sidecar is started again. Blocks for a small file. Raises OSError."""

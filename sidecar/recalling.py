@@ -25,8 +25,10 @@ from sidecar.library import Library
 from sidecar.readings import Outcome, Reading, Wait
 from sidecar.recall_log import Entry
 from sidecar.recalls import Place, RecallQueue, Waiter
+from sidecar.walks import Walks
 from tapefs.home import Home
 from tapefs.mover.messages import FrameRange
+from tapefs.spans import Spans
 from tapefs.staging.stage import SegmentStage
 from tapefs.staging.worth import MOUNT_S, Tape
 
@@ -73,13 +75,18 @@ class _Found:
 class Recalls:
     """Takes wishes, gives drives their work, tells the mounts what became of it."""
 
-    def __init__(self, home: Home, ledger: Ledger, library: Library, arrivals: Arrivals, bell: Bell) -> None:
+    def __init__(
+        self, home: Home, ledger: Ledger, library: Library, arrivals: Arrivals, bell: Bell, walks: Walks
+    ) -> None:
         self._home = home
         self._ledger = ledger
         self._library = library
         self._arrivals = arrivals
         self._bell = bell
         self.queue = RecallQueue()
+        self.walks = walks
+        #: Reads that wait for what is being read ahead: nothing is fetched for them apart.
+        self._joined: dict[str, tuple[Reader, Wait]] = {}
         #: Drives that were given a tape because it was overdue, until their next.
         self.overdue_drives: set[int] = set()
         self.desk = Desk(home)
@@ -115,7 +122,12 @@ class Recalls:
         for segment_id, same in by_segment.items():
             found = self._look(segment_id, [wait.frames for _, wait in same])
             for reader, wait in same:
-                if not self._is_answered(wait.frames, found):
+                if self._is_answered(wait.frames, found):
+                    continue
+                if self._is_read_ahead(wait.frames) and self.desk.may_read_ahead(reader):
+                    self.desk.receive(reader, wait, found.frame_bytes)
+                    self._joined[wait.waiter_id] = reader, wait
+                else:
                     self._admit(reader, wait, found)
             self._note_released(Outcome.FAILED, READ_FAILED.message, [segment_id])
         self._bell.ring()
@@ -161,8 +173,103 @@ class Recalls:
             self._note_released(Outcome.FAILED, READ_FAILED.message, [segment_id])
         self._bell.ring()
 
+    # -- walks -------------------------------------------------------------------------------------------------------
+
+    def walk(self, walk_id: str, reader: Reader, to_come: Sequence[FrameRange], passed: Sequence[FrameRange]) -> int:
+        """A reader goes through a tree: note what he comes to next, and what he has passed.
+
+        Returns how many bytes may be named ahead of him; 0 if nothing is read ahead for him.
+        """
+        if not self.desk.may_read_ahead(reader):
+            self.walks.end(walk_id)
+            return 0
+        self.walks.renew(walk_id, trio.current_time())
+        for frames in passed:
+            self.walks.passed(walk_id, frames)
+        by_segment: dict[SegmentId, list[FrameRange]] = {}
+        for frames in to_come:
+            by_segment.setdefault(frames.segment_id, []).append(frames)
+        for segment_id, same in by_segment.items():
+            found = self._look(segment_id, same)
+            runs: list[tuple[int, int]] = [
+                (frames.first, frames.last) for frames in same if frames not in found.refused
+            ]
+            self.walks.extend(walk_id, segment_id, runs, self._missing(segment_id, runs), found.places)
+        self._bell.ring()
+        return self.walks.window_bytes
+
+    def end_walks(self, walk_ids: Iterable[str]) -> int:
+        """Forget walks; return how many were known."""
+        count = sum(self.walks.end(walk_id) for walk_id in walk_ids)
+        self._look_after_joined()
+        return count
+
+    def read_ahead(self, volume_id: VolumeId, head_block: int, most_blocks: int) -> None:
+        """Have the queue fetch more of what walks want of a tape that is in a drive."""
+        if not len(self.walks):
+            return
+        now = trio.current_time()
+        for frames, places in self.walks.take(volume_id, head_block, most_blocks, self.queue.open_blocks(volume_id)):
+            self._lose(self.queue.order_frames(frames, places, now), READ_FAILED)
+
+    def stop_reading_ahead(self, volume_id: VolumeId) -> None:
+        """The tape is about to leave, or others want the drive: who waits for it asks like everybody."""
+        self.walks.leave(volume_id)
+        self._look_after_joined()
+
+    def _is_read_ahead(self, frames: FrameRange) -> bool:
+        def is_open(frame: int) -> bool:
+            return self.queue.is_open(FrameRange(frames.segment_id, FrameNo(frame), FrameNo(frame)))
+
+        return self.walks.will_fetch(frames, is_open)
+
+    def _look_after_joined(self) -> None:
+        """Those whose frames are not read ahead any more ask for them, or have them."""
+        now = trio.current_time()
+        left = [
+            waiter_id
+            for waiter_id, (_, wait) in self._joined.items()
+            if wait.deadline_s <= now or not self._is_read_ahead(wait.frames)
+        ]
+        waits = [self._joined.pop(waiter_id) for waiter_id in left]
+        for _, wait in waits:
+            if wait.deadline_s <= now:
+                self.desk.over(wait.waiter_id, Outcome.LATE)
+        self._receive([(reader, self.desk.take_back(wait)) for reader, wait in waits if wait.deadline_s > now])
+
+    def _end_joined(self, frames: FrameRange, outcome: Outcome) -> None:
+        """Let go of reads that waited for what is read ahead: they have all their frames, or lost some."""
+        concerned = [
+            wait
+            for _, wait in self._joined.values()
+            if wait.frames.segment_id == frames.segment_id
+            and wait.frames.first <= frames.last
+            and frames.first <= wait.frames.last
+        ]
+        for wait in concerned:
+            if outcome is not Outcome.FETCHED or self._staged(frames.segment_id, [wait.frames]) == [True]:
+                del self._joined[wait.waiter_id]
+                self.desk.over(wait.waiter_id, outcome)
+
+    def _missing(self, segment_id: SegmentId, runs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return which of these frames are not staged."""
+        stage = SegmentStage.open(self._home.staging, segment_id)
+        if stage is None:
+            return list(runs)
+        try:
+            missing = Spans()
+            for first, last in runs:
+                for frame in stage.missing(range(first, last + 1)):
+                    missing.add(frame, frame)
+            return list(missing)
+        finally:
+            stage.close()
+
     def cancel(self, waiter_ids: Iterable[str]) -> int:
         """Detach waiters; return how many were known."""
+        waiter_ids = list(waiter_ids)
+        for waiter_id in waiter_ids:
+            self._joined.pop(waiter_id, None)
         known = [waiter_id for waiter_id in waiter_ids if self.desk.is_known(waiter_id)]
         self.queue.cancel(known)
         self._note_released(Outcome.LEFT)
@@ -224,6 +331,8 @@ class Recalls:
             self.queue.expire(trio.current_time())
             self._note_released(Outcome.LATE)
             self.desk.take_late()
+            self.walks.expire(trio.current_time())
+            self._look_after_joined()
 
     # -- what the drives report --------------------------------------------------------------------------------------
 
@@ -231,6 +340,8 @@ class Recalls:
         """A mover has staged frames, asked for or not."""
         self.desk.allowances.arrived(frames.segment_id, frames.first, frames.last, trio.current_time())
         self.queue.arrived(frames)
+        self.walks.settled(frames)
+        self._end_joined(frames, Outcome.FETCHED)
         self._note_released(Outcome.FETCHED)
         self._arrivals.arrived(frames)
         self.staged.set()
@@ -244,6 +355,8 @@ class Recalls:
 
     def tape_failed(self, volume_id: VolumeId, message: str) -> None:
         """The tape cannot be had at all."""
+        self.walks.tape_failed(volume_id)
+        self.walks.leave(volume_id)
         log.warning("tape unusable for recalls", volume=volume_id, error=message)
         self._lose(self.queue.tape_failed(volume_id), _Refusal("offline", message))
         self._bell.ring()
@@ -341,6 +454,7 @@ class Recalls:
         lost = list(ranges)
         self._note_released(Outcome.FAILED, refusal.message, {frames.segment_id for frames in lost})
         for frames in lost:
+            self._end_joined(frames, Outcome.FAILED)
             self._arrivals.failed(frames, refusal.error, refusal.message)
 
     def _note_released(self, outcome: Outcome, reason: str = "", segments: Iterable[SegmentId] = ()) -> None:

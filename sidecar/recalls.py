@@ -42,6 +42,10 @@ class Place(NamedTuple):
         """Return the block where a frame begins, about."""
         return self.payload_block + frame * self.payload_blocks // self.frames
 
+    def frame_behind(self, frame: int, blocks: int) -> int:
+        """Return the frame that begins so many blocks behind the beginning of `frame`, about."""
+        return frame + blocks * self.frames // max(1, self.payload_blocks)
+
 
 class Request(NamedTuple):
     """Frames to fetch from one tape."""
@@ -269,6 +273,22 @@ class RecallQueue:
     def has_asked(self, volume_id: VolumeId) -> bool:
         """Does a mover work on frames of this tape?"""
         return any(wanted.asked.get(volume_id) for wanted in self._segments.values())
+
+    def open_blocks(self, volume_id: VolumeId) -> int:
+        """Return how many blocks of a tape are to do or asked, about."""
+        return sum(
+            place.block(last + 1) - place.block(first)
+            for wanted in self._segments.values()
+            for place in wanted.places
+            if place.volume_id == volume_id
+            for kind in (wanted.todo, wanted.asked)
+            for first, last in kind.get(volume_id, ())
+        )
+
+    def is_open(self, frames: FrameRange) -> bool:
+        """Is any of these frames to do or asked?"""
+        wanted = self._segments.get(frames.segment_id)
+        return wanted is not None and wanted.is_open(frames.first, frames.last)
 
     def tapes(self) -> set[VolumeId]:
         """Return the tapes that have anything to do."""

@@ -36,6 +36,7 @@ from sidecar.pins import Pins
 from sidecar.recalling import Recalls
 from sidecar.service import Service
 from sidecar.verifying import Verifications
+from sidecar.walks import Walks
 from tapefs.home import Home
 
 #: A sidecar that ends by itself does so after this long without work and connections.
@@ -160,9 +161,9 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     library = Library(home, ledger, changer, partial(cartridge_bytes, settings.driver, home.library))
     await library.refresh()
     jobs = Jobs(home, ledger, bell)
-    recalls = Recalls(home, ledger, library, arrivals, bell)
-    verifications = Verifications(ledger, bell)
     limit = await trio.to_thread.run_sync(limit_bytes, home)
+    recalls = Recalls(home, ledger, library, arrivals, bell, Walks(limit))
+    verifications = Verifications(ledger, bell)
     services: list[Service] = []
 
     async def drive_failed(reason: str) -> None:

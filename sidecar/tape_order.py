@@ -46,6 +46,15 @@ class TapeOrder:
         #: Frames that were asked, and where they end: to know where the head is when reading has gone on.
         self._last: Request | None = None
 
+    @property
+    def tail_block(self) -> int:
+        """Where the head will be when all that was asked has been read."""
+        return self._tail
+
+    def blocks_of(self, count_bytes: int) -> int:
+        """Return how many blocks of this tape hold so many bytes."""
+        return count_bytes // max(1, self._block_bytes)
+
     def joining(self, todo: Sequence[Request]) -> list[Request]:
         """Return what of `todo`, which is by place, joins the round that runs; note it as asked."""
         near, tail, costs_s = [], self._tail, []

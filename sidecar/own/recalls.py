@@ -76,6 +76,19 @@ class StageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     segments: list[SpanBody]
 
 
+class WalkBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/walks: a reader that goes through a tree, and who it is."""
+
+    id: Uuid
+    to_come: list[SpanBody] = []
+    #: Frames that it has gone past, or will not come to.
+    passed: list[SpanBody] = []
+    uid: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
+    pid: _Number = 0
+    gids: list[Annotated[int, msgspec.Meta(ge=0, lt=2**32)]] = []
+    commands: list[str] = []
+
+
 class EvictBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of POST /api/v1/evict; null means everything."""
 
@@ -95,6 +108,8 @@ class RecallCalls:
             Route("/api/v1/recalls/cancel", self.cancel, methods=["POST"]),
             Route("/api/v1/arrivals", self.arrivals, methods=["GET"]),
             Route("/api/v1/stage", self.stage, methods=["POST"]),
+            Route("/api/v1/walks", self.walk, methods=["POST"]),
+            Route("/api/v1/walks/end", self.end_walks, methods=["POST"]),
             Route("/api/v1/evict", self.evict, methods=["POST"]),
         ]
 
@@ -119,6 +134,19 @@ class RecallCalls:
         ranges = [frames_of(span, ["body", "segments", place]) for place, span in enumerate(body.segments)]
         self._service.recalls.order(ranges)
         return json_answer({"accepted": len(ranges)}, 202)
+
+    async def walk(self, request: Request) -> Response:
+        """Note what a walk comes to next; tell how many bytes may be named ahead of it."""
+        body = await body_of(request, WalkBody)
+        to_come = [frames_of(span, ["body", "to_come", place]) for place, span in enumerate(body.to_come)]
+        passed = [frames_of(span, ["body", "passed", place]) for place, span in enumerate(body.passed)]
+        reader = Reader(body.uid, tuple(body.gids), body.pid, tuple(body.commands))
+        return json_answer({"window_bytes": self._service.recalls.walk(body.id, reader, to_come, passed)}, 202)
+
+    async def end_walks(self, request: Request) -> Response:
+        """Forget walks; what a tape is about to read for them is read."""
+        body = await body_of(request, CancelBody)
+        return json_answer({"ended": self._service.recalls.end_walks(body.ids)})
 
     async def evict(self, request: Request) -> Response:
         """Empty the staging area, wholly or in part."""

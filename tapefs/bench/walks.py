@@ -62,8 +62,15 @@ class Walked:
     #: By the clock on the wall.
     wall_s: float
 
+    @property
+    def rate_share(self) -> float:
+        """Return at which share of its streaming rate the drive has read."""
+        return motion_of(GENERATION).read_s(self.bytes_read) / self.busy_s
+
     def share(self, cold: Cold) -> float:
-        """Return which share of the drive's time streaming what was needed would have taken."""
+        """Return which share of its time streaming only what was needed would have taken: what lies between is read
+        over where that is quicker than a locate.
+        """
         return cold.streaming_s / self.busy_s
 
 
@@ -105,12 +112,14 @@ def run(stand: Stand) -> list[Result]:
 
 
 def _results(what: str, walked: Walked, cold: Cold) -> list[Result]:
-    share, most = walked.share(cold), cold.segments + MORE_LOCATES
+    share, most = walked.rate_share, cold.segments + MORE_LOCATES
+    rate, streaming = walked.bytes_read / 1e6 / walked.busy_s, cold.bytes / 1e6 / cold.streaming_s
+    useful = walked.share(cold)
     return [
         Result(
-            what, f"{cold.bytes / 1e6 / walked.busy_s:.0f} MB/s", "LTO-9 streaming",
-            f"{cold.bytes / 1e6 / cold.streaming_s:.0f} MB/s", share, f"≥ {GOAL}", share >= GOAL,
+            what, f"{rate:.0f} MB/s", "LTO-9 streaming", f"{streaming:.0f} MB/s", share, f"≥ {GOAL}", share >= GOAL
         ),
+        Result("the same, only what was needed counted", f"{rate * useful / share:.0f} MB/s", "", "", useful, "", None),
         Result("locates of that", str(walked.locates), "", "", None, f"≤ {most}", walked.locates <= most),
     ]  # fmt: skip
 

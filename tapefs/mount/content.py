@@ -17,9 +17,10 @@ import trio
 
 from catalog.ids import SegmentId, SetId
 from catalog.index.model import EntryFlag
-from tapefs.errors import BadStructure, SourceError
+from tapefs.errors import BadStructure, RecallFailed, SourceError
 from tapefs.mount.recalls import Caller, Recalls, Wanted
 from tapefs.mount.stages import Stages
+from tapefs.mount.walks import Walks
 from tapefs.mount.who import shown
 from tapefs.staging.stage import Pin, SegmentStage
 from tapefs.vfs.archive import Archive
@@ -77,7 +78,8 @@ class OpenUnreadable:
 class Contents:
     """Opens files, for one thread. `deadline_s` is how long a read waits for tape, 0 for ever."""
 
-    def __init__(self, archive: Archive, stages: Stages, recalls: Recalls, deadline_s: float) -> None:
+    def __init__(self, archive: Archive, stages: Stages, recalls: Recalls, walks: Walks, deadline_s: float) -> None:
+        self.walks = walks
         self._archive = archive
         self._stages = stages
         self._recalls = recalls
@@ -88,7 +90,9 @@ class Contents:
         if node.entry.flags & EntryFlag.UNREADABLE:
             return OpenUnreadable()
         pieces = pieces_of(node.view.reader, node.number, node.entry)
-        return OpenContent(self, node, pieces, Caller(node.inode, uid, thread_id, gid))
+        caller = Caller(node.inode, uid, thread_id, gid)
+        self.walks.opened(node, pieces, caller)
+        return OpenContent(self, node, pieces, caller)
 
     def take(self, segment_id: SegmentId) -> SegmentStage | None:
         """See Stages."""
@@ -157,6 +161,7 @@ class OpenContent:
 
     def release(self) -> None:
         """Let go of pins and staging files."""
+        self._contents.walks.left(self._node, self._caller)
         self._unpin_all()
         while self._taken:
             self._contents.give_back(self._taken.popitem()[1])
@@ -204,6 +209,8 @@ class OpenContent:
             if deadline_s is None:
                 deadline_s = self._contents.deadline()
             await self._recall(piece, start, length, deadline_s)
+        if not self.is_cacheable:
+            self._contents.walks.read(piece.segment_id, start + length - 1, self._caller)
         return content
 
     def _read_staged(self, segment_id: SegmentId, start: int, length: int) -> bytes | None:
@@ -237,7 +244,15 @@ class OpenContent:
             # Not at open: that has to be quick, and most files need it never.
             self._caller = self._caller._replace(name=_name(self._node), size_bytes=self._size)
         wanted = self._contents.frames(self._set_id, piece, start, length)
-        await self._contents.wait(wanted, self._caller, deadline_s, is_staged)
+        walk = await self._contents.walks.missed(self._node, self._pieces, start, piece, self._caller)
+        is_refused = False
+        try:
+            await self._contents.wait(wanted, self._caller, deadline_s, is_staged)
+        except RecallFailed:
+            is_refused = True
+            raise
+        finally:
+            self._contents.walks.waited(walk, is_refused=is_refused)
 
 
 def _name(node: EntryNode) -> str:

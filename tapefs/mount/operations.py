@@ -137,6 +137,8 @@ class _Listing:
     """An open directory, and how far it has been read."""
 
     inode: Inode
+    #: Who has opened it.
+    thread_id: int
     #: Of a directory in a set: as it was found by the last request.
     node: DirectoryNode | None = None
     rows: _Rows | None = None
@@ -228,7 +230,7 @@ class MountOperations(pyfuse3.Operations):
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         """Begin to list a directory."""
         handle = next(self._handles)
-        self._just_opened = self._listings[handle] = _Listing(Inode(inode))
+        self._just_opened = self._listings[handle] = _Listing(Inode(inode), ctx.pid)
         return FileHandleT(handle)
 
     def look_ahead(self) -> None:
@@ -279,6 +281,8 @@ class MountOperations(pyfuse3.Operations):
 
     def _list_set(self, listing: _Listing, node: DirectoryNode, position: int, token: ReaddirToken) -> None:
         place = max(0, position - _DOTS)
+        if position == 0:
+            self._contents.walks.listings.note(node.view.backup_set.number, node.directory, listing.thread_id)
         rows = listing.rows
         if rows is None or rows.position != place or rows.view is not node.view:
             rows = listing.rows = _Rows(node, place)

@@ -22,6 +22,7 @@ from tapefs.mount.recalls import Recalls
 from tapefs.mount.sidecar_link import SidecarLink
 from tapefs.mount.stages import Stages
 from tapefs.mount.wakefulness import Wakefulness
+from tapefs.mount.walks import Walks
 from tapefs.vfs.archive import Archive
 from tapefs.vfs.residency import Residency
 from tapefs.vfs.totals import Totals
@@ -72,11 +73,12 @@ class _Mount:
         self._wakefulness = wakefulness
         self._link = SidecarLink(home.socket)
         self._recalls = Recalls(self._link, MAX_TASKS - RESERVED_TASKS, home.settings.recall.user_waiting_reads)
+        self._walks = Walks(archive, self._link)
         residency = Residency(ledger, stages.look, self._recalls.is_awaited, lambda: self._recalls.can_recall)
         status = os.stat(home.path)
         self._operations = operations.MountOperations(
             Tree(archive, ledger, Owner(status.st_uid, status.st_gid)),
-            Contents(archive, stages, self._recalls, home.settings.recall.deadline_s),
+            Contents(archive, stages, self._recalls, self._walks, home.settings.recall.deadline_s),
             Description(residency),
             Totals(archive),
         )
@@ -102,6 +104,7 @@ class _Mount:
         async with self._link, trio.open_nursery() as nursery:
             await nursery.start(self._stop_at_signal)
             nursery.start_soon(self._recalls.run)
+            nursery.start_soon(self._walks.run)
             nursery.start_soon(self._announce, path, ready)
             await operations.serve_requests(MAX_TASKS)
             nursery.cancel_scope.cancel()

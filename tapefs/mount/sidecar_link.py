@@ -42,6 +42,30 @@ class WaiterMessage(msgspec.Struct, frozen=True):
     size_bytes: int = 0
 
 
+class Span(msgspec.Struct, frozen=True):
+    """Frames of a segment, both ends included."""
+
+    segment: str
+    first: int
+    last: int
+
+
+class WalkMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader that goes through a tree comes to next, and what he has passed; and who he is."""
+
+    id: str
+    to_come: list[Span]
+    passed: list[Span]
+    uid: int
+    pid: int
+    gids: tuple[int, ...]
+    commands: tuple[str, ...]
+
+
+class _Window(msgspec.Struct, frozen=True):
+    window_bytes: int
+
+
 class Arrival(msgspec.Struct, frozen=True):
     """A line of the stream: frames that arrived, or that cannot be had; with `waiter` that one read is refused. A line
     with neither only shows that it lives.
@@ -92,7 +116,19 @@ class SidecarLink:
         """Say that these no longer wait. Raises as post_waiters."""
         await self._post("/recalls/cancel", _Cancelled(list(ids)))
 
-    async def _post(self, path: str, body: msgspec.Struct) -> None:
+    async def walk(self, message: WalkMessage) -> int:
+        """Tell of a walk; return how many bytes may be named ahead of it, 0 for none. Raises as post_waiters."""
+        answer = await self._post("/walks", message)
+        try:
+            return msgspec.json.decode(answer, type=_Window).window_bytes
+        except msgspec.DecodeError as error:
+            raise Unreachable(f"the sidecar sends what is no answer: {error}") from error
+
+    async def end_walks(self, ids: Sequence[str]) -> None:
+        """Say that these walks are over. Raises as post_waiters."""
+        await self._post("/walks/end", _Cancelled(list(ids)))
+
+    async def _post(self, path: str, body: msgspec.Struct) -> bytes:
         headers = {"content-type": "application/json"}
         try:
             answer = await self._client.post(_BASE + path, content=msgspec.json.encode(body), headers=headers)
@@ -102,6 +138,7 @@ class SidecarLink:
             raise Unreachable(f"the sidecar failed with status {answer.status_code}")
         if answer.status_code >= httpx.codes.BAD_REQUEST:
             raise RecallFailed(f"the sidecar refuses the recall (status {answer.status_code}): {answer.text[:200]}")
+        return answer.content
 
     async def arrivals(self) -> AsyncGenerator[Arrival, None]:
         """Yield what the stream says until it breaks; the first line comes as soon as it is connected. To be closed.

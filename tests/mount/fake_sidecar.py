@@ -36,6 +36,10 @@ class FakeSidecar:
     #: What was posted, newest last.
     waiters: list[dict[str, object]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    #: What walks said, newest last; nothing is fetched for them.
+    walks: list[dict[str, object]] = field(default_factory=list)
+    ended_walks: list[str] = field(default_factory=list)
+    window_bytes: int = 1 << 40
 
     def start(self) -> FakeSidecar:
         self._streams: set[trio.MemorySendChannel[dict[str, object]]] = set()
@@ -68,6 +72,8 @@ class FakeSidecar:
             Route("/api/v1/recalls", self._recalls, methods=["POST"]),
             Route("/api/v1/recalls/cancel", self._cancel, methods=["POST"]),
             Route("/api/v1/arrivals", self._arrivals),
+            Route("/api/v1/walks", self._walk, methods=["POST"]),
+            Route("/api/v1/walks/end", self._end_walks, methods=["POST"]),
         ]
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -110,6 +116,15 @@ class FakeSidecar:
         ids = (await request.json())["ids"]
         self.cancelled += ids
         return JSONResponse({"cancelled": len(ids)})
+
+    async def _walk(self, request: Request) -> JSONResponse:
+        self.walks.append(await request.json())
+        return JSONResponse({"window_bytes": self.window_bytes}, status_code=202)
+
+    async def _end_walks(self, request: Request) -> JSONResponse:
+        ids = (await request.json())["ids"]
+        self.ended_walks += ids
+        return JSONResponse({"ended": len(ids)})
 
     async def _arrivals(self, request: Request) -> StreamingResponse:
         return StreamingResponse(self._lines(), media_type="application/x-ndjson")
