@@ -10,6 +10,7 @@ from functools import partial
 import structlog
 import trio
 
+from catalog.errors import CatalogError
 from catalog.ids import SegmentId
 from sidecar.pins import Pins
 from sidecar.recalling import Recalls
@@ -42,6 +43,9 @@ class Evictor:
         self._recalls = recalls
         self._pins = pins
         self._working = trio.Lock()
+        #: Plain bytes dropped since the start to make room.
+        self.dropped_bytes = 0
+        self._was_above = False
 
     async def revive(self) -> None:
         """Compare what the machine's last run has left with its checksums, so that it need not come from tape again.
@@ -55,7 +59,7 @@ class Evictor:
                 for first in range(run.start, run.stop, _COMPARED):
                     piece = range(first, min(first + _COMPARED, run.stop))
                     frames += await trio.to_thread.run_sync(self._area.revive, segment_id, piece)
-        except OSError as error:
+        except (OSError, CatalogError) as error:
             log.error("cannot compare what an earlier run of the machine has staged", error=str(error))
         if frames:
             log.info("staged before the machine was started, and still right", frames=frames)
@@ -90,7 +94,7 @@ class Evictor:
             try:
                 half_bytes = await trio.to_thread.run_sync(self._area.used_bytes) // 2
                 freed = await self._shrink_to(half_bytes, frozenset())
-            except OSError as error:
+            except (OSError, CatalogError) as error:
                 log.error("cannot make room in the staging area", error=str(error))
                 return 0
         log.warning("the disk of the staging area is full", freed_bytes=freed)
@@ -104,11 +108,20 @@ class Evictor:
         async with self._working:
             try:
                 freed = await self._shrink_to(self.limit_bytes, self._recalls.queue.segments())
-            except OSError as error:
+                used_bytes = await trio.to_thread.run_sync(self._area.used_bytes)
+            except (OSError, CatalogError) as error:
                 log.error("cannot make room in the staging area", error=str(error))
                 return
         if freed:
             log.info("staging area was full", freed_bytes=freed, limit_bytes=self.limit_bytes)
+        is_above = used_bytes > self.limit_bytes
+        if is_above and not self._was_above:
+            log.warning(
+                "the staging area is above its limit: what is left is pinned or open",
+                used_bytes=used_bytes,
+                limit_bytes=self.limit_bytes,
+            )
+        self._was_above = is_above
 
     async def _shrink_to(self, limit_bytes: int, wanted: Collection[SegmentId]) -> int:
         """Drop what is worth least, what readers wait for only when nothing else is left. Raises OSError."""
@@ -118,7 +131,9 @@ class Evictor:
         tapes = {segment_id: self._recalls.nearest(segment_id) for segment_id in segments}
         held, ahead = self._pins.held(), self._recalls.walks.ahead()
         make_room = partial(self._make_room, limit_bytes, wanted, held, both(held, ahead), tapes)
-        return await trio.to_thread.run_sync(make_room)
+        freed = await trio.to_thread.run_sync(make_room)
+        self.dropped_bytes += freed
+        return freed
 
     def _make_room(
         self,

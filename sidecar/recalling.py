@@ -92,6 +92,8 @@ class Recalls:
         self.desk = Desk(home)
         #: Set when something was staged; the evictor looks at it.
         self.staged = trio.Event()
+        #: Frames that movers have staged since the start, or found staged.
+        self.fetched_frames = 0
 
     # -- wishes ------------------------------------------------------------------------------------------------------
 
@@ -339,6 +341,7 @@ class Recalls:
     def arrived(self, frames: FrameRange) -> None:
         """A mover has staged frames, asked for or not."""
         self.desk.allowances.arrived(frames.segment_id, frames.first, frames.last, trio.current_time())
+        self.fetched_frames += frames.last - frames.first + 1
         self.queue.arrived(frames)
         self.walks.settled(frames)
         self._end_joined(frames, Outcome.FETCHED)

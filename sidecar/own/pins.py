@@ -89,6 +89,8 @@ class PinCalls:
                 "pinned_bytes": service.pins.used_bytes(),
                 "pinned_limit_bytes": service.pins.limit_bytes,
                 "pins": len(service.pins.all()),
+                "fetched_frames": service.recalls.fetched_frames,
+                "dropped_bytes": service.evictor.dropped_bytes,
                 **census.counts(),
             }
         )

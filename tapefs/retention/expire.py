@@ -122,7 +122,7 @@ def remove_leftovers(home: Home, ledger: Ledger) -> int:
     freed_bytes += _remove(path for path, name in reports if name in expired or _set_of(ledger, name) in expired)
     _after_reports()
     area = StagingArea(home.staging)
-    return freed_bytes + area.evict_all([each for each in area.segments() if _set_of(ledger, each) in expired])
+    return freed_bytes + area.remove([each for each in area.segments() if _set_of(ledger, each) in expired])
 
 
 def _set_of(ledger: Ledger, segment: str) -> SetId | None:

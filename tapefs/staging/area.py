@@ -80,7 +80,7 @@ class StagingArea:
                 if stage is not None:
                     every = range(stage.frame_count)
                     segments += 1
-                    frames += len(every) - len(stage.missing(every))
+                    frames += self._staged_frames(stage)
                     doubtful += len(stage.doubtful(every))
         return Census(self.used_bytes(), segments, frames, doubtful)
 
@@ -135,6 +135,21 @@ class StagingArea:
                     held = (pinned or {}).get(segment_id, ())
                     freed += sum(stage.evict(frames) for frames in _between(held, stage.frame_count))
         return freed
+
+    def remove(self, segments: Collection[SegmentId]) -> int:
+        """Drop everything of segments that nobody will ask for again, and their files unless something of them is open.
+
+        Return the bytes dropped. Raises OSError.
+        """
+        freed = self.evict_all(segments)
+        for segment_id in segments:
+            with changing(self._folder), self._stage(segment_id) as stage:
+                if stage is None or not self._staged_frames(stage):
+                    remove_pair(self._folder, segment_id)
+        return freed
+
+    def _staged_frames(self, stage: SegmentStage) -> int:
+        return stage.frame_count - len(stage.missing(range(stage.frame_count)))
 
     def shrink_to(
         self,

@@ -15,6 +15,7 @@ from tapefs.recall.stager import FIRST_READ_ON_BYTES, Stager
 from tapefs.staging.stage import SegmentStage
 from tests.backup.rig import Rig
 from tests.backup.trees import entries, random_files
+from tests.staging.content import as_of_an_earlier_boot, flip
 
 
 @dataclass
@@ -78,6 +79,25 @@ def test_every_file_comes_back(archived: Archived) -> None:
             assert stage.read(entry.offset, entry.size) == Path(f"/{path.decode()}").read_bytes()
             compared += 1
     assert compared == 40
+
+
+@pytest.mark.log_warnings
+def test_what_was_staged_before_the_machine_was_started_is_not_read_again(archived: Archived) -> None:
+    """It is compared with its checksums; a frame that is not right any more comes from tape."""
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(3), FrameNo(6))
+    stage = archived.stage()
+    start, _ = stage.extent_of(5)
+    stage.close()
+    as_of_an_earlier_boot(archived.rig.home.staging)
+    flip(archived.rig.home.staging, archived.copy.segment_id, start + 77)
+    blocks = archived.rig.drive.status().counters.blocks_read
+    archived.heard.arrivals.clear()
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(3), FrameNo(4))
+    assert archived.rig.drive.status().counters.blocks_read == blocks
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(5), FrameNo(6))
+    assert archived.rig.drive.status().counters.blocks_read > blocks
+    assert archived.heard.arrivals == [3, 4, 5, 6]
+    assert archived.stage().is_intact(5)
 
 
 def test_present_frames_are_not_read_again(archived: Archived) -> None:

@@ -12,14 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from catalog.ids import SegmentId
 from tapefs.mount.readers import is_waiting_itself
 from tapefs.staging.area import StagingArea
 from tests.mount.conftest import ODD_NAME, Rig
 from tests.mount.expect import fails_with
+from tests.mount.mount_process import mounted
+from tests.staging.content import as_of_an_earlier_boot, flip
 
 pytestmark = pytest.mark.fuse
 
@@ -129,6 +133,27 @@ def test_a_pinned_file_is_not_evicted(evicted: Rig) -> None:
         assert evicted.sidecar.waiters == []
     time.sleep(0.1)
     assert StagingArea(evicted.shelf.home.staging).evict_all() > 0
+
+
+def test_what_was_staged_before_the_machine_was_started_asks_nobody(evicted: Rig, tmp_path: Path) -> None:
+    """It is compared with its checksums when it is read; what does not fit them comes from tape."""
+    evicted.shelf.stage_all()
+    folder = evicted.shelf.home.staging
+    damaged = evicted.segment_of(evicted.root / "text")
+    assert damaged != evicted.segment_of(evicted.root / "medium.bin")
+    as_of_an_earlier_boot(folder)
+    flip(folder, SegmentId(damaged), (folder / f"{damaged}.plain").stat().st_size // 2)
+    area = StagingArea(folder)
+    assert area.adopt() > 1
+    doubtful = area.census().doubtful
+    # A mount of its own: the other one still has the files open, as nobody does after a start of the machine.
+    with mounted(evicted.shelf.home.path, tmp_path / "mnt", tmp_path / "log") as mount:
+        fresh = replace(evicted, mount=mount)
+        assert same(fresh, "medium.bin")
+        assert evicted.sidecar.waiters == []
+        assert 0 < area.census().doubtful < doubtful
+        assert same(fresh, "text")
+        assert {waiter["segment"] for waiter in evicted.sidecar.waiters} == {damaged}
 
 
 # -- cold ------------------------------------------------------------------------------------------------------------

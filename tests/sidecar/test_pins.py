@@ -13,6 +13,7 @@ from catalog.records import Segment
 from tapefs.home import Home, open_home
 from tapefs.staging.stage import SegmentStage
 from tests.sidecar.rig import Answer, Rig, make_home, running, seed_set, wait_until, waiter
+from tests.staging.content import as_of_an_earlier_boot, flip
 
 FRAME_BYTES = 4096
 
@@ -81,6 +82,23 @@ def test_a_pin_survives_the_sidecar_and_what_is_missing_comes_back(home: Home) -
             (segment.segment_id, 0, 1),
             (other.segment_id, 3, 3),
         }
+
+
+def test_what_was_staged_before_the_machine_was_started_is_compared_and_kept(home: Home) -> None:
+    """No tape is asked for what is still right; a frame that is not is fetched when somebody wants it."""
+    segment, _ = seed_set(home)
+    with running(home) as rig:
+        pin(rig, segment, 0, 5)
+        wait_until(lambda: staged(home, segment)[:6] == [0, 1, 2, 3, 4, 5], "not staged")
+        rig.unix("DELETE", f"/api/v1/pins/{rig.unix('GET', '/api/v1/pins').body[0]['id']}")
+    as_of_an_earlier_boot(home.staging)
+    flip(home.staging, segment.segment_id, 3 * FRAME_BYTES + 9)
+    assert staged(home, segment) == []
+    (home.path / "fake.log").unlink()
+    with running(home) as rig:
+        wait_until(lambda: {0, 1, 2, 4, 5} <= set(staged(home, segment)), "not staged again")
+        assert 3 not in staged(home, segment)
+        assert rig.commands("Recall") == []
 
 
 def test_a_pin_runs_out(home: Home) -> None:

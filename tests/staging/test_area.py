@@ -118,6 +118,19 @@ def test_shrinking_takes_runs_before_single_frames_and_what_is_near_first(folder
         assert FRAMES - len(two.missing(range(FRAMES))) == left
 
 
+def test_removing_leaves_only_what_is_open(area, folder):
+    with opened(folder) as one, opened(folder, OTHER) as two:
+        publish_all(one)
+        publish_all(two)
+        pin = two.pin(range(3, 4))
+        assert area.remove([SEGMENT, OTHER]) == 2 * TOTAL - FRAME_BYTES
+        assert area.segments() == [OTHER]
+        assert two.read(3 * FRAME_BYTES, FRAME_BYTES) == frame_content(two, 3)
+        pin.release()
+        area.remove([OTHER])
+        assert {path.name for path in folder.iterdir()} == {"lock"}
+
+
 def test_shrinking_spares_pinned_frames(area, folder):
     with opened(folder) as one, opened(folder, OTHER) as two:
         publish_all(one)
