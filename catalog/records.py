@@ -128,9 +128,9 @@ class Job(Record, frozen=True, kw_only=True):
     sources: tuple[bytes, ...]
     #: `full`, `incremental`, `differential`, `mirror` or `archive`.
     type: str = "full"
-    #: As `tapefs.codecs` names them, and one of that codec's levels.
+    #: As `tapefs.codecs` names them, and one of that codec's levels; -1: `auto`.
     codec: str = "zstd"
-    level: int = 3
+    level: int = -1
     #: Compression threads; 0 means what the settings say.
     threads: int = 0
     #: Segments go to disk before they go to tape; None means what the settings say.

@@ -5,7 +5,6 @@ Used by one thread at a time: that of the tape, or first that of the spool.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from itertools import groupby
 from pathlib import Path
@@ -39,8 +38,6 @@ class SegmentBody:
         self._part_path = trailer_path.with_suffix(".part")
         self._file = self._part_path.open("wb")
         self._trailer = LineWriter(self._file.write)
-        #: SHA-256 of the member that runs over frames.
-        self._running = hashlib.sha256()
         self._is_finished = False
         self.frames = 0
         self.members = 0
@@ -52,12 +49,6 @@ class SegmentBody:
 
     def add(self, frame: Frame) -> None:
         """Take in a frame that the workers are done with, and the lines it brings."""
-        for start, length, first, draft in frame.pieces:
-            if first:
-                self._running = hashlib.sha256()
-            self._running.update(frame.view[start : start + length])
-            if draft >= 0:
-                frame.sums[draft] = self._running.digest()
         self._write_lines(frame)
         place = self._payload.place
         self._payload.add(frame)

@@ -17,7 +17,7 @@ from drivers.errors import DiskFull, EndOfMedium, WriteFailed
 from drivers.interface import Drive
 from tapefs.backup.attributes import read_attributes
 from tapefs.backup.base import Base, State, Verdict, fresh_flag
-from tapefs.backup.frames import Pool, Workers
+from tapefs.backup.frames import Pool, Workers, frames_for
 from tapefs.backup.holes import cut
 from tapefs.backup.intake import MEMBER_OVERHEAD_BYTES, Intake, member_path
 from tapefs.backup.interrupted import Interrupted, seen_again
@@ -79,7 +79,7 @@ class Engine:
         self._plain_bytes = 0
         self._watcher = watcher
         self._largest_members = settings.segment_members
-        self._pool = Pool.of(2 * threads + 3, settings.frame_bytes)
+        self._pool = Pool.of(frames_for(threads), settings.frame_bytes)
         self._tapes = TapeSession(context, drive, watcher, settings)
         # A 7z lies on disk before it goes to tape in any case.
         self._has_spool = context.codec.is_tar and (settings.spool if job.spool is None else job.spool)
@@ -90,7 +90,8 @@ class Engine:
         self._scouts: Scouts | None = None
         self._walk = self._new_walk(sources, job)
         self._layout = layout_of(context.codec)
-        self._workers = Workers(threads, context.codec, job.level)
+        self._fills = FillCounts()
+        self._workers = Workers(threads, context.codec, job.level, self._pool, self._fills)
         self._intake = Intake(
             self._pool, self._workers, self._watcher.trouble, self._look_around, Tally(), self._layout
         )
@@ -100,7 +101,6 @@ class Engine:
             self._intake.tally = base.tally()
             self._discount(self._walk.stack[0])
         self._stream: TapeStream | None = None
-        self._fills = FillCounts()
         self._plan: SegmentPlan | None = None
         self._number = 0
         self._progress = PartProgress()

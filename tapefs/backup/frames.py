@@ -1,8 +1,9 @@
 """Frames on their way: buffers, and the threads that hash and compress them.
 
-One thread fills a frame and submits it; worker threads make SHA-256 sums and the stored bytes (both release the GIL);
-one thread takes the frames out in the order they were submitted. Buffers are allocated once and used again: a fresh one
-for every frame cost four times as much in page faults. Memory: (2 * workers + 3) frames, plain and stored.
+One thread fills a frame and submits it; worker threads make SHA-256 sums and the stored bytes, and one more the sums
+of what runs over frames (all release the GIL); one thread takes the frames out in the order they were submitted.
+Buffers are allocated once and used again: a fresh one for every frame cost four times as much in page faults. Memory:
+as many frames as `frames_for` says, plain and stored.
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ import mmap
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tapefs.codecs import Codec
+from tapefs.backup.levels import LevelControl, Pressure
+from tapefs.codecs import Codec, Encoder, is_open
 from tapefs.format.frames import frame_checksum
+from tapefs.tape.fill import FillCounts
+
+_BETWEEN_THREADS = 8
+#: Weight of the newest frame in a running mean.
+_NEWEST = 0.2
 
 
 class Span(NamedTuple):
@@ -45,6 +52,7 @@ class Frame:
         "checksum",
         "drafts",
         "error",
+        "open_tasks",
         "pieces",
         "ready",
         "spans",
@@ -57,6 +65,7 @@ class Frame:
     def __init__(self, frame_bytes: int) -> None:
         # Not a bytearray: its zeros take 2 ms, and a run in which little has changed fills one of seven.
         self.view = memoryview(mmap.mmap(-1, frame_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        #: Nothing is to be done with it any more but to write it.
         self.ready = threading.Event()
         self.clear()
 
@@ -72,7 +81,17 @@ class Frame:
         #: SHA-256 by draft number.
         self.sums: dict[int, bytes] = {}
         self.error: BaseException | None = None
+        #: Threads that are still to do their part; theirs.
+        self.open_tasks = 0
         self.ready.clear()
+
+
+def frames_for(workers: int) -> int:
+    """Return how many frames so many workers want: one each at work and waiting, and some between the other threads.
+
+    With three of those, on two processors, workers stood still while finished frames waited for the writer's turn.
+    """
+    return 2 * workers + _BETWEEN_THREADS
 
 
 @dataclass(slots=True)
@@ -80,6 +99,7 @@ class Pool:
     """The frames that exist; `free` holds those nobody uses."""
 
     free: queue.SimpleQueue[Frame]
+    count: int
     #: Seconds that the thread which takes frames has waited for one.
     waited_s: float = 0.0
 
@@ -89,7 +109,7 @@ class Pool:
         free: queue.SimpleQueue[Frame] = queue.SimpleQueue()
         for _ in range(count):
             free.put(Frame(frame_bytes))
-        return cls(free)
+        return cls(free, count)
 
     def take(self) -> Frame:
         """Wait for a free frame. For one thread."""
@@ -105,17 +125,29 @@ class Pool:
 
 
 class Workers:
-    """Threads that turn submitted frames into stored ones; each has a compressor of its own."""
+    """Threads that turn submitted frames into stored ones; each has compressors of its own."""
 
-    def __init__(self, count: int, codec: Codec, level: int) -> None:
+    def __init__(self, count: int, codec: Codec, level: int, pool: Pool, fills: FillCounts) -> None:
+        """Where `level` leaves it open, `pool` and `fills` tell what the run waits for. Raises UsageError."""
+        codec.encoder(level)
+        self._codec = codec
+        self._level = level
+        self._control = LevelControl(codec.auto_levels, count) if is_open(codec, level) else None
+        #: See `Pressure.lateness`.
+        self._lateness = 0.0
+        self._pool = pool
+        self._fills = fills
+        self._lock = threading.Lock()
+        self._at_work = 0
+        #: Frames by level.
+        self.levels: Counter[int] = Counter()
         self._waiting: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         #: Seconds that each has worked.
         self._busy_s = [0.0] * count
-        self._threads = [
-            threading.Thread(target=self._work, args=(codec.encoder(level), n), name=f"compress-{n}")
-            for n in range(count)
-        ]
-        for thread in self._threads:
+        self._threads = [threading.Thread(target=self._work, args=(n,), name=f"compress-{n}") for n in range(count)]
+        self._running_over: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._summing = threading.Thread(target=self._sum_up, name="sum")
+        for thread in (*self._threads, self._summing):
             thread.start()
 
     @property
@@ -130,27 +162,78 @@ class Workers:
 
     def submit(self, frame: Frame) -> None:
         """Have the frame hashed and compressed; `frame.ready` tells when."""
+        frame.open_tasks = 1
+        if frame.pieces:
+            frame.open_tasks = 2
+            self._running_over.put(frame)
         self._waiting.put(frame)
 
     def close(self) -> None:
         """Finish what was submitted and end the threads."""
         for _ in self._threads:
             self._waiting.put(None)
-        for thread in self._threads:
+        self._running_over.put(None)
+        for thread in (*self._threads, self._summing):
             thread.join()
 
-    def _work(self, encode: Callable[[memoryview], bytes], number: int) -> None:
+    def _work(self, number: int) -> None:
+        encoders: dict[int, Encoder] = {}
         while (frame := self._waiting.get()) is not None:
-            before_s = time.perf_counter()
+            before_s, cpu_before_s = time.perf_counter(), time.thread_time()
             try:
-                _process(frame, encode)
+                level = self._begin()
+                if level not in encoders:
+                    encoders[level] = self._codec.encoder(level)
+                _process(frame, encoders[level])
             except BaseException as error:  # noqa: BLE001 - handed to the thread that takes the frame out
                 frame.error = error
-            self._busy_s[number] += time.perf_counter() - before_s
-            frame.ready.set()
+            busy_s = time.perf_counter() - before_s
+            self._busy_s[number] += busy_s
+            self._end(1 - (time.thread_time() - cpu_before_s) / busy_s)
+            self._done(frame)
+
+    def _sum_up(self) -> None:
+        """Make the SHA-256 of members that run over frames: a stream has one, so this is one thread's work."""
+        running = hashlib.sha256()
+        while (frame := self._running_over.get()) is not None:
+            try:
+                for start, length, first, draft in frame.pieces:
+                    if first:
+                        running = hashlib.sha256()
+                    running.update(frame.view[start : start + length])
+                    if draft >= 0:
+                        frame.sums[draft] = running.digest()
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that takes the frame out
+                frame.error = error
+            self._done(frame)
+
+    def _done(self, frame: Frame) -> None:
+        with self._lock:
+            frame.open_tasks -= 1
+            if not frame.open_tasks:
+                frame.ready.set()
+
+    def _begin(self) -> int:
+        """Return the level of the frame that is begun."""
+        with self._lock:
+            self._at_work += 1
+            level = self._level if self._control is None else self._control.next(self._pressure())
+            self.levels[level] += 1
+            return level
+
+    def _end(self, lateness: float) -> None:
+        with self._lock:
+            self._at_work -= 1
+            self._lateness += (lateness - self._lateness) * _NEWEST
+
+    def _pressure(self) -> Pressure:
+        waiting = self._waiting.qsize()
+        # One frame is being filled.
+        finished = self._pool.count - self._pool.free.qsize() - 1 - waiting - self._at_work
+        return Pressure(waiting, finished, self._fills.drive_is_hungry, self._lateness)
 
 
-def _process(frame: Frame, encode: Callable[[memoryview], bytes]) -> None:
+def _process(frame: Frame, encode: Encoder) -> None:
     view = frame.view
     sha256 = hashlib.sha256
     for draft, start, length in frame.spans:

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import click
 from msgspec import UNSET, UnsetType
 
-from tapefs.cli.values import Age, Size
+from tapefs.cli.output import level_text
+from tapefs.cli.values import Age, Level, Size
 from tapefs.client.job_fields import JobFields
 from tapefs.codecs import CODECS, check_level
 from tapefs.errors import UsageError
@@ -25,7 +26,8 @@ Function = Callable[..., None]
 
 def _levels() -> str:
     ranges = (
-        f"{each.name} {each.levels[0]} to {each.levels[-1]} [{each.default_level}]"
+        f"{each.name} {each.levels[0]} to {each.levels[-1]}{' or auto' if each.auto_levels else ''} "
+        f"[{level_text(each.default_level)}]"
         for each in CODECS.values()
         if len(each.levels) > 1
     )
@@ -38,7 +40,7 @@ TYPES = ("full", "incremental", "differential", "mirror", "archive")
 _OPTIONS = (
     click.option("--type", type=click.Choice(TYPES), help="Of the sets to make.  [default: full]"),
     click.option("--codec", type=click.Choice(list(CODECS)), help="[default: zstd]"),
-    click.option("--level", type=int, help=f"Of compression: {_levels()}."),
+    click.option("--level", type=Level(), help=f"Of compression: {_levels()}."),
     click.option(
         "--threads", type=click.IntRange(0, 1024), help="Of compression; 0: as the settings say.  [default: 0]"
     ),

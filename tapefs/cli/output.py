@@ -114,3 +114,8 @@ def iso_time(at_ns: int) -> str | None:
 def short_time(at_ns: int) -> str:
     """Return a time for people, in UTC as the folders of the mount have it; a dash for never."""
     return datetime.fromtimestamp(at_ns // _NS_PER_S, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at_ns else "-"
+
+
+def level_text(level: int) -> str:
+    """Return a level as people write it. The number stands here, because listing commands have no time for codecs."""
+    return "auto" if level == -1 else str(level)

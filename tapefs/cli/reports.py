@@ -9,7 +9,7 @@ import click
 from catalog.errors import NotFound
 from catalog.ids import JobNumber
 from catalog.records import BackupSet
-from tapefs.cli.output import print_json, printable, short_time, size
+from tapefs.cli.output import level_text, print_json, printable, short_time, size
 from tapefs.cli.place import Catalog, Place, catalog_of
 from tapefs.errors import NoSuchThing
 
@@ -74,7 +74,7 @@ def _facts(report: SetReport) -> list[tuple[str, str]]:
     facts = [
         ("set", chosen.set_id),
         ("job", f"{chosen.job_number} {chosen.name}"),
-        ("type", f"{chosen.type}{based}; {chosen.codec} level {chosen.level}"),
+        ("type", f"{chosen.type}{based}; {chosen.codec} level {level_text(chosen.level)}"),
         ("state", chosen.state.value),
         ("begun", short_time(chosen.started_at_ns)),
     ]
@@ -108,6 +108,8 @@ def _run_facts(chosen: BackupSet, run: RunReport) -> list[tuple[str, str]]:
     for title, stage in (("read", run.read), ("compress", run.compress), ("write", run.write)):
         if stage is not None:
             facts.append((title, _stage(stage)))
+    if len(run.levels) > 1:
+        facts.append(("levels", ", ".join(f"{level}: {run.levels[level]:,} frames" for level in sorted(run.levels))))
     facts.append(("drive", _drive(run)))
     if run.buffer is not None and run.buffer.size_bytes:
         filled = f"{size(run.buffer.size_bytes)}, {run.buffer.starts:,} starts"

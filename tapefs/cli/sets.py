@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from catalog.records import BackupSet, CopyState, Segment, SegmentCopy, SetState
-from tapefs.cli.output import Json, iso_time, paths, print_json, print_table, printable, short_time, size
+from tapefs.cli.output import Json, iso_time, level_text, paths, print_json, print_table, printable, short_time, size
 from tapefs.cli.place import Catalog, Place, catalog_of, ledger_of
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _facts(chosen: BackupSet, folder: str) -> list[tuple[str, str]]:
         ("set", chosen.set_id),
         ("name", chosen.name),
         ("state", _state(chosen)),
-        ("type", f"{chosen.type}, {chosen.codec} level {chosen.level}"),
+        ("type", f"{chosen.type}, {chosen.codec} level {level_text(chosen.level)}"),
         ("sources", sources),
         ("started", short_time(chosen.started_at_ns)),
         ("finished", short_time(chosen.finished_at_ns)),

@@ -59,6 +59,21 @@ class Size(click.ParamType[int]):
         return count_bytes
 
 
+class Level(click.ParamType[int]):
+    """A level of compression: a number, or `auto`."""
+
+    name = "level"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return a number; what is none is a usage error."""
+        if value == "auto":
+            return -1  # As the seam of the codecs has it, which not every command has time to load.
+        try:
+            return int(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a level: give a number, or auto", param, ctx)
+
+
 class SizeRange(click.ParamType[tuple[int, int]]):
     """Sizes as `find -size` takes them: `+1GiB` is more than that, `-10MB` less, `4096` just that."""
 

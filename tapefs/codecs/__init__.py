@@ -9,14 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from tapefs.codecs.interface import MAX_FRAME_BYTES, Codec, Encoder, check_level
+from tapefs.codecs.interface import AUTO_LEVEL, MAX_FRAME_BYTES, Codec, Encoder, check_level, is_open
 from tapefs.codecs.lzma2 import Py7zrCodec, SevenZipCommandCodec
 from tapefs.codecs.pgzip import PgzipCodec
 from tapefs.codecs.tar import TarCodec
 from tapefs.codecs.zstd import ZstdCodec
 from tapefs.errors import UsageError
 
-__all__ = ["CODECS", "MAX_FRAME_BYTES", "Codec", "Encoder", "check_level", "codec", "codec_of_format"]
+__all__ = [
+    "AUTO_LEVEL",
+    "CODECS",
+    "MAX_FRAME_BYTES",
+    "Codec",
+    "Encoder",
+    "check_level",
+    "codec",
+    "codec_of_format",
+    "is_open",
+]
 
 _ALL: tuple[Codec, ...] = (ZstdCodec(), PgzipCodec(), TarCodec(), Py7zrCodec(), SevenZipCommandCodec())
 

@@ -10,6 +10,9 @@ from tapefs.errors import BadStructure, UsageError
 #: A frame holds at most this many plain bytes: bounds what a hostile tape can make a reader allocate.
 MAX_FRAME_BYTES = 64 << 20
 
+#: The level of a job that leaves it to the run to choose one for each frame; of codecs that have `auto_levels`.
+AUTO_LEVEL = -1
+
 #: Turns the plain bytes of one frame into its stored bytes. Belongs to one thread; releases the GIL while it works.
 Encoder = Callable[[bytes | memoryview], bytes]
 
@@ -48,8 +51,13 @@ class Codec(Protocol):
         ...
 
     @property
+    def auto_levels(self) -> range:
+        """The levels among which a run chooses for each frame when the job's is AUTO_LEVEL; none: it cannot."""
+        ...
+
+    @property
     def default_level(self) -> int:
-        """The level of a job that names none."""
+        """The level of a job that names none; may be AUTO_LEVEL."""
         ...
 
     @property
@@ -59,6 +67,8 @@ class Codec(Protocol):
 
     def encoder(self, level: int) -> Encoder:
         """Return an encoder for one thread; each of its calls makes one frame that decodes on its own.
+
+        With AUTO_LEVEL where there are `auto_levels` it is one of the highest of them.
 
         Raises UsageError for a level that does not exist; the encoder raises ValueError over MAX_FRAME_BYTES.
         """
@@ -81,13 +91,20 @@ class Codec(Protocol):
 
 
 def check_level(codec: Codec, level: int) -> None:
-    """Raise UsageError unless `level` is one of the codec's."""
+    """Raise UsageError unless `level` is one of the codec's, or open."""
     levels = codec.levels
-    if level in levels:
+    if level in levels or is_open(codec, level):
         return
+    if level == AUTO_LEVEL:
+        raise UsageError(f"{codec.name} does not choose its level by itself: give a number, or leave the level out")
     if len(levels) == 1:
         raise UsageError(f"{codec.name} does not compress, so it has no level {level}: leave the level out")
     raise UsageError(f"{codec.name} has no level {level}: use {levels[0]} (fast) to {levels[-1]} (small)")
+
+
+def is_open(codec: Codec, level: int) -> bool:
+    """Does the level leave it to the run to choose one for each frame?"""
+    return level == AUTO_LEVEL and bool(codec.auto_levels)
 
 
 def check_plain(plain: bytes | memoryview) -> None:

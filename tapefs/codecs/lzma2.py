@@ -38,6 +38,7 @@ class _Lzma2Codec:
 
     name: str
     levels: range
+    auto_levels = range(0)
     default_level: int
     format = "7z"
     suffix = ".7z"

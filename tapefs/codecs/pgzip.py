@@ -84,6 +84,7 @@ class PgzipCodec:
     suffix = ".tar.gz"
     unpack_command = "gzip -dc"
     levels = range(10)
+    auto_levels = range(0)
     default_level = 4
     is_compressed = True
 

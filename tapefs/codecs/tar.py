@@ -20,6 +20,7 @@ class TarCodec:
     suffix = ".tar"
     unpack_command = ""
     levels = range(1)
+    auto_levels = range(0)
     default_level = 0
     is_compressed = False
 

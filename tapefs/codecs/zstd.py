@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import zstandard
 
-from tapefs.codecs.interface import MAX_FRAME_BYTES, Encoder, check_claim, check_level, check_plain
+from tapefs.codecs.interface import AUTO_LEVEL, MAX_FRAME_BYTES, Encoder, check_claim, check_level, check_plain
 from tapefs.errors import BadStructure
 from tapefs.format.frames import seek_table
 
@@ -27,7 +27,9 @@ class ZstdCodec:
     unpack_command = "zstd -dc"
     #: Those that `zstd` takes without `--ultra`.
     levels = range(1, 20)
-    default_level = 3
+    #: Level 1 takes 0.6 of the time of level 3, and 7 % more tape.
+    auto_levels = range(1, 4)
+    default_level = AUTO_LEVEL
     is_compressed = True
 
     def __init__(self) -> None:
@@ -36,6 +38,7 @@ class ZstdCodec:
     def encoder(self, level: int) -> Encoder:
         """Return an encoder for one thread."""
         check_level(self, level)
+        level = self.auto_levels[-1] if level == AUTO_LEVEL else level
         compress = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True).compress
 
         def encode(plain: bytes | memoryview) -> bytes:

@@ -280,7 +280,8 @@ class IndexHead(_Structure, frozen=True, kw_only=True, tag_field="t", tag="index
     sources_b64: list[Octets] = []
     installation: InstallationUuid
     codec: str
-    level: Count
+    #: -1: each frame may have another.
+    level: Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
     set_started_ns: Nanoseconds
     created_ns: Nanoseconds
     #: True: the set is whole with this index; False: an index before a tape change, more follows elsewhere.

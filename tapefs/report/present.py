@@ -118,6 +118,7 @@ def _run(run: RunReport) -> dict[str, object]:
         "segments": run.segments,
         "tapes": [msgspec.to_builtins(tape) for tape in run.tapes],
         "stages": {name: _stage(stage) for name, stage in stages.items() if stage is not None},
+        "levels": {str(level): run.levels[level] for level in sorted(run.levels)},
         **_streaming(run),
         "troubles": run.troubles,
     }

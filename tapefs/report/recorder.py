@@ -39,6 +39,8 @@ class Figures:
     read: Stage
     compress: Stage
     write: Stage
+    #: Frames by level.
+    levels: dict[int, int]
     buffer: BufferUse
 
     @classmethod
@@ -59,6 +61,7 @@ class Figures:
             read=Stage(busy_s=elapsed_s - starved_s, waited_s=starved_s, bytes=plain_bytes),
             compress=Stage(busy_s=compress_s, waited_s=elapsed_s * workers.count - compress_s, bytes=plain_bytes),
             write=Stage(busy_s=write_s, waited_s=elapsed_s - write_s, bytes=drive.written_bytes),
+            levels=dict(workers.levels),
             buffer=BufferUse(size_bytes=fills.size_bytes, starts=fills.starts, stops=fills.stops),
         )
 
@@ -148,6 +151,7 @@ class Recorder:
             read=figures.read,
             compress=figures.compress,
             write=figures.write,
+            levels=figures.levels,
             buffer=figures.buffer,
         )
 

@@ -116,6 +116,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     read: Stage | None = None
     compress: Stage | None = None
     write: Stage | None = None
+    #: Frames by the level that they were compressed with.
+    levels: dict[int, int] = {}
     buffer: BufferUse | None = None
     #: What the drive has done for this run, by its own counters; None while it runs, and when the drive is silent.
     drive: Counters | None = None

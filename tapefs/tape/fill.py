@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from drivers.interface import Drive
 
+#: A drive that feeds and leaves the buffer fuller than this is slower than what comes.
+_FULL = 0.75
 #: Share of the buffer that is kept back when the source is slower than the drive: what a new start begins with.
 LOW_WATER = 8
 
@@ -29,6 +31,8 @@ class FillCounts:
     starts: int = 0
     #: Times that it ceased because the low-water mark was reached: the source is slower than the drive.
     stops: int = 0
+    #: The drive would take more than it gets: it stands, or has emptied a good part of what it was given.
+    drive_is_hungry: bool = True
 
 
 class FillBuffer:
@@ -73,6 +77,7 @@ class FillBuffer:
             self._raise_error()
             self._blocks.append(kept)
             self._level += len(kept)
+            self._look_at_drive()
             if self._feeding:
                 self._changed.notify_all()
         return self.end_is_near
@@ -95,12 +100,17 @@ class FillBuffer:
         if self._thread is not None:
             self._thread.join()
         self._blocks.clear()
+        self._counts.drive_is_hungry = True
 
     def _start_feeding(self) -> None:
         if not self._feeding and self._level:
             self._feeding = True
             self._counts.starts += 1
+            self._look_at_drive()
             self._changed.notify_all()
+
+    def _look_at_drive(self) -> None:
+        self._counts.drive_is_hungry = not self._feeding or self._level <= _FULL * self._size
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -126,6 +136,7 @@ class FillBuffer:
             self._level -= len(block)
             self.end_is_near |= near
             self._error = error
+            self._look_at_drive()
             if not self._draining and self._level <= self._size // LOW_WATER:
                 self._feeding = False
                 self._counts.stops += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -168,3 +169,23 @@ def test_a_block_larger_than_the_buffer_passes_through(sink: Sink, buffer: FillB
     buffer.write_block(block(1))
     buffer.drain()
     assert sink.blocks == [bytes(100 * BLOCK), block(1)]
+
+
+def test_it_knows_whether_the_drive_would_take_more(sink: Sink, buffer: FillBuffer, counts: FillCounts) -> None:
+    """A drive that stands would; one that feeds and leaves the buffer full would not; one that has emptied it would."""
+    assert counts.drive_is_hungry
+    for number in range(15):
+        buffer.write_block(block(number))
+    assert counts.drive_is_hungry
+    sink.gate.clear()
+    thread = threading.Thread(target=lambda: [buffer.write_block(block(number)) for number in range(3)])
+    thread.start()
+    deadline = time.monotonic() + 20
+    while counts.drive_is_hungry and time.monotonic() < deadline:
+        time.sleep(0.001)
+    is_hungry = counts.drive_is_hungry
+    sink.gate.set()
+    thread.join()
+    assert not is_hungry
+    buffer.drain()
+    assert counts.drive_is_hungry

@@ -286,7 +286,7 @@ class LedgerContract:
         for known, wanted in ((job_of("c", number=job.number), job), (job, other)):
             with pytest.raises(Conflict):
                 ledger.edit_job(known, msgspec.structs.replace(wanted, level=8), NOW)
-        assert [each.level for each in ledger.jobs()] == [9, 3]
+        assert [each.level for each in ledger.jobs()] == [9, -1]
 
     def test_an_active_job_is_neither_edited_nor_deleted(self, ledger: Ledger, stage: Stage) -> None:
         waiting = ledger.queue_job(ledger.add_job(job_of("waits")).number, NOW)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapefs.codecs import CODECS, MAX_FRAME_BYTES, Codec, check_level, codec, codec_of_format
+from tapefs.codecs import AUTO_LEVEL, CODECS, MAX_FRAME_BYTES, Codec, check_level, codec, codec_of_format, is_open
 from tapefs.errors import BadStructure, UsageError
 from tapefs.format.frames import check_frame, frame_checksum
 from tests.codecs.archives import archive
@@ -167,14 +167,26 @@ def test_random_bytes_raise_declared_errors_only(a_codec: Codec, stored: bytes, 
 
 
 def test_levels_are_checked(a_codec: Codec) -> None:
-    assert a_codec.default_level in a_codec.levels
-    for level in a_codec.levels:
+    assert a_codec.default_level in a_codec.levels or is_open(a_codec, a_codec.default_level)
+    for level in (*a_codec.levels, *a_codec.auto_levels, a_codec.default_level):
         check_level(a_codec, level)
-    for level in (a_codec.levels[0] - 1, a_codec.levels[-1] + 1, 1000):
+    for level in (-7, a_codec.levels[-1] + 1, 1000):
         with pytest.raises(UsageError, match=rf"{a_codec.name}.* level {level}: "):
             check_level(a_codec, level)
         with pytest.raises(UsageError):
             a_codec.encoder(level)
+
+
+def test_only_codecs_with_levels_to_choose_from_take_auto(a_codec: Codec) -> None:
+    """Where the run chooses, the seam's encoder is that of the highest level; elsewhere `auto` is refused."""
+    assert a_codec.auto_levels or not is_open(a_codec, AUTO_LEVEL)
+    if is_open(a_codec, AUTO_LEVEL):
+        assert set(a_codec.auto_levels) <= set(a_codec.levels)
+        plain = b"tape and tape again " * 1000
+        assert a_codec.encoder(AUTO_LEVEL)(plain) == a_codec.encoder(a_codec.auto_levels[-1])(plain)
+    else:
+        with pytest.raises(UsageError, match="choose"):
+            a_codec.encoder(AUTO_LEVEL)
 
 
 def test_frames_over_the_limit_are_not_made(a_codec: Codec) -> None:

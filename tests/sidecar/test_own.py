@@ -78,6 +78,7 @@ SOURCE = str(ROOT / "tests")
         ({"name": "x", "sources": [SOURCE], "codec": "lzma"}, 422),
         ({"name": "x", "sources": [SOURCE], "level": 20}, 422),
         ({"name": "x", "sources": [SOURCE], "level": 0}, 422),
+        ({"name": "x", "sources": [SOURCE], "codec": "pgzip", "level": -1}, 422),
         ({"name": "x", "sources": [SOURCE], "codec": "pgzip", "level": 10}, 422),
         ({"name": "x", "sources": [SOURCE], "codec": "tar", "level": 3}, 422),
         ({"name": "x", "sources": [SOURCE], "threads": -1}, 422),
@@ -97,7 +98,8 @@ def test_bad_jobs_are_refused_in_a_sentence(rig: Rig, body: object, status: int)
 @pytest.mark.parametrize(
     ("body", "level"),
     [
-        ({}, 3),
+        ({}, -1),
+        ({"level": -1}, -1),
         ({"codec": "zstd", "level": 19}, 19),
         ({"codec": "pgzip"}, 4),
         ({"codec": "pgzip", "level": 0, "threads": 7}, 0),
