@@ -24,9 +24,10 @@ MIB = 1024**2
 
 @pytest.mark.slow
 def test_no_byte_is_wrong_whoever_is_killed(tmp_path):
-    """The figures tell that readers, evictor and killers were at work, and what must hold has been asserted."""
+    """That no byte was wrong is asserted in there; the figures tell that readers and killers were at work."""
     figures = soak(tmp_path, 6.0, pause_s=1.0, seed=3)
-    assert figures["reads"]["right"] > 20
+    # Some 130 on an idle machine, 6 with a load of 60.
+    assert figures["reads"]["right"] > 0
     assert sum(figures["kills"].values()) >= 1
 
 
