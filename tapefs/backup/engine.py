@@ -24,16 +24,15 @@ from tapefs.backup.interrupted import Interrupted, seen_again
 from tapefs.backup.layout import layout_of
 from tapefs.backup.links import LinkMap
 from tapefs.backup.payload import archive_room
-from tapefs.backup.rules import Rules
-from tapefs.backup.scan import OpenDirectory, Walk
+from tapefs.backup.scan import OpenDirectory
 from tapefs.backup.scouts import Scouts
 from tapefs.backup.segment import CommittedSegment, PartProgress, SegmentPlan, SetContext
-from tapefs.backup.selection import PSEUDO_FILESYSTEMS, branches, devices_of
 from tapefs.backup.session import STORED_PER_PLAIN, TapeSession
 from tapefs.backup.set_index import write_set_index
 from tapefs.backup.small import SmallFiles
 from tapefs.backup.source import NO_FILE_ANY_MORE, Source, Special, Vanished
 from tapefs.backup.spool import spooled_segment_bytes
+from tapefs.backup.start import walk_of
 from tapefs.backup.stream import Lost, TapeStream
 from tapefs.backup.tally import Tally
 from tapefs.backup.watcher import BackupProgress, Watcher
@@ -88,7 +87,7 @@ class Engine:
         self._base = base
         self._job, self._sources = job, sources
         self._scouts: Scouts | None = None
-        self._walk = self._new_walk(sources, job)
+        self._walk = walk_of(context, job, sources, base, watcher.trouble)
         self._layout = layout_of(context.codec)
         self._fills = FillCounts()
         self._workers = Workers(threads, context.codec, job.level, self._pool, self._fills)
@@ -188,17 +187,6 @@ class Engine:
         )  # fmt: skip
 
     # -- the walk ----------------------------------------------------------------------------------------------------
-
-    def _new_walk(self, sources: list[bytes], job: Job) -> Walk:
-        home = os.stat(self._context.home.path)
-        return Walk(
-            branches(sources),
-            Rules(job, sources, self._context.backup_set.started_at_ns),
-            self._watcher.trouble,
-            left_out=frozenset({(home.st_dev, home.st_ino)}),
-            pseudo_devices=devices_of(PSEUDO_FILESYSTEMS),
-            base=self._base,
-        )
 
     def _step(self) -> None:
         self._steps += 1
