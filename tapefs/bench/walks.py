@@ -11,7 +11,7 @@ import json
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,17 +89,18 @@ def syncing(source: Path, target: Path) -> list[str]:
     return ["rsync", "-a", f"{source}/", str(target)]
 
 
-WALKERS: dict[str, Callable[[Path, Path], list[str]]] = {"cp -r": copying, "tar c": packing, "rsync -a": syncing}
+Walker = Callable[[Path, Path], list[str]]
+WALKERS: dict[str, Walker] = {"cp -r": copying, "tar c": packing, "rsync -a": syncing}
 
 
 def run(stand: Stand) -> list[Result]:
     """Measure every walker on a full set and on the newest of a chain."""
     tree = make_tree(stand.folder / "tree")
     home = small_home(stand.folder / "walks")
-    sets = {"full": _backup(home, tree, "full")}
+    sets = {"full": back_up(home, tree, "full")}
     for number in range(1, _RUNS):
         change_tree(tree, number)
-        sets["incremental"] = _backup(home, tree, "incremental")
+        sets["incremental"] = back_up(home, tree, "incremental")
     results = []
     for kind, set_id in sets.items():
         cold = needs(home, set_id, tree)
@@ -127,26 +128,24 @@ def _results(what: str, walked: Walked, cold: Cold) -> list[Result]:
 # -- what is walked ----------------------------------------------------------------------------------------------------
 
 
-def small_home(folder: Path, *, limit_bytes: int = 0, tapes: int = 4) -> Home:
-    """Make a state folder with small segments and frames, and a limit for staging."""
-    create_home(NewHome(path=folder, tapes=tapes, tape_bytes=_TAPE_BYTES), time.time_ns())
+def small_home(folder: Path, segment_bytes: int = SEGMENT_BYTES, frame_bytes: int = FRAME_BYTES) -> Home:
+    """Make a state folder with small segments and frames."""
+    create_home(NewHome(path=folder, tapes=4, tape_bytes=_TAPE_BYTES), time.time_ns())
     settings = folder / "tapefs.toml"
     text = settings.read_text()
-    backup = f"[backup]\nframe_bytes = {FRAME_BYTES}\nsegment_bytes = {SEGMENT_BYTES}\n"
-    settings.write_text(
-        text.replace("[backup]\n", backup).replace("[staging]\n", f"[staging]\nlimit_bytes = {limit_bytes}\n")
-    )
+    sizes = f"[backup]\nframe_bytes = {frame_bytes}\nsegment_bytes = {segment_bytes}\n"
+    settings.write_text(text.replace("[backup]\n", sizes))
     return open_home(folder)
 
 
-def make_tree(folder: Path, folders: int = _FOLDERS, files: int = _FILES) -> Path:
+def make_tree(folder: Path, files: int = _FILES, most_bytes: int = _MOST_BYTES) -> Path:
     """Make folders within folders with files that do not compress."""
     chance = random.Random(_SEED)  # noqa: S311
-    for number in range(folders):
+    for number in range(_FOLDERS):
         place = folder / f"{number % 6:02}" / f"part-{number:02}"
         place.mkdir(parents=True)
         for file in range(files):
-            (place / f"{file:04}.dat").write_bytes(chance.randbytes(chance.randrange(_LEAST_BYTES, _MOST_BYTES)))
+            (place / f"{file:04}.dat").write_bytes(chance.randbytes(chance.randrange(_LEAST_BYTES, most_bytes)))
     return folder
 
 
@@ -162,7 +161,8 @@ def change_tree(folder: Path, number: int) -> None:
     moved.rename(moved.with_name(f"renamed-{number}"))
 
 
-def _backup(home: Home, tree: Path, kind: str) -> str:
+def back_up(home: Home, tree: Path, kind: str) -> str:
+    """Back the tree up; return the set's id."""
     return out_of(tapefs(home, "backup", "--name", "walks", "--type", kind, tree))
 
 
@@ -186,7 +186,7 @@ def needs(home: Home, set_id: str, tree: Path) -> Cold:
 # -- walking -----------------------------------------------------------------------------------------------------------
 
 
-def walk(home: Home, set_id: str, tree: Path, way: Callable[[Path, Path], Sequence[str]]) -> Walked:
+def walk(home: Home, set_id: str, tree: Path, way: Walker) -> Walked:
     """Evict everything, walk the tree in a set with a command, and return what the drive did for it."""
     with serving(home) as mount:
         source = mount / "sets" / set_id / str(tree).lstrip("/")
