@@ -158,8 +158,8 @@ def test_trailers_of_segments_that_never_came_to_be_go_when_nobody_writes(rig: R
 def test_a_failed_run_leaves_nothing_in_the_end(tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(tmp_path / "small", backup_settings="segment_bytes = 1048576\nframe_bytes = 65536")
     monkeypatch.setattr("tapefs.backup.engine._PROGRESS_EVERY_S", 0.0)
-    for number in range(300):
-        (tree / f"f{number}").write_bytes(os.urandom(20_000))
+    for number in range(1500):
+        (tree / f"f{number}").write_bytes(os.urandom(10_000))
     job = rig.queued(tree)
 
     def interrupt() -> None:
