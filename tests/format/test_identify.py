@@ -67,7 +67,7 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize(("block", "format"), FOREIGN)
+@pytest.mark.parametrize(("block", "format"), FOREIGN, ids=[f"{at}-{found}" for at, (_, found) in enumerate(FOREIGN)])
 def test_foreign_tapes_are_named(block: bytes, format: str) -> None:
     assert foreign_format(block) == format
 
