@@ -318,12 +318,25 @@ print(sum(os.waitpid(child, 0)[1] == 0 for child in children), flush=True)
 """
 
 
+def hot_and_listing_s(rig: Rig, hot: Path) -> float:
+    """How long it takes to read a staged file past the page cache, and to list 300 names."""
+    started = time.monotonic()
+    with open(hot, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert file.read() == b"hello\n"
+    assert len(os.listdir(rig.root / "small")) == 300
+    time_s = time.monotonic() - started
+    time.sleep(0.01)
+    return time_s
+
+
 def test_five_hundred_readers_wait_and_stop_nobody(evicted: Rig) -> None:
     """By read, by page fault and by a mapping that is populated; hot files and listings answer as ever."""
     hot = evicted.root / "text"
     evicted.sidecar.delay_s = 0
     assert same(evicted, "text")
     evicted.sidecar.delay_s = None
+    quiet_s = sorted(hot_and_listing_s(evicted, hot) for _ in range(60))
     before = len(evicted.sidecar.waiters)
     cold = [
         path for path in (evicted.root / "small").iterdir() if os.getxattr(path, "user.tapefs.state") == b"nearline"
@@ -338,21 +351,13 @@ def test_five_hundred_readers_wait_and_stop_nobody(evicted: Rig) -> None:
         start_new_session=True,
     )
     try:
-        wait_until_waiting(evicted, before + sum(counts) - 3 * (300 - len(cold)), 60)
-        times_s = []
-        for _ in range(60):
-            started = time.monotonic()
-            with open(hot, "rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                assert file.read() == b"hello\n"
-            assert len(os.listdir(evicted.root / "small")) == 300
-            os.stat(cold[0])
-            times_s.append(time.monotonic() - started)
-            time.sleep(0.01)
-        # The worst of them says how busy the machine is: half of them take 3 ms.
-        assert sorted(times_s)[40] < 0.05, sorted(times_s)
+        wait_until_waiting(evicted, before + sum(counts) - 3 * (300 - len(cold)), 120)
+        times_s = sorted(hot_and_listing_s(evicted, hot) for _ in range(60))
+        # Half of them take 3 ms, unless the machine is busy with something else; behind those who wait all would take
+        # seconds.
+        assert times_s[20] < max(0.05, 3 * quiet_s[20]), times_s
         evicted.shelf.stage_all()
-        assert int(program.communicate(timeout=30)[0]) == sum(counts)
+        assert int(program.communicate(timeout=60)[0]) == sum(counts)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(program.pid, signal.SIGKILL)

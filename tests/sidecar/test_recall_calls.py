@@ -292,7 +292,10 @@ def test_a_full_disk_with_nothing_to_drop_is_told(home: Home) -> None:
         with stage.pin(range(2)):  # type: ignore[union-attr]
             recall(rig, waiter(segment, 5, 5))
             line = next(lines)
-        assert (line["error"], line["message"]) == ("read_failed", "no space left on device")
+        assert (line["error"], line["message"]) == (
+            "read_failed",
+            "the disk of the staging area is full, and all that is there is pinned or open",
+        )
         stage.close()
 
 
