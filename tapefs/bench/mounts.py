@@ -136,7 +136,8 @@ def _mounts_of(stand: Stand, home: Home, archives: Sequence[Archive]) -> dict[st
     def ours() -> Iterator[Path]:
         folder = stand.folder / "mnt"
         with mounted(tapefs(home, "mount", folder), folder):
-            yield folder / "jobs/bench/latest"
+            # As whoever changes into the folder: through the link each path costs one more request.
+            yield (folder / "jobs/bench/latest").resolve()
 
     def theirs(archive: Archive) -> Mount:
         return lambda: mounted_rival(archive, stand.folder / "mnt-rival")
