@@ -111,11 +111,11 @@ def made(rivals: Sequence[Rival], folder: Path, sources: Sequence[Path]) -> list
 
 
 @contextmanager
-def mounted_rival(archive: Archive, folder: Path) -> Iterator[Path]:
-    """Mount it and yield where its root is; unmounted behind the block, which ends the program."""
-    with mounted([*archive.command, str(folder)], folder):
+def mounted_rival(archive: Archive, folder: Path) -> Iterator[tuple[Path, int]]:
+    """Mount it; yield where its root is, and the process id. Unmounted behind the block, which ends the program."""
+    with mounted([*archive.command, str(folder)], folder) as pid:
         try:
-            yield folder / archive.root
+            yield folder / archive.root, pid
         finally:
             subprocess.run(unmount(folder), check=True)
 

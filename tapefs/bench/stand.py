@@ -82,8 +82,11 @@ def out_of(command: Sequence[str]) -> str:
 
 
 @contextmanager
-def mounted(command: Sequence[str], folder: Path) -> Iterator[None]:
-    """Run a command that mounts at `folder` until the end of the block. Raises RuntimeError when it does not mount."""
+def mounted(command: Sequence[str], folder: Path) -> Iterator[int]:
+    """Run a command that mounts at `folder` until the end of the block; yield its process id.
+
+    Raises RuntimeError when it does not mount.
+    """
     folder.mkdir(exist_ok=True)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
@@ -93,7 +96,7 @@ def mounted(command: Sequence[str], folder: Path) -> Iterator[None]:
                 process.kill()
                 raise RuntimeError(f"{folder} was not mounted: {process.communicate()[1].decode(errors='replace')}")
             time.sleep(0.05)
-        yield
+        yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate()

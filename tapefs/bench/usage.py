@@ -43,6 +43,11 @@ def spent(command: Sequence[str], others: Callable[[], float] = float) -> Spent:
     return Spent(time.perf_counter() - begin, used.ru_utime + used.ru_stime + others() - before)
 
 
+def processor_s(pid: int) -> float:
+    """Return the processor seconds that a process has used so far, with the children that it has waited for."""
+    return _cpu_s(Path(f"/proc/{pid}"))
+
+
 class Staff:
     """The sidecar and the movers of a state folder, which serve a command without being its children."""
 
