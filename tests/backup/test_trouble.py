@@ -269,7 +269,7 @@ def test_tapes_that_are_too_small_are_not_used_up(make_rig: Callable[..., Rig], 
 
 def test_a_set_that_cannot_begin_is_no_running_one(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever fails before the first step, no set is left behind that says it is running."""
-    monkeypatch.setattr("tapefs.backup.engine.devices_of", lambda _: 1 // 0)
+    monkeypatch.setattr("tapefs.backup.start.devices_of", lambda _: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         rig.backup(odd_tree(tmp_path))
     assert [each.state for each in rig.ledger.backup_sets()] == [SetState.FAILED]
