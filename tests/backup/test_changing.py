@@ -41,7 +41,7 @@ def test_a_file_that_becomes_something_else(make_rig: Callable[..., Rig], tmp_pa
             with socket.socket(socket.AF_UNIX) as server:
                 server.bind(os.path.relpath(victim))
 
-    rig = make_rig(tapes=1, tape_bytes=20_000 * _MIB)
+    rig = make_rig(tapes=1, tape_bytes=20_000 * _MIB, backup_settings="buffer_bytes = 0")
     rig.drive = MeddlingDrive(rig.drive, 40, meddle)  # type: ignore[assignment]
     set_id = rig.backup(tree)
     done = rig.ledger.backup_set(set_id)
