@@ -48,8 +48,8 @@ def with_faults(rig: Rig, *faults: AnyFault) -> None:
 
 
 def big_then_small(tmp_path: Path) -> Path:
-    """A file of 120 MiB, more than all buffers hold, and small ones behind it."""
-    tree = random_files(tmp_path / "tree", 1, 120 * _MIB)
+    """A file of 200 MiB, more than all buffers hold, and small ones behind it."""
+    tree = random_files(tmp_path / "tree", 1, 200 * _MIB)
     (tree / "small-1").write_text("one")
     (tree / "small-2").write_text("two")
     return tree
