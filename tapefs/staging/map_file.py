@@ -98,6 +98,11 @@ class MapFile:
         self.last_used = self._view[times_at:checksums_at].cast("q")
         self.checksums = self._view[checksums_at:].cast("Q")
 
+    def forget(self) -> None:
+        """Say of every frame that it is not staged, to all who have this map open."""
+        for frame in range(self.count):
+            self.words[frame] &= ~PRESENT
+
     def close(self) -> None:
         """Unmap and close it; the locks of this open file go."""
         for view in (self.words, self.last_used, self.checksums, self._view):

@@ -135,13 +135,15 @@ def _adopt(folder: Path, segment_id: SegmentId, plain: int) -> bool:
     except Unusable:
         return False
     try:
-        content = adopted_map(segment_id, old)
+        new_path = path.with_name(path.name + _NEW)
+        with _new_file(new_path, folder) as fd:
+            _write_all(fd, adopted_map(segment_id, old))
+        _after_adopting()
+        # Whoever has the old map open all the same, from a machine that shares the folder, must not read what is
+        # punched by the new one. The checksums stay: after a crash here it can be adopted as before.
+        old.forget()
     finally:
         old.close()
-    new_path = path.with_name(path.name + _NEW)
-    with _new_file(new_path, folder) as fd:
-        _write_all(fd, content)
-    _after_adopting()
     new_path.rename(path)
     return True
 

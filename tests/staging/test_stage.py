@@ -358,6 +358,18 @@ def test_a_doubtful_frame_can_be_published_and_evicted(folder, monkeypatch):
         assert stage.revive(range(FRAMES)) == FRAMES - 4
 
 
+def test_who_holds_the_map_that_was_replaced_reads_no_holes(folder, monkeypatch):
+    """Another machine may share the folder: what the new map has punched out, the old one must not call staged."""
+    with opened(folder) as holder:
+        publish_all(holder)
+        reboot(monkeypatch)
+        with opened(folder) as stage:
+            assert holder.read(0, len(PLAIN)) is None
+            assert stage.revive(range(FRAMES)) == FRAMES
+            stage.evict(range(FRAMES))
+            assert holder.read(0, FRAME_BYTES) is None
+
+
 def test_a_kill_while_adopting_leaves_all_for_the_next_one(folder, monkeypatch):
     with opened(folder) as stage:
         publish_all(stage)
