@@ -167,8 +167,8 @@ class SegmentStage:
         return [frame for frame in frames if checksums[frame] and not words[frame] & PRESENT]
 
     def is_linked(self) -> bool:
-        """Tell whether the files still have their names; if somebody removed them, `create` the stage again."""
-        return os.fstat(self._plain).st_nlink > 0
+        """Tell whether both files still have their names; if somebody removed or replaced one, `create` it again."""
+        return os.fstat(self._plain).st_nlink > 0 and os.fstat(self._map.fd).st_nlink > 0
 
     def last_used(self, frame: int) -> int:
         """Return when the frame was last used, in seconds since the machine was started."""

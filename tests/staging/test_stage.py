@@ -363,8 +363,10 @@ def test_who_holds_the_map_that_was_replaced_reads_no_holes(folder, monkeypatch)
     with opened(folder) as holder:
         publish_all(holder)
         reboot(monkeypatch)
+        assert holder.is_linked()
         with opened(folder) as stage:
             assert holder.read(0, len(PLAIN)) is None
+            assert not holder.is_linked()
             assert stage.revive(range(FRAMES)) == FRAMES
             stage.evict(range(FRAMES))
             assert holder.read(0, FRAME_BYTES) is None
