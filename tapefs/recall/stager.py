@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import structlog
+
 from catalog.errors import NotFound
 from catalog.ids import FrameNo, SegmentId, VolumeId
-from catalog.index.model import FrameRow
-from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
 from catalog.records import CopyState
 from drivers.errors import PositionLost, ReadFailed
@@ -22,6 +22,7 @@ from drivers.virtual.motion import motion_of
 from tapefs.codecs import codec_of_format
 from tapefs.errors import BadStructure
 from tapefs.home import Home
+from tapefs.recall.frame_table import frame_table
 from tapefs.recall.locates import LocateLog
 from tapefs.recall.payload import PayloadReader
 from tapefs.staging.stage import SegmentStage
@@ -32,6 +33,9 @@ FIRST_READ_ON_BYTES = 16 * 1024**2
 _NEAR_FRAMES = 4
 #: After so many damaged frames in a row the rest of the wish is given up.
 _FAILURES_IN_A_ROW = 8
+
+
+log = structlog.get_logger(__name__)
 
 
 class Listener(Protocol):
@@ -76,7 +80,11 @@ class Stager:
 
         Raises NotFound when the segment is not on this tape, drive errors other than ReadFailed, OSError of the disk.
         """
-        stage = self._open(segment_id)
+        try:
+            stage = self._open(segment_id)
+        except BadStructure as error:
+            self._listener.failed(segment_id, first, last, str(error))
+            return
         failures, number, is_first = 0, first, True
         while number <= last:
             here = range(number, number + 1)
@@ -106,7 +114,11 @@ class Stager:
             if following is None:
                 return
             self._reached = segment_id, number = following
-            stage = self._open(segment_id)
+            try:
+                stage = self._open(segment_id)
+            except BadStructure as error:
+                log.warning("nothing is read ahead", segment=segment_id, reason=str(error))
+                return
             left_bytes -= stage.extent_of(number)[1]
             here = range(number, number + 1)
             if not (stage.has(here) or stage.revive(here) or self._fetch_one(number)):
@@ -135,7 +147,7 @@ class Stager:
         if not copies:
             raise NotFound(f"segment {segment_id} is not on this tape")
         segment = self._ledger.segment(segment_id)
-        rows = frame_rows(self._home, self._ledger, segment_id)
+        rows = frame_table(self._home, self._ledger, self._drive, copies[0])
         codec = codec_of_format(segment.codec)
         self._reader = PayloadReader(self._drive, copies[0], rows, codec, self._locates, self._read_over_bytes)
         self._stage = SegmentStage.create(self._home.staging, segment_id, rows)
@@ -189,16 +201,3 @@ def _break_even_bytes(drive: Drive, locates: LocateLog | None) -> int:
         return locates.motion.break_even_bytes()
     generation = drive.status().medium_generation
     return motion_of(generation).break_even_bytes() if generation in GENERATIONS else 0
-
-
-def frame_rows(home: Home, ledger: Ledger, segment_id: SegmentId) -> list[FrameRow]:
-    """Return the frames of a segment of a complete set. Raises NotFound, Damaged."""
-    set_id = ledger.segment(segment_id).set_id
-    reader = IndexReader(home.index(set_id))
-    try:
-        for segment in reader.segments():
-            if segment.segment_id == segment_id:
-                return [frame.row for frame in reader.frames(segment.number)]
-    finally:
-        reader.close()
-    raise NotFound(f"the index of set {set_id} does not know segment {segment_id}")

@@ -12,6 +12,7 @@ from catalog.index.reader import IndexReader
 from catalog.records import SegmentCopy
 from drivers.virtual.faults import FaultyDrive, ReadError
 from tapefs.recall.stager import FIRST_READ_ON_BYTES, Stager
+from tapefs.staging.area import StagingArea
 from tapefs.staging.stage import SegmentStage
 from tests.backup.rig import Rig
 from tests.backup.trees import entries, random_files
@@ -98,6 +99,34 @@ def test_what_was_staged_before_the_machine_was_started_is_not_read_again(archiv
     assert archived.rig.drive.status().counters.blocks_read > blocks
     assert archived.heard.arrivals == [3, 4, 5, 6]
     assert archived.stage().is_intact(5)
+
+
+def test_without_the_index_the_trailer_says_where_the_frames_are(archived: Archived) -> None:
+    """As for a set that expired while somebody had a file of it open: the same frames, for one locate more."""
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(0), FrameNo(9))
+    plain = archived.stage().read(0, 5_000_000)
+    StagingArea(archived.rig.home.staging).remove([archived.copy.segment_id])
+    archived.rig.home.index(archived.set_id).unlink()
+    archived.rig.home.trailer(archived.copy.segment_id).unlink(missing_ok=True)
+    before = archived.locates()
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(0), FrameNo(9))
+    assert archived.heard.arrivals == [*range(10)] * 2
+    assert archived.stage().read(0, 5_000_000) == plain
+    assert plain is not None
+    assert archived.locates() - before == 2
+
+
+def test_without_index_and_trailer_the_frames_are_told_as_failed(archived: Archived) -> None:
+    """Not an error of the tape: other segments on it are read."""
+    archived.rig.home.index(archived.set_id).unlink()
+    archived.rig.home.trailer(archived.copy.segment_id).unlink(missing_ok=True)
+    drive = FaultyDrive(archived.rig.drive, [ReadError(block=archived.copy.trailer_block, times=0)])  # type: ignore[arg-type]
+    stager = Stager(archived.rig.home, archived.rig.ledger, drive, archived.copy.volume_id, archived.heard)
+    stager.fetch(archived.copy.segment_id, FrameNo(2), FrameNo(9))
+    [(first, last, message)] = archived.heard.failures
+    assert (first, last) == (2, 9)
+    assert "TRAILER" in message
+    assert archived.heard.arrivals == []
 
 
 def test_present_frames_are_not_read_again(archived: Archived) -> None:
