@@ -14,6 +14,8 @@ from typing import NamedTuple
 _NOT_OURS = ("security.selinux", "security.apparmor", "user.tapefs.")
 _BLOCK_BYTES = 64 * 1024
 _ZEROS = bytes(_BLOCK_BYTES)
+#: ext4 counts the blocks in which it notes the pieces of a file: none for up to four, one for so many.
+_NOTES_BYTES, _PIECES_NOTED = 4096, 340
 
 
 @dataclass(frozen=True)
@@ -166,3 +168,10 @@ def differences(
     `ignore` names fields of `Seen` that may differ, `keep` the paths that count.
     """
     return [str(each) for each in compare(is_so, should) if each.what not in ignore and keep(each.path)]
+
+
+def same_blocks(shown: os.stat_result, was: os.stat_result) -> bool:
+    """Does `shown` have the blocks of the source `was`, apart from those the file system has for its own notes?"""
+    most_pieces = was.st_blocks * 512 // 4096
+    most_notes = _NOTES_BYTES * (1 + most_pieces // _PIECES_NOTED) if most_pieces > 4 else 0
+    return 0 <= (was.st_blocks - shown.st_blocks) * 512 <= most_notes

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.compare.every_kind import every_kind
-from tests.compare.look import Tree, differences, look
+from tests.compare.look import Tree, differences, look, same_blocks
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make every kind of file")
 
@@ -157,3 +157,18 @@ def test_holes_are_found_though_the_content_is_the_same(source, before, copy, pa
     assert "data is" in line
     assert rsync(source, copy) == ""
     assert (copy / path).stat().st_blocks != (source / path).stat().st_blocks
+
+
+def test_notes_of_the_file_system_are_no_content(tmp_path):
+    """A file in many pieces has a block more once it is on the disk; one of data less is still seen."""
+    path = tmp_path / "pieces"
+    with path.open("wb") as file:
+        for at in range(0, 1024 * 1024, 16384):
+            os.pwrite(file.fileno(), b"x" * 4096, at)
+        before = os.fstat(file.fileno())
+        os.fsync(file.fileno())
+        after = os.fstat(file.fileno())
+    assert same_blocks(before, after)
+    less = os.stat_result((*after[:10],), {"st_blocks": after.st_blocks - 24})
+    assert not same_blocks(less, after)
+    assert not same_blocks(os.stat_result((*after[:10],), {"st_blocks": after.st_blocks + 8}), after)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.compare.look import Difference, Tree, compare, look
+from tests.compare.look import Difference, Tree, compare, look, same_blocks
 from tests.compare.ways_back import GNU_TAR, extract, join_parts, payloads
 from tests.test_end_to_end import Installation
 
@@ -126,9 +126,9 @@ def _blocks_compared(top: Path, source: Path, before: Tree) -> Iterable[Differen
     for path, seen in before.items():
         whole = _whole(source, path)
         if seen.kind == "-" and os.path.lexists(os.fsencode(top) + whole):
-            shown, was = os.lstat(os.fsencode(top) + whole).st_blocks, os.lstat(whole).st_blocks
-            if shown != was:
-                yield Difference(whole, "data", f"{shown} blocks", f"{was} blocks")
+            shown, was = os.lstat(os.fsencode(top) + whole), os.lstat(whole)
+            if not same_blocks(shown, was):
+                yield Difference(whole, "data", f"{shown.st_blocks} blocks", f"{was.st_blocks} blocks")
 
 
 def _whole(source: Path, path: bytes) -> bytes:

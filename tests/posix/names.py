@@ -10,12 +10,12 @@ import random
 import stat
 from collections.abc import Iterator
 
+from tests.compare.look import same_blocks
 from tests.posix.calls import LONGEST_RECORD, Record, getdents, listed
 
-#: All of struct stat but st_dev, st_ino and st_atime, which are looked at apart.
+#: All of struct stat but st_dev, st_ino, st_atime and st_blocks, which are looked at apart.
 FIELDS = (
-    "st_mode", "st_nlink", "st_uid", "st_gid", "st_rdev", "st_size", "st_blksize", "st_blocks", "st_mtime_ns",
-    "st_ctime_ns",
+    "st_mode", "st_nlink", "st_uid", "st_gid", "st_rdev", "st_size", "st_blksize", "st_mtime_ns", "st_ctime_ns",
 )  # fmt: skip
 #: For listings: from as small as it can be to as large as libc's.
 BUFFERS = (LONGEST_RECORD, 400, 1000, 4096, 1 << 15)
@@ -56,6 +56,8 @@ def _of_status(name: bytes, wanted: os.stat_result, found: os.stat_result) -> It
     for field in FIELDS:
         if getattr(wanted, field) != getattr(found, field):
             yield f"{field} of {name!r} is {getattr(found, field)}, not {getattr(wanted, field)}"
+    if not same_blocks(found, wanted):
+        yield f"st_blocks of {name!r} is {found.st_blocks}, not {wanted.st_blocks}"
     if found.st_atime_ns != found.st_mtime_ns:
         yield f"st_atime of {name!r} is not its st_mtime"
 
