@@ -25,7 +25,8 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rig(make_rig: Callable[..., Rig]) -> Rig:
-    return make_rig(backup_settings=f"segment_bytes = {5 * 1024**2}")
+    # Small frames: what is on its way to the tape is less than a segment.
+    return make_rig(backup_settings=f"segment_bytes = {5 * 1024**2}\nframe_bytes = {256 * 1024}")
 
 
 def assert_same(rig: Rig, tree: Path, tmp_path: Path) -> None:

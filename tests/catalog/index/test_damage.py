@@ -196,9 +196,9 @@ def test_an_lmdb_file_of_something_else_is_damaged(tmp_path: Path) -> None:
 
 def test_another_version_of_the_layout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(layout, "VERSION", 3)
+        patch.setattr(layout, "VERSION", layout.VERSION + 1)
         build(tmp_path / "set")
-    with pytest.raises(WrongVersion, match="layout 3, this program knows 2"):
+    with pytest.raises(WrongVersion, match=f"layout {layout.VERSION + 1}, this program knows {layout.VERSION}"):
         IndexReader(tmp_path / "set")
 
 

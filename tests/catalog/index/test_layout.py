@@ -75,7 +75,7 @@ def test_the_records_of_segments() -> None:
 def test_the_records_of_the_set() -> None:
     totals = Totals(2, 3, 4, 2**64 + 5)
     meta = Meta(SetId("set"), totals, EntryNo(6), EntryNo(7), SegmentNo(8), SegmentNo(9), 10)
-    body = b"tapefs index" + pack("<IQQQQQQQQQIH", 2, 2, 3, 4, 5, 1, 6, 7, 8, 9, 10, 3) + b"set"
+    body = b"tapefs index" + pack("<IQQQQQQQQQIH", 3, 2, 3, 4, 5, 1, 6, 7, 8, 9, 10, 3) + b"set"
     assert layout.encode_meta(meta) == _sealed(b"index", body)
     bases = [Base(SetId("one"), EntryNo(0), SegmentNo(0)), Base(SetId("two22"), EntryNo(5), SegmentNo(6))]
     body = pack("<QQH", 0, 0, 3) + b"one" + pack("<QQH", 5, 6, 5) + b"two22"
