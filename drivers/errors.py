@@ -12,6 +12,8 @@
     │   └── DiskFull        so, and the disk below a virtual tape is the reason, not the tape
     ├── PositionLost        reset or power-on: verify label and position before going on
     ├── DeviceFailed        hardware or transport error
+    │   └── TransportFailed the way to the device broke: nobody knows whether the command was done
+    │       └── DeviceGone  so, and the device cannot be reached any more
     └── ChangerError
         ├── SlotEmpty
         ├── SlotFull
@@ -86,6 +88,14 @@ class PositionLost(DriveError):
 
 class DeviceFailed(DriveError):
     """The hardware or the way to it failed."""
+
+
+class TransportFailed(DeviceFailed):
+    """The way to the device broke, or it did not answer in time: nobody knows whether the command was done."""
+
+
+class DeviceGone(TransportFailed):
+    """The device cannot be reached any more."""
 
 
 class ChangerError(DriveError):
