@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tapefs.home import Home, open_home
 # Tests share their processors with others: slowness alone is no failure.
 settings.register_profile("tapefs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tapefs")
+
+# A shell that starts something in the background has it ignore Ctrl-C, and all that it starts. Tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Enough for a label and a few segments; the files are sparse until written.
 TAPE_BYTES = 32 * 1024**2
