@@ -1,0 +1,138 @@
+"""`Transport` over iSCSI: a session, and a new one when it broke, which is told as SCSI tells it.
+
+Blocking; used by one thread. A thread of its own looks after the session between commands.
+
+A command that was in flight when the connection broke ends with TransportFailed: nobody knows whether it was done. The
+next one makes a new connection, or raises DeviceGone; it is not sent, but answered as a device does when the nexus to
+its initiator was lost: CHECK CONDITION, UNIT ATTENTION, 29/07. Whoever drives a tape takes that as "position lost".
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+
+from drivers.errors import DeviceGone
+from drivers.iscsi.address import Address
+from drivers.iscsi.session import Initiator, Session, open_session
+from drivers.scsi.transport import Reply, Status
+
+#: How long connecting and logging in may take.
+CONNECT_S = 10.0
+#: Targets ping idle sessions every 5 to 30 s, and give them as long to answer.
+LOOK_AFTER_S = 2.0
+#: What 3 bytes of a READ or WRITE can ask for.
+MAX_TRANSFER_BYTES = (1 << 24) - 1
+
+#: Fixed format, current, UNIT ATTENTION, I_T NEXUS LOSS OCCURRED.
+NEXUS_LOST = bytes((0x70, 0, 0x06, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x29, 0x07, 0, 0, 0, 0))
+_INQUIRY, _REQUEST_SENSE, _REPORT_LUNS = 0x12, 0x03, 0xA0
+#: Commands that are done although a unit attention waits.
+_PAST_ATTENTION = (_INQUIRY, _REQUEST_SENSE, _REPORT_LUNS)
+#: What a unit is known by: the standard data, and its serial number.
+_IDENTITY = (bytes((_INQUIRY, 0, 0, 0, 36, 0)), bytes((_INQUIRY, 1, 0x80, 0, 255, 0)))
+
+
+def initiator_name() -> str:
+    """Return the name that this host gives itself when no other is set."""
+    host = "".join(c if c.isascii() and c.isalnum() else "-" for c in socket.gethostname().lower())
+    return f"iqn.2026-01.local.tapefs:{host or 'host'}"
+
+
+class IscsiTransport:
+    """A way to one logical unit of an iSCSI target."""
+
+    max_transfer_bytes = MAX_TRANSFER_BYTES
+
+    def __init__(self, address: Address, *, initiator: str = "", connect_s: float = CONNECT_S) -> None:
+        """Connect and log in. Raises DeviceGone when nobody answers, DeviceFailed when the login is refused."""
+        self._address = address
+        self._connect_s = connect_s
+        # One for all sessions of this transport: the target drops what it has left of the one before, at once.
+        self._initiator = Initiator(initiator or initiator_name(), secrets.randbits(24), secrets.randbits(16))
+        self._session: Session | None = None
+        self._attention = False
+        #: Held for every call into the session.
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._identity: tuple[bytes, ...] = ()
+        self.reconnect()
+        self._keeper = threading.Thread(target=self._keep, name=f"iscsi {address.lun}", daemon=True)
+        self._keeper.start()
+
+    def execute(
+        self,
+        cdb: bytes,
+        *,
+        data_in: memoryview | None = None,
+        data_out: bytes | memoryview | None = None,
+        timeout_s: float,
+    ) -> Reply:
+        """Send a command and wait for its end; see `Transport`."""
+        if not self.is_connected:
+            self.reconnect()
+        with self._lock:
+            if self._session is None:
+                raise DeviceGone(f"{self._address} is closed")
+            if self._attention and cdb[0] not in _PAST_ATTENTION:
+                self._attention = False
+                return Reply(Status.CHECK_CONDITION, NEXUS_LOST)
+            return self._session.execute(cdb, data_in, data_out, timeout_s)
+
+    @property
+    def is_connected(self) -> bool:
+        """Is there a session that is not known to be broken?"""
+        return self._session is not None and self._session.is_open
+
+    def reconnect(self) -> None:
+        """Make a new session instead of the one there is, if any; the next command learns of it.
+
+        Raises DeviceGone when the unit cannot be reached, or when it is another one now; DeviceFailed.
+        """
+        with self._lock:
+            if self._closed.is_set():
+                raise DeviceGone(f"{self._address} is closed")
+            if self._session is not None:
+                self._session.cut()
+                self._attention = True
+            session = open_session(self._address, self._initiator, self._connect_s)
+            try:
+                self._check_identity(session)
+            except BaseException:
+                session.cut()
+                raise
+            self._session = session
+
+    def _check_identity(self, session: Session) -> None:
+        """Behind the same address there may be another unit after a while: never go on with that one."""
+        found = tuple(_ask(session, cdb, self._connect_s) for cdb in _IDENTITY)
+        if self._identity and found != self._identity:
+            raise DeviceGone(f"another unit answers at {self._address} now than before the connection broke")
+        self._identity = found
+
+    def _keep(self) -> None:
+        while not self._closed.wait(LOOK_AFTER_S):
+            # Whoever sends a command looks after the session himself.
+            if self._lock.acquire(blocking=False):
+                try:
+                    if self._session is not None:
+                        self._session.look_after()
+                finally:
+                    self._lock.release()
+
+    def close(self) -> None:
+        """Log out and let go. Harmless twice."""
+        self._closed.set()
+        with self._lock:
+            if self._session is not None:
+                self._session.log_out()
+                self._session = None
+        if self._keeper is not threading.current_thread():
+            self._keeper.join()
+
+
+def _ask(session: Session, cdb: bytes, timeout_s: float) -> bytes:
+    buffer = memoryview(bytearray(cdb[4]))
+    reply = session.execute(cdb, buffer, None, timeout_s)
+    return bytes(buffer[: reply.moved_bytes]) if reply.status is Status.GOOD else b""
