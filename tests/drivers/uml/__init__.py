@@ -1,0 +1,1 @@
+"""The real Linux tape drivers, in User-Mode Linux."""

@@ -1,0 +1,25 @@
+"""What runs inside the guest: the shell functions that give a job its tape drive, and the tests (`inside_*.py`).
+
+The host's pytest does not collect those; `selection` gives the command that runs them in there. They are started
+without this project's conftest and without plugins: those would take five seconds there, pytest itself takes one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SHELL = (HERE / "shell.sh").read_text()
+
+
+def selection(name: str, *arguments: str) -> str:
+    """Return the line of a job that runs the tests in `inside_NAME.py`; `arguments` go to pytest."""
+    return (
+        'PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 "$PROJECT"/.venv/bin/python -m pytest'
+        f' -c "$PROJECT"/{_relative("pytest.ini")} --rootdir "$PROJECT" --noconftest'
+        f' "$PROJECT"/{_relative(f"inside_{name}.py")} {" ".join(arguments)}'
+    )
+
+
+def _relative(name: str) -> Path:
+    return (HERE / name).relative_to(HERE.parents[3])

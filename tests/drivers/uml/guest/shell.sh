@@ -1,0 +1,42 @@
+# Functions for jobs in the guest. Each fails, and with it the job, when it cannot do what it is for.
+set -euo pipefail
+trap 'echo "guest: failed in line $LINENO: $BASH_COMMAND" >&2' ERR
+
+IQN=iqn.2026-11.test:library
+PORT=3260
+
+# tries COMMAND...: until it succeeds, for five seconds.
+tries() {
+    for _ in $(seq 100); do
+        "$@" >/dev/null 2>&1 && return 0
+        sleep 0.05
+    done
+    echo "guest: gave up waiting for: $*" >&2
+    return 1
+}
+
+load_tape_modules() {
+    busybox modprobe -a st sg ch iscsi_tcp
+}
+
+# start_tgt LUN...: tgt with the logical units "tape:IMAGE" and "changer" as LUN 1, 2 and so on.
+start_tgt() {
+    export TGT_IPC_SOCKET=/run/tgt
+    tgtd -f --iscsi "portal=127.0.0.1:$PORT" >"$SHARE"/tgtd.log 2>&1 &
+    tries tgtadm --lld iscsi --op show --mode sys
+    tgtadm --lld iscsi --op new --mode target --tid 1 -T "$IQN"
+    tgtadm --lld iscsi --op bind --mode target --tid 1 -I ALL
+}
+
+# tgt_tape LUN IMAGE BARCODE MIB: a new cartridge in a drive.
+tgt_tape() {
+    tgtimg --op new --device-type tape --barcode "$3" --size "$4" --type data --file "$2" >/dev/null
+    tgtadm --lld iscsi --op new --mode logicalunit --tid 1 --lun "$1" -b "$2" --device-type tape
+}
+
+# attach: the target's units become devices of this kernel.
+attach() {
+    iscsistart -i iqn.2026-11.test:guest -t "$IQN" -g 1 -a 127.0.0.1 -p "$PORT" >"$SHARE"/iscsistart.log 2>&1
+    tries test -c /dev/nst0
+    tries sh -c 'ls /dev/sg*'
+}
