@@ -1,6 +1,7 @@
 """The table of drivers: what a setting's driver name opens. Blocking; any thread.
 
-A new driver is one module and one line in `DRIVERS`. Faults on request (TAPEFS_FAULTS) are applied here.
+A new driver is one package and one line in `DRIVERS`. What it needs is imported when it is used. Faults on request
+(TAPEFS_FAULTS) are applied here.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from drivers.config import LibraryConfig
 from drivers.interface import Changer, Drive
 from drivers.virtual import faults
 from drivers.virtual.changer import VirtualChanger
@@ -22,28 +23,38 @@ from drivers.virtual.state import read_state
 class Driver:
     """How to open what a driver drives."""
 
-    #: Folder of the library or of the driver's settings, number of the drive, motion mode.
-    open_drive: Callable[[Path, int, str], Drive]
-    #: Folder, motion mode.
-    open_changer: Callable[[Path, str], Changer]
-    #: Folder, barcode: bytes of a cartridge that is not in a drive, None where only a drive can tell.
-    capacity_bytes: Callable[[Path, str], int | None]
+    #: Raises ValueError when settings cannot be meant for this driver; touches no device.
+    check: Callable[[LibraryConfig], None]
+    #: Library, number of the drive.
+    open_drive: Callable[[LibraryConfig, int], Drive]
+    open_changer: Callable[[LibraryConfig], Changer]
+    #: Library, barcode: bytes of a cartridge that is not in a drive, None where only a drive can tell.
+    capacity_bytes: Callable[[LibraryConfig, str], int | None]
 
 
-def _open_virtual_drive(folder: Path, number: int, motion: str) -> Drive:
+def _check_virtual(library: LibraryConfig) -> None:
+    if library.drives or library.changer:
+        raise ValueError("the virtual library has a number of drives and no changer to be named")
+
+
+def _open_virtual_drive(library: LibraryConfig, number: int) -> Drive:
     # Read before the drive is opened: a mistake must not leave it locked.
     text = os.environ.get(faults.VARIABLE)
     wanted = faults.parse_faults(text) if text else []
-    drive = VirtualDrive(folder, number, motion)
+    drive = VirtualDrive(library.folder, number, library.motion)
     return faults.FaultyDrive(drive, wanted, number=number) if wanted else drive
 
 
-def _virtual_capacity(folder: Path, barcode: str) -> int:
-    return read_state(cartridge_folder(folder, barcode)).capacity_bytes
+def _open_virtual_changer(library: LibraryConfig) -> Changer:
+    return VirtualChanger(library.folder, library.motion)
+
+
+def _virtual_capacity(library: LibraryConfig, barcode: str) -> int:
+    return read_state(cartridge_folder(library.folder, barcode)).capacity_bytes
 
 
 DRIVERS = {
-    "virtual": Driver(_open_virtual_drive, VirtualChanger, _virtual_capacity),
+    "virtual": Driver(_check_virtual, _open_virtual_drive, _open_virtual_changer, _virtual_capacity),
 }
 
 
@@ -53,22 +64,27 @@ def _driver(name: str) -> Driver:
     return DRIVERS[name]
 
 
-def open_drive(driver: str, folder: Path, number: int, motion: str) -> Drive:
+def check_library(library: LibraryConfig) -> None:
+    """Raise ValueError with what to write instead when the settings make no sense. Touches no device."""
+    _driver(library.driver).check(library)
+
+
+def open_drive(library: LibraryConfig, number: int) -> Drive:
     """Open drive `number`, from 0. Raises ValueError for unknown names and modes, DriveInUse, DeviceFailed."""
-    return _driver(driver).open_drive(folder, number, motion)
+    return _driver(library.driver).open_drive(library, number)
 
 
-def open_changer(driver: str, folder: Path, motion: str) -> Changer:
+def open_changer(library: LibraryConfig) -> Changer:
     """Open the changer. Raises ValueError for unknown names and modes, DeviceFailed."""
-    return _driver(driver).open_changer(folder, motion)
+    return _driver(library.driver).open_changer(library)
 
 
-def cartridge_bytes(driver: str, folder: Path, barcode: str) -> int | None:
+def cartridge_bytes(library: LibraryConfig, barcode: str) -> int | None:
     """Return the capacity of a cartridge wherever it lies; None where only a drive can tell.
 
     Raises ValueError for unknown names, DeviceFailed.
     """
-    return _driver(driver).capacity_bytes(folder, barcode)
+    return _driver(library.driver).capacity_bytes(library, barcode)
 
 
 def drive_name(number: int) -> str:

@@ -155,10 +155,9 @@ async def _wait_idle(service: Service, connections: Connections) -> None:
 
 async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     """Make the parts and look into the library. Raises DriveError when the changer does not work."""
-    settings = home.settings.library
-    changer = await trio.to_thread.run_sync(open_changer, settings.driver, home.library, settings.motion)
+    changer = await trio.to_thread.run_sync(open_changer, home.library_config)
     bell, arrivals = Bell(), Arrivals()
-    library = Library(home, ledger, changer, partial(cartridge_bytes, settings.driver, home.library))
+    library = Library(home, ledger, changer, partial(cartridge_bytes, home.library_config))
     await library.refresh()
     jobs = Jobs(home, ledger, bell)
     limit = await trio.to_thread.run_sync(limit_bytes, home)
@@ -186,7 +185,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         make_room=evictor.make_room,
         read_on_bytes=limit // READ_ON_SHARE,
     )
-    drives = [DriveTask(number, drive_name(number), shared) for number in range(settings.drives)]
+    drives = [DriveTask(number, drive_name(number), shared) for number in range(home.settings.library.drive_count)]
     services.append(Service(home, ledger, library, jobs, recalls, verifications, arrivals, evictor, pins, drives))
     for drive in drives:
         library.in_drive(drive.number)

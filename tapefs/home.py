@@ -30,6 +30,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from drivers.config import LibraryConfig
 from tapefs.errors import HomeError
 
 FORMAT = 1
@@ -44,10 +45,24 @@ class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Which library and drives to use."""
 
     driver: Literal["virtual"] = "virtual"
-    drives: _Count = 1
+    #: How many virtual ones; of real ones how each is reached, as its driver has it (docs/drives.md).
+    drives: _Count | Annotated[tuple[str, ...], Meta(min_length=1)] = 1
+    #: How a real changer is reached.
+    changer: str = ""
+    #: Of tapes whose barcode does not tell.
     generation: int = 9
-    #: `account`, `real` or `scaled:N` (N times faster than real).
+    #: Virtual drives only: `account`, `real` or `scaled:N` (N times faster than real).
     motion: str = "account"
+
+    def __post_init__(self) -> None:
+        """Refuse what no library can be."""
+        if isinstance(self.drives, tuple) and len(set(self.drives)) < len(self.drives):
+            raise ValueError("a drive is named twice in `drives`")
+
+    @property
+    def drive_count(self) -> int:
+        """Number of drives."""
+        return self.drives if isinstance(self.drives, int) else len(self.drives)
 
 
 class BackupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,8 +208,20 @@ class Home:
 
     @property
     def library(self) -> Path:
-        """Folder of the virtual library."""
+        """Folder of the virtual library, or of what is noted of a real one."""
         return self.path / "library"
+
+    @property
+    def library_config(self) -> LibraryConfig:
+        """What drivers are told."""
+        library = self.settings.library
+        return LibraryConfig(
+            driver=library.driver,
+            folder=self.library,
+            drives=library.drives if isinstance(library.drives, tuple) else (),
+            changer=library.changer,
+            motion=library.motion,
+        )
 
     @property
     def drives(self) -> Path:
@@ -256,7 +283,17 @@ def open_home(path: Path) -> Home:
             raise HomeError(
                 f"{path} has layout {raw.get('format')}, this tapefs knows {FORMAT}: use the tapefs that made it"
             )
-        settings = msgspec.convert(raw, Settings)
+        home = Home(path.absolute(), msgspec.convert(raw, Settings))
+        _check_library(home)
     except (ValueError, msgspec.ValidationError) as error:
         raise HomeError(f"{path}/tapefs.toml: {error}") from error
-    return Home(path.absolute(), settings)
+    return home
+
+
+def _check_library(home: Home) -> None:
+    """Raise ValueError when the settings of a real library cannot be meant."""
+    # The virtual one needs no look, and most commands no drivers.
+    if home.library_config != LibraryConfig(folder=home.library, motion=home.settings.library.motion):
+        from drivers.registry import check_library
+
+        check_library(home.library_config)

@@ -135,7 +135,7 @@ class _Changer:
 
     def __init__(self, home: Home, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._changer = open_changer("virtual", home.library, "account")
+        self._changer = open_changer(home.library_config)
 
     def next_volume(self, exclude: list[VolumeId], *, ejected: bool) -> VolumeId:
         """See `Watcher`."""

@@ -113,7 +113,7 @@ class DriveReport(msgspec.Struct, frozen=True):
 def drives_command(place: Place, as_json: bool) -> None:
     """List the drives with their counters."""
     home = place.home()
-    drives = [_report(home, name) for name in map(drive_name, range(home.settings.library.drives))]
+    drives = [_report(home, name) for name in map(drive_name, range(home.settings.library.drive_count))]
     if as_json:
         print_json([msgspec.to_builtins(drive) for drive in drives])
         return

@@ -47,10 +47,9 @@ def main() -> int:
     sys.setswitchinterval(_SWITCH_S)
     _keep_large_blocks_apart()
     home = open_home(arguments.home)
-    library = home.settings.library
     ledger = LmdbLedger.open(home.ledger)
     try:
-        drive = open_drive(library.driver, home.library, arguments.number, library.motion)
+        drive = open_drive(home.library_config, arguments.number)
     except DriveError as error:
         print(f"tapefs mover {arguments.drive}: {error}", file=sys.stderr)
         return 1

@@ -26,7 +26,7 @@ class LocalWatcher:
     def __init__(self, home: Home, ledger: LmdbLedger, drive: Drive) -> None:
         self._ledger = ledger
         self._drive = drive
-        self._changer = open_changer("virtual", home.library, "account")
+        self._changer = open_changer(home.library_config)
         self.troubles: list[tuple[bytes, str]] = []
         self.progresses: list[BackupProgress] = []
         self.asked = 0
@@ -119,7 +119,7 @@ class Rig:
     def open(self) -> None:
         """Open ledger and drive, as a mover does."""
         self.ledger = LmdbLedger.open(self.home.ledger)
-        self.drive = open_drive("virtual", self.home.library, 0, "account")
+        self.drive = open_drive(self.home.library_config, 0)
         self.watcher = LocalWatcher(self.home, self.ledger, self.drive)
 
     def backup(self, *sources: Path | bytes, name: str = "job", **fields: object) -> SetId:

@@ -133,3 +133,22 @@ def test_two_at_once(tapefs, home_path):
 
 def test_a_place_without_permission(tapefs, tmp_path):
     assert "/proc" in tapefs("--home", "/proc/tapefs", "init").one_line()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ('drives = ["/dev/nst0"]', "the virtual library has a number of drives"),
+        ('changer = "/dev/sg0"', "no changer to be named"),
+        ('drives = ["a", "a"]', "a drive is named twice"),
+        ("drives = []", "length >= 1"),
+        ("drives = 0", ">= 1"),
+    ],
+)
+def test_a_library_that_cannot_be_is_explained(tapefs, home_path, settings, reason):
+    assert tapefs("init").code == 0
+    path = home_path / "tapefs.toml"
+    path.write_text(path.read_text().replace("drives = 1", settings))
+    outcome = tapefs("drives")
+    assert outcome.code != 0
+    assert reason in outcome.err

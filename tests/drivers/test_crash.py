@@ -124,7 +124,8 @@ import os, sys
 from pathlib import Path
 os.environ["TAPEFS_FAULTS"] = '[{"kind": "power_cut", "block": 4, "kill": true}]'
 from drivers import registry
-drive = registry.open_drive("virtual", Path(sys.argv[1]), 0, "account")
+from drivers.config import LibraryConfig
+drive = registry.open_drive(LibraryConfig(folder=Path(sys.argv[1])), 0)
 drive.load()
 drive.write_block(b"zero")
 drive.write_filemarks(1, sync=True)

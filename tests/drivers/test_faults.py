@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from drivers import registry
+from drivers.config import LibraryConfig
 from drivers.errors import DeviceFailed, EndOfMedium, PositionLost, ReadFailed, WriteFailed
 from drivers.interface import BlockNo
 from drivers.virtual.faults import (
@@ -148,11 +149,11 @@ def test_senseless_faults_are_explained(text: str) -> None:
 
 
 def test_the_registry_opens_drive_and_changer(bench: FaultyBench) -> None:
-    drive = registry.open_drive("virtual", bench.folder, 0, "account")
+    drive = registry.open_drive(LibraryConfig(folder=bench.folder), 0)
     drive.load()
     drive.unload()
     drive.close()
-    changer = registry.open_changer("virtual", bench.folder, "account")
+    changer = registry.open_changer(LibraryConfig(folder=bench.folder))
     changer.unload(0, 0)
     changer.close()
     assert registry.drive_name(3) == "drive3"
@@ -160,7 +161,7 @@ def test_the_registry_opens_drive_and_changer(bench: FaultyBench) -> None:
 
 def test_the_environment_switches_faults_on(bench: FaultyBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, json.dumps([{"kind": "write_error", "block": 0}]))
-    drive = registry.open_drive("virtual", bench.folder, 0, "account")
+    drive = registry.open_drive(LibraryConfig(folder=bench.folder), 0)
     drive.load()
     with pytest.raises(WriteFailed):
         write(drive, block_of(0))
@@ -169,11 +170,11 @@ def test_the_environment_switches_faults_on(bench: FaultyBench, monkeypatch: pyt
 
 def test_the_registry_explains_mistakes(bench: FaultyBench, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="driver 'tin'"):
-        registry.open_drive("tin", bench.folder, 0, "account")
+        registry.open_drive(LibraryConfig(driver="tin", folder=bench.folder), 0)
     with pytest.raises(ValueError, match="motion mode"):
-        registry.open_changer("virtual", bench.folder, "quick")
+        registry.open_changer(LibraryConfig(folder=bench.folder, motion="quick"))
     monkeypatch.setenv(VARIABLE, "nonsense")
     with pytest.raises(ValueError, match=VARIABLE):
-        registry.open_drive("virtual", bench.folder, 0, "account")
+        registry.open_drive(LibraryConfig(folder=bench.folder), 0)
     monkeypatch.delenv(VARIABLE)
-    registry.open_drive("virtual", bench.folder, 0, "account").close()
+    registry.open_drive(LibraryConfig(folder=bench.folder), 0).close()

@@ -67,9 +67,8 @@ class _Refused(Exception):
 class _Fake:
     def __init__(self, home: Home, ledger: Ledger, name: str, number: int, post: Post) -> None:
         self.home, self.ledger, self.name, self.post = home, ledger, name, post
-        library = home.settings.library
         # The real virtual drive threads and ejects, so that the changer's rules hold.
-        self.drive = open_drive(library.driver, home.library, number, library.motion)
+        self.drive = open_drive(home.library_config, number)
         file = home.path / "fake.json"
         self.script = json.loads(file.read_text()) if file.exists() else {}
 
