@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from tapefs.bench.stand import Result, Stand, mounted, out_of, ratio_of, tapefs, timed
+from tapefs.bench.stand import Result, Stand, mounted, out_of, ratio_of, tapefs, timed, warm_memory
 from tapefs.home import Home
 from tapefs.mount.tuning import tune
 
@@ -69,6 +69,7 @@ def _make_file(path: Path) -> Path:
 
 def _rate(path: Path) -> float:
     """Read a file as `cat` does and return MB/s."""
+    warm_memory(2 * FILE_BYTES)
     total = 0
     buffer = bytearray(_CHUNK_BYTES)
     begin = time.perf_counter()
