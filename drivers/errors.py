@@ -12,6 +12,7 @@
     │   └── DiskFull        so, and the disk below a virtual tape is the reason, not the tape
     ├── PositionLost        reset or power-on: verify label and position before going on
     ├── DeviceFailed        hardware or transport error
+    │   ├── BadAnswer       what the device answered makes no sense
     │   └── TransportFailed the way to the device broke: nobody knows whether the command was done
     │       └── DeviceGone  so, and the device cannot be reached any more
     └── ChangerError
@@ -88,6 +89,10 @@ class PositionLost(DriveError):
 
 class DeviceFailed(DriveError):
     """The hardware or the way to it failed."""
+
+
+class BadAnswer(DeviceFailed):
+    """What the device answered is too short, or contradicts itself."""
 
 
 class TransportFailed(DeviceFailed):
