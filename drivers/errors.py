@@ -4,6 +4,7 @@
     ├── NotReady            no tape is loaded, or the drive is busy becoming ready (retryable)
     ├── DriveInUse          another process holds the drive (retryable)
     ├── WriteProtected      the cartridge is write-protected
+    │   └── WormOverwrite   it is WORM, and something is written here already
     ├── IncompatibleMedium  this drive cannot read or write that generation
     ├── EndOfMedium         physical end of the tape: nothing of this block was written
     ├── EndOfData           a read or a locate went past the last written block
@@ -47,6 +48,10 @@ class DriveInUse(DriveError):
 
 class WriteProtected(DriveError):
     """The cartridge is write-protected: move its tab or use another one."""
+
+
+class WormOverwrite(WriteProtected):
+    """The cartridge can be written once, and there is something here already: append, or use another one."""
 
 
 class IncompatibleMedium(DriveError):

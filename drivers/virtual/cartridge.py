@@ -54,15 +54,15 @@ class Cartridge:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._payloads = PayloadFiles(folder)
         self._load(buffered=True)
 
     def _load(self, *, buffered: bool) -> None:
         """Take over the state on disk; the head stands at block 0."""
-        self._state = read_state(self._folder)
+        self._state = read_state(self.folder)
         durable = self._state.files
-        files = read_buffered(self._folder, self._state) if buffered else durable
+        files = read_buffered(self.folder, self._state) if buffered else durable
         self._files = [_TapeFile(0, 0)]
         for each in files:
             self._files[-1].runs = BlockRuns(each.runs)
@@ -96,6 +96,11 @@ class Cartridge:
     def write_protected(self) -> bool:
         """Tell whether the tab is set."""
         return self._state.write_protected
+
+    @property
+    def worm(self) -> bool:
+        """Tell whether what is written can never be overwritten."""
+        return self._state.worm
 
     @property
     def is_synced(self) -> bool:
@@ -136,6 +141,16 @@ class Cartridge:
         number = self._file + count
         return self._files[number].first_block if number < len(self._files) else None
 
+    def block_before_filemarks(self, count: int) -> int | None:
+        """Return the block number of the `count`-th filemark before the head, None when there are fewer."""
+        number = self._file - count
+        return self._files[number + 1].first_block - 1 if number >= 0 else None
+
+    def bounds(self) -> tuple[int, int]:
+        """Return the first block of the tape file in which the head stands, and that behind its last."""
+        current = self._files[self._file]
+        return current.first_block, current.first_block + current.runs.blocks
+
     def next_size(self) -> int | None:
         """Return the size of the next block, 0 for a filemark, None at the end of data."""
         current = self._files[self._file]
@@ -160,6 +175,10 @@ class Cartridge:
         self._byte += len(block)
 
     # -- writing -------------------------------------------------------------------------------------------------
+
+    def truncate(self) -> None:
+        """Make the head's place the end of data, durably. Raises WriteFailed."""
+        self._make_end_of_data()
 
     def append(self, block: bytes | memoryview) -> None:
         """Write one block (not empty, a memoryview of bytes) at the head. Raises WriteFailed."""
@@ -221,7 +240,7 @@ class Cartridge:
         first = self._first_volatile
         try:
             self._payloads.drain()
-            write_buffered(self._folder, self._state.serial, first, self._records(first), self._end())
+            write_buffered(self.folder, self._state.serial, first, self._records(first), self._end())
         except OSError as error:
             raise self._lose_buffer(error) from error
 
@@ -238,8 +257,8 @@ class Cartridge:
         )
         try:
             self._payloads.sync(sorted(self._dirty))
-            write_state(self._folder, state)
-            (self._folder / BUFFERED).unlink(missing_ok=True)
+            write_state(self.folder, state)
+            (self.folder / BUFFERED).unlink(missing_ok=True)
         except OSError as error:
             raise self._lose_buffer(error) from error
         self._state = state
@@ -258,7 +277,7 @@ class Cartridge:
 
     def _write_failed(self, error: OSError) -> WriteFailed:
         kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else WriteFailed
-        return kind(f"the virtual cartridge in {self._folder}: {error.strerror}", self.head_block)
+        return kind(f"the virtual cartridge in {self.folder}: {error.strerror}", self.head_block)
 
     def _lose_buffer(self, error: OSError) -> WriteFailed:
         failure = self._write_failed(error)
@@ -269,9 +288,9 @@ class Cartridge:
         """Lose what was not synced, as a power cut does; the head stands at the end of data. Raises DeviceFailed."""
         self._payloads.discard()
         try:
-            (self._folder / BUFFERED).unlink(missing_ok=True)
+            (self.folder / BUFFERED).unlink(missing_ok=True)
         except OSError as error:
-            raise DeviceFailed(f"the virtual cartridge in {self._folder}: {error.strerror}") from error
+            raise DeviceFailed(f"the virtual cartridge in {self.folder}: {error.strerror}") from error
         self._load(buffered=False)
         self.seek(self.end_block)
 

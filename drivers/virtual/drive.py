@@ -20,6 +20,7 @@ from drivers.errors import (
     IncompatibleMedium,
     NotReady,
     PositionLost,
+    WormOverwrite,
     WriteFailed,
     WriteProtected,
 )
@@ -29,7 +30,9 @@ from drivers.virtual.drive_state import DriveRecord, read_drive, write_drive
 from drivers.virtual.generations import can_read, can_write
 from drivers.virtual.layout import cartridge_folder, drive_lock_path, library_lock, read_library
 from drivers.virtual.mechanics import Mechanics
+from drivers.virtual.memory import Attribute, MemoryRecord, read_memory, write_memory
 from drivers.virtual.pace import Pace, parse_mode
+from drivers.virtual.spacing import Spaced, plan_blocks
 from drivers.virtual.state import StateRecord, read_state
 
 #: SCSI gives the length of a block 24 bits.
@@ -88,6 +91,7 @@ class VirtualDrive:
             # Every call but unload says so again, see `_medium`.
             return
         self._adopt(tape)
+        self._count_use(read_memory(tape.folder))
         self._position_lost = head_block is None or head_block > tape.end_block
         if not self._position_lost and head_block is not None:
             tape.seek(head_block)
@@ -137,6 +141,9 @@ class VirtualDrive:
                 self._threaded = None
                 raise
             self._adopt(tape)
+            memory = read_memory(tape.folder).loaded_by(self._identity)
+            write_memory(tape.folder, memory, sync=False)
+            self._count_use(memory)
         self._mechanics.load()
         self._remember()
 
@@ -146,6 +153,7 @@ class VirtualDrive:
         if self._cartridge is not None:
             self._flush(self._cartridge)
             self._mechanics.unload(self._cartridge.head_byte)
+            self._note_use(self._cartridge)
             self._cartridge.close()
         self._cartridge = self._threaded = None
         self._position_lost = False
@@ -181,6 +189,52 @@ class VirtualDrive:
 
     def _can_write(self, generation: int) -> bool:
         return can_write(self._generation, generation)
+
+    def set_compression(self, compress: bool) -> None:
+        """Turn the switch of compression while a tape is threaded, without moving it."""
+        self._check_alive()
+        self._compresses = compress
+        self._remember()
+
+    # -- the cartridge's memory ----------------------------------------------------------------------------------
+
+    @property
+    def worm(self) -> bool:
+        """Tell whether a cartridge is threaded that can be written only once."""
+        return self._cartridge is not None and self._cartridge.worm
+
+    def memory(self) -> MemoryRecord:
+        """Return the chip of the cartridge in the drive, threaded or not. Raises NotReady, DeviceFailed."""
+        if self._cartridge is None:
+            return read_memory(self._memory_folder())
+        return self._used(self._cartridge)
+
+    def write_attribute(self, number: int, attribute: Attribute | None) -> None:
+        """Write an attribute into the chip, durably, or remove it. Raises NotReady, DeviceFailed."""
+        folder = self._memory_folder()
+        write_memory(folder, self.memory().with_attribute(number, attribute), sync=True)
+
+    def _memory_folder(self) -> Path:
+        self._check_alive()
+        barcode = self._threaded or read_library(self._folder).bay(self._number).barcode
+        if barcode is None:
+            raise NotReady(f"drive{self._number} holds no tape: put one in")
+        return cartridge_folder(self._folder, barcode)
+
+    def _used(self, tape: Cartridge) -> MemoryRecord:
+        now = self._mechanics.counters()
+        return read_memory(tape.folder).used(
+            written_bytes=now.bytes_written - self._written_before, read_bytes=now.bytes_read - self._read_before
+        )
+
+    def _count_use(self, memory: MemoryRecord) -> None:
+        """Count from here on for the cartridge, and go on with what its last load, by an earlier process, counted."""
+        now = self._mechanics.counters()
+        self._written_before = now.bytes_written - memory.last_written_bytes
+        self._read_before = now.bytes_read - memory.last_read_bytes
+
+    def _note_use(self, tape: Cartridge) -> None:
+        write_memory(tape.folder, self._used(tape), sync=False)
 
     # -- moving --------------------------------------------------------------------------------------------------
 
@@ -219,6 +273,25 @@ class VirtualDrive:
         if block is None:
             raise EndOfData(f"there are fewer than {count} filemarks before the end of data")
 
+    def space_back(self, count: int) -> int:
+        """Go back over `count` filemarks, before the last of them, or to block 0; return how many were passed."""
+        if count < 0:
+            raise ValueError(f"cannot space back over {count} filemarks")
+        if count == 0:
+            return 0
+        tape = self._tape()
+        passed = min(count, tape.head_file)
+        block = tape.block_before_filemarks(count)
+        self._go(tape, 0 if block is None else block)
+        return passed
+
+    def space_blocks(self, count: int) -> Spaced:
+        """Go over `count` blocks, backwards when it is negative; a filemark is passed and ends it."""
+        tape = self._tape()
+        spaced = plan_blocks(tape, count)
+        self._go(tape, spaced.block)
+        return spaced
+
     def seek_end(self) -> None:
         """Go to the end of data. See `Drive.seek_end`."""
         tape = self._tape()
@@ -252,6 +325,20 @@ class VirtualDrive:
             tape.pass_filemark()
         self._mechanics.read(size_bytes)
         return size_bytes
+
+    def next_size(self) -> int | None:
+        """Return the size of the next block, 0 for a filemark, None at the end of data. Raises as `read_into`."""
+        return self._tape().next_size()
+
+    def erase(self) -> None:
+        """Make the head's place the end of data. Raises as write_block."""
+        tape = self._writable()
+        try:
+            tape.truncate()
+        except WriteFailed:
+            self._position_lost = True
+            raise
+        self._remember()
 
     def write_block(self, block: bytes | memoryview) -> bool:
         """Write one block at the head. See `Drive.write_block`."""
@@ -324,6 +411,7 @@ class VirtualDrive:
         self._dead = f"drive{self._number} is closed"
         try:
             if self._cartridge is not None and alive:
+                self._note_use(self._cartridge)
                 self._cartridge.close()
             if alive:
                 self._remember(self._head_if_known())
@@ -363,6 +451,8 @@ class VirtualDrive:
             raise IncompatibleMedium(
                 f"an LTO-{self._generation} drive cannot write {tape.barcode}, which is LTO-{tape.generation}"
             )
+        if tape.worm and tape.head_block < tape.end_block:
+            raise WormOverwrite(f"{tape.barcode} can be written only once: append at its end, block {tape.end_block}")
         return tape
 
 

@@ -21,6 +21,8 @@ import msgspec
 
 from drivers.errors import DeviceFailed, EndOfMedium, PositionLost, ReadFailed, WriteFailed
 from drivers.interface import BlockNo, Drive, DriveStatus, Position
+from drivers.virtual.memory import Attribute, MemoryRecord
+from drivers.virtual.spacing import Spaced
 
 VARIABLE = "TAPEFS_FAULTS"
 
@@ -93,7 +95,40 @@ AnyFault = WriteError | ReadError | EarlyEnd | Reset | PowerCut | Delay
 
 
 class BreakableDrive(Drive, Protocol):
-    """A drive that can be made to lose what real ones lose."""
+    """A drive that can be made to lose what real ones lose, and knows what `drivers.vtl` has SCSI commands for."""
+
+    @property
+    def worm(self) -> bool:
+        """Is a cartridge threaded that can be written only once?"""
+        ...
+
+    def next_size(self) -> int | None:
+        """Return the size of the next block, 0 for a filemark, None at the end of data."""
+        ...
+
+    def space_blocks(self, count: int) -> Spaced:
+        """Go over blocks, backwards when `count` is negative."""
+        ...
+
+    def space_back(self, count: int) -> int:
+        """Go back over filemarks; return how many were passed."""
+        ...
+
+    def erase(self) -> None:
+        """Make the head's place the end of data."""
+        ...
+
+    def set_compression(self, compress: bool) -> None:
+        """Turn the switch of compression."""
+        ...
+
+    def memory(self) -> MemoryRecord:
+        """Return the chip of the cartridge in the drive, threaded or not."""
+        ...
+
+    def write_attribute(self, number: int, attribute: Attribute | None) -> None:
+        """Write an attribute into the chip, or remove it."""
+        ...
 
     def reset(self) -> None:
         """Lose buffer and position."""
@@ -202,6 +237,47 @@ class FaultyDrive:
         self._break(number, count)
         self._refuse(number, count)
         self._drive.write_filemarks(count, sync=sync)
+
+    @property
+    def worm(self) -> bool:
+        """See `BreakableDrive.worm`."""
+        return self._drive.worm
+
+    def next_size(self) -> int | None:
+        """See `BreakableDrive.next_size`."""
+        return self._drive.next_size()
+
+    def space_blocks(self, count: int) -> Spaced:
+        """See `BreakableDrive.space_blocks`."""
+        return self._drive.space_blocks(count)
+
+    def space_back(self, count: int) -> int:
+        """See `BreakableDrive.space_back`."""
+        return self._drive.space_back(count)
+
+    def erase(self) -> None:
+        """See `BreakableDrive.erase`."""
+        self._drive.erase()
+
+    def set_compression(self, compress: bool) -> None:
+        """See `BreakableDrive.set_compression`."""
+        self._drive.set_compression(compress)
+
+    def memory(self) -> MemoryRecord:
+        """See `BreakableDrive.memory`."""
+        return self._drive.memory()
+
+    def write_attribute(self, number: int, attribute: Attribute | None) -> None:
+        """See `BreakableDrive.write_attribute`."""
+        self._drive.write_attribute(number, attribute)
+
+    def reset(self) -> None:
+        """See `BreakableDrive.reset`."""
+        self._drive.reset()
+
+    def cut_power(self) -> None:
+        """See `BreakableDrive.cut_power`."""
+        self._drive.cut_power()
 
     def close(self) -> None:
         """See `Drive.close`."""

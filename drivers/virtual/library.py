@@ -77,28 +77,31 @@ def _build(folder: Path, library: LibraryRecord, tape_bytes: int, generation: in
     write_library(folder, library)
 
 
-def _barcode(number: int, generation: int) -> str:
-    return f"TP{number:04d}L{generation}"
+def _barcode(number: int, generation: int, *, worm: bool = False) -> str:
+    # The last letter of WORM cartridges is T for LTO-3, then goes on.
+    return f"TP{number:04d}L{chr(ord('T') + generation - 3) if worm else generation}"
 
 
 # -- the operator's hand -------------------------------------------------------------------------------------------
 
 
-def add_blank(folder: Path, *, tape_bytes: int, generation: int | None = None, barcode: str | None = None) -> str:
+def add_blank(
+    folder: Path, *, tape_bytes: int, generation: int | None = None, barcode: str | None = None, worm: bool = False
+) -> str:
     """Put a blank cartridge into the first free slot, or into a new one; return its barcode.
 
-    Without `generation` that of the first drive, without `barcode` the next free one. Raises ValueError, ChangerError
-    when the barcode exists, DeviceFailed.
+    `worm`: what is written on it can never be overwritten. Without `generation` that of the first drive, without
+    `barcode` the next free one. Raises ValueError, ChangerError when the barcode exists, DeviceFailed.
     """
     with library_lock(folder):
         library = read_library(folder)
         number = generation if generation is not None else library.drives[0].generation
         _check(1, tape_bytes, 1, number)
-        name = barcode if barcode is not None else _free_barcode(library, number)
+        name = barcode if barcode is not None else _free_barcode(library, number, worm)
         _check_barcode(folder, name)
         try:
             path = cartridge_folder(folder, name)
-            create_cartridge(path, barcode=name, generation=number, capacity_bytes=tape_bytes)
+            create_cartridge(path, barcode=name, generation=number, capacity_bytes=tape_bytes, worm=worm)
             sync_folder(path.parent)
         except OSError as error:
             raise DeviceFailed(f"cannot make the cartridge {name}: {error.strerror}") from error
@@ -162,10 +165,10 @@ def _copy_durably(source: Path, target: Path) -> None:
         raise
 
 
-def _free_barcode(library: LibraryRecord, generation: int) -> str:
+def _free_barcode(library: LibraryRecord, generation: int, worm: bool) -> str:
     taken = {each[:6] for each in library.barcodes()}
     for number in range(1, MAX_TAPES + 1):
-        name = _barcode(number, generation)
+        name = _barcode(number, generation, worm=worm)
         if name[:6] not in taken:
             return name
     raise ChangerError(f"all barcodes up to {_barcode(MAX_TAPES, generation)} are taken: name one")

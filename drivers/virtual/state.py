@@ -55,6 +55,8 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True):
     generation: _Positive
     capacity_bytes: _Positive
     write_protected: bool = False
+    #: Write once, read many: nothing that is written can be overwritten.
+    worm: bool = False
     #: Grows with every durable replacement.
     serial: _Natural = 0
     end_of_data: EndRecord = EndRecord(file=0, block=0, byte=0)
@@ -157,7 +159,7 @@ def boot_id() -> str:
         return ""
 
 
-def create_cartridge(folder: Path, *, barcode: str, generation: int, capacity_bytes: int) -> None:
+def create_cartridge(folder: Path, *, barcode: str, generation: int, capacity_bytes: int, worm: bool = False) -> None:
     """Make a blank cartridge; its folder must not exist. Raises OSError."""
     os.mkdir(folder, 0o700)
-    write_state(folder, StateRecord(barcode=barcode, generation=generation, capacity_bytes=capacity_bytes))
+    write_state(folder, StateRecord(barcode=barcode, generation=generation, capacity_bytes=capacity_bytes, worm=worm))

@@ -112,7 +112,7 @@ def test_overwriting_leaves_no_old_file_behind(bench: VirtualBench) -> None:
     write(drive, block_of(9, 5))
     drive.unload()
     drive.close()
-    assert sorted(path.name for path in bench.cartridge.iterdir()) == ["00000", "00001", "state.json"]
+    assert sorted(path.name for path in bench.cartridge.iterdir()) == ["00000", "00001", "memory.json", "state.json"]
     assert (bench.cartridge / "00001").read_bytes() == block_of(9, 5)
 
 
@@ -139,7 +139,7 @@ def test_end_of_data_moves_durably_before_anything_is_deleted(
     write(again, b"newer", FILEMARK)
     again.unload()
     again.close()
-    assert sorted(path.name for path in bench.cartridge.iterdir()) == ["00000", "state.json"]
+    assert sorted(path.name for path in bench.cartridge.iterdir()) == ["00000", "memory.json", "state.json"]
     assert (bench.cartridge / "00000").read_bytes() == b"newer"
 
 

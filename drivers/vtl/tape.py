@@ -1,0 +1,287 @@
+"""A tape drive as a SCSI device: SSC over a drive of the virtual library. Any thread; one command at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from drivers.errors import DriveError, IncompatibleMedium, NotReady
+from drivers.virtual.drive import MAX_BLOCK_BYTES
+from drivers.virtual.faults import BreakableDrive
+from drivers.vtl.attributes import Attributes
+from drivers.vtl.blocks import Blocks
+from drivers.vtl.commands import Access, Command, Done, Nexus, Operation, operation
+from drivers.vtl.density import density_report
+from drivers.vtl.failures import sense_of
+from drivers.vtl.inquiry import TAPE, Identity
+from drivers.vtl.sense import (
+    INCOMPATIBLE_MEDIUM,
+    INVALID_FIELD_IN_CDB,
+    LOAD_REQUIRED,
+    LUN_RESET,
+    MEDIUM_CHANGED,
+    MODE_CHANGED,
+    NO_MEDIUM,
+    POWER_ON,
+    READ_ERROR,
+    REMOVAL_PREVENTED,
+    WRITE_ERROR,
+    WRITE_PROTECTED,
+    CheckCondition,
+    Key,
+    Sense,
+    not_ready,
+    refuse,
+)
+from drivers.vtl.tape_logs import READ_FAILURE, WRITE_FAILURE, WRITE_PROTECT, TapeLogs
+from drivers.vtl.tape_modes import TapeModes
+from drivers.vtl.unit import LogicalUnit
+
+REVISION = "0001"
+#: Seconds that commands may take, as LTO-9 drives report them.
+_LOAD_S, _LOCATE_S, _REWIND_S, _WRITE_S, _READ_S, _ERASE_S = 960, 2940, 600, 1500, 2340, 74341
+
+
+def tape_identity(drive: BreakableDrive) -> Identity:
+    """Return the identity of a virtual drive: vendor, model and serial number of its status."""
+    vendor, model, serial = drive.status().identity.split()
+    return Identity(TAPE, vendor, model, REVISION, serial)
+
+
+class TapeServer(LogicalUnit):
+    """The device server of one drive. It owns the drive, which must be open, from now on."""
+
+    def __init__(self, drive: BreakableDrive) -> None:
+        identity = tape_identity(drive)
+        self._drive = drive
+        self._logs = TapeLogs(drive, identity, activity=lambda: 0, is_prevented=lambda: bool(self.preventing))
+        self._modes = TapeModes(drive, self._set_descriptor_sense, self._logs.alerts.test)
+        self._blocks = Blocks(drive, lambda: self._modes.block_bytes, self._was_reset)
+        self._attributes = Attributes(drive)
+        self._speaker: Nexus | None = None
+        super().__init__(identity)
+
+    def _set_descriptor_sense(self, wanted: bool) -> None:
+        self.descriptor_sense = wanted
+
+    # -- what happens to the drive -------------------------------------------------------------------------------
+
+    def inserted(self) -> None:
+        """The changer has put a cartridge in: thread it, as libraries do. Some cannot be threaded, and stay so."""
+        with self.lock:
+            try:
+                self._drive.load()
+            except DriveError:
+                return
+            self._threaded(None)
+
+    def is_threaded(self) -> bool:
+        """Tell whether a cartridge is threaded, so that the changer cannot take it."""
+        with self.lock:
+            return self._drive.status().loaded
+
+    def is_prevented(self) -> bool:
+        """Tell whether an initiator forbids taking the cartridge out."""
+        return bool(self.preventing)
+
+    def reset(self, code: int = LUN_RESET) -> None:
+        """A reset: the drive's buffer and position are lost."""
+        with self.lock:
+            super().reset(code)
+            self._drive.reset()
+            self._blocks.lost()
+
+    def close(self) -> None:
+        """Let go of the drive."""
+        with self.lock:
+            self._drive.close()
+
+    def _threaded(self, by: Nexus | None) -> None:
+        self._blocks.found_again()
+        self.tell_others(by, MEDIUM_CHANGED)
+
+    def _was_reset(self) -> None:
+        """The drive says that it lost its position: all are told, who speaks is answered so."""
+        self.tell_others(self._speaker, POWER_ON)
+
+    def _run(self, command: Command) -> Done:
+        self._speaker = command.nexus
+        try:
+            return super()._run(command)
+        except CheckCondition as error:
+            self._note(error.sense)
+            raise
+        except DriveError as error:
+            raise self._blocks.failure(error) from error
+
+    def _note(self, sense: Sense) -> None:
+        """Raise what TapeAlert knows of such an error."""
+        if sense.code == WRITE_ERROR:
+            self._logs.tally.write_errors += 1
+            self._logs.alerts.put_up(WRITE_FAILURE)
+        elif sense.code == READ_ERROR:
+            self._logs.tally.read_errors += 1
+            self._logs.alerts.put_up(READ_FAILURE)
+        elif sense.code == WRITE_PROTECTED:
+            self._logs.alerts.put_up(WRITE_PROTECT)
+
+    # -- the table -----------------------------------------------------------------------------------------------
+
+    def operations(self) -> Sequence[Operation]:
+        """Return the commands of SSC."""
+        blocks, modes, medium = self._blocks, self._modes.pages, self._with_medium
+        return [
+            operation("TEST UNIT READY", "00 00 00 00 00 00", medium(lambda command: Done()), Access.ALWAYS),
+            operation("REWIND", "01 01 00 00 00 00", medium(blocks.rewind), timeout_s=_REWIND_S),
+            operation("READ BLOCK LIMITS", "05 01 00 00 00 00", self._block_limits, Access.READER),
+            operation("READ(6)", "08 03 FF FF FF 00", medium(self._noted(blocks.read)), timeout_s=_READ_S),
+            operation("WRITE(6)", "0A 01 FF FF FF 00", medium(self._noted(blocks.write)), timeout_s=_WRITE_S),
+            operation("WRITE FILEMARKS(6)", "10 01 FF FF FF 00", medium(blocks.write_filemarks), timeout_s=_WRITE_S),
+            operation("SPACE(6)", "11 0F FF FF FF 00", medium(blocks.space), timeout_s=_LOCATE_S),
+            operation("MODE SELECT(6)", "15 11 00 00 FF 00", lambda c: self._select(c, modes.select_6)),
+            operation("ERASE(6)", "19 03 00 00 00 00", medium(blocks.erase), timeout_s=_ERASE_S),
+            operation("MODE SENSE(6)", "1A 08 FF FF FF 00", modes.sense_6, Access.READER),
+            operation("LOAD UNLOAD", "1B 01 00 00 0F 00", self._load_unload, timeout_s=_LOAD_S),
+            operation("PREVENT ALLOW MEDIUM REMOVAL", "1E 00 00 00 03 00", self._prevent),
+            operation("LOCATE(10)", "2B 06 00 FF FF FF FF 00 FF 00", medium(blocks.locate), timeout_s=_LOCATE_S),
+            *(
+                operation(
+                    "READ POSITION",
+                    f"34 {form:02X} 00 00 00 00 00 {length} 00",
+                    medium(run),
+                    Access.READER,
+                    action=True,
+                )
+                for form, length, run in (
+                    (0x00, "FF FF", blocks.position_short),
+                    (0x06, "FF FF", blocks.position_long),
+                    (0x08, "FF FF", blocks.position_extended),
+                )
+            ),
+            operation("REPORT DENSITY SUPPORT", "44 01 00 00 00 00 00 FF FF 00", self._densities, Access.READER),
+            operation("LOG SENSE", "4D 01 FF FF 00 FF FF FF FF 00", self._logs.pages.sense, Access.ALWAYS),
+            operation("MODE SELECT(10)", "55 11 00 00 00 00 00 FF FF 00", lambda c: self._select(c, modes.select_10)),
+            operation("MODE SENSE(10)", "5A 18 FF FF 00 00 00 FF FF 00", modes.sense_10, Access.READER),
+            operation(
+                "WRITE FILEMARKS(16)",
+                "80 01 00 FF 00 00 00 00 00 00 00 00 FF FF 00 00",
+                medium(blocks.write_filemarks_16),
+                timeout_s=_WRITE_S,
+            ),
+            *(
+                operation(
+                    "READ ATTRIBUTE",
+                    f"8C {action:02X} 00 00 00 FF 00 FF FF FF FF FF FF FF 01 00",
+                    self._attributes.read,
+                    Access.READER,
+                    action=True,
+                )
+                for action in (0, 1, 2, 3, 5)
+            ),
+            operation(
+                "WRITE ATTRIBUTE", "8D 01 00 00 00 FF 00 FF 00 00 FF FF FF FF 00 00", medium(self._attributes.write)
+            ),
+            operation(
+                "SPACE(16)",
+                "91 0F 00 00 FF FF FF FF FF FF FF FF 00 00 00 00",
+                medium(blocks.space_16),
+                timeout_s=_LOCATE_S,
+            ),
+            operation(
+                "LOCATE(16)",
+                "92 3B 00 FF FF FF FF FF FF FF FF FF 00 00 00 00",
+                medium(blocks.locate_16),
+                timeout_s=_LOCATE_S,
+            ),
+        ]
+
+    def _with_medium(self, run: Callable[[Command], Done]) -> Callable[[Command], Done]:
+        def checked(command: Command) -> Done:
+            self._check_medium()
+            return run(command)
+
+        return checked
+
+    def _noted(self, run: Callable[[Command], Done]) -> Callable[[Command], Done]:
+        """Look at the sense of what ends with both data and an error, too."""
+
+        def looked_at(command: Command) -> Done:
+            done = run(command)
+            if done.sense is not None:
+                self._note(done.sense)
+            return done
+
+        return looked_at
+
+    def _check_medium(self) -> None:
+        status = self._drive.status()
+        if not status.loaded:
+            raise not_ready(NO_MEDIUM if status.barcode is None else LOAD_REQUIRED)
+
+    # -- commands that move no tape ------------------------------------------------------------------------------
+
+    def _block_limits(self, command: Command) -> Done:
+        if command.cdb[1] & 1:
+            # MLOI: the largest logical object identifier.
+            return command.give(bytes(12) + (2**63 - 1).to_bytes(8, "big"), 20)
+        return command.give(bytes([0]) + MAX_BLOCK_BYTES.to_bytes(3, "big") + (1).to_bytes(2, "big"), 6)
+
+    def _densities(self, command: Command) -> Done:
+        status = self._drive.status()
+        medium = None
+        if command.cdb[1] & 1:
+            self._check_medium()
+            medium = status.medium_generation
+        return command.give(density_report(status.generation, medium), command.number(7, 2))
+
+    def _select(self, command: Command, select: Callable[[Command], bool]) -> Done:
+        if select(command):
+            self.tell_others(command.nexus, MODE_CHANGED)
+        length = len(command.data_out)
+        return Done(length, length)
+
+    def _prevent(self, command: Command) -> Done:
+        kind = command.cdb[4] & 3
+        if kind > 1:
+            raise refuse(INVALID_FIELD_IN_CDB, 4)
+        if kind:
+            self.preventing.add(command.nexus)
+        else:
+            self.preventing.discard(command.nexus)
+        return Done()
+
+    # -- loading -------------------------------------------------------------------------------------------------
+
+    def _load_unload(self, command: Command) -> Done:
+        wanted = command.cdb[4]
+        # EOT (4) belongs to unloading without a rewind, which LTO drives do not do.
+        if wanted & 0x04:
+            raise refuse(INVALID_FIELD_IN_CDB, 4)
+        if wanted & 0x01:
+            self._load(command.nexus, hold=bool(wanted & 0x08))
+        else:
+            self._unload()
+        return Done()
+
+    def _load(self, nexus: Nexus, *, hold: bool) -> None:
+        was_threaded = self._drive.status().loaded
+        if hold and not was_threaded:
+            return
+        try:
+            self._drive.load()
+        except NotReady as error:
+            raise not_ready(NO_MEDIUM) from error
+        except IncompatibleMedium as error:
+            raise CheckCondition(Sense(Key.MEDIUM_ERROR, INCOMPATIBLE_MEDIUM)) from error
+        if was_threaded:
+            self._blocks.found_again()
+        else:
+            self._threaded(nexus)
+
+    def _unload(self) -> None:
+        if self.preventing:
+            raise refuse(REMOVAL_PREVENTED)
+        try:
+            self._drive.unload()
+        except DriveError as error:
+            raise CheckCondition(sense_of(error)) from error
+        self._blocks.found_again()
