@@ -23,7 +23,7 @@ from drivers.registry import cartridge_bytes, drive_name, open_changer
 from sidecar.app import make_app
 from sidecar.arrivals import Arrivals
 from sidecar.bell import Bell
-from sidecar.drive import DriveTask, Shared
+from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor, limit_bytes
 from sidecar.gates import BodyLimits, TokenGate
 from sidecar.giving_way import GivingWay
@@ -35,6 +35,7 @@ from sidecar.movers import MoverCommand
 from sidecar.pins import Pins
 from sidecar.recalling import Recalls
 from sidecar.service import Service
+from sidecar.shared import Shared
 from sidecar.verifying import Verifications
 from sidecar.walks import Walks
 from tapefs.home import Home

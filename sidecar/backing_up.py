@@ -1,0 +1,188 @@
+"""The backup that one drive runs: it gets its tapes here, and is told when to leave its drive to recalls for a while.
+
+Belongs to the drive's task, in its trio run.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import structlog
+import trio
+
+from catalog.ids import VolumeId
+from catalog.records import JobState
+from drivers.errors import DriveError
+from sidecar.asking import Asking, Step
+from sidecar.bay import Bay
+from sidecar.giving_way import LONGEST_S, LOOK_S
+from sidecar.jobs import Run
+from sidecar.movers import Call, CommandFailed, Mover
+from sidecar.shared import Shared
+from tapefs.errors import NoTape
+from tapefs.mover.messages import Backup, GiveWay, NeedVolume, NoVolume, Report, Unload, VolumeReady
+
+#: A running job waits so long for a tape that another drive has.
+TAPE_PATIENCE_S = 3600.0
+
+log = structlog.get_logger(__name__)
+
+
+class BackingUp:
+    """One drive's."""
+
+    def __init__(self, bay: Bay, asking: Asking, shared: Shared) -> None:
+        self._bay = bay
+        self._asking = asking
+        self._shared = shared
+        self._run: Run | None = None
+        #: The running backup has left its tape, and the drive recalls.
+        self._gives_way = False
+        self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
+
+    def note(self, report: Report) -> None:
+        """Take what the mover says of the running backup."""
+        if isinstance(report, NeedVolume):
+            self._needs_in.send_nowait(report)
+        elif self._run is not None:
+            self._run.note(report)
+
+    async def mover_died(self, reason: str) -> None:
+        """The mover is gone, and with it the backup that ran."""
+        if self._run is not None:
+            run, self._run = self._run, None
+            state = JobState.CANCELLED if run.is_cancelled else JobState.FAILED
+            await self._shared.jobs.end(run, state, reason)
+        self._shared.library.stop_awaiting(self._bay.number)
+
+    async def run_next(self, mover: Mover, nursery: trio.Nursery) -> None:
+        """Run the next job to its end. Raises MoverDied; `mover_died` must follow then."""
+        run = self._run = self._shared.jobs.begin_next()
+        self._bay.leave_to_another()
+        self._shared.recalls.overdue_drives.discard(self._bay.number)
+        self._bay.last_was_backup = True
+        state, error = await self._work(mover, nursery, run)
+        self._run = None
+        await self._shared.jobs.end(run, state, error)
+        self._bay.written()
+
+    async def _work(self, mover: Mover, session: trio.Nursery, run: Run) -> tuple[JobState, str]:
+        """Return how the mover says it went. Raises MoverDied."""
+        self._gives_way = False
+        self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._provide_tapes, mover, session)
+            call = await mover.start_call(lambda number: Backup(id=number, job=run.job))
+            nursery.start_soon(self._have_give_way, mover, call.number)
+            await run.attach(call, mover)
+            outcome = await _outcome(call)
+            nursery.cancel_scope.cancel()
+        self._shared.giving_way.over(self._bay.number)
+        return outcome
+
+    # -- giving way --------------------------------------------------------------------------------------------------
+
+    async def _have_give_way(self, mover: Mover, number: int) -> None:
+        """Tell the running backup when it is to leave its tape at the end of a segment, until cancelled."""
+        is_told, bay = False, self._bay
+        while True:
+            if self._gives_way:
+                is_told = False  # What it was told is done with.
+            else:
+                tape = self._shared.giving_way.tape_for(bay.number, trio.current_time(), bay.is_usable)
+                if (tape is not None) is not is_told:
+                    is_told = tape is not None
+                    await mover.tell(GiveWay(target=number, is_wanted=is_told))
+            await trio.sleep(LOOK_S)
+
+    async def _recall_meanwhile(self, mover: Mover, session: trio.Nursery) -> None:
+        """Do what recalls there are in the drive that a backup has left; then eject. Raises CommandFailed."""
+        bay = self._bay
+        self._gives_way, began_s = True, trio.current_time()
+        log.info("a backup gives way to recalls", drive=bay.name)
+        self._shared.library.let_go(bay.number)
+        while (step := self._step_meanwhile(mover, session, began_s + LONGEST_S)) is not None:
+            # A cancelled backup must not leave a step half done; waiting for frames is none.
+            with trio.CancelScope(shield=step != self._shared.bell.wait_rung):
+                await step()
+        await bay.eject(mover)
+        log.info("a backup goes on after recalls", drive=bay.name, seconds=round(trio.current_time() - began_s))
+        self._shared.giving_way.over(bay.number)
+        self._gives_way = False
+
+    def _step_meanwhile(self, mover: Mover, session: trio.Nursery, end_s: float) -> Step | None:
+        """Return the next step of the recalls for which a backup gives way, None when they are over."""
+        now_s, tape = trio.current_time(), self._bay.tape
+        if tape is not None:
+            reading = self._asking.step(mover, session, tape, now_s) if now_s < end_s else None
+            if reading is not None:
+                return reading
+            if self._shared.recalls.queue.has_asked(tape):
+                return self._shared.bell.wait_rung
+        other = self._asking.other_tape(now_s) if now_s < end_s else None
+        return None if other is None else partial(self._asking.mount, mover, *other)
+
+    # -- its tapes ---------------------------------------------------------------------------------------------------
+
+    async def _provide_tapes(self, mover: Mover, session: trio.Nursery) -> None:
+        """Answer the running backup's NeedVolume until cancelled."""
+        while True:
+            need = await self._needs_out.receive()
+            try:
+                if need.gave_way:
+                    await self._recall_meanwhile(mover, session)
+                if need.volume_id is not None:
+                    volume_id = await self._provide_this(need.volume_id)
+                else:
+                    volume_id = await self._provide(mover, need)
+            except (CommandFailed, NoTape, DriveError) as error:
+                await mover.tell(NoVolume(reason=str(error)))
+            else:
+                await mover.tell(VolumeReady(volume_id=volume_id))
+
+    async def _provide(self, mover: Mover, need: NeedVolume) -> VolumeId:
+        """Choose a tape and bring it into the drive. Raises CommandFailed, NoTape, DriveError.
+
+        A tape that is threaded already stays; another one is ejected first: while it waits, a backup takes Unload.
+        """
+        library = self._shared.library
+        await library.refresh()
+        volume = library.choose(need.pool, need.exclude, self._bay.number)
+        library.hold(volume.volume_id, self._bay.number)
+        if not need.ejected and library.in_drive(self._bay.number) != volume.label:
+            await mover.call(lambda number: Unload(id=number))
+        await library.put_in(volume.volume_id, self._bay.number)
+        return volume.volume_id
+
+    async def _provide_this(self, volume_id: VolumeId) -> VolumeId:
+        """Bring this very tape into the drive anew; the mover has ejected what was there. Raises NoTape, DriveError.
+
+        What was ejected goes back to its slot first: of two drives that wait for each other's tape both get theirs.
+        """
+        library = self._shared.library
+        library.let_go(self._bay.number)
+        await library.put_away(self._bay.number)
+        self._shared.bell.ring()
+        await library.refresh()
+        label = self._shared.ledger.volume(volume_id).label
+        with trio.move_on_after(TAPE_PATIENCE_S) as patience:
+            while not library.is_free_for(volume_id, self._bay.number):
+                if not library.is_here(volume_id):
+                    raise NoTape(f"tape {label} is not in the library: put it in")
+                library.await_tape(volume_id, self._bay.number)
+                self._shared.bell.ring()
+                await self._shared.bell.wait_rung()
+        library.stop_awaiting(self._bay.number)
+        if patience.cancelled_caught:
+            raise NoTape(f"another drive has had tape {label} for an hour: see `tapefs drives`")
+        library.hold(volume_id, self._bay.number)
+        await library.put_in(volume_id, self._bay.number)
+        return volume_id
+
+
+async def _outcome(call: Call) -> tuple[JobState, str]:
+    try:
+        await call.wait_done()
+    except CommandFailed as error:
+        return (JobState.CANCELLED if error.kind == "cancelled" else JobState.FAILED), str(error)
+    return JobState.COMPLETED, ""

@@ -1,0 +1,125 @@
+"""The place for a tape in one drive: which one is there, getting one in, threaded and checked, and out again.
+
+Belongs to the drive's task, in its trio run.
+"""
+
+from __future__ import annotations
+
+import structlog
+import trio
+
+from catalog.ids import VolumeId
+from drivers.errors import DriveError
+from sidecar.movers import CommandFailed, Mover
+from sidecar.reading_back import YIELD_S
+from sidecar.shared import Shared
+from sidecar.tape_order import TapeOrder
+from tapefs.errors import NoTape
+from tapefs.mover.messages import DriveState, Load, Ready, Unload
+from tapefs.recall.locates import motion_of_drive
+
+#: What the states of DriveState mean for a tape in the drive.
+_NOT_THREADED = ("empty", "failed")
+
+log = structlog.get_logger(__name__)
+
+
+class Bay:
+    """One drive's."""
+
+    def __init__(self, number: int, name: str, shared: Shared) -> None:
+        self.number = number
+        self.name = name
+        self._shared = shared
+        self._is_threaded = False
+        self._barcode: str | None = None
+        #: The tape that is threaded and whose label the mover has checked.
+        self.tape: VolumeId | None = None
+        self.since_s = 0.0
+        #: The tape was written since it was loaded: what is read may come from the drive's buffer.
+        self.is_written = False
+        #: What used it last was a backup: jobs and recalls take turns.
+        self.last_was_backup = False
+        #: How the tape is read.
+        self.order = TapeOrder(motion_of_drive(shared.home.drives, name, 0), 0)
+
+    @property
+    def label(self) -> str | None:
+        """Label of the cartridge in the drive."""
+        return self._shared.library.in_drive(self.number)
+
+    def note(self, said: Ready | DriveState) -> None:
+        """Take what the mover says of the cartridge."""
+        self._barcode = said.barcode
+        self._is_threaded = said.loaded if isinstance(said, Ready) else said.state not in _NOT_THREADED
+
+    def is_usable(self, volume_id: VolumeId) -> bool:
+        """May this drive fetch that tape? One that is nowhere counts as usable, so that somebody notices."""
+        library = self._shared.library
+        return volume_id != self.tape and (
+            library.is_free_for(volume_id, self.number) or not library.is_here(volume_id)
+        )
+
+    async def thread(self, mover: Mover, volume_id: VolumeId) -> None:
+        """Get a tape into the drive, threaded and checked. Raises CommandFailed, NoTape, DriveError."""
+        library = self._shared.library
+        library.hold(volume_id, self.number)
+        try:
+            if library.in_drive(self.number) is not None:
+                await self.eject(mover)
+            await library.put_in(volume_id, self.number)
+            await mover.call(lambda number: Load(id=number, volume_id=volume_id))
+        except (CommandFailed, NoTape, DriveError):
+            library.let_go(self.number)
+            raise
+        self._is_threaded, self.is_written = True, False
+        self._now_in(volume_id)
+
+    async def eject(self, mover: Mover) -> None:
+        """Unthread the tape in the drive. Raises CommandFailed."""
+        self.leave_to_another()
+        if self._is_threaded:
+            await mover.call(lambda number: Unload(id=number))
+            self._is_threaded = False
+
+    async def give_up(self, mover: Mover) -> None:
+        """Bring the tape back to its slot, because another drive waits for it."""
+        library = self._shared.library
+        try:
+            await self.eject(mover)
+            await library.put_away(self.number)
+        except (CommandFailed, NoTape, DriveError) as error:
+            log.warning("a tape that another drive waits for stays", drive=self.name, error=str(error))
+            await trio.sleep(YIELD_S)  # It is tried again, but not all the time.
+        else:
+            library.let_go(self.number)
+        self._shared.bell.ring()
+
+    def leave_to_another(self) -> None:
+        """Nobody reads the tape any more: it is on its way out, or a backup's."""
+        if self.tape is not None:
+            self._shared.recalls.stop_reading_ahead(self.tape)
+        self.tape = None
+
+    def written(self) -> None:
+        """A backup has ended and left the tape that is in the drive now, if any; the head is at its end."""
+        self._shared.library.stop_awaiting(self.number)
+        self._shared.library.let_go(self.number)
+        self.is_written = True
+        volume_id = self._volume_in_drive()
+        if volume_id is None:
+            self.tape, self.since_s = None, trio.current_time()
+        else:
+            self._now_in(volume_id, is_at_end=True)
+
+    def _now_in(self, volume_id: VolumeId, *, is_at_end: bool = False) -> None:
+        self.tape, self.since_s = volume_id, trio.current_time()
+        volume = self._shared.ledger.volume(volume_id)
+        motion = motion_of_drive(self._shared.home.drives, self.name, volume.generation)
+        self.order = TapeOrder(motion, volume.block_size, volume.end_block if is_at_end else 0)
+
+    def _volume_in_drive(self) -> VolumeId | None:
+        """Return the tape that a backup has left threaded, whose label the mover knows by then."""
+        if not self._is_threaded or self._barcode is None:
+            return None
+        return self._shared.ledger.volume_by_label(self._barcode).volume_id

@@ -1,0 +1,39 @@
+"""What the tasks of all drives use together. One trio run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from catalog.ledger import Ledger
+from sidecar.bell import Bell
+from sidecar.giving_way import GivingWay
+from sidecar.jobs import Jobs
+from sidecar.library import Library
+from sidecar.movers import MoverCommand
+from sidecar.recalling import Recalls
+from sidecar.verifying import Verifications
+from tapefs.home import Home
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The queues, the library, and what a mover needs."""
+
+    home: Home
+    ledger: Ledger
+    library: Library
+    jobs: Jobs
+    recalls: Recalls
+    giving_way: GivingWay
+    verifications: Verifications
+    bell: Bell
+    mover_command: MoverCommand
+    #: Descriptors that movers keep open: the lock on the state folder.
+    inherit: Sequence[int]
+    #: Called when a mover has died; the argument is the sentence for the operator.
+    on_failure: Callable[[str], Awaitable[None]]
+    #: Called when the disk of the staging area is full; returns how many bytes were dropped there.
+    make_room: Callable[[], Awaitable[int]]
+    #: So far may a mover read on behind what is wanted, in bytes of plain stream.
+    read_on_bytes: int
