@@ -119,7 +119,7 @@ def test_a_disk_without_room(
     try:
         if not checked:
             monkeypatch.setattr(payload, "archive_room", lambda scratch, needed_bytes: 2**40)
-            monkeypatch.setattr("tapefs.backup.engine.archive_room", lambda scratch, needed_bytes: 2**40)
+            monkeypatch.setattr("tapefs.backup.cutter.archive_room", lambda scratch, needed_bytes: 2**40)
         asked = rig.watcher.asked
         with pytest.raises(StorageFailed, match=r"spool.*(room for|No space)"):
             rig.backup(tree, codec="py7zr", level=0)
@@ -138,7 +138,7 @@ def test_segments_shrink_to_the_room(
 ) -> None:
     """Where a whole segment would not fit the disk, more and smaller ones are made."""
     tree = random_files(tmp_path / "tree", 10, 1_000_000)
-    monkeypatch.setattr("tapefs.backup.engine.archive_room", lambda scratch, needed_bytes: 3_000_000)
+    monkeypatch.setattr("tapefs.backup.cutter.archive_room", lambda scratch, needed_bytes: 3_000_000)
     rig = make_rig(backup_settings="segment_bytes = 33554432")
     rig.backup(tree, codec="py7zr", level=0)
     assert len(payloads(rig)) == 5
