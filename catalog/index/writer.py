@@ -5,7 +5,7 @@ Blocking; one writer belongs to one thread. Memory does not depend on the set's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import add, lt, sub
 from pathlib import Path
 from types import TracebackType
@@ -164,16 +164,17 @@ class IndexWriter:
         self._put_hashes(self._hashes.rest())
         self._file.put(Table.XATTRS, self._xattrs.rest())
 
-    def finish(self) -> Totals:
+    def finish(self, check: Callable[[Totals], None] = lambda _: None) -> Totals:
         """Sync the file and put it in place, replacing an older one; afterwards it is never written again.
 
-        Return what the set shows.
+        Return what the set shows; before anything is in place `check` may refuse it.
         """
         self.flush()
         if self._runs_end > self._packed:
             raise ValueError(f"a directory's run ends at entry {self._runs_end}, but there are {self._packed}")
         if self._xattrs_owed:
             raise ValueError("the directories with attributes are not those whose attributes were given")
+        check(self._totals)
         if self._bases:
             self._file.put(Table.META, [layout.encode_bases(self._bases)])
         numbers = (self._first, self._packed, self._segments_first, self._segments_end)

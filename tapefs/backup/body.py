@@ -14,6 +14,7 @@ import structlog
 
 from catalog.crash import crash_point
 from tapefs.backup.draft import Draft
+from tapefs.backup.early_index import EarlyIndex
 from tapefs.backup.elsewhere import ListingPiece
 from tapefs.backup.frames import Frame
 from tapefs.backup.payload import Payload
@@ -32,8 +33,10 @@ class SegmentBody:
     Raises OSError when the trailer cannot be written, and what the payload raises.
     """
 
-    def __init__(self, trailer_path: Path, payload: Payload) -> None:
+    def __init__(self, trailer_path: Path, payload: Payload, early: EarlyIndex | None = None) -> None:
+        """`early` follows the trailer."""
         self.trailer_path = trailer_path
+        self._early = early
         self._payload = payload
         self._part_path = trailer_path.with_suffix(".part")
         self._file = self._part_path.open("wb")
@@ -42,6 +45,8 @@ class SegmentBody:
         self.frames = 0
         self.members = 0
         self.plain_bytes = 0
+        if early is not None:
+            early.begin(self._part_path, trailer_path)
 
     def begin(self) -> None:
         """Get ready."""
@@ -50,6 +55,8 @@ class SegmentBody:
     def add(self, frame: Frame) -> None:
         """Take in a frame that the workers are done with, and the lines it brings."""
         self._write_lines(frame)
+        if self._early is not None:
+            self._early.grown(len(frame.drafts))
         place = self._payload.place
         self._payload.add(frame)
         if frame.used == 0:

@@ -17,6 +17,7 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet, Filters, Job, SetState
 from drivers.interface import Drive
 from tapefs.backup.base import Choice, choose_base, same_base
+from tapefs.backup.early_index import EarlyIndex
 from tapefs.backup.engine import Engine
 from tapefs.backup.interrupted import Interrupted
 from tapefs.backup.read_back import read_back
@@ -60,7 +61,8 @@ def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorde
             log.info("a full set", job=job.number, name=job.name, reason=choice.reason)
         plan = SetPlan(home, ledger, drive, job, the_codec, sources, choice)
         backup_set = ledger.begin_set(_new_set(job, choice))
-        _write(plan, backup_set, recorder)
+        with EarlyIndex(home, backup_set) as early:
+            _write(plan, backup_set, recorder, early)
     finally:
         choice.close()
     return _complete(home, ledger, drive, job, backup_set.set_id, recorder)
@@ -83,7 +85,9 @@ def _resume(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Record
         try:
             interrupted = Interrupted.of(home, ledger, backup_set, choice.reader)
             plan = SetPlan(home, ledger, drive, job, the_codec, sources, choice, interrupted)
-            _write(plan, ledger.resume_set(set_id, time.time_ns()), recorder)
+            committed = [home.trailer(segment.segment_id) for segment in ledger.segments(set_id)]
+            with EarlyIndex(home, backup_set, committed) as early:
+                _write(plan, ledger.resume_set(set_id, time.time_ns()), recorder, early)
         finally:
             choice.close()
     else:
@@ -112,13 +116,13 @@ class SetPlan:
     interrupted: Interrupted | None = None
 
 
-def _write(plan: SetPlan, backup_set: BackupSet, recorder: Recorder) -> None:
-    """Write the RUNNING set, to its end: it is SEALED, or FAILED when this raises."""
+def _write(plan: SetPlan, backup_set: BackupSet, recorder: Recorder, early: EarlyIndex) -> None:
+    """Write the RUNNING set, to its end: it is SEALED, or FAILED when this raises. Its index may be there then."""
     ledger = plan.ledger
     engine = None
     try:
         recorder.begin(backup_set)
-        context = SetContext(plan.home, ledger, backup_set, socket.gethostname(), plan.codec)
+        context = SetContext(plan.home, ledger, backup_set, socket.gethostname(), plan.codec, early)
         base = plan.choice.base(checksum=plan.job.checksum)
         with _names_the_way_out(plan.choice):
             engine = Engine(context, plan.drive, recorder, plan.job, plan.sources, base, plan.interrupted)
@@ -132,6 +136,8 @@ def _write(plan: SetPlan, backup_set: BackupSet, recorder: Recorder) -> None:
             recorder.measured(engine.figures())
             engine.close()
     engine.tell("index")
+    set_id = backup_set.set_id
+    early.finish(ledger.backup_set(set_id), [segment.segment_id for segment in ledger.segments(set_id)])
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from catalog.records import BackupSet, Intent, IntentKind, Segment, SegmentCopy,
 from drivers.interface import Drive
 from tapefs import __version__
 from tapefs.backup.body import SegmentBody
+from tapefs.backup.early_index import EarlyIndex
 from tapefs.backup.frames import Frame
 from tapefs.backup.payload import ArchivePayload, Payload, StreamedPayload
 from tapefs.backup.scan import Checkpoint
@@ -68,6 +69,8 @@ class SetContext:
     backup_set: BackupSet
     host: str
     codec: Codec
+    #: Builds the index meanwhile; without it that is done at the end.
+    early: EarlyIndex | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class SegmentWriter:
         self._plan = plan
         self._fill = FillBuffer(drive, _buffer_bytes(context.home.settings.backup, tape), fills)
         self._blocks = BlockWriter(self._fill, tape.volume.block_size)
-        self._body = body or SegmentBody(context.home.trailer(plan.segment_id), self._new_payload())
+        self._body = body or SegmentBody(context.home.trailer(plan.segment_id), self._new_payload(), context.early)
         self._payload_block = BlockNo(0)
         self._may_be_committed = False
 

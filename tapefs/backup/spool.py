@@ -78,7 +78,7 @@ class Spooled:
         self._spool = _SpoolFile(context.home.spool)
         try:
             payload = StreamedPayload(self._spool, context.codec)
-            self.body = SegmentBody(context.home.trailer(plan.segment_id), payload)
+            self.body = SegmentBody(context.home.trailer(plan.segment_id), payload, context.early)
         except OSError:
             self._spool.file.close()
             raise

@@ -7,11 +7,13 @@ order) is checked against what they bring, so that a lost or foreign line cannot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from stat import S_IFDIR, S_IFREG
+from typing import NamedTuple
 
 from catalog.errors import StorageFailed
 from catalog.ids import EntryNo, SegmentId, SegmentNo, SetId
@@ -40,6 +42,7 @@ from tapefs.sets.spill import Queue, Spill
 
 #: Lines taken at a time.
 _BATCH = 2048
+_PIECE_BYTES = 256 * 1024
 #: Plain numbers: an IntFlag costs 1.5 us an operation.
 _CHANGED = int(EntryFlag.CHANGED)
 _UNREADABLE = int(EntryFlag.UNREADABLE)
@@ -48,11 +51,41 @@ _XATTRS = int(EntryFlag.XATTRS)
 _IN_EXTENTS = int(EntryFlag.SPLIT | EntryFlag.SPARSE)
 
 
-def build_index(path: Path, set_id: SetId, trailers: Sequence[Path], base: IndexReader | None = None) -> Totals:
+def pieces_of(trailer: Path) -> Generator[bytes, None, None]:
+    """Yield what a trailer holds. Raises OSError."""
+    with trailer.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
+
+
+class Promised(NamedTuple):
+    """What a set says of itself."""
+
+    files: int
+    directories: int
+    bytes: int
+
+    def check(self, found: Totals) -> None:
+        """Raise BadStructure unless its index shows just that."""
+        if (found.files, found.directories, found.bytes) != self:
+            raise BadStructure(f"the trailers hold {found}, but the set says {self}")
+
+
+def build_index(
+    path: Path,
+    set_id: SetId,
+    trailers: Iterable[Path],
+    base: IndexReader | None = None,
+    *,
+    pieces: Callable[[Path], Generator[bytes, None, None]] = pieces_of,
+    check: Callable[[Totals], None] = lambda _: None,
+) -> Totals:
     """Build the index at `path` from the local trailers of all of a set's segments, in order; replaces an older one.
 
-    `base` is the index of the set that this one builds on, and lies beside it. Raises BadStructure, naming the segment;
-    StorageFailed; Damaged when the base is; Conflict when somebody else builds it. Then nothing is left.
+    `base` is the index of the set that this one builds on, and lies beside it. `pieces` reads a trailer; `check` may
+    refuse what the index shows, before it gets its name. Raises BadStructure, naming the segment; StorageFailed;
+    Damaged when the base is; Conflict when somebody else builds it; what `pieces` and `check` raise. Then nothing is
+    left.
     """
     spill, links, old_names = Spill(path.parent), Links(path.parent), OldNames(path.parent, base)
     try:
@@ -60,9 +93,9 @@ def build_index(path: Path, set_id: SetId, trailers: Sequence[Path], base: Index
             builder = _Builder(writer, spill, links, old_names, None if base is None else BaseTree(base))
             first = 0 if base is None else base.segments_end
             for ordinal, trailer in enumerate(trailers):
-                builder.read(SegmentNo(first + ordinal), ordinal, trailer)
+                builder.read(SegmentNo(first + ordinal), ordinal, trailer, pieces)
             builder.finish()
-            return writer.finish()
+            return writer.finish(check)
     finally:
         spill.close()
         links.close()
@@ -103,12 +136,14 @@ class _Builder:
         self._segments: set[SegmentId] = set()
         self._segment = _Segment(SegmentNo(0), 0)
 
-    def read(self, number: SegmentNo, ordinal: int, trailer: Path) -> None:
-        """Take in one segment. Raises BadStructure, StorageFailed."""
+    def read(
+        self, number: SegmentNo, ordinal: int, trailer: Path, pieces: Callable[[Path], Generator[bytes, None, None]]
+    ) -> None:
+        """Take in one segment. Raises BadStructure, StorageFailed, what `pieces` raises."""
         self._segment = _Segment(number, ordinal)
         try:
-            with trailer.open("rb") as file:
-                self._read_lines(read_lines(file, TrailerLine))
+            with closing(pieces(trailer)) as stored:
+                self._read_lines(read_lines(stored, TrailerLine))
             self._writer.flush()
         except (BadStructure, ValueError) as error:
             raise BadStructure(f"segment {ordinal} ({trailer.name}): {error}") from error

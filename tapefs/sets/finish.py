@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from catalog.errors import CatalogError, NotFound
 from catalog.ids import SetId
-from catalog.index.model import Totals
 from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, SetState
-from tapefs.errors import BadStructure, TapeError
+from tapefs.errors import TapeError
 from tapefs.home import Home
 from tapefs.search.names import write_names
-from tapefs.sets.build import build_index
+from tapefs.sets.build import Promised, build_index
 
 
 def finish_set(home: Home, ledger: Ledger, set_id: SetId, now_ns: int) -> None:
@@ -31,20 +31,24 @@ def finish_set(home: Home, ledger: Ledger, set_id: SetId, now_ns: int) -> None:
         for trailer in trailers:
             if not trailer.exists():
                 raise NotFound(f"{trailer} is missing: set {set_id} cannot be completed from this folder")
-        totals = _build(home, backup_set, trailers)
-        if (totals.files, totals.directories, totals.bytes) != _promised(backup_set):
-            path.unlink()
-            raise BadStructure(f"the trailers of set {set_id} hold {totals}, but the set says {_promised(backup_set)}")
+        _build(home, backup_set, trailers)
     ledger.complete_set(set_id, now_ns)
-    write_names(home, set_id)
+    if not home.names(set_id).exists():
+        write_names(home, set_id)
 
 
-def _build(home: Home, backup_set: BackupSet, trailers: list[Path]) -> Totals:
-    path = home.index(backup_set.set_id)
-    if backup_set.parent_id is None:
-        return build_index(path, backup_set.set_id, trailers)
-    with IndexReader(home.index(backup_set.parent_id)) as base:
-        return build_index(path, backup_set.set_id, trailers, base)
+def _build(home: Home, backup_set: BackupSet, trailers: list[Path]) -> None:
+    with ExitStack() as stack:
+        parent_id = backup_set.parent_id
+        base = None if parent_id is None else stack.enter_context(IndexReader(home.index(parent_id)))
+        build_index(
+            home.index(backup_set.set_id), backup_set.set_id, trailers, base, check=promised_by(backup_set).check
+        )
+
+
+def promised_by(backup_set: BackupSet) -> Promised:
+    """Return what a SEALED set says that it shows."""
+    return Promised(backup_set.files, backup_set.directories, backup_set.bytes)
 
 
 def finish_all(home: Home, ledger: Ledger, now_ns: int) -> None:
@@ -61,7 +65,3 @@ def finish_all(home: Home, ledger: Ledger, now_ns: int) -> None:
                 failures.append(error)
     if failures:
         raise failures[0]
-
-
-def _promised(backup_set: BackupSet) -> tuple[int, int, int]:
-    return backup_set.files, backup_set.directories, backup_set.bytes
