@@ -6,10 +6,12 @@ on a tape is told in `drive.py`.
 What `st` remembers on its own matters to whoever also sends SCSI commands past it:
 
 * After a write it is "writing": on close, rewind, seek and the like it writes a filemark by itself, wherever the
-  tape stands by then. `forget_writing` ends that without moving the tape.
+  tape stands by then.
 * After early warning, filemarks and the end of data it has a note, which spoils the next read or write if the tape was
-  moved past it. `forget_marks` tears it up.
+  moved past it.
 * File and block numbers are its own count. They are not used here.
+
+`forget` ends the first two without moving the tape.
 """
 
 from __future__ import annotations
@@ -43,7 +45,6 @@ class Op(IntEnum):
     OPTIONS = 24
     WRITE_FILEMARKS = 5
     WRITE_FILEMARKS_AT_ONCE = 35
-    ALLOW_REMOVAL = 29
     COMPRESSION = 32
 
 
@@ -145,12 +146,12 @@ class TapeNode:
         """Set how long a read or write may take. Raises as set_options."""
         self.do(Op.OPTIONS, _TIMEOUT_S | seconds)
 
-    def forget_writing(self) -> None:
-        """Have st not write a filemark by itself any more: allow removal, which moves nothing, and it turns idle."""
-        self.do(Op.ALLOW_REMOVAL)
+    def forget(self) -> None:
+        """Have st forget that it was writing, early warning, filemark and end of data: skip no blocks.
 
-    def forget_marks(self) -> None:
-        """Have st forget early warning, filemark and end of data: skip no blocks, which moves nothing."""
+        st turns idle before it sends the command. Allowing removal would do that too, but the kernel throws a reset
+        away that is told then; here it comes out as EIO.
+        """
         self.do(Op.SKIP_BLOCKS, 0)
 
     def read_into(self, buffer: memoryview) -> int:

@@ -90,22 +90,23 @@ class SgIo:
         self,
         node: Path,
         *,
-        descriptor: int | None = None,
+        through: Callable[[], int] | None = None,
         ioctl: Callable[[int, int, Header], int] = fcntl.ioctl,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Open `node`, or use `descriptor`, which then is another's to close.
+        """Open `node`, or use the descriptor that `through` gives, which is another's to open and close.
 
         Raises DriveInUse when another process holds it by `lock`, DeviceGone, DeviceFailed.
         """
         self._node = node
         self._ioctl = ioctl
         self._sleep = sleep
-        self._owned = descriptor is None
-        self._descriptor: int | None = _open(node) if descriptor is None else descriptor
+        self._through = through
+        self._descriptor: int | None = _open(node) if through is None else None
+        self._closed = False
         self._sense = ctypes.create_string_buffer(_SENSE_BYTES)
         self.max_transfer_bytes = MAX_TRANSFER_BYTES
-        if self._owned and ioctl is fcntl.ioctl:
+        if through is None:
             self._reserve()
 
     def _reserve(self) -> None:
@@ -209,14 +210,17 @@ class SgIo:
 
     def close(self) -> None:
         """Let go of the node. Harmless twice."""
+        self._closed = True
         descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None and self._owned:
+        if descriptor is not None:
             os.close(descriptor)
 
     def _fd(self) -> int:
-        if self._descriptor is None:
+        if self._descriptor is not None:
+            return self._descriptor
+        if self._closed or self._through is None:
             raise DeviceFailed(f"{self._node} is closed")
-        return self._descriptor
+        return self._through()
 
 
 def _address(data: bytes | memoryview) -> tuple[object, int]:

@@ -30,7 +30,7 @@ def device(answer: Answer, waits: list[float] | None = None) -> SgIo:
         answer(header)
         return 0
 
-    return SgIo(NODE, descriptor=99, ioctl=ioctl, sleep=(waits if waits is not None else []).append)
+    return SgIo(NODE, through=lambda: 99, ioctl=ioctl, sleep=(waits if waits is not None else []).append)
 
 
 def good(header: Header) -> None:

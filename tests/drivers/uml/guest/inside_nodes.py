@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from drivers.errors import DriveInUse
 from drivers.scsi.transport import Status
 from drivers.st.device import Flag, Op, Option, TapeNode
+from drivers.st.discovery import System
 from drivers.st.sg_io import SgIo
 
 NST = Path("/dev/nst0")
@@ -20,8 +22,9 @@ LOCATE_16 = bytes([0x92, *bytes(15)])
 
 
 def sg_of(nst: Path) -> Path:
-    (name,) = os.listdir(f"/sys/class/scsi_tape/{nst.name}/device/scsi_generic")
-    return Path("/dev") / name
+    sg = System().tape(str(nst)).sg
+    assert sg is not None
+    return sg
 
 
 @pytest.fixture
@@ -40,6 +43,18 @@ def node() -> Iterator[TapeNode]:
     node.do(Op.REWIND)
     yield node
     node.close()
+
+
+def test_the_drive_is_found_by_its_nodes_and_its_serial_number() -> None:
+    (found,) = System().tapes()
+    assert (found.node, found.vendor) == (NST, "IET")
+    assert found.serial
+    for name in ("/dev/nst0", "/dev/st0", str(found.sg), found.serial):
+        assert System().tape(name) == found
+    # lsscsi is another who reads sysfs.
+    line = subprocess.run(["lsscsi", "-g", found.address], check=True, capture_output=True, text=True).stdout
+    assert line.split()[0] == f"[{found.address}]"
+    assert line.split()[-2:] == ["/dev/st0", str(found.sg)]
 
 
 @pytest.mark.parametrize("of", [sg_of, Path], ids=["sg", "nst"])
@@ -104,14 +119,14 @@ def filemarks(node: TapeNode) -> int:
 def test_st_writes_a_filemark_on_close_unless_it_forgot(node: TapeNode, forget: bool, left: int) -> None:
     node.write(b"block" * 100)
     if forget:
-        node.forget_writing()
+        node.forget()
     node.reopen()
     assert filemarks(node) == left
 
 
 def test_st_writes_a_filemark_when_it_rewinds_unless_it_forgot(node: TapeNode) -> None:
     node.write(b"block" * 100)
-    node.forget_writing()
+    node.forget()
     assert filemarks(node) == 0
     node.do(Op.REWIND)
     node.write(b"block" * 100)
@@ -144,4 +159,4 @@ def test_early_warning_is_known_after_the_write(node: TapeNode) -> None:
         node.write(block)
     # It is said once: the next block is written.
     assert node.write(block) == len(block)
-    node.forget_writing()
+    node.forget()
