@@ -16,6 +16,9 @@ from drivers.virtual.layout import LibraryRecord, library_lock, read_library, wr
 from drivers.virtual.motion import MOVE_S
 from drivers.virtual.pace import Pace, parse_mode
 
+#: A drive or slot, by its number.
+Place = tuple[ElementKind, int]
+
 
 class VirtualChanger:
     """The robot of a virtual library; implements `drivers.interface.Changer`.
@@ -38,32 +41,51 @@ class VirtualChanger:
 
     def load(self, slot: int, drive: int) -> None:
         """Move a cartridge from a slot into a drive. See `Changer.load`."""
-        with library_lock(self._folder):
-            library = self._read()
-            barcode, there = library.slot(slot), library.bay(drive).barcode
-            _check_move(f"slot {slot}", barcode, f"drive{drive}", there)
-            write_library(self._folder, library.with_slot(slot, None).with_drive(drive, barcode))
-        self._pace.spend(MOVE_S)
+        self.move((ElementKind.SLOT, slot), (ElementKind.DRIVE, drive))
 
     def unload(self, drive: int, slot: int) -> None:
         """Move an ejected cartridge from a drive to a slot. See `Changer.unload`."""
-        with library_lock(self._folder):
-            library = self._read()
-            barcode, there = library.bay(drive).barcode, library.slot(slot)
-            _check_move(f"drive{drive}", barcode, f"slot {slot}", there)
-            if read_drive(self._folder, drive).threaded == barcode:
-                raise NotReady(f"{barcode} is threaded in drive{drive}: unload the drive first")
-            write_library(self._folder, library.with_drive(drive, None).with_slot(slot, barcode))
-        self._pace.spend(MOVE_S)
+        self.move((ElementKind.DRIVE, drive), (ElementKind.SLOT, slot))
 
     def transfer(self, source: int, target: int) -> None:
         """Move a cartridge from slot to slot. See `Changer.transfer`."""
+        self.move((ElementKind.SLOT, source), (ElementKind.SLOT, target))
+
+    def move(self, source: Place, target: Place) -> None:
+        """Move a cartridge from any place to any other. Raises as `Changer.unload`."""
         with library_lock(self._folder):
             library = self._read()
-            barcode, there = library.slot(source), library.slot(target)
-            _check_move(f"slot {source}", barcode, f"slot {target}", there)
-            write_library(self._folder, library.with_slot(source, None).with_slot(target, barcode))
+            barcode, there = _content(library, source), _content(library, target)
+            if barcode is None:
+                raise SlotEmpty(f"{_name(source)} is empty")
+            if there is not None:
+                raise SlotFull(f"{_name(target)} is taken by {there}")
+            self._check_unthreaded(source, barcode)
+            write_library(self._folder, _with(_with(library, source, None), target, barcode))
         self._pace.spend(MOVE_S)
+
+    def exchange(self, source: Place, first: Place, second: Place) -> None:
+        """Move the cartridge of `source` to `first`, and that of `first` to `second`, which may be `source`.
+
+        Raises as `move`; then nothing has moved.
+        """
+        with library_lock(self._folder):
+            library = self._read()
+            barcode, other, there = (_content(library, each) for each in (source, first, second))
+            if barcode is None or other is None:
+                raise SlotEmpty(f"{_name(source if barcode is None else first)} is empty")
+            if source == first or (there is not None and second != source):
+                raise SlotFull(f"{_name(second)} is taken by {there}")
+            self._check_unthreaded(source, barcode)
+            self._check_unthreaded(first, other)
+            library = _with(_with(library, source, None), second, other)
+            write_library(self._folder, _with(library, first, barcode))
+        self._pace.spend(2 * MOVE_S)
+
+    def _check_unthreaded(self, place: Place, barcode: str) -> None:
+        kind, number = place
+        if kind is ElementKind.DRIVE and read_drive(self._folder, number).threaded == barcode:
+            raise NotReady(f"{barcode} is threaded in drive{number}: unload the drive first")
 
     def close(self) -> None:
         """Let go of the robot."""
@@ -79,8 +101,16 @@ def _element(kind: ElementKind, number: int, barcode: str | None) -> Element:
     return Element(kind, number, barcode is not None, barcode)
 
 
-def _check_move(source: str, barcode: str | None, target: str, there: str | None) -> None:
-    if barcode is None:
-        raise SlotEmpty(f"{source} is empty")
-    if there is not None:
-        raise SlotFull(f"{target} is taken by {there}")
+def _name(place: Place) -> str:
+    kind, number = place
+    return f"drive{number}" if kind is ElementKind.DRIVE else f"slot {number}"
+
+
+def _content(library: LibraryRecord, place: Place) -> str | None:
+    kind, number = place
+    return library.bay(number).barcode if kind is ElementKind.DRIVE else library.slot(number)
+
+
+def _with(library: LibraryRecord, place: Place, barcode: str | None) -> LibraryRecord:
+    kind, number = place
+    return library.with_drive(number, barcode) if kind is ElementKind.DRIVE else library.with_slot(number, barcode)

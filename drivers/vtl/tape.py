@@ -24,6 +24,7 @@ from drivers.vtl.sense import (
     POWER_ON,
     READ_ERROR,
     REMOVAL_PREVENTED,
+    REMOVAL_PREVENTED_BY_DRIVE,
     WRITE_ERROR,
     WRITE_PROTECTED,
     CheckCondition,
@@ -58,6 +59,8 @@ class TapeServer(LogicalUnit):
         self._blocks = Blocks(drive, lambda: self._modes.block_bytes, self._was_reset)
         self._attributes = Attributes(drive)
         self._speaker: Nexus | None = None
+        #: Has an initiator moved the tape since it was threaded?
+        self._is_used = True
         super().__init__(identity)
 
     def _set_descriptor_sense(self, wanted: bool) -> None:
@@ -72,16 +75,26 @@ class TapeServer(LogicalUnit):
                 self._drive.load()
             except DriveError:
                 return
+            self._is_used = False
             self._threaded(None)
 
     def is_threaded(self) -> bool:
-        """Tell whether a cartridge is threaded, so that the changer cannot take it."""
+        """Tell whether a cartridge is threaded."""
         with self.lock:
             return self._drive.status().loaded
 
-    def is_prevented(self) -> bool:
-        """Tell whether an initiator forbids taking the cartridge out."""
-        return bool(self.preventing)
+    def let_go(self) -> None:
+        """Let the changer take the cartridge: one that nobody has used since it came is unthreaded for that.
+
+        Raises CheckCondition.
+        """
+        with self.lock:
+            if self.preventing:
+                raise refuse(REMOVAL_PREVENTED)
+            if self._drive.status().loaded:
+                if self._is_used:
+                    raise refuse(REMOVAL_PREVENTED_BY_DRIVE)
+                self._unload()
 
     def reset(self, code: int = LUN_RESET) -> None:
         """A reset: the drive's buffer and position are lost."""
@@ -130,7 +143,7 @@ class TapeServer(LogicalUnit):
         """Return the commands of SSC."""
         blocks, modes, medium = self._blocks, self._modes.pages, self._with_medium
         return [
-            operation("TEST UNIT READY", "00 00 00 00 00 00", medium(lambda command: Done()), Access.ALWAYS),
+            operation("TEST UNIT READY", "00 00 00 00 00 00", self._test_ready, Access.ALWAYS),
             operation("REWIND", "01 01 00 00 00 00", medium(blocks.rewind), timeout_s=_REWIND_S),
             operation("READ BLOCK LIMITS", "05 01 00 00 00 00", self._block_limits, Access.READER),
             operation("READ(6)", "08 03 FF FF FF 00", medium(self._noted(blocks.read)), timeout_s=_READ_S),
@@ -197,6 +210,7 @@ class TapeServer(LogicalUnit):
     def _with_medium(self, run: Callable[[Command], Done]) -> Callable[[Command], Done]:
         def checked(command: Command) -> Done:
             self._check_medium()
+            self._is_used = True
             return run(command)
 
         return checked
@@ -211,6 +225,10 @@ class TapeServer(LogicalUnit):
             return done
 
         return looked_at
+
+    def _test_ready(self, command: Command) -> Done:
+        self._check_medium()
+        return Done()
 
     def _check_medium(self) -> None:
         status = self._drive.status()
@@ -266,6 +284,7 @@ class TapeServer(LogicalUnit):
         was_threaded = self._drive.status().loaded
         if hold and not was_threaded:
             return
+        self._is_used = True
         try:
             self._drive.load()
         except NotReady as error:
