@@ -14,6 +14,7 @@
     ├── PositionLost        reset or power-on: verify label and position before going on
     ├── DeviceFailed        hardware or transport error
     │   ├── BadAnswer       what the device answered makes no sense
+    │   ├── NotSupported    the device does not know a command, or not with these values
     │   └── TransportFailed the way to the device broke: nobody knows whether the command was done
     │       └── DeviceGone  so, and the device cannot be reached any more
     └── ChangerError
@@ -98,6 +99,10 @@ class DeviceFailed(DriveError):
 
 class BadAnswer(DeviceFailed):
     """What the device answered is too short, or contradicts itself."""
+
+
+class NotSupported(DeviceFailed):
+    """The device does not know a command, or not with these values: perhaps it knows another way."""
 
 
 class TransportFailed(DeviceFailed):

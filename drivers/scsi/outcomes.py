@@ -17,6 +17,7 @@ from drivers.errors import (
     IncompatibleMedium,
     NoSuchElement,
     NotReady,
+    NotSupported,
     PositionLost,
     ReadFailed,
     SlotEmpty,
@@ -193,7 +194,7 @@ RULES = (
     ),
     *_rows(
         Key.ILLEGAL_REQUEST,
-        (0x20, 0x00, DeviceFailed, _NO, "the device does not know the command", "look for newer firmware"),
+        (0x20, 0x00, NotSupported, _NO, "the device does not know the command", "look for newer firmware"),
         (0x21, 0x01, NoSuchElement, _NO, "the library has no such place", "look at its inventory"),
         (0x25, 0x00, DeviceFailed, _NO, "there is no device behind this number", "check the device's address"),
         (0x2C, None, DeviceFailed, _NO, "the command came at a wrong time", ""),
@@ -214,7 +215,7 @@ RULES = (
         (
             None,
             None,
-            DeviceFailed,
+            NotSupported,
             _NO,
             "the device refuses the command as wrong",
             "look for newer firmware; report this",

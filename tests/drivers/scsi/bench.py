@@ -1,0 +1,59 @@
+"""Benches of ScsiDrive and ScsiChanger over the device servers of the virtual library, in this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drivers.scsi.device import Clock
+from drivers.scsi.drive import ScsiDrive
+from drivers.virtual.drive import VirtualDrive
+from drivers.vtl.local import LocalTransport
+from drivers.vtl.tape import TapeServer
+from tests.drivers.benches import VirtualBench
+
+
+@dataclass
+class FakeClock(Clock):
+    """Time that passes only while somebody sleeps."""
+
+    at_s: float = 0.0
+    slept_s: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.now = lambda: self.at_s
+        self.sleep = self._sleep
+
+    def _sleep(self, duration_s: float) -> None:
+        self.slept_s.append(duration_s)
+        self.at_s += duration_s
+
+
+class ServedBench:
+    """A drive of a virtual library behind its device server; one initiator at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._virtual = VirtualBench(folder / "library")
+        self._notes = folder / "notes"
+        self._serve()
+
+    def _serve(self) -> None:
+        self.drive = VirtualDrive(self._virtual.folder, 0)
+        self.server = TapeServer(self.drive)
+
+    def open(self) -> ScsiDrive:
+        return ScsiDrive(LocalTransport(self.server), self._notes)
+
+    def loaded(self) -> ScsiDrive:
+        drive = self.open()
+        drive.load()
+        return drive
+
+    def take_out(self) -> None:
+        self._virtual.take_out()
+
+    def protect(self) -> None:
+        self._virtual.protect()
+
+    def put_in(self) -> None:
+        self._virtual.put_in()
