@@ -152,6 +152,8 @@ class ElementKind(Enum):
 
     DRIVE = "drive"
     SLOT = "slot"
+    #: A slot through which humans hand cartridges in and out.
+    PORT = "port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class Element:
     """One place of a library."""
 
     kind: ElementKind
-    #: Number within its kind, from 0.
+    #: Number within its kind, from 0; ports are numbered on behind the slots, so that moves can name them as such.
     number: int
     #: A cartridge is here.
     full: bool
@@ -171,7 +173,7 @@ class Changer(Protocol):
     """A robot or a human that moves cartridges between slots and drives."""
 
     def inventory(self) -> list[Element]:
-        """Return all drives, then all slots."""
+        """Return all drives, then all slots, then all ports."""
         ...
 
     def load(self, slot: int, drive: int) -> None:

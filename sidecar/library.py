@@ -88,7 +88,7 @@ class Library:
         if self._holders.get(volume_id, drive) != drive:
             return False
         place = self.place_of(self._ledger.volume(volume_id).label)
-        return place is not None and (place.kind is ElementKind.SLOT or place.number == drive)
+        return place is not None and (place.kind is not ElementKind.DRIVE or place.number == drive)
 
     def is_here(self, volume_id: VolumeId) -> bool:
         """Is the tape in the library at all?"""
@@ -144,7 +144,7 @@ class Library:
                 return
             await self._clear(drive)
             place = self.place_of(label)
-            if place is None or place.kind is not ElementKind.SLOT:
+            if place is None or place.kind is ElementKind.DRIVE:
                 raise NoTape(f"tape {label} is not in a slot of the library: put it in")
             await self._thread.run(lambda: self._changer.load(place.number, drive))
             self._origins[label] = place.number

@@ -9,7 +9,10 @@ from drivers.scsi.fields import Fields
 from drivers.scsi.inquiry import Designator, parse_designator
 from drivers.scsi.robot_cdb import ElementType
 
+#: What every element tells, and a volume tag, whose first bytes are the barcode.
+_HEAD_BYTES = 12
 _TAG_BYTES = 36
+_BARCODE_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,11 @@ class ElementStatus:
 
 
 def parse_element_status(data: bytes) -> list[ElementStatus]:
-    """Decode the answer, in the order of the addresses; what was cut at the end is left out. Raises BadAnswer."""
+    """Decode the answer, in the order of the addresses. Raises BadAnswer.
+
+    An element that was cut at the end is left out, unless all that matters of it is there: some libraries count their
+    last one a few bytes short.
+    """
     fields = Fields(data, "the element status")
     fields.raw(0, 8)
     fields = fields.upto(8 + fields.number(5, 3))
@@ -56,14 +63,17 @@ def _parse_page(page: Fields) -> list[ElementStatus]:
         raise BadAnswer(f"the library has elements of the unknown type {page.number(0)}") from None
     has_tag, has_alternate = page.bit(1, 7), page.bit(1, 6)
     size = page.number(2, 2)
-    if size < 12 + _TAG_BYTES * (has_tag + has_alternate):
+    if size < _HEAD_BYTES + _TAG_BYTES * (has_tag + has_alternate):
         raise BadAnswer(f"the library describes an element with {size} bytes, too few")
-    return [_parse_element(each, kind, has_tag, has_alternate) for each in page.records(8, size)]
+    least = _HEAD_BYTES + _BARCODE_BYTES * has_tag
+    records = [page.rest(at)[:size] for at in range(8, len(page), size)]
+    whole = [Fields(each.ljust(size, b"\0"), page.name) for each in records if len(each) >= least]
+    return [_parse_element(each, kind, has_tag, has_alternate) for each in whole]
 
 
 def _parse_element(fields: Fields, kind: ElementType, has_tag: bool, has_alternate: bool) -> ElementStatus:
     full = fields.bit(2, 0)
-    barcode = fields.text(12, 32) if has_tag and full else ""
+    barcode = fields.text(_HEAD_BYTES, _BARCODE_BYTES) if has_tag and full else ""
     is_port = kind is ElementType.IMPORT_EXPORT
     return ElementStatus(
         kind=kind,
@@ -76,7 +86,7 @@ def _parse_element(fields: Fields, kind: ElementType, has_tag: bool, has_alterna
         ascq=fields.number(5),
         source=fields.number(10, 2) if fields.bit(9, 7) else None,
         barcode=barcode or None,
-        device=_parse_device(fields, 12 + _TAG_BYTES * (has_tag + has_alternate)),
+        device=_parse_device(fields, _HEAD_BYTES + _TAG_BYTES * (has_tag + has_alternate)),
         by_hand=is_port and full and fields.bit(2, 1),
     )
 

@@ -212,6 +212,7 @@ RULES = (
         (0x3B, 0x11, NotReady, _THEN, "the magazine is out", "put it in"),
         (0x3B, 0x12, NotReady, _THEN, "the magazine is out", "put it in"),
         (0x53, 0x02, NotReady, _THEN, "the cartridge is held in the drive", "unload the drive first"),
+        (0x53, 0x03, NotReady, _THEN, "the cartridge is threaded in the drive", "unload the drive first"),
         (
             None,
             None,

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drivers.scsi.device import Clock
+from drivers.scsi.changer import ScsiChanger
+from drivers.scsi.device import Clock, Device
 from drivers.scsi.drive import ScsiDrive
+from drivers.virtual.changer import VirtualChanger
 from drivers.virtual.drive import VirtualDrive
+from drivers.vtl.changer import ChangerServer
 from drivers.vtl.local import LocalTransport
 from drivers.vtl.tape import TapeServer
-from tests.drivers.benches import VirtualBench
+from tests.drivers.benches import VirtualBench, VirtualLibraryBench
 
 
 @dataclass
@@ -57,3 +60,23 @@ class ServedBench:
 
     def put_in(self) -> None:
         self._virtual.put_in()
+
+
+class ServedLibrary:
+    """A virtual library of three slots and two drives behind device servers, cartridges in slots 0 and 1."""
+
+    def __init__(self, folder: Path) -> None:
+        self._notes = folder / "notes"
+        virtual = VirtualLibraryBench(folder / "library")
+        self.tapes = [TapeServer(VirtualDrive(virtual.folder, number)) for number in range(2)]
+        self.server = ChangerServer(VirtualChanger(virtual.folder), self.tapes, "LIBRARY1")
+
+    @property
+    def serials(self) -> list[str]:
+        return [Device(LocalTransport(each)).serial for each in self.tapes]
+
+    def open(self) -> ScsiChanger:
+        return ScsiChanger(LocalTransport(self.server), self.serials)
+
+    def open_drive(self, number: int) -> ScsiDrive:
+        return ScsiDrive(LocalTransport(self.tapes[number]), self._notes)

@@ -284,6 +284,12 @@ def test_import_export_element_that_a_human_filled() -> None:
     assert (port.kind, port.full, port.by_hand, port.accessible) == (ElementType.IMPORT_EXPORT, True, True, True)
 
 
+def test_a_last_element_that_is_a_few_bytes_short_counts_when_its_barcode_is_whole() -> None:
+    full = SLOTS[:16] + SLOTS[16 + 52 :] + SLOTS[16 : 16 + 52]
+    assert [each.barcode for each in elements.parse_element_status(full[:-8])] == ["TP0001L9", None]
+    assert [each.address for each in elements.parse_element_status(full[:-9])] == [0x1001]
+
+
 def test_an_element_without_room_for_its_barcode_is_refused() -> None:
     with pytest.raises(BadAnswer, match="too few"):
         elements.parse_element_status(hexed("10 00 00 01 00 00 00 14", "02 80 00 0c 00 00 00 0c") + bytes(12))
