@@ -390,6 +390,18 @@ class ScsiDrive:
                 raise
             self._is_dirty = False
 
+    # -- others --------------------------------------------------------------------------------------------------
+
+    def passed_by(self, *, read: tuple[int, int], written: tuple[int, int], is_warned: bool) -> None:
+        """Hear of blocks and bytes that went another way, through the kernel's tape driver. The head is behind them."""
+        self._session.stands_at(None)
+        self._session.is_warned = is_warned
+        self._is_dirty |= written[0] > 0
+        self._tally.blocks_read += read[0]
+        self._tally.bytes_read += read[1]
+        self._tally.blocks_written += written[0]
+        self._tally.bytes_written += written[1]
+
     # -- closing -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:

@@ -24,7 +24,8 @@ import errno
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Protocol
 
 from drivers.errors import (
     DeviceFailed,
@@ -36,7 +37,7 @@ from drivers.errors import (
     PositionLost,
     WriteProtected,
 )
-from drivers.interface import BlockNo, Counters, Drive, DriveStatus, Position
+from drivers.interface import BlockNo, Drive, DriveStatus, Position
 from drivers.st.device import MAX_BLOCK_BYTES, Flag, Op, Option, TapeNode
 
 #: st's errors behind which the drive's sense has to be found: what is wrong is not told by the number.
@@ -58,23 +59,26 @@ _OFF = (
 )
 
 
+class Beside(Drive, Protocol):
+    """The drive that takes SCSI commands to the same device, and hears what went past it."""
+
+    def passed_by(self, *, read: tuple[int, int], written: tuple[int, int], is_warned: bool) -> None:
+        """Hear of blocks and bytes that were read and written another way since it was last asked for anything.
+
+        The head stands behind them. `is_warned`: early warning came with the last.
+        """
+        ...
+
+
 @dataclass(slots=True)
-class _Counted:
-    """What went through st, past the other drive's own counters."""
+class _Passing:
+    """What went through st since the other drive was last asked for something."""
 
     blocks_read: int = 0
     blocks_written: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
-
-    def added_to(self, counters: Counters) -> Counters:
-        return replace(
-            counters,
-            blocks_read=counters.blocks_read + self.blocks_read,
-            blocks_written=counters.blocks_written + self.blocks_written,
-            bytes_read=counters.bytes_read + self.bytes_read,
-            bytes_written=counters.bytes_written + self.bytes_written,
-        )
+    is_warned: bool = False
 
 
 class StDrive:
@@ -83,7 +87,7 @@ class StDrive:
     def __init__(
         self,
         node: TapeNode,
-        scsi: Drive,
+        scsi: Beside,
         *,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.monotonic,
@@ -103,7 +107,7 @@ class StDrive:
         self._unsettled = True
         #: Why the position is lost, "" while it is not.
         self._lost = ""
-        self._counted = _Counted()
+        self._passing: _Passing | None = None
 
     # -- loading -------------------------------------------------------------------------------------------------
 
@@ -153,14 +157,12 @@ class StDrive:
     def status(self) -> DriveStatus:
         """Return a snapshot; see `Drive.status`."""
         self._quiet()
-        status = self._scsi.status()
-        return replace(status, counters=self._counted.added_to(status.counters))
+        return self._scsi.status()
 
     # -- moving --------------------------------------------------------------------------------------------------
 
     def position(self) -> Position:
         """Return where the head stands; see `Drive.position`."""
-        self._turn_to_scsi()
         place = self._ask()
         self._block = place.block
         return place
@@ -213,10 +215,11 @@ class StDrive:
         finally:
             # Reading has st write out and turn: it has nothing to end any more.
             self._writing = False
+        passing = self._passes()
         if size_bytes:
             self._block = block + 1
-            self._counted.blocks_read += 1
-            self._counted.bytes_read += size_bytes
+            passing.blocks_read += 1
+            passing.bytes_read += size_bytes
             return size_bytes
         return self._read_nothing(block)
 
@@ -235,6 +238,7 @@ class StDrive:
         """Read the block that st could not."""
         if error.errno not in _UNCLEAR:
             raise self._meaning(error) from error
+        self._passes()
         self._forget_place()
         place = self._ask().block
         if place == block + 1:
@@ -261,9 +265,14 @@ class StDrive:
             early = self._send(data)
         except OSError as error:
             return self._write_again(error, data, at)
+        return self._written(at, size_bytes, early)
+
+    def _written(self, at: int, size_bytes: int, early: bool) -> bool:
         self._block = at + 1
-        self._counted.blocks_written += 1
-        self._counted.bytes_written += size_bytes
+        passing = self._passes()
+        passing.blocks_written += 1
+        passing.bytes_written += size_bytes
+        passing.is_warned = early
         return early
 
     def _send(self, data: bytes | memoryview) -> bool:
@@ -287,10 +296,7 @@ class StDrive:
             except OSError as second:
                 error = second
             else:
-                self._block = at + 1
-                self._counted.blocks_written += 1
-                self._counted.bytes_written += len(data)
-                return True
+                return self._written(at, len(data), True)
         if error.errno not in _UNCLEAR:
             raise self._meaning(error) from error
         self._stay_at(at, error)
@@ -298,13 +304,14 @@ class StDrive:
 
     def _stay_at(self, at: int, error: OSError) -> None:
         """Raise PositionLost if the drive is not where it was before st failed."""
-        self._turn_to_scsi()
+        self._passes()
         self._forget_place()
         place = self._ask().block
         if place != at:
             raise self._lose(f"the drive stands at block {place}, not at {at}") from error
 
     def _write_by_scsi(self, data: bytes | memoryview, at: int) -> bool:
+        self._turn_to_scsi()
         self._begun = False
         self._block = None
         early = self._scsi.write_block(data)
@@ -333,6 +340,7 @@ class StDrive:
                 raise self._meaning(error) from error
             self._stay_at(at, error)
             self._scsi.write_filemarks(count, sync=False)
+        self._passes()
         self._writing = False
         self._block = at + count
 
@@ -359,14 +367,25 @@ class StDrive:
         return self._block
 
     def _quiet(self) -> None:
-        """End st's writing without a filemark. If the drive has something to tell then, the position is lost."""
-        if not self._writing:
-            return
-        self._writing = False
-        try:
-            self._node.forget()
-        except OSError as error:
-            self._lost = f"the drive was reset while it was written ({error.strerror})"
+        """Hand over to the other drive. st ends its writing without a filemark; if that fails, the place is lost."""
+        if self._writing:
+            self._writing = False
+            try:
+                self._node.forget()
+            except OSError as error:
+                self._lost = f"the drive was reset while it was written ({error.strerror})"
+        passing, self._passing = self._passing, None
+        if passing is not None:
+            self._scsi.passed_by(
+                read=(passing.blocks_read, passing.bytes_read),
+                written=(passing.blocks_written, passing.bytes_written),
+                is_warned=passing.is_warned,
+            )
+
+    def _passes(self) -> _Passing:
+        if self._passing is None:
+            self._passing = _Passing()
+        return self._passing
 
     def _turn_to_scsi(self) -> None:
         """Have the other drive take over where st stopped. Raises PositionLost."""
@@ -374,6 +393,7 @@ class StDrive:
         self._check_position()
 
     def _ask(self) -> Position:
+        self._turn_to_scsi()
         try:
             return self._scsi.position()
         except DriveError:

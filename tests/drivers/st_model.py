@@ -41,9 +41,6 @@ class StModel(TapeNode):
     #: Writes return before they are done, as for those who may not switch that off.
     writes_behind: bool = False
     pending: bytes | None = None
-    #: Blocks and bytes that went through here.
-    read: tuple[int, int] = (0, 0)
-    written: tuple[int, int] = (0, 0)
 
     def _called(self, name: str) -> None:
         if not self.is_open:
@@ -132,7 +129,6 @@ class StModel(TapeNode):
         except DriveError as error:
             raise failed(errno.EIO) from error
         self.note = WARNED if early or self.note == END_1 else NONE
-        self.written = self.written[0] + 1, self.written[1] + len(block)
 
     def read_into(self, buffer: memoryview) -> int:
         self._called("read")
@@ -156,7 +152,6 @@ class StModel(TapeNode):
         except DriveError as error:
             raise failed(errno.EIO) from error
         self.note = NONE if size else FILEMARK
-        self.read = self.read[0] + (size > 0), self.read[1] + size
         return size
 
     def _check(self) -> None:
