@@ -112,6 +112,10 @@ class ChangerServer(LogicalUnit):
             ),
         ]
 
+    def is_quick(self, cdb: bytes) -> bool:
+        """Tell whether a command moves nothing."""
+        return cdb[0] not in (0xA5, 0xA6)
+
     # -- what is where -------------------------------------------------------------------------------------------
 
     def _elements(self) -> list[ElementState]:

@@ -38,6 +38,9 @@ from drivers.vtl.tape_modes import TapeModes
 from drivers.vtl.unit import LogicalUnit
 
 REVISION = "0001"
+_READ, _WRITE = 0x08, 0x0A
+#: REWIND, WRITE FILEMARKS, SPACE, ERASE, LOAD UNLOAD, LOCATE, WRITE ATTRIBUTE.
+_SLOW = frozenset((0x01, 0x10, 0x11, 0x19, 0x1B, 0x2B, 0x80, 0x8D, 0x91, 0x92))
 #: Seconds that commands may take, as LTO-9 drives report them.
 _LOAD_S, _LOCATE_S, _REWIND_S, _WRITE_S, _READ_S, _ERASE_S = 960, 2940, 600, 1500, 2340, 74341
 
@@ -51,7 +54,9 @@ def tape_identity(drive: BreakableDrive) -> Identity:
 class TapeServer(LogicalUnit):
     """The device server of one drive. It owns the drive, which must be open, from now on."""
 
-    def __init__(self, drive: BreakableDrive) -> None:
+    def __init__(self, drive: BreakableDrive, *, is_paced: bool = False) -> None:
+        """`is_paced`: the drive takes its time, as its motion mode wants it."""
+        self._is_paced = is_paced
         identity = tape_identity(drive)
         self._drive = drive
         self._logs = TapeLogs(drive, identity, activity=lambda: 0, is_prevented=lambda: bool(self.preventing))
@@ -206,6 +211,12 @@ class TapeServer(LogicalUnit):
                 timeout_s=_LOCATE_S,
             ),
         ]
+
+    def is_quick(self, cdb: bytes) -> bool:
+        """Tell whether a command neither moves the tape far nor waits for the disk."""
+        if cdb[0] in (_READ, _WRITE):
+            return not self._is_paced
+        return cdb[0] not in _SLOW
 
     def _with_medium(self, run: Callable[[Command], Done]) -> Callable[[Command], Done]:
         def checked(command: Command) -> Done:

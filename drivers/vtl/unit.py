@@ -39,6 +39,8 @@ class LogicalUnit:
         self.reservations = Reservations(self.tell)
         #: Does a unit say sense in descriptor format (the control mode page's D_SENSE)?
         self.descriptor_sense = False
+        #: The logical units of the target in which this one stands.
+        self.luns = [0]
         self._attentions: dict[Nexus, list[int]] = {}
         self._gone: dict[Nexus, list[int]] = {}
         #: Initiators that forbid taking the medium out.
@@ -93,6 +95,10 @@ class LogicalUnit:
     def operations(self) -> Sequence[Operation]:
         """Return the commands that this kind of device adds."""
         raise NotImplementedError
+
+    def is_quick(self, cdb: bytes) -> bool:
+        """Tell whether a command takes so little that nobody minds waiting for it."""
+        return True
 
     def idle_sense(self) -> Sense:
         """Return what REQUEST SENSE tells when nothing else is to be told."""
@@ -202,17 +208,13 @@ class LogicalUnit:
             raise refuse(INVALID_FIELD_IN_CDB, 2)
         return command.give(standard_inquiry(self.identity), allocated)
 
-    def luns(self) -> list[int]:
-        """Return the logical units beside which this one stands."""
-        return [0]
-
     def _report_luns(self, command: Command) -> Done:
         allocated = command.number(6, 4)
         if command.cdb[2] > 2:
             raise refuse(INVALID_FIELD_IN_CDB, 2)
         if allocated < 16:
             raise refuse(INVALID_FIELD_IN_CDB, 6)
-        luns = [] if command.cdb[2] == 1 else self.luns()
+        luns = [] if command.cdb[2] == 1 else self.luns
         return command.give(report_of_luns(luns), allocated)
 
     def _report_operations(self, command: Command) -> Done:
