@@ -1,14 +1,14 @@
 """The table of drivers: what a setting's driver name opens. Blocking; any thread.
 
-A new driver is one package and one line in `DRIVERS`. What it needs is imported when it is used. Faults on request
-(TAPEFS_FAULTS) are applied here.
+A new driver is one package and one line in `DRIVERS`. A changer that goes with any drives is one line in `CHANGERS`.
+What they need is imported when it is used. Faults on request (TAPEFS_FAULTS) are applied here.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drivers.config import LibraryConfig
 from drivers.interface import Changer, Drive
@@ -58,6 +58,37 @@ DRIVERS = {
 }
 
 
+def _open_mtx(library: LibraryConfig, address: str) -> Changer:
+    from drivers.mtx.changer import MtxChanger, parse_address
+
+    device, numbers = parse_address(address)
+    return MtxChanger(device, numbers)
+
+
+def _check_mtx(address: str) -> None:
+    from drivers.mtx.changer import parse_address
+
+    parse_address(address)
+
+
+@dataclass(frozen=True, slots=True)
+class AnyChanger:
+    """How to open a changer that goes with any drives; a setting names it before a colon."""
+
+    #: Raises ValueError when what stands behind the colon cannot be meant.
+    check: Callable[[str], None]
+    open: Callable[[LibraryConfig, str], Changer]
+
+
+CHANGERS = {"mtx": AnyChanger(_check_mtx, _open_mtx)}
+
+
+def _any_changer(library: LibraryConfig) -> tuple[AnyChanger, str] | None:
+    """Return the changer that goes with any drives and its address, None when it is the driver's own."""
+    name, _, address = library.changer.partition(":")
+    return (CHANGERS[name], address) if name in CHANGERS else None
+
+
 def _driver(name: str) -> Driver:
     if name not in DRIVERS:
         raise ValueError(f"driver {name!r} is unknown: use one of {', '.join(DRIVERS)}")
@@ -66,6 +97,11 @@ def _driver(name: str) -> Driver:
 
 def check_library(library: LibraryConfig) -> None:
     """Raise ValueError with what to write instead when the settings make no sense. Touches no device."""
+    found = _any_changer(library)
+    if found is not None:
+        changer, address = found
+        changer.check(address)
+        library = replace(library, changer="")
     _driver(library.driver).check(library)
 
 
@@ -76,6 +112,10 @@ def open_drive(library: LibraryConfig, number: int) -> Drive:
 
 def open_changer(library: LibraryConfig) -> Changer:
     """Open the changer. Raises ValueError for unknown names and modes, DeviceFailed."""
+    found = _any_changer(library)
+    if found is not None:
+        changer, address = found
+        return changer.open(library, address)
     return _driver(library.driver).open_changer(library)
 
 

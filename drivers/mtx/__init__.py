@@ -1,0 +1,1 @@
+"""The program mtx as a changer."""
