@@ -7,6 +7,20 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IscsiConfig:
+    """How we log in to iSCSI targets. Secrets are not here but in files, or in the environment."""
+
+    #: Our name; empty for one that is made of the host's.
+    initiator: str = ""
+    #: CHAP: who we are, and the file with our secret. Empty for a target that lets everybody in.
+    user: str = ""
+    secret_file: Path | None = None
+    #: Mutual CHAP: who the target must prove to be.
+    target_user: str = ""
+    target_secret_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LibraryConfig:
     """A library: one driver for its drives and its changer."""
 
@@ -20,3 +34,4 @@ class LibraryConfig:
     changer: str = ""
     #: Virtual drives only: `account`, `real` or `scaled:N`.
     motion: str = "account"
+    iscsi: IscsiConfig = IscsiConfig()

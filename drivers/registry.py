@@ -53,8 +53,31 @@ def _virtual_capacity(library: LibraryConfig, barcode: str) -> int:
     return read_state(cartridge_folder(library.folder, barcode)).capacity_bytes
 
 
+def _check_iscsi(library: LibraryConfig) -> None:
+    from drivers.iscsi.driver import check
+
+    check(library)
+
+
+def _open_iscsi_drive(library: LibraryConfig, number: int) -> Drive:
+    from drivers.iscsi.driver import open_drive
+
+    return open_drive(library, number)
+
+
+def _open_iscsi_changer(library: LibraryConfig) -> Changer:
+    from drivers.iscsi.driver import open_changer
+
+    return open_changer(library)
+
+
+def _unknown_capacity(library: LibraryConfig, barcode: str) -> None:
+    return None
+
+
 DRIVERS = {
     "virtual": Driver(_check_virtual, _open_virtual_drive, _open_virtual_changer, _virtual_capacity),
+    "iscsi": Driver(_check_iscsi, _open_iscsi_drive, _open_iscsi_changer, _unknown_capacity),
 }
 
 

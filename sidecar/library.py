@@ -190,6 +190,8 @@ class Library:
 
     def _enter_new_tapes(self, labels: list[str]) -> None:
         for label in labels:
+            if _is_cleaning(label):
+                continue
             try:
                 self._ledger.volume_by_label(label)
             except NotFound:
@@ -216,6 +218,11 @@ def _generation(barcode: str) -> int | None:
     """Return the LTO generation that a barcode's last two characters tell (`TF0001L9`: 9; `M8`: a type M cartridge)."""
     found = re.search(r"[LM](\d)$", barcode)
     return int(found[1]) if found else None
+
+
+def _is_cleaning(barcode: str) -> bool:
+    """Does the barcode say that this cartridge cleans the heads? Nothing can be written on it."""
+    return barcode.startswith("CLN")
 
 
 def _nothing_left(pool: str, candidates: list[Volume], is_here: Callable[[VolumeId], bool]) -> str:

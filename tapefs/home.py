@@ -30,7 +30,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from drivers.config import LibraryConfig
+from drivers.config import IscsiConfig, LibraryConfig
 from tapefs.errors import HomeError
 
 FORMAT = 1
@@ -41,10 +41,23 @@ _Natural = Annotated[int, Meta(ge=0)]
 _Count = Annotated[int, Meta(ge=1)]
 
 
+class IscsiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How tapefs logs in to iSCSI targets. Paths are relative to the state folder."""
+
+    #: Our name; empty for one that is made of the host's.
+    initiator: str = ""
+    #: CHAP: who we are, and the file with our secret.
+    user: str = ""
+    secret_file: str = ""
+    #: Mutual CHAP: who the target must prove to be.
+    target_user: str = ""
+    target_secret_file: str = ""
+
+
 class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which library and drives to use."""
 
-    driver: Literal["virtual"] = "virtual"
+    driver: Literal["virtual", "iscsi"] = "virtual"
     #: How many virtual ones; of real ones how each is reached, as its driver has it (docs/drives.md).
     drives: _Count | Annotated[tuple[str, ...], Meta(min_length=1)] = 1
     #: How a real changer is reached.
@@ -53,6 +66,7 @@ class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     generation: int = 9
     #: Virtual drives only: `account`, `real` or `scaled:N` (N times faster than real).
     motion: str = "account"
+    iscsi: IscsiSettings = IscsiSettings()
 
     def __post_init__(self) -> None:
         """Refuse what no library can be."""
@@ -63,6 +77,23 @@ class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def drive_count(self) -> int:
         """Number of drives."""
         return self.drives if isinstance(self.drives, int) else len(self.drives)
+
+    def config(self, folder: Path, notes: Path) -> LibraryConfig:
+        """Return what drivers are told; `folder` is the state folder, `notes` the library's in it."""
+        return LibraryConfig(
+            driver=self.driver,
+            folder=notes,
+            drives=self.drives if isinstance(self.drives, tuple) else (),
+            changer=self.changer,
+            motion=self.motion,
+            iscsi=IscsiConfig(
+                initiator=self.iscsi.initiator,
+                user=self.iscsi.user,
+                secret_file=folder / self.iscsi.secret_file if self.iscsi.secret_file else None,
+                target_user=self.iscsi.target_user,
+                target_secret_file=folder / self.iscsi.target_secret_file if self.iscsi.target_secret_file else None,
+            ),
+        )
 
 
 class BackupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -214,14 +245,7 @@ class Home:
     @property
     def library_config(self) -> LibraryConfig:
         """What drivers are told."""
-        library = self.settings.library
-        return LibraryConfig(
-            driver=library.driver,
-            folder=self.library,
-            drives=library.drives if isinstance(library.drives, tuple) else (),
-            changer=library.changer,
-            motion=library.motion,
-        )
+        return self.settings.library.config(self.path, self.library)
 
     @property
     def drives(self) -> Path:

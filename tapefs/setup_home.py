@@ -1,12 +1,13 @@
-"""Making a state folder: settings, token, ledger and virtual library, all or nothing. Blocking.
+"""Making a state folder: settings, token, ledger and, unless there is a real one, a virtual library, all or nothing.
 
 Everything is built under a temporary name beside the place and renamed at the end, so that a folder with `tapefs.toml`
-is always whole. What a crash left under the temporary name is removed by the next try.
+is always whole. Blocking. What a crash left under the temporary name is removed by the next try.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import secrets
 import shutil
@@ -15,14 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from catalog.crash import crash_point
 from catalog.ids import VolumeId, new_uuid
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import Volume, VolumeState
+from drivers.registry import check_library
 from drivers.virtual.library import create_library
 from tapefs.durable import sync_folder
 from tapefs.errors import HomeError, NotNow, UsageError
-from tapefs.home import FORMAT, BackupSettings, Home, open_home
+from tapefs.home import FORMAT, BackupSettings, Home, LibrarySettings, open_home
 
 TOKEN_BYTES = 32
 
@@ -30,13 +34,7 @@ _SETTINGS = """\
 # Settings of this tapefs state folder. Unknown keys are refused; `format` is the layout of the folder, leave it alone.
 format = {format}
 
-[library]
-driver = "virtual"
-drives = {drives}
-generation = {generation}
-# Motion times of the virtual drives: "account" (counted only), "real" (waited for), "scaled:N" (N times faster).
-motion = "{motion}"
-
+{library}
 # What follows are the defaults.
 [backup]
 # block_size = 262144         # bytes of a tape block
@@ -60,6 +58,15 @@ motion = "{motion}"
 # listen = "127.0.0.1:8080"   # where `tapefs serve` listens beside its Unix socket
 """
 
+_VIRTUAL = """\
+[library]
+driver = "virtual"
+drives = {drives}
+generation = {generation}
+# Motion times of the virtual drives: "account" (counted only), "real" (waited for), "scaled:N" (N times faster).
+motion = "{motion}"
+"""
+
 _before_rename = crash_point("init.rename.before")
 _after_rename = crash_point("init.rename.after")
 
@@ -69,6 +76,8 @@ class NewHome:
     """What `tapefs init` is asked for."""
 
     path: Path
+    #: A real library instead of a virtual one, which the next four are about. Its tapes are entered by the sidecar.
+    real: LibrarySettings | None = None
     #: Number of blank tapes in the virtual library, and the size of each.
     tapes: int = 8
     tape_bytes: int = 2 * 1024**3
@@ -82,6 +91,8 @@ class NewHome:
 def create_home(wanted: NewHome, now_ns: int) -> Home:
     """Make the state folder. Raises HomeError when something is in its place, UsageError, NotNow, OSError."""
     path = Path(os.path.realpath(wanted.path))
+    if wanted.real is not None:
+        _check_real(wanted.real, path)
     _refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _draft_folder(path) as draft:
@@ -90,6 +101,13 @@ def create_home(wanted: NewHome, now_ns: int) -> Home:
         _put_in_place(draft, path)
         _after_rename()
     return open_home(path)
+
+
+def _check_real(library: LibrarySettings, path: Path) -> None:
+    try:
+        check_library(library.config(path, path / "library"))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _refuse_existing(path: Path) -> None:
@@ -134,17 +152,41 @@ def _clear(folder: Path) -> None:
 
 
 def _fill(draft: Path, wanted: NewHome, now_ns: int) -> None:
-    home_settings = _SETTINGS.format(
-        format=FORMAT, drives=wanted.drives, generation=wanted.generation, motion=wanted.motion
-    )
+    home_settings = _SETTINGS.format(format=FORMAT, library=_library_section(wanted))
     for name in ("index", "trailers", "staging", "drives"):
         (draft / name).mkdir(mode=0o700)
     _write(draft / "token", secrets.token_hex(TOKEN_BYTES) + "\n", 0o600)
-    barcodes = _make_library(draft / "library", wanted)
+    if wanted.real is None:
+        barcodes = _make_library(draft / "library", wanted)
+    else:
+        (draft / "library").mkdir(mode=0o700)
+        barcodes = []
     _make_ledger(draft / "ledger", barcodes, wanted, now_ns)
     # Last: a folder with settings is a state folder.
     _write(draft / "tapefs.toml", home_settings, 0o600)
     sync_folder(draft)
+
+
+def _library_section(wanted: NewHome) -> str:
+    if wanted.real is None:
+        return _VIRTUAL.format(drives=wanted.drives, generation=wanted.generation, motion=wanted.motion)
+    real = wanted.real
+    lines = ["[library]", f"driver = {_toml(real.driver)}"]
+    if isinstance(real.drives, tuple):
+        lines += ["drives = [", *(f"    {_toml(each)}," for each in real.drives), "]"]
+    lines += [
+        f"changer = {_toml(real.changer)}",
+        f"generation = {real.generation}    # of tapes whose barcode does not tell",
+    ]
+    login = {name: value for name, value in msgspec.structs.asdict(real.iscsi).items() if value}
+    if login:
+        lines += ["", "[library.iscsi]", *(f"{name} = {_toml(value)}" for name, value in login.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(text: str) -> str:
+    """Write a string as TOML has it: as JSON does, but for characters that are not ASCII."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _write(path: Path, text: str, mode: int) -> None:

@@ -161,6 +161,8 @@ class Session:
         """
         if not 1 <= len(cdb) <= _CDB_BYTES:
             raise ValueError(f"a command has 1 to {_CDB_BYTES} bytes, not {len(cdb)}")
+        if self._context is None:
+            raise TransportFailed(f"the session with {self._address} is over")
         data = data_in if data_in is not None else data_out
         if data_in is not None and data_out is not None:
             raise ValueError("a command moves data one way")

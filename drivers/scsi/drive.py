@@ -344,8 +344,12 @@ class ScsiDrive:
         """Send a command that writes `steps` blocks or filemarks."""
         session = self._session
         before = session.where() if session.block is None else session.block
-        self._is_dirty = True
-        done = session.careful(lambda: session.command(cdb, Doing.WRITE, data_out=data), steps)
+        was_dirty, self._is_dirty = self._is_dirty, True
+        try:
+            done = session.careful(lambda: session.command(cdb, Doing.WRITE, data_out=data), steps)
+        except WriteProtected:
+            self._is_dirty = was_dirty  # Nothing was taken.
+            raise
         session.block = before + steps
         return done
 

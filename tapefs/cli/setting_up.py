@@ -4,17 +4,45 @@ from __future__ import annotations
 
 import shlex
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import click
+from click.core import ParameterSource
 
 from tapefs import __version__
 from tapefs.cli.output import size
 from tapefs.cli.place import Place
 from tapefs.cli.values import GENERATIONS, Motion, Size
+from tapefs.errors import UsageError
 from tapefs.home import default_home
+
+if TYPE_CHECKING:
+    from tapefs.setup_home import NewHome
 
 #: A tape has to hold labels and at least a few segments.
 LEAST_TAPE_BYTES = 4 * 1024**2
+
+#: Options that make sense for one kind of library only.
+_VIRTUAL_ONLY = ("tapes", "tape_size", "drives", "motion")
+_REAL_ONLY = ("drive", "changer", "chap_user", "chap_secret_file", "chap_target_user", "chap_target_secret_file")
+
+
+class _Given(TypedDict):
+    """The options of `tapefs init`."""
+
+    tapes: int
+    tape_size: int
+    drives: int
+    generation: str
+    motion: str
+    driver: Literal["virtual", "iscsi"]
+    drive: tuple[str, ...]
+    changer: str
+    chap_user: str
+    chap_secret_file: str
+    chap_target_user: str
+    chap_target_secret_file: str
 
 
 @click.command("init")
@@ -30,26 +58,86 @@ LEAST_TAPE_BYTES = 4 * 1024**2
     metavar="account|real|scaled:N",
     help="The time that a real drive would take: only counted, waited for, or waited for N times faster.",
 )
-@click.pass_obj
-def init_command(place: Place, tapes: int, tape_size: int, drives: int, generation: str, motion: str) -> None:
-    """Make a state folder with a virtual tape library."""
-    from tapefs.setup_home import NewHome, create_home
+@click.option(
+    "--driver", type=click.Choice(("virtual", "iscsi")), default="virtual", show_default=True, help="Kind of library."
+)
+@click.option("--drive", metavar="ADDRESS", multiple=True, help="A real drive; once for each. See docs/drives.md.")
+@click.option("--changer", metavar="ADDRESS", default="", help="The changer of a real library.")
+@click.option("--chap-user", metavar="NAME", default="", help="Log in to iSCSI targets as.")
+@click.option("--chap-secret-file", metavar="FILE", default="", help="File with the secret for that.")
+@click.option("--chap-target-user", metavar="NAME", default="", help="Who the targets must prove to be.")
+@click.option("--chap-target-secret-file", metavar="FILE", default="", help="File with the secret for that.")
+@click.pass_context
+def init_command(context: click.Context, /, **given: Unpack[_Given]) -> None:
+    """Make a state folder with a virtual tape library, or for a real one."""
+    from tapefs.setup_home import create_home
 
-    wanted = NewHome(
-        path=place.path,
-        tapes=tapes,
-        tape_bytes=tape_size,
-        drives=drives,
-        generation=int(generation.removeprefix("lto")),
-        motion=motion,
-    )
+    is_virtual = given["driver"] == "virtual"
+    for name in _REAL_ONLY if is_virtual else _VIRTUAL_ONLY:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            kind = "a virtual library" if is_virtual else "a real library, which has its own"
+            raise UsageError(f"--{name.replace('_', '-')} is not for {kind}: see --driver")
+    path = context.ensure_object(Place).path
+    wanted = _virtual(path, given) if is_virtual else _real(path, given)
     home = create_home(wanted, time.time_ns())
-    click.echo(
-        f"{home.path}: made, with {tapes} blank tape{'s' * (tapes > 1)} of {size(tape_size)}"
-        f" and {drives} {generation.upper()} drive{'s' * (drives > 1)}."
-    )
+    click.echo(f"{home.path}: made, {_described(wanted)}.")
     command = "tapefs" if home.path == default_home() else f"tapefs --home {shlex.quote(str(home.path))}"
     click.echo(f"Next: {command} backup DIR")
+
+
+def _described(wanted: NewHome) -> str:
+    tapes, drives = wanted.tapes, wanted.drives if wanted.real is None else wanted.real.drive_count
+    generation = wanted.generation if wanted.real is None else wanted.real.generation
+    text = f"{drives} LTO{generation} drive{'s' * (drives > 1)}"
+    if wanted.real is not None:
+        return f"for a library with {text}"
+    return f"with {tapes} blank tape{'s' * (tapes > 1)} of {size(wanted.tape_bytes)} and {text}"
+
+
+def _virtual(path: Path, given: _Given) -> NewHome:
+    from tapefs.setup_home import NewHome
+
+    return NewHome(
+        path=path,
+        tapes=given["tapes"],
+        tape_bytes=given["tape_size"],
+        drives=given["drives"],
+        generation=_generation(given),
+        motion=given["motion"],
+    )
+
+
+def _real(path: Path, given: _Given) -> NewHome:
+    """Raises UsageError for what no library can be."""
+    from tapefs.home import IscsiSettings, LibrarySettings
+    from tapefs.setup_home import NewHome
+
+    login = IscsiSettings(
+        user=given["chap_user"],
+        secret_file=_absolute(given["chap_secret_file"]),
+        target_user=given["chap_target_user"],
+        target_secret_file=_absolute(given["chap_target_secret_file"]),
+    )
+    try:
+        library = LibrarySettings(
+            driver=given["driver"],
+            drives=given["drive"],
+            changer=given["changer"],
+            generation=_generation(given),
+            iscsi=login,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return NewHome(path=path, real=library)
+
+
+def _generation(given: _Given) -> int:
+    return int(given["generation"].removeprefix("lto"))
+
+
+def _absolute(file: str) -> str:
+    """What is written into the settings does not depend on where the command ran."""
+    return str(Path(file).absolute()) if file else ""
 
 
 @click.command("version")

@@ -9,12 +9,14 @@ import stat
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from catalog.crash import VARIABLE
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import VolumeState
+from drivers.config import IscsiConfig, LibraryConfig
 from tapefs.home import open_home
 
 
@@ -152,3 +154,50 @@ def test_a_library_that_cannot_be_is_explained(tapefs, home_path, settings, reas
     outcome = tapefs("drives")
     assert outcome.code != 0
     assert reason in outcome.err
+
+
+DRIVE = "iscsi://vtl.example/iqn.2026-11.test:lib/1"
+CHANGER = "iscsi://vtl.example/iqn.2026-11.test:lib/0"
+
+
+def test_a_state_folder_for_a_real_library(tapefs, home_path, tmp_path, monkeypatch):
+    """Its settings say how drives and changer are reached; its tapes are not known yet, and no device was asked."""
+    monkeypatch.chdir(tmp_path)
+    arguments = f"init --driver iscsi --drive {DRIVE} --changer {CHANGER} --generation lto8"
+    login = "--chap-user me --chap-secret-file secret --chap-target-user lib --chap-target-secret-file /etc/lib"
+    outcome = tapefs(*arguments.split(), *login.split())
+    assert outcome.code == 0, outcome.err
+    assert "for a library with 1 LTO8 drive." in outcome.out
+    home = open_home(home_path)
+    assert home.library_config == LibraryConfig(
+        driver="iscsi",
+        folder=home.library,
+        drives=(DRIVE,),
+        changer=CHANGER,
+        iscsi=IscsiConfig(
+            user="me", secret_file=tmp_path / "secret", target_user="lib", target_secret_file=Path("/etc/lib")
+        ),
+    )
+    assert json.loads(tapefs("tapes", "--json").out) == []
+    assert [drive["name"] for drive in json.loads(tapefs("drives", "--json").out)] == ["drive0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (f"--driver iscsi --changer {CHANGER}", "needs `drives = ["),
+        (f"--driver iscsi --drive {DRIVE}", 'needs `changer = "iscsi://'),
+        (f"--driver iscsi --drive /dev/nst0 --changer {CHANGER}", "is no address of a drive"),
+        (f"--driver iscsi --drive {CHANGER} --changer {CHANGER}", "is named twice"),
+        (f"--driver iscsi --drive {DRIVE} --drive {DRIVE} --changer {CHANGER}", "is named twice"),
+        (f"--driver iscsi --drive iscsi://me%x@h/iqn.2026-11.a:b/1 --changer {CHANGER}", "no password into the URL"),
+        (f"--driver iscsi --drive {DRIVE} --changer {CHANGER} --chap-secret-file x", "without `user`"),
+        (f"--driver iscsi --drive {DRIVE} --changer {CHANGER} --tapes 3", "--tapes is not for a real library"),
+        (f"--changer {CHANGER}", "--changer is not for a virtual library"),
+    ],
+)
+def test_a_real_library_that_cannot_be_is_explained(tapefs, home_path, arguments, reason):
+    outcome = tapefs("init", *arguments.split())
+    assert outcome.code == 2
+    assert reason in outcome.one_line()
+    assert not home_path.exists()

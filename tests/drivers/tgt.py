@@ -22,6 +22,8 @@ from drivers.iscsi.libiscsi import libiscsi
 
 TARGET = "iqn.2026-11.test:tgt"
 START_S = 10.0
+#: Addresses of the changer's elements.
+FIRST_DRIVE, FIRST_SLOT = 256, 1000
 #: The socket's path has room for 107 bytes.
 SHORT_PATH = 90
 
@@ -140,6 +142,26 @@ class Tgt:
         if serial:
             self.update(lun, f"scsi_sn={serial}")
 
+    def add_changer(self, lun: int, drives: int, barcodes: list[str | None]) -> None:
+        """Serve a changer with the drives at LUN 1 and following, and a slot for each of `barcodes`, None for empty.
+
+        The drives become empty; `make_tape` has made the cartridges. There is one place more for a drive: what tgt
+        tells of elements is 8 bytes too short, and the last drive's serial number is cut.
+        """
+        store = self.folder / "smc"
+        store.write_bytes(bytes(1024))
+        self.admin("logicalunit", "new", "--lun", str(lun), "-b", str(store), "--device-type", "changer")
+        self.update(lun, f"media_home={self.folder}")
+        self.update(lun, f"element_type=4,start_address={FIRST_DRIVE},quantity={drives + 1}")
+        for number in range(drives):
+            self.update(1 + number, "online=0")
+            self.update(lun, f"element_type=4,address={FIRST_DRIVE + number},tid=1,lun={1 + number}")
+        self.update(lun, "element_type=1,start_address=1,quantity=1")
+        self.update(lun, f"element_type=2,start_address={FIRST_SLOT},quantity={len(barcodes)}")
+        for number, barcode in enumerate(barcodes):
+            if barcode is not None:
+                self.update(lun, f"element_type=2,address={FIRST_SLOT + number},barcode={barcode},sides=1")
+
     def update(self, lun: int, parameters: str) -> None:
         """Change a unit's parameters."""
         self.admin("logicalunit", "update", "--lun", str(lun), "--params", parameters)
@@ -149,6 +171,10 @@ class Tgt:
         self._run(
             "tgtadm", "-C", "1", "--lld", "iscsi", "--mode", mode, "--op", operation, "--tid", "1", *arguments
         )  # fmt: skip
+
+    def shown(self) -> str:
+        """Return what tgtadm says of the target and who is logged in."""
+        return self._run("tgtadm", "-C", "1", "--lld", "iscsi", "--mode", "target", "--op", "show").stdout
 
     def url(self, lun: int, login: str = "") -> str:
         """Return the address of a unit."""
