@@ -6,7 +6,7 @@ Blocks of any length, buffered. What keeps the drive held, set and in its place 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from drivers.errors import (
@@ -199,7 +199,8 @@ class ScsiDrive:
             raise ValueError(f"there is no logical block {block}")
         self._session.check_steady()
         try:
-            self._move(lambda: self._locate(block))
+            # What was buffered could be lost where the head stands at the target, if that is the beginning.
+            self._move(lambda: self._locate(block), also=() if self._is_dirty else (block,))
         except EndOfData as error:
             raise EndOfData(f"block {block} is behind the end of data ({error})") from error
         self._session.stands_at(block)
@@ -245,17 +246,14 @@ class ScsiDrive:
         self._session.check_steady()
         self._move(lambda: self._session.command(commands.space_6(Space.END_OF_DATA), Doing.MOVE))
 
-    def _move(self, go: Callable[[], object]) -> None:
+    def _move(self, go: Callable[[], object], also: Collection[int] = ()) -> None:
         """Move the head; once more from where it was when the way to the drive broke meanwhile."""
-        before = self._session.block
+        before = self._session.known_block()
         with self._tally.timed("locate"):
             try:
                 go()
             except TransportFailed as broken:
-                if before is None:
-                    self._session.lose(f"{self._device.name}: {broken}")
-                    raise
-                self._session.back_to_where_it_was(broken, before)
+                self._session.go_back(broken, before, also=also, or_between=True)
                 go()
             finally:
                 self._session.stands_at(None)
@@ -284,11 +282,11 @@ class ScsiDrive:
     def _read(self, view: memoryview) -> int:
         """Read a block or pass a filemark, again when the way to the drive broke meanwhile."""
         session = self._session
-        before = session.where() if session.block is None else session.block
+        before = session.known_block()
         try:
             return self._read_once(view, before)
         except TransportFailed as broken:
-            session.back_to_where_it_was(broken, before)
+            session.go_back(broken, before, also=(before + 1,))
             return self._read_once(view, before)
 
     def _read_once(self, view: memoryview, block: int) -> int:
@@ -343,7 +341,7 @@ class ScsiDrive:
     def _put(self, cdb: bytes, steps: int, data: bytes | memoryview | None = None) -> Done | None:
         """Send a command that writes `steps` blocks or filemarks."""
         session = self._session
-        before = session.where() if session.block is None else session.block
+        before = session.known_block()
         was_dirty, self._is_dirty = self._is_dirty, True
         try:
             done = session.careful(lambda: session.command(cdb, Doing.WRITE, data_out=data), steps)

@@ -7,7 +7,7 @@ and then the position counts as lost, as after every attention that tells of a r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -187,7 +187,7 @@ class DriveSession:
         Returns None when it was done but its answer is lost; with 0 steps nothing tells, and it is sent again.
         Raises TransportFailed, PositionLost, and what `send` does.
         """
-        before = self.where() if self.block is None else self.block
+        before = self.known_block()
         try:
             return send()
         except TransportFailed as broken:
@@ -199,11 +199,30 @@ class DriveSession:
             self.block = before
         return self._second_try(send)
 
-    def back_to_where_it_was(self, broken: TransportFailed, before: int) -> None:
-        """After a break: go back to block `before`, so that a command can be given again."""
+    def known_block(self) -> int:
+        """Return the block under the head; asks when it is not known. Raises PositionLost, TransportFailed."""
+        if self.block is not None:
+            return self.block
+        try:
+            return self.where()
+        except TransportFailed as broken:
+            after = self.where_after(broken)
+            if after == 0:
+                raise self._misplaced("where it was", after) from broken
+            return after
+
+    def go_back(self, broken: TransportFailed, before: int, *, also: Collection[int], or_between: bool = False) -> None:
+        """After a break: go back to block `before`, so that a command can be given again.
+
+        The head must stand there, at a block of `also`, or, with `or_between`, anywhere but at the beginning: there it
+        stands after a loss of power. Raises PositionLost when it does not, TransportFailed.
+        """
         after = self.where_after(broken)
-        if after != before:
-            self.device.run(commands.locate_16(before), Doing.MOVE, block=before)
+        if after == before:
+            return
+        if after not in also and (not or_between or after == 0):
+            raise self._misplaced(before, after) from broken
+        self.device.run(commands.locate_16(before), Doing.MOVE, block=before)
         self.stands_at(before)
 
     def _second_try(self, send: Callable[[], Done]) -> Done:
@@ -213,7 +232,7 @@ class DriveSession:
             self.lose(str(broken))
             raise
 
-    def _misplaced(self, before: int, after: int) -> PositionLost:
+    def _misplaced(self, before: int | str, after: int) -> PositionLost:
         self.lose(f"{self.device.name} stands at block {after} instead of {before} since the way to it broke")
         return PositionLost(f"{self._lost}: rewind, then check label and position")
 
