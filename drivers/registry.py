@@ -6,16 +6,14 @@ What they need is imported when it is used. Faults on request (TAPEFS_FAULTS) ar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from drivers.config import LibraryConfig
 from drivers.interface import Changer, Drive
-from drivers.virtual import faults
 from drivers.virtual.changer import VirtualChanger
-from drivers.virtual.drive import VirtualDrive
 from drivers.virtual.layout import cartridge_folder
+from drivers.virtual.opening import open_virtual_drive
 from drivers.virtual.state import read_state
 
 
@@ -38,11 +36,7 @@ def _check_virtual(library: LibraryConfig) -> None:
 
 
 def _open_virtual_drive(library: LibraryConfig, number: int) -> Drive:
-    # Read before the drive is opened: a mistake must not leave it locked.
-    text = os.environ.get(faults.VARIABLE)
-    wanted = faults.parse_faults(text) if text else []
-    drive = VirtualDrive(library.folder, number, library.motion)
-    return faults.FaultyDrive(drive, wanted, number=number) if wanted else drive
+    return open_virtual_drive(library.folder, number, library.motion)
 
 
 def _open_virtual_changer(library: LibraryConfig) -> Changer:

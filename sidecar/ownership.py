@@ -21,19 +21,23 @@ from tapefs.home import Home
 PATIENCE_S = 10.0
 #: Behind the pid in the lock file of a sidecar that ends by itself when nothing is left to do.
 _TEMPORARY = b"until idle"
+#: So for `tapefs vtl`.
+_TARGET = b"target"
 
 
 @contextmanager
-def owned(home: Home, *, temporary: bool) -> Iterator[int]:
+def owned(home: Home, *, temporary: bool, target: bool = False) -> Iterator[int]:
     """Hold the state folder; yields the lock's descriptor, for the movers to inherit. Raises HomeInUse, HomeError.
 
-    `temporary` owners end by themselves when they are idle: one that is to stay waits a little for them.
+    `temporary` owners end by themselves when they are idle: one that is to stay waits a little for them. `target`: the
+    owner is no sidecar but serves the library to others, `tapefs vtl`.
     """
     descriptor = _open(home.lock)
     try:
         _lock(descriptor, home, temporary=temporary)
         os.truncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d %b\n" % (os.getpid(), _TEMPORARY if temporary else b""), 0)
+        kind = _TEMPORARY if temporary else _TARGET if target else b""
+        os.pwrite(descriptor, b"%d %b\n" % (os.getpid(), kind), 0)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -52,19 +56,19 @@ def _lock(descriptor: int, home: Home, *, temporary: bool) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid, is_leaving = _owner(descriptor)
-            stays = pid is None or (_is_alive(pid) and (temporary or not is_leaving))
+            pid, kind = _owner(descriptor)
+            stays = pid is None or (_is_alive(pid) and (temporary or kind != _TEMPORARY))
             if stays or time.monotonic() > deadline:
-                raise _in_use(home, pid) from None
+                raise _in_use(home, pid, kind) from None
             time.sleep(0.05)
         else:
             return
 
 
-def _owner(descriptor: int) -> tuple[int | None, bool]:
-    """Return the pid in the lock file, None while its owner has not written it, and whether it ends by itself."""
+def _owner(descriptor: int) -> tuple[int | None, bytes]:
+    """Return the pid in the lock file, None while its owner has not written it, and what kind of owner it is."""
     pid, _, kind = os.pread(descriptor, 64, 0).strip().partition(b" ")
-    return int(pid) if pid.isdigit() else None, kind == _TEMPORARY
+    return int(pid) if pid.isdigit() else None, kind
 
 
 def _is_alive(pid: int) -> bool:
@@ -77,9 +81,13 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _in_use(home: Home, pid: int | None) -> HomeInUse:
+def _in_use(home: Home, pid: int | None, kind: bytes) -> HomeInUse:
     if pid is None:
         return HomeInUse(f"{home.path} is owned by a sidecar that is just starting: try again, or use that one")
+    if kind == _TARGET and _is_alive(pid):
+        return HomeInUse(
+            f"the library of {home.path} is served to others by `tapefs vtl`, pid {pid}: stop it with `kill {pid}`"
+        )
     if _is_alive(pid):
         return HomeInUse(
             f"{home.path} is owned by the sidecar with pid {pid}: use that one, or stop it with `kill {pid}`"

@@ -45,6 +45,7 @@ COMMANDS = {
     "jobs": "tapefs.cli.jobs",
     "job": "tapefs.cli.job",
     "plan": "tapefs.cli.plan",
+    "vtl": "tapefs.cli.vtl",
     "version": "tapefs.cli.setting_up",
 }
 
