@@ -55,7 +55,7 @@ class IscsiTransport:
     max_transfer_bytes = MAX_TRANSFER_BYTES
 
     def __init__(
-        self, address: Address, *, initiator: str = "", connect_s: float = CONNECT_S, patience_s: float = PATIENCE_S
+        self, address: Address, *, initiator: str = "", connect_s: float = CONNECT_S, patience_s: float | None = None
     ) -> None:
         """Connect and log in, at once or not at all; `patience_s` is for connections that broke.
 
@@ -63,7 +63,7 @@ class IscsiTransport:
         """
         self._address = address
         self._connect_s = connect_s
-        self._patience_s = patience_s
+        self._patience_s = PATIENCE_S if patience_s is None else patience_s
         #: Trying for long was in vain: until there is a connection again, one try has to do.
         self._is_hopeless = False
         # One for all sessions of this transport: the target drops what it has left of the one before, at once.
