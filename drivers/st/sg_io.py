@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import signal
 import time
@@ -105,6 +106,7 @@ class SgIo:
         self._descriptor: int | None = _open(node) if through is None else None
         self._closed = False
         self._sense = ctypes.create_string_buffer(_SENSE_BYTES)
+        self._landing = mmap.mmap(-1, mmap.PAGESIZE)
         self.max_transfer_bytes = MAX_TRANSFER_BYTES
         if through is None:
             self._reserve()
@@ -149,7 +151,7 @@ class SgIo:
         data: object = None
         if data_in is not None and data_in.nbytes:
             header.dxfer_direction, header.dxfer_len = _FROM_DEVICE, data_in.nbytes
-            data = (ctypes.c_ubyte * data_in.nbytes).from_buffer(data_in)
+            data = (ctypes.c_ubyte * data_in.nbytes).from_buffer(self._landing_for(data_in.nbytes))
             header.dxferp = ctypes.addressof(data)
         elif data_out is not None and len(data_out):
             header.dxfer_direction, header.dxfer_len = _TO_DEVICE, memoryview(data_out).nbytes
@@ -159,7 +161,19 @@ class SgIo:
             header.flags = _DIRECT_IO
         self._send(header)
         del data
-        return self._reply(header)
+        reply = self._reply(header)
+        if data_in is not None:
+            data_in[: reply.moved_bytes] = memoryview(self._landing)[: reply.moved_bytes]
+        return reply
+
+    def _landing_for(self, size_bytes: int) -> mmap.mmap:
+        """Return where data arrive. The kernel copies as much as was asked for, also what no device has sent.
+
+        Pages of their own can be a target of direct transfers, which the caller's bytes seldom are.
+        """
+        if len(self._landing) < size_bytes:
+            self._landing = mmap.mmap(-1, size_bytes)
+        return self._landing
 
     def _send(self, header: Header) -> None:
         # sg lets a signal interrupt the wait and then has the call made again: the command would be sent twice.

@@ -171,6 +171,8 @@ class TapeServer(LogicalUnit):
                 )
                 for form, length, run in (
                     (0x00, "FF FF", blocks.position_short),
+                    # What st's MTIOCPOS asks for: by a number of the drive's own, which on LTO is the logical one.
+                    (0x01, "FF FF", blocks.position_short),
                     (0x06, "FF FF", blocks.position_long),
                     (0x08, "FF FF", blocks.position_extended),
                 )

@@ -19,7 +19,15 @@ load_tape_modules() {
     busybox modprobe -a st sg ch iscsi_tcp
 }
 
-# start_tgt LUN...: tgt with the logical units "tape:IMAGE" and "changer" as LUN 1, 2 and so on.
+# serve_library [BYTES]: this project's virtual library as a target; see serve_library.py.
+serve_library() {
+    export LIBRARY=/tmp/library
+    PYTHONPATH=$PROJECT "$PROJECT"/.venv/bin/python "$PROJECT"/tests/drivers/uml/guest/serve_library.py \
+        "$LIBRARY" "$PORT" "$@" >"$SHARE"/library.log 2>&1 &
+    tries grep -q serving "$SHARE"/library.log
+}
+
+# start_tgt: tgt without any unit yet.
 start_tgt() {
     export TGT_IPC_SOCKET=/run/tgt
     tgtd -f --iscsi "portal=127.0.0.1:$PORT" >"$SHARE"/tgtd.log 2>&1 &

@@ -1,0 +1,32 @@
+"""The kernel's st, sg and ch drivers against the virtual library over iSCSI: each judges the other.
+
+The contracts of drives and changers run in the guest, without any skip; see `guest/inside_contract.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.drivers.uml import guest
+from tests.drivers.uml.machine import run, why_not
+
+MISSING = why_not("iscsistart", "mt", "mtx", "lsscsi")
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+
+#: By sg alone only what sg itself can get wrong: ScsiDrive has the whole contract in process and over iSCSI.
+SELECTED = "not BySg or memoryviews or block_by_block or larger_than or every_block or one_process or early_warning"
+
+JOB = """
+load_tape_modules
+serve_library
+attach
+"""
+
+
+def test_contracts_of_drive_and_changer(tmp_path: Path) -> None:
+    ended = run(JOB + guest.selection("contract", "-k", f"'{SELECTED}'"), tmp_path, timeout_s=300)
+    print(ended.output)
+    assert ended.status == 0, ended.output
+    assert "skipped" not in ended.output
