@@ -54,8 +54,6 @@ class Cutter:
         self._watcher = watcher
         self._fills = fills
         self._has_spool = has_spool
-        if has_spool:
-            tapes.spool_bytes = spooled_segment_bytes(self._context.home)
         self._largest_members = tapes.settings.segment_members
         self._stream: TapeStream | None = None
         self._plan: SegmentPlan | None = None
@@ -101,9 +99,12 @@ class Cutter:
         self._stored_before = sum(each.segment.stored_bytes for each in segments)
 
     def open(self) -> None:
-        """Get the first tape. Raises StorageFailed when the disk has no room for an archive, and as `open_next`."""
-        if not self._context.codec.is_tar:
-            archive_room(self._context.home.spool, 0)  # Before any tape is touched.
+        """Get the first tape. Raises StorageFailed when the disk lacks room for whole segments, and as `open_next`."""
+        # Looked at before any tape is touched.
+        if self._has_spool:
+            self._tapes.spool_bytes = spooled_segment_bytes(self._context.home)
+        elif not self._context.codec.is_tar:
+            archive_room(self._context.home.spool, 0)
         self._open_stream()
 
     def close(self) -> None:

@@ -57,8 +57,7 @@ class Engine:
     ) -> None:
         """With a `base` only what differs from it is taken in. The caller closes it.
 
-        An `interrupted` backup goes on behind its last committed segment. Raises BadStructure, OSError when its
-        trailers do not tell where that is.
+        An `interrupted` backup goes on behind its last committed segment. Threads run from here to `close`.
         """
         settings = context.home.settings.backup
         threads = job.threads or settings.threads or len(os.sched_getaffinity(0))
@@ -88,9 +87,6 @@ class Engine:
         self._taker = Taker(
             self._cutter, self._intake, self._links, self._layout, small, watcher.trouble, self._look_around
         )
-        if base is not None:
-            self._intake.tally = base.tally()
-            self._discount(self._walk.stack[0])
         self._path = b""
         self._steps = 0
         self._told_at_s = 0.0
@@ -98,11 +94,20 @@ class Engine:
         self._is_whole = False
         #: Names of the base that are gone from the directory at hand since the backup was interrupted.
         self._gone: list[bytes] = []
-        if interrupted is not None:
-            self._stand(interrupted)
+
+    def _get_ready(self) -> None:
+        """Take over what there is already: the base, and what was committed before an interruption."""
+        if self._base is not None:
+            self._intake.tally = self._base.tally()
+            self._discount(self._walk.stack[0])
+        if self._interrupted is not None:
+            self._stand(self._interrupted)
+        if self._base is not None:
+            # They are at work while a tape is put in.
+            self._scouts = self._base.scouts(self._job, self._sources, self._context.backup_set.started_at_ns)
 
     def _stand(self, interrupted: Interrupted) -> None:
-        """Stand where the backup was interrupted."""
+        """Stand where the backup was interrupted. Raises BadStructure, OSError when its trailers do not tell where."""
         standing = interrupted.read(self._links)
         self._cutter.stand(interrupted.segments, interrupted.unindexed)
         self._intake.tally = standing.tally.copy()
@@ -118,9 +123,7 @@ class Engine:
 
     def write(self) -> None:
         """Write the whole set, SET INDEX included. Raises what `run_backup` names."""
-        if self._base is not None:
-            # First of all: they are at work while a tape is put in.
-            self._scouts = self._base.scouts(self._job, self._sources, self._context.backup_set.started_at_ns)
+        self._get_ready()
         self._cutter.open()
         while not self._is_whole:
             try:

@@ -33,6 +33,7 @@ SEGMENTS = f"segment_bytes = {2 * 1024**2}\nframe_bytes = 65536"
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(early_index, "_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr("tapefs.backup.engine._PROGRESS_EVERY_S", 0.0)  # It looks often whether it is cancelled.
 
 
 @pytest.fixture

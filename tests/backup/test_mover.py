@@ -77,7 +77,7 @@ def test_a_set_that_cannot_be_finished_does_not_hold_up_others(
     """One sealed set has lost its trailer: the one behind it becomes complete, and the error is told."""
     tree = random_files(tmp_path_factory.mktemp("tree"), 3, 1000)
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise BadStructure("not now")
 
     with monkeypatch.context() as patched:
