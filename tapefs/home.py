@@ -285,9 +285,12 @@ class Home:
 
 
 def default_home() -> Path:
-    """Return TAPEFS_HOME, or /var/lib/tapefs for root, or ~/.local/share/tapefs."""
-    if VARIABLE in os.environ:
-        return Path(os.environ[VARIABLE])
+    """Return TAPEFS_HOME, or else `usual_home`."""
+    return Path(os.environ[VARIABLE]) if VARIABLE in os.environ else usual_home()
+
+
+def usual_home() -> Path:
+    """Return /var/lib/tapefs for root, or ~/.local/share/tapefs."""
     if os.geteuid() == 0:
         return Path("/var/lib/tapefs")
     return Path.home() / ".local/share/tapefs"

@@ -16,7 +16,7 @@ import click
 
 from tapefs.cli.exits import FAILED, report
 from tapefs.cli.place import Place
-from tapefs.home import VARIABLE, default_home
+from tapefs.home import VARIABLE, default_home, usual_home
 
 #: Command -> the module that has it.
 COMMANDS = {
@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
     "--home",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help=f"State folder; else {VARIABLE}, else {default_home()}.",
+    help=f"State folder; else {VARIABLE}, else {usual_home()}.",
 )
 @click.pass_context
 def group(ctx: click.Context, home: Path | None) -> None:

@@ -114,8 +114,11 @@ def _wait(client: Client, view: JobView) -> JobView:
             time.sleep(pause_s)
             pause_s = min(1.2 * pause_s, POLL_S)
             view = client.job(view.number)
-            if view.progress is not None:
-                reporter.update(view.progress.bytes, None, f"{_words(view)} {view.progress.path}")
+            if view.progress is None:
+                reporter.update(0, None, _words(view))
+            else:
+                path = f", at {view.progress.path}" if view.progress.path else ""
+                reporter.update(view.progress.bytes, None, _words(view) + path)
     return view
 
 
@@ -124,7 +127,7 @@ def _words(view: JobView) -> str:
     if progress is None:
         return "done" if view.is_finished else view.state.value
     if progress.stage == "verify":
-        return f"{size(progress.verified_bytes)} of {size(progress.stored_bytes)} read back {progress.tape}"
+        return f"{size(progress.verified_bytes)} of {size(progress.stored_bytes)} read back from {progress.tape}"
     if view.is_finished and view.set_type in ("incremental", "differential"):
         new = size(progress.stored_bytes)
         return f"{progress.files:,} files, {size(progress.bytes)}; new on tape {progress.tape}: {new}"

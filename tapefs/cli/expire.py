@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import click
 
 from catalog.ids import SetId
 from catalog.records import BackupSet
-from tapefs.cli.output import Json, iso_time, print_json, print_table, short_time, size
+from tapefs.cli.output import Json, iso_time, print_json, print_table, short_ids, short_time, size
 from tapefs.cli.place import Place, ledger_of
 from tapefs.retention.expire import verdicts_of
 from tapefs.retention.policy import Verdict, Wish
@@ -28,7 +29,8 @@ def expire_command(place: Place, wanted: tuple[str, ...], failed: bool, apply: b
     not erased.
     """
     with ledger_of(place) as ledger:
-        roster = Roster(ledger.backup_sets())
+        sets = ledger.backup_sets()
+        roster = Roster(sets)
         wish = Wish(named=frozenset(_find(roster, text).set_id for text in wanted), failed=failed)
         verdicts = verdicts_of(ledger, time.time_ns(), wish)
     expired: list[SetId] | None = None
@@ -42,7 +44,7 @@ def expire_command(place: Place, wanted: tuple[str, ...], failed: bool, apply: b
     if as_json:
         print_json([_json(verdict, expired) for verdict in verdicts])
     else:
-        _print(verdicts, expired)
+        _print(verdicts, expired, short_ids(each.set_id for each in sets))
         click.echo(_summary(verdicts, expired, freed_bytes), err=True)
 
 
@@ -51,7 +53,7 @@ def _find(roster: Roster, text: str) -> BackupSet:
     return roster.known(SetId(text)) or roster.find(text)
 
 
-def _print(verdicts: list[Verdict], expired: list[SetId] | None) -> None:
+def _print(verdicts: list[Verdict], expired: list[SetId] | None, short: Mapping[str, str]) -> None:
     if not verdicts:
         click.echo("No sets yet: make one with `tapefs backup DIR`.")
         return
@@ -59,7 +61,7 @@ def _print(verdicts: list[Verdict], expired: list[SetId] | None) -> None:
         ("SET", "NAME", "TYPE", "STARTED", "STATE", "VERDICT", "REASON"),
         [
             (
-                verdict.backup_set.set_id,
+                short[verdict.backup_set.set_id],
                 verdict.backup_set.name,
                 verdict.backup_set.type,
                 short_time(verdict.backup_set.started_at_ns),

@@ -10,7 +10,7 @@ from catalog.records import Job
 from tapefs.cli.backup import absolute, submitting, wait_unless, with_sources
 from tapefs.cli.job_options import TYPES, check_level_of, job_options, set_or
 from tapefs.cli.jobs import job_json, list_jobs
-from tapefs.cli.output import print_json, printable, short_time
+from tapefs.cli.output import level_text, print_json, printable, short_time
 from tapefs.cli.place import Place, ledger_of
 from tapefs.cli.values import JobName
 from tapefs.client.job_fields import JobFields, encoded
@@ -60,6 +60,7 @@ def show_command(place: Place, job: str, as_json: bool) -> None:
     if as_json:
         print_json(shown)
         return
+    shown["level"] = level_text(found.level)
     for key, value in shown.items():
         for line in value if isinstance(value, list) and value else [value]:
             click.echo(f"{key:<16}{_text(line)}".rstrip())

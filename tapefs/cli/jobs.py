@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from catalog.records import Job
-from tapefs.cli.output import Json, iso_time, paths, print_json, print_table, short_time
+from tapefs.cli.output import Json, iso_time, paths, print_json, print_table, short_ids, short_time
 from tapefs.cli.place import Place, ledger_of
 from tapefs.client.job_fields import JobFields
 
@@ -22,8 +22,12 @@ def list_jobs(place: Place, as_json: bool) -> None:
     """Print all jobs."""
     with ledger_of(place) as ledger:
         jobs = ledger.jobs()
+        short = short_ids(each.set_id for each in ledger.backup_sets())
     if as_json:
         print_json([job_json(job) for job in jobs])
+        return
+    if not jobs:
+        click.echo("No jobs yet: `tapefs backup DIR` makes and runs one, `tapefs job create DIR` makes one for later.")
         return
     print_table(
         ("JOB", "NAME", "TYPE", "STATE", "QUEUED", "FINISHED", "SET", "ERROR"),
@@ -31,11 +35,11 @@ def list_jobs(place: Place, as_json: bool) -> None:
             (
                 str(job.number),
                 job.name,
-                job.type,
+                job.run_type or job.type,
                 job.state.value,
                 short_time(job.queued_at_ns),
                 short_time(job.finished_at_ns),
-                job.set_id or "-",
+                short.get(job.set_id, job.set_id) if job.set_id is not None else "-",
                 job.error,
             )
             for job in jobs

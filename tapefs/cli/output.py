@@ -14,6 +14,7 @@ Json = dict[str, object]
 
 _NS_PER_S = 1_000_000_000
 _BATCH_LINES = 1000
+_SHORT_ID = 8
 
 
 def print_json(value: object) -> None:
@@ -91,6 +92,23 @@ def _is_utf8(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def counted(count: int, noun: str, ending: str = "s") -> str:
+    """Return a number with its noun, such as `1 frame` or `1,024 frames`."""
+    return f"{count:,} {noun}{'' if count == 1 else ending}"
+
+
+def short_ids(ids: Iterable[str]) -> dict[str, str]:
+    """Return, by id, the beginnings that name the sets of an archive in tables: of one length, and each of one set.
+
+    Whole ids would leave little room on a line, and every command takes beginnings.
+    """
+    known = set(ids)
+    length = _SHORT_ID
+    while len({each[:length] for each in known}) < len(known):
+        length += 1
+    return {each: each[:length] for each in known}
 
 
 def size(count_bytes: int) -> str:

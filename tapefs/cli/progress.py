@@ -30,7 +30,8 @@ class Reporter(Protocol):
 class _Lines:
     def __init__(self, title: str) -> None:
         self._title = title
-        self._next_s = time.monotonic() + LINE_S
+        self._began_s = time.monotonic()
+        self._next_s = self._began_s + LINE_S
 
     def update(self, done: int, total: int | None, text: str) -> None:
         now_s = time.monotonic()
@@ -38,7 +39,7 @@ class _Lines:
             return
         self._next_s = now_s + LINE_S
         share = f"{100 * done // total} %, " if total else ""
-        click.echo(f"{self._title}: {share}{printable(text)}", err=True)
+        click.echo(f"{self._title}: {now_s - self._began_s:.0f} s, {share}{printable(text)}", err=True)
 
 
 class _Bar:

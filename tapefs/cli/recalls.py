@@ -96,6 +96,9 @@ def _json(view: RecallView) -> Json:
 
 
 def _print_waiting(views: list[RecallView]) -> None:
+    if not views:
+        click.echo("Nobody waits for tape. `tapefs recalls --history` tells who did.")
+        return
     print_table(
         ("ID", "STATE", "SINCE", "WAITED", "UID", "PID", "COMMAND", "BYTES", "TAPE", "AHEAD", "ETA", "PATH"),
         [
@@ -119,6 +122,9 @@ def _print_waiting(views: list[RecallView]) -> None:
 
 
 def _print_history(views: list[RecallView]) -> None:
+    if not views:
+        click.echo("No such reader has waited for tape.")
+        return
     print_table(
         ("ID", "LAST", "WAITED", "UID", "PID", "COMMAND", "BYTES", "OUTCOME", "PATH", "REASON"),
         [

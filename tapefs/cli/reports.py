@@ -9,7 +9,7 @@ import click
 from catalog.errors import NotFound
 from catalog.ids import JobNumber
 from catalog.records import BackupSet
-from tapefs.cli.output import level_text, print_json, printable, short_time, size
+from tapefs.cli.output import counted, level_text, print_json, printable, short_time, size
 from tapefs.cli.place import Catalog, Place, catalog_of
 from tapefs.errors import NoSuchThing
 
@@ -76,7 +76,7 @@ def _facts(report: SetReport) -> list[tuple[str, str]]:
         ("job", f"{chosen.job_number} {chosen.name}"),
         ("type", f"{chosen.type}{based}; {chosen.codec} level {level_text(chosen.level)}"),
         ("state", chosen.state.value),
-        ("begun", short_time(chosen.started_at_ns)),
+        ("started", short_time(chosen.started_at_ns)),
     ]
     if run is None:
         facts.append(("report", "there is none of its run"))
@@ -97,14 +97,16 @@ def _run_facts(chosen: BackupSet, run: RunReport) -> list[tuple[str, str]]:
         ended = f"interrupted: noticed {short_time(run.finished_at_ns)}"
     ratio = "" if run.ratio is None else f", {100 * run.ratio:.1f} % of what was read"
     facts = [
-        ("ended", ended + (f", the last of {run.runs} runs" if run.runs > 1 else "")),
+        ("finished", ended + (f", the last of {run.runs} runs" if run.runs > 1 else "")),
         ("content", f"{content.files:,} files, {content.directories:,} directories, {size(content.bytes)}"),
     ]
     if chosen.parent_id:
         changes = f"{content.new_files:,} new, {content.changed_files:,} changed, {content.removed_files:,} gone"
         facts.append(("changes", f"{changes}; {size(content.read_bytes)} read to be stored"))
     tapes = " ".join(f"{tape.tape} ({tape.segments}: {size(tape.stored_bytes)})" for tape in run.tapes)
-    facts.append(("on tape", f"{size(run.stored_bytes)}{ratio}, {run.segments} segments: {tapes or 'no tape'}"))
+    facts.append(
+        ("on tape", f"{size(run.stored_bytes)}{ratio}, {counted(run.segments, 'segment')}: {tapes or 'no tape'}")
+    )
     for title, stage in (("read", run.read), ("compress", run.compress), ("write", run.write)):
         if stage is not None:
             facts.append((title, _stage(stage)))
@@ -121,8 +123,9 @@ def _drive(run: RunReport) -> str:
     drive = run.drive
     if drive is None:
         return "it did not tell"
-    stops = f"{drive.backhitches:,} back-hitches ({drive.seconds.backhitch:.0f} s)"
-    return f"{drive.loads} loads, {drive.locates} locates, {stops}, {drive.underruns:,} underruns"
+    stops = f"{counted(drive.backhitches, 'back-hitch', 'es')} ({drive.seconds.backhitch:.0f} s)"
+    moves = f"{counted(drive.loads, 'load')}, {counted(drive.locates, 'locate')}"
+    return f"{moves}, {stops}, {counted(drive.underruns, 'underrun')}"
 
 
 def _stage(stage: Stage) -> str:
@@ -135,7 +138,7 @@ def _verification(report: SetReport) -> str:
         return "never: `tapefs verify` does that"
     words = f"{found.verified} of {found.copies} copies of segments"
     when = f", all since {short_time(found.oldest_at_ns)}" if found.oldest_at_ns else ""
-    return f"{words}{when}; {len(found.damaged)} damaged"
+    return f"{words}{when}; {len(found.damaged) or 'none'} damaged"
 
 
 def _tell_damage(copy: DamagedCopy, everything: bool) -> None:

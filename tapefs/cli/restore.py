@@ -109,10 +109,10 @@ def _progress_to(reporter: Reporter) -> Callable[[RestoreProgress], None]:
     def tell(progress: RestoreProgress) -> None:
         words = f"{progress.files:,} of {progress.files_total:,} files, {size(progress.bytes)}"
         waits = ", waiting for the tape" if progress.is_waiting else ""
-        path = os.fsdecode(progress.path)
+        path = f", at {os.fsdecode(progress.path)}" if progress.path else ""
         # While it is planned the total still grows.
         total = None if progress.stage == "plan" else progress.bytes_total
-        reporter.update(progress.bytes, total, f"{progress.stage}: {words}{waits} {path}")
+        reporter.update(progress.bytes, total, f"{progress.stage}: {words}{waits}{path}")
 
     return tell
 
@@ -153,12 +153,17 @@ def _tell(report: RestoreReport) -> None:
     if report.stopped:
         raise TapefsError(report.stopped)
     if not report.is_complete:
-        refused = sum(refusal.count for refusal in report.refusals if not refusal.is_expected)
-        counts = (
-            f"{report.damaged:,} damaged, {report.skipped:,} already there, {report.failed:,} failed, "
-            f"{refused:,} refused by the system"
-        )
-        raise TapefsError(f"not everything was restored: {counts}; see the lines above")
+        raise TapefsError(f"not everything was restored: {_missing(report)}; see the lines above")
+
+
+def _missing(report: RestoreReport) -> str:
+    counts = [
+        (report.damaged, "damaged"),
+        (report.skipped, "already there (--overwrite replaces them)"),
+        (report.failed, "failed"),
+        (sum(refusal.count for refusal in report.refusals if not refusal.is_expected), "refused by the system"),
+    ]
+    return ", ".join(f"{count:,} {what}" for count, what in counts if count)
 
 
 def _others(report: RestoreReport) -> str:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 import click
 
 from catalog.records import BackupSet, CopyState, Segment, SegmentCopy, SetState
-from tapefs.cli.output import Json, iso_time, level_text, paths, print_json, print_table, printable, short_time, size
+from tapefs.cli.output import (
+    Json,
+    iso_time,
+    level_text,
+    paths,
+    print_json,
+    print_table,
+    printable,
+    short_ids,
+    short_time,
+    size,
+)
 from tapefs.cli.place import Catalog, Place, catalog_of, ledger_of
 
 if TYPE_CHECKING:
@@ -26,7 +37,8 @@ STATES = {SetState.SEALED: SetState.RUNNING}
 def sets_command(place: Place, with_expired: bool, is_long: bool, as_json: bool) -> None:
     """List the backup sets, oldest first."""
     with ledger_of(place) as ledger:
-        sets = [each for each in ledger.backup_sets() if with_expired or each.state is not SetState.EXPIRED]
+        every = ledger.backup_sets()
+        sets = [each for each in every if with_expired or each.state is not SetState.EXPIRED]
         more = [_long_row(ledger, each) for each in sets] if is_long else [() for _ in sets]
     if as_json:
         print_json([set_json(each) for each in sets])
@@ -34,12 +46,13 @@ def sets_command(place: Place, with_expired: bool, is_long: bool, as_json: bool)
     if not sets:
         click.echo("No sets yet: make one with `tapefs backup DIR`.")
         return
+    short = short_ids(each.set_id for each in every)
     headers = ("SET", "NAME", "TYPE", "STATE", "STARTED", "FILES", "SIZE", "ON TAPE")
     print_table(
         (*headers, *(("COPIES", "KEPT", "BUILDS ON") if is_long else ()), "TAPES"),
         [
             (
-                each.set_id,
+                short[each.set_id],
                 each.name,
                 each.type,
                 _state(each),

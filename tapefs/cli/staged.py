@@ -6,7 +6,7 @@ import time
 
 import click
 
-from tapefs.cli.output import print_json, size
+from tapefs.cli.output import counted, print_json, size
 from tapefs.cli.place import Place, ledger_of
 from tapefs.cli.progress import reporting
 from tapefs.errors import StagingDamaged
@@ -44,8 +44,10 @@ def _show(place: Place, *, as_json: bool) -> None:
         return
     limit = size(limit_bytes) if limit_bytes else "a quarter of what was free when the sidecar started"
     click.echo(f"limit   {limit}")
-    click.echo(f"used    {size(census.used_bytes)}: {census.frames:,} frames of {census.segments:,} segments")
-    click.echo(f"pinned  {size(pinned_bytes)} by {len(pins):,} pins, of at most {percent} % of the limit")
+    click.echo(
+        f"used    {size(census.used_bytes)}: {counted(census.frames, 'frame')} of {counted(census.segments, 'segment')}"
+    )
+    click.echo(f"pinned  {size(pinned_bytes)} by {counted(len(pins), 'pin')}, of at most {percent} % of the limit")
     if census.doubtful:
         click.echo(f"        {census.doubtful:,} frames from before the machine was started are still to be compared")
 
@@ -89,9 +91,8 @@ def check_command(place: Place, repair: bool, as_json: bool) -> None:
             click.echo(f"segment {segment}, frame {frame}: not what came from tape")
         for segment in findings.unusable:
             click.echo(f"segment {segment}: its files cannot be used")
-        click.echo(
-            f"check: {findings.frames:,} frames of {findings.segments:,} segments, {size(findings.bytes)}", err=True
-        )
+        checked = f"{counted(findings.frames, 'frame')} of {counted(findings.segments, 'segment')}"
+        click.echo(f"check: {checked}, {size(findings.bytes)}{', all right' if findings.is_clean else ''}", err=True)
     if not findings.is_clean:
         what = f"{len(findings.wrong):,} frames are wrong, {len(findings.unusable):,} segments cannot be used"
         raise StagingDamaged(f"{what}; " + ("all that was dropped" if repair else "--repair drops that"))

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from catalog.ids import SegmentId
-from tapefs.cli.output import iso_time, print_json, print_table, short_time, size
+from catalog.records import PinnedFrames
+from tapefs.cli.output import counted, iso_time, print_json, print_table, short_time, size
 from tapefs.cli.place import Place, catalog_of, ledger_of, split_target
 from tapefs.cli.progress import reporting
 from tapefs.cli.values import Age
@@ -38,26 +39,37 @@ def stage_command(place: Place, targets: tuple[str, ...], pin_s: int | None, rea
     home = place.home()
     spans = _spans(place, targets)
     if not spans:
-        click.echo("nothing to stage: there is no content", err=True)
+        click.echo("stage: there is no content to fetch", err=True)
         return
     wanted = Wanted(home.staging, spans)
     wanted.look()
+    there = wanted.total - wanted.missing
     with connected(home) as presence, reporting("stage") as reporter:
         presence.listen(wanted.arrived)
         if pin_s is not None:
             pin = presence.client.pin(spans, pin_s, reason or " ".join(targets))
-            click.echo(f"stage: pin {pin.id} keeps {size(pin.bytes)} until {pin.expires_at:%Y-%m-%d %H:%M}", err=True)
+            until = f"{pin.expires_at:%Y-%m-%d %H:%M:%SZ}"
+            click.echo(f"stage: pin {pin.id} keeps {size(pin.bytes)} until {until}", err=True)
         elif wanted.missing:
             presence.client.stage(spans)
         ask_s = time.monotonic() + ASK_S
         while wanted.missing:
-            reporter.update(wanted.total - wanted.missing, wanted.total, f"{wanted.missing:,} frames to come")
+            reporter.update(wanted.total - wanted.missing, wanted.total, f"{counted(wanted.missing, 'frame')} to come")
             wanted.wait(POLL_S)
             wanted.look()
             if time.monotonic() > ask_s:
                 presence.client.status()
                 ask_s = time.monotonic() + ASK_S
-    click.echo(f"stage: {wanted.total:,} frames are staged", err=True)
+    before = f"; {there:,} already there" if there else ""
+    click.echo(f"stage: {counted(wanted.total, 'frame')} staged, {size(_bytes_of(place, spans))}{before}", err=True)
+
+
+def _bytes_of(place: Place, spans: Iterable[FrameSpan]) -> int:
+    """Return about how much content these frames hold."""
+    from tapefs.staging.pinned import FrameLengths
+
+    with ledger_of(place) as ledger:
+        return FrameLengths(ledger).of(PinnedFrames(span.segment, ((span.first, span.last),)) for span in spans)
 
 
 def _spans(place: Place, targets: Iterable[str]) -> list[FrameSpan]:
@@ -86,6 +98,7 @@ class Wanted:
         self._missing: dict[SegmentId, set[int]] = {}
         for span in spans:
             self._missing.setdefault(span.segment, set()).update(range(span.first, span.last + 1))
+        #: How many were asked for.
         self.total = self.missing
         self._failure: str = ""
         self._news = threading.Condition()
@@ -157,6 +170,9 @@ def pins_command(place: Place, as_json: bool) -> None:
             ]
         )
         return
+    if not rows:
+        click.echo("No pins: `tapefs stage SET --pin 7d` makes one.")
+        return
     print_table(
         ["PIN", "OWNER", "SIZE", "TO COME", "UNTIL", "REASON"],
         [
@@ -164,7 +180,7 @@ def pins_command(place: Place, as_json: bool) -> None:
                 pin.pin_id[:8],
                 pin.owner,
                 size(count),
-                f"{missing:,} frames" if missing else "-",
+                counted(missing, "frame") if missing else "-",
                 short_time(pin.expires_at_ns),
                 pin.reason,
             ]
@@ -189,7 +205,7 @@ def unpin_command(place: Place, pins: tuple[str, ...], everything: bool) -> None
     with connected(place.home()) as presence:
         for pin_id in dict.fromkeys(wanted):
             presence.client.unpin(pin_id)
-    click.echo(f"unpin: {len(set(wanted))} pins ended", err=True)
+    click.echo(f"unpin: {counted(len(set(wanted)), 'pin')} ended", err=True)
 
 
 def _one_of(known: list[str], text: str) -> str:
@@ -206,6 +222,7 @@ def _one_of(known: list[str], text: str) -> str:
 def evict_command(place: Place, sets: tuple[str, ...], everything: bool) -> None:
     """Drop what is staged, so that it has to be fetched from tape again. What is open or pinned stays."""
     from tapefs.client.presence import connected
+    from tapefs.staging.area import StagingArea
 
     if bool(sets) == everything:
         raise click.UsageError("name sets, or give --all")
@@ -215,6 +232,15 @@ def evict_command(place: Place, sets: tuple[str, ...], everything: bool) -> None
             for name in sets
             for segment in catalog.ledger.segments(catalog.archive.find_set(name).set_id)
         ]
+    wanted = None if everything else segments
     with connected(catalog.home) as presence:
-        freed_bytes = presence.client.evict(None if everything else segments)
-    click.echo(f"evict: {size(freed_bytes)} freed", err=True)
+        freed_bytes = presence.client.evict(wanted)
+    left = StagingArea(catalog.home.staging).census(wanted)
+    click.echo(f"evict: {_evicted(freed_bytes, left.used_bytes if left.frames else 0)}", err=True)
+
+
+def _evicted(freed_bytes: int, left_bytes: int) -> str:
+    if not freed_bytes and not left_bytes:
+        return "nothing was staged"
+    freed = f"{size(freed_bytes)} freed" if freed_bytes else "nothing freed"
+    return f"{freed}; {size(left_bytes)} stay, which are open or pinned (`tapefs pins`)" if left_bytes else freed

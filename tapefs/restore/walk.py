@@ -67,7 +67,7 @@ class Walk:
             is_last = depth == len(components) - 1
             if found is None or not (is_last or stat.S_ISDIR(found[1].mode)):
                 text = b"/".join(components[: depth + 1]).decode("utf-8", "backslashreplace")
-                raise NoSuchThing(f"the set has no {text}: see `tapefs ls SET`")
+                raise NoSuchThing(f"the set has no {text!r}: see `tapefs ls SET`")
             if not is_last:
                 directory = self._index.directory(DirectoryNo(found[1].offset))
 

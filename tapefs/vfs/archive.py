@@ -132,7 +132,7 @@ class Archive:
         path = parent.path + b"/" + name if parent.path else name
         found = reader.lookup(parent.directory, name) if parent.directory is not None else None
         if found is None:
-            raise NoSuchThing(f"the set has no {path.decode(errors='replace')!r}")
+            raise NoSuchThing(f"the set has no {path.decode(errors='replace')!r}: see `tapefs ls SET`")
         return _found(reader, path, *found)
 
     def children(self, reader: IndexReader, parent: Found) -> Iterator[Found]:

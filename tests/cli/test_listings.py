@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from tapefs.cli.library import DriveCounters, DriveReport
+from tapefs.cli.output import short_ids
 from tapefs.cli.spans import FrameRuns, add_set
 from tapefs.vfs.archive import Archive
 from tests.vfs.shelf import FRAME_BYTES, LABEL, Shelf
@@ -71,7 +72,8 @@ def listed(tapefs, *arguments):
 def test_an_empty_archive(tapefs, home):
     assert listed(tapefs, "sets") == []
     assert listed(tapefs, "jobs") == []
-    assert "tapefs backup" in tapefs("sets").out
+    for command in ("sets", "jobs"):
+        assert "tapefs backup" in tapefs(command).out
 
 
 def test_sets(tapefs, shelf, tree, backup_set):
@@ -94,7 +96,14 @@ def test_sets(tapefs, shelf, tree, backup_set):
 def test_sets_for_people(tapefs, backup_set):
     header, line = tapefs("sets").out.splitlines()
     assert header.split()[:4] == ["SET", "NAME", "TYPE", "STATE"]
-    assert line.split()[:4] == [backup_set.set_id, "docs", "full", "complete"]
+    assert line.split()[:4] == [backup_set.set_id[:8], "docs", "full", "complete"]
+    assert len(line) <= 100
+
+
+def test_tables_have_as_much_of_the_ids_as_it_takes():
+    ids = ["01234567-89ab", "01234567-8cde", "76543210-89ab"]
+    assert short_ids(ids[1:]) == {ids[1]: "01234567", ids[2]: "76543210"}
+    assert short_ids(ids) == {ids[0]: "01234567-89", ids[1]: "01234567-8c", ids[2]: "76543210-89"}
 
 
 @pytest.mark.parametrize("name", ["docs", "docs/latest", "docs/2026-11-23T020000Z"])
@@ -231,7 +240,9 @@ def test_jobs(tapefs, backup_set, tree):
     assert job["state"] == "completed"
     assert job["set_id"] == backup_set.set_id
     assert job["sources"] == [str(tree)]
-    assert "completed" in tapefs("jobs").out
+    _, line = tapefs("jobs").out.splitlines()
+    assert line.split()[:4] == ["1", "docs", "full", "completed"]
+    assert line.split()[-1] == backup_set.set_id[:8]
 
 
 def test_a_drive_that_was_never_opened(tapefs, home):

@@ -13,7 +13,7 @@ def test_check_says_what_is_wrong_and_the_exit_code_tells(tapefs, home):
     clean = tapefs("staging", "check")
     assert clean.code == 0
     assert clean.out == ""
-    assert clean.err == f"check: {FRAMES} frames of 1 segments, 1.1 MiB\n"
+    assert clean.err == f"check: {FRAMES} frames of 1 segment, 1.1 MiB, all right\n"
     flip(home.staging, SEGMENT, 3 * FRAME_BYTES)
     found = tapefs("staging", "check")
     assert found.code == 1
@@ -38,7 +38,7 @@ def test_what_is_staged(tapefs, home):
     with opened(home.staging) as stage:
         publish_all(stage)
         stage.evict(range(4))
-    assert f"{FRAMES - 4} frames of 1 segments" in tapefs("staging").out
+    assert f"{FRAMES - 4} frames of 1 segment" in tapefs("staging").out
     shown = json.loads(tapefs("staging", "--json").out)
     assert shown["frames"] == FRAMES - 4
     assert shown["used_bytes"] in range((FRAMES - 4) * FRAME_BYTES, FRAMES * FRAME_BYTES)

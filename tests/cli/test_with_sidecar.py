@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tapefs.cli.output import counted
 from tests.conftest import TAPE_BYTES
 
 COMMAND = (sys.executable, "-m", "tapefs")
@@ -89,12 +91,14 @@ def test_stage_and_evict(home, tree):
     set_id = finish(start("backup", str(tree)))[1][-1]
     code, _, err = finish(start("stage", f"{set_id}:{tree}/sub", set_id))
     assert code == 0, err
-    assert "staged" in err[-1]
-    assert finish(start("stage", set_id))[0] == 0
+    assert re.fullmatch(r"stage: 1 frame staged, \d+\.\d KiB", err[-1])
+    code, _, err = finish(start("stage", set_id))
+    assert code == 0, err
+    assert err[-1].endswith("; 1 already there")
     code, _, err = finish(start("evict", "tree"))
     assert code == 0
-    assert not err[-1].startswith("evict: 0 B")
-    assert finish(start("evict", "--all"))[2][-1] == "evict: 0 B freed"
+    assert err[-1].endswith("iB freed")
+    assert finish(start("evict", "--all"))[2][-1] == "evict: nothing was staged"
 
 
 def test_pin_and_unpin(home, tree):
@@ -106,12 +110,15 @@ def test_pin_and_unpin(home, tree):
     (pin,) = json.loads("\n".join(finish(start("pins", "--json"))[1]))
     assert (pin["reason"], pin["missing_frames"]) == ("exam", 0)
     assert pin["bytes"] > 300_000
-    assert finish(start("evict", "--all"))[2][-1] == "evict: 0 B freed"
+    evicted = finish(start("evict", "--all"))[2][-1]
+    assert evicted.startswith("evict: nothing freed; ")
+    assert evicted.endswith(" stay, which are open or pinned (`tapefs pins`)")
     assert pin["id"][:8] in finish(start("pins"))[1][-1]
     assert finish(start("unpin", "nonsense"))[0] == 1
-    assert finish(start("unpin", pin["id"][:8]))[2][-1] == "unpin: 1 pins ended"
+    assert finish(start("unpin", pin["id"][:8]))[2][-1] == "unpin: 1 pin ended"
     assert json.loads("\n".join(finish(start("pins", "--json"))[1])) == []
-    assert finish(start("evict", "--all"))[2][-1] != "evict: 0 B freed"
+    assert finish(start("pins"))[1][-1].startswith("No pins")
+    assert finish(start("evict", "--all"))[2][-1].endswith("iB freed")
 
 
 def test_two_commands_that_start_at_once(home):
@@ -145,7 +152,7 @@ def tell_whether_the_drive_streamed(home, set_id):
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(home.socket))) as client:
         job = client.get("http://sidecar/api/v1/jobs/1").json()
     assert (job["drive"], job["buffer"]) == (report["drive"], report["buffer"])
-    stops = f"{report['drive']['backhitches']} back-hitches"
+    stops = counted(report["drive"]["backhitches"], "back-hitch", "es")
     assert any(line.startswith("drive") and stops in line for line in finish(start("report", set_id))[1])
     shown = finish(start("job", "show", "1"))[1]
     assert any(line.startswith("drive") and f"backhitches {report['drive']['backhitches']}" in line for line in shown)
