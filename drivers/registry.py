@@ -88,6 +88,19 @@ def _check_mtx(address: str) -> None:
     parse_address(address)
 
 
+def _open_human(library: LibraryConfig, address: str) -> Changer:
+    from drivers.human.changer import HumanChanger
+    from drivers.virtual.layout import read_library
+
+    drives = len(library.drives) if library.driver != "virtual" else len(read_library(library.folder).drives)
+    return HumanChanger(library.folder, drives)
+
+
+def _check_human(address: str) -> None:
+    if address:
+        raise ValueError(f"a human as the changer is just human: nothing stands behind it, not {address}")
+
+
 @dataclass(frozen=True, slots=True)
 class AnyChanger:
     """How to open a changer that goes with any drives; a setting names it before a colon."""
@@ -97,7 +110,10 @@ class AnyChanger:
     open: Callable[[LibraryConfig, str], Changer]
 
 
-CHANGERS = {"mtx": AnyChanger(_check_mtx, _open_mtx)}
+CHANGERS = {
+    "human": AnyChanger(_check_human, _open_human),
+    "mtx": AnyChanger(_check_mtx, _open_mtx),
+}
 
 
 def _any_changer(library: LibraryConfig) -> tuple[AnyChanger, str] | None:

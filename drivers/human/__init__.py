@@ -1,0 +1,1 @@
+"""A human as a changer: prompts, and eyes on the drives."""
