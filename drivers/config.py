@@ -35,3 +35,5 @@ class LibraryConfig:
     #: Virtual drives only: `account`, `real` or `scaled:N`.
     motion: str = "account"
     iscsi: IscsiConfig = IscsiConfig()
+    #: The driver `ltfs` only: folders of any file system may be media.
+    any_filesystem: bool = False

@@ -65,6 +65,30 @@ def _open_iscsi_changer(library: LibraryConfig) -> Changer:
     return open_changer(library)
 
 
+def _check_ltfs(library: LibraryConfig) -> None:
+    from drivers.ltfs.driver import check
+
+    check(library)
+
+
+def _open_ltfs_drive(library: LibraryConfig, number: int) -> Drive:
+    from drivers.ltfs.driver import open_drive
+
+    return open_drive(library, number)
+
+
+def _open_ltfs_changer(library: LibraryConfig) -> Changer:
+    from drivers.ltfs.driver import open_changer
+
+    return open_changer(library)
+
+
+def _ltfs_capacity(library: LibraryConfig, barcode: str) -> int | None:
+    from drivers.ltfs.driver import capacity_bytes
+
+    return capacity_bytes(library, barcode)
+
+
 def _unknown_capacity(library: LibraryConfig, barcode: str) -> None:
     return None
 
@@ -72,6 +96,7 @@ def _unknown_capacity(library: LibraryConfig, barcode: str) -> None:
 DRIVERS = {
     "virtual": Driver(_check_virtual, _open_virtual_drive, _open_virtual_changer, _virtual_capacity),
     "iscsi": Driver(_check_iscsi, _open_iscsi_drive, _open_iscsi_changer, _unknown_capacity),
+    "ltfs": Driver(_check_ltfs, _open_ltfs_drive, _open_ltfs_changer, _ltfs_capacity),
 }
 
 

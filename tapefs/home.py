@@ -57,7 +57,7 @@ class IscsiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which library and drives to use."""
 
-    driver: Literal["virtual", "iscsi"] = "virtual"
+    driver: Literal["virtual", "iscsi", "ltfs"] = "virtual"
     #: How many virtual ones; of real ones how each is reached, as its driver has it (docs/drives.md).
     drives: _Count | Annotated[tuple[str, ...], Meta(min_length=1)] = 1
     #: How a real changer is reached.
@@ -67,6 +67,8 @@ class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     #: Virtual drives only: `account`, `real` or `scaled:N` (N times faster than real).
     motion: str = "account"
     iscsi: IscsiSettings = IscsiSettings()
+    #: The driver `ltfs` only: a disk with any file system may be a medium, too.
+    any_filesystem: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no library can be."""
@@ -86,6 +88,7 @@ class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             drives=self.drives if isinstance(self.drives, tuple) else (),
             changer=self.changer,
             motion=self.motion,
+            any_filesystem=self.any_filesystem,
             iscsi=IscsiConfig(
                 initiator=self.iscsi.initiator,
                 user=self.iscsi.user,

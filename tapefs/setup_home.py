@@ -178,6 +178,8 @@ def _library_section(wanted: NewHome) -> str:
         f"changer = {_toml(real.changer)}",
         f"generation = {real.generation}    # of tapes whose barcode does not tell",
     ]
+    if real.any_filesystem:
+        lines.append("any_filesystem = true")
     login = {name: value for name, value in msgspec.structs.asdict(real.iscsi).items() if value}
     if login:
         lines += ["", "[library.iscsi]", *(f"{name} = {_toml(value)}" for name, value in login.items())]

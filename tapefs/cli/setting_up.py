@@ -25,7 +25,15 @@ LEAST_TAPE_BYTES = 4 * 1024**2
 
 #: Options that make sense for one kind of library only.
 _VIRTUAL_ONLY = ("tapes", "tape_size", "drives", "motion")
-_REAL_ONLY = ("drive", "changer", "chap_user", "chap_secret_file", "chap_target_user", "chap_target_secret_file")
+_REAL_ONLY = (
+    "drive",
+    "changer",
+    "any_filesystem",
+    "chap_user",
+    "chap_secret_file",
+    "chap_target_user",
+    "chap_target_secret_file",
+)
 
 
 class _Given(TypedDict):
@@ -36,9 +44,10 @@ class _Given(TypedDict):
     drives: int
     generation: str
     motion: str
-    driver: Literal["virtual", "iscsi"]
+    driver: Literal["virtual", "iscsi", "ltfs"]
     drive: tuple[str, ...]
     changer: str
+    any_filesystem: bool
     chap_user: str
     chap_secret_file: str
     chap_target_user: str
@@ -59,10 +68,15 @@ class _Given(TypedDict):
     help="The time that a real drive would take: only counted, waited for, or waited for N times faster.",
 )
 @click.option(
-    "--driver", type=click.Choice(("virtual", "iscsi")), default="virtual", show_default=True, help="Kind of library."
+    "--driver",
+    type=click.Choice(("virtual", "iscsi", "ltfs")),
+    default="virtual",
+    show_default=True,
+    help="Kind of library.",
 )
 @click.option("--drive", metavar="ADDRESS", multiple=True, help="A real drive; once for each. See docs/drives.md.")
 @click.option("--changer", metavar="ADDRESS", default="", help="The changer of a real library.")
+@click.option("--any-filesystem", is_flag=True, help="With --driver ltfs: disks with any file system are media, too.")
 @click.option("--chap-user", metavar="NAME", default="", help="Log in to iSCSI targets as.")
 @click.option("--chap-secret-file", metavar="FILE", default="", help="File with the secret for that.")
 @click.option("--chap-target-user", metavar="NAME", default="", help="Who the targets must prove to be.")
@@ -125,6 +139,7 @@ def _real(path: Path, given: _Given) -> NewHome:
             changer=given["changer"],
             generation=_generation(given),
             iscsi=login,
+            any_filesystem=given["any_filesystem"],
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
