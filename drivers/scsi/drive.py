@@ -70,17 +70,24 @@ class ScsiDrive:
     def load(self, *, compress: bool | None = None) -> None:
         """Thread the cartridge, rewind it, and make the drive's settings. See `Drive.load`."""
         self._session.check_open()
-        was_loaded = self._is_loaded()
+        was_loaded = self._session.again(self._is_loaded)
         with self._tally.timed("load"):
-            if not was_loaded:
-                self._thread()
-            wait_ready(self._device, limit_s=MEDIUM_OPTIMISATION_S, report=self._session.report)
-            self._device.run(commands.rewind(), Doing.LOAD)
-        self._session.settle(compress)
-        self._session.steady_after_rewind()
+            try:
+                self._load(was_loaded, compress)
+            except TransportFailed as broken:
+                self._session.hold_again(broken)
+                self._load(self._is_loaded(), compress)
         self._is_dirty = False
         self._tally.loads += not was_loaded
         self._keep_notes()
+
+    def _load(self, is_loaded: bool, compress: bool | None) -> None:
+        if not is_loaded:
+            self._thread()
+        wait_ready(self._device, limit_s=MEDIUM_OPTIMISATION_S, report=self._session.report)
+        self._device.run(commands.rewind(), Doing.LOAD)
+        self._session.settle(compress)
+        self._session.steady_after_rewind()
 
     def _is_loaded(self) -> bool:
         """Tell whether a tape is threaded or being threaded."""
@@ -97,17 +104,23 @@ class ScsiDrive:
     def unload(self) -> None:
         """Sync, rewind, unthread and eject. See `Drive.unload`."""
         self._session.check_open()
-        is_loaded = self._is_loaded()
-        failed = self._flush_before_unload() if is_loaded and self._is_dirty else None
-        self._session.release_tape()
-        if is_loaded:
-            with self._tally.timed("load"):
-                self._device.run(commands.load_unload(load=False), Doing.LOAD)
+        failed = self._flush_before_unload() if self._is_dirty else None
+        with self._tally.timed("load"):
+            try:
+                self._eject()
+            except TransportFailed as broken:
+                self._session.hold_again(broken)
+                self._eject()
         self._session.tape_is_out()
         self._is_dirty = False
         self._keep_notes()
         if failed is not None:
             raise failed
+
+    def _eject(self) -> None:
+        if self._is_loaded():
+            self._session.release_tape()
+            self._device.run(commands.load_unload(load=False), Doing.LOAD)
 
     def _flush_before_unload(self) -> DriveError | None:
         """Write out the buffer; a tape on which that fails must come out all the same."""
@@ -124,8 +137,11 @@ class ScsiDrive:
 
     def status(self) -> DriveStatus:
         """Return a snapshot. See `Drive.status`."""
+        self._session.check_open()
+        return self._session.again(self._look)
+
+    def _look(self) -> DriveStatus:
         session = self._session
-        session.check_open()
         is_loaded = self._device.execute(commands.test_unit_ready(), Doing.ASK).sense is None
         settings = session.settings.look()
         medium = look_at_medium(self._device, is_loaded=is_loaded, density=settings.density)
@@ -170,7 +186,7 @@ class ScsiDrive:
     def position(self) -> Position:
         """Return where the head stands. See `Drive.position`."""
         self._session.check_steady()
-        found = self._session.read_position()
+        found = self._session.again(self._session.read_position)
         if found.block is None or found.file is None:
             self._session.lose(f"{self._device.name} does not know where its head stands")
             raise PositionLost(f"{self._session.lost}: rewind, then check label and position")

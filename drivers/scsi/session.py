@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from drivers.errors import DeviceFailed, DriveError, NotSupported, PositionLost, TransportFailed
 from drivers.scsi import cdb as commands
@@ -28,6 +29,7 @@ from drivers.scsi.timeouts import Timeouts
 from drivers.scsi.transport import Transport
 
 _MODES_CHANGED = (0x2A, 0x01)
+T = TypeVar("T")
 
 
 class DriveSession:
@@ -199,6 +201,28 @@ class DriveSession:
             self.block = before
         return self._second_try(send)
 
+    def again(self, ask: Callable[[], T]) -> T:
+        """Ask something that moves nothing; once more when the way breaks. Raises PositionLost as it should."""
+        before = self.block
+        try:
+            return ask()
+        except TransportFailed as broken:
+            if self._lost or not self._relies:
+                self.hold_again(broken)
+            else:
+                after = self.where_after(broken)
+                if after != before and (before is not None or after == 0):
+                    raise self._misplaced(before, after) from broken
+        return ask()
+
+    def hold_again(self, broken: TransportFailed) -> None:
+        """After a break: reserve the drive for the new connection. Raises `broken` when that cannot be."""
+        try:
+            if self._is_reserved:
+                take_reservation(self.device, self.notes.key)
+        except DriveError as error:
+            raise broken from error
+
     def known_block(self) -> int:
         """Return the block under the head; asks when it is not known. Raises PositionLost, TransportFailed."""
         if self.block is not None:
@@ -208,7 +232,7 @@ class DriveSession:
         except TransportFailed as broken:
             after = self.where_after(broken)
             if after == 0:
-                raise self._misplaced("where it was", after) from broken
+                raise self._misplaced(None, after) from broken
             return after
 
     def go_back(self, broken: TransportFailed, before: int, *, also: Collection[int], or_between: bool = False) -> None:
@@ -232,8 +256,9 @@ class DriveSession:
             self.lose(str(broken))
             raise
 
-    def _misplaced(self, before: int | str, after: int) -> PositionLost:
-        self.lose(f"{self.device.name} stands at block {after} instead of {before} since the way to it broke")
+    def _misplaced(self, before: int | None, after: int) -> PositionLost:
+        where = "where it was" if before is None else f"at {before}"
+        self.lose(f"{self.device.name} stands at block {after}, not {where}, since the way to it broke")
         return PositionLost(f"{self._lost}: rewind, then check label and position")
 
     def where_after(self, broken: TransportFailed) -> int:
@@ -241,8 +266,7 @@ class DriveSession:
         # Every new connection begins with attentions; where the head stands tells more.
         self._relies = False
         try:
-            if self._is_reserved:
-                take_reservation(self.device, self.notes.key)
+            self.hold_again(broken)
             block = self.where()
             self.settle()
         except DriveError as error:

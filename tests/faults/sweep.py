@@ -42,21 +42,30 @@ def prepared(folder: Path) -> tuple[Path, Path]:
 
 
 class Sweep:
-    """One kind of fault."""
+    """Backups in which something fails, and what comes afterwards."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
+    #: What brings home, ledger and drive.
+    rig_type: type[Rig] = Rig
+
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._kind = kind
         self._tree, self._fresh = prepared(folder)
         self._expected = snapshot(self._tree)
-        self._calls = NthCall()
+
+    def arm(self, rig: Rig, number: int) -> None:
+        """The fault of that number strikes from now on."""
+        raise NotImplementedError
+
+    def disarm(self, rig: Rig) -> dict[str, object]:
+        """No more faults; return what happened."""
+        raise NotImplementedError
 
     def run(self, number: int) -> dict[str, object]:
-        """Have one call fail; return what came of it."""
+        """Have one thing fail; return what came of it."""
         home = self._folder / "now"
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(self._fresh, home)
-        result: dict[str, object] = {"number": number, "kind": self._kind}
+        result: dict[str, object] = {"number": number}
         try:
             result |= self._broken_run(home, number)
             result["then"] = self._next_run(home, resume=number % 2 == 0)
@@ -65,10 +74,10 @@ class Sweep:
         return result
 
     def _broken_run(self, home: Path, number: int) -> dict[str, object]:
-        rig = Rig.existing(home)
+        rig = self.rig_type.existing(home)
         job = rig.queued(self._tree)
         error: Exception | None = None
-        self._calls.arm(home, number, self._kind)
+        self.arm(rig, number)
         try:
             rig.run(job)
         except (TapefsError, CatalogError, DriveError) as expected:
@@ -78,15 +87,15 @@ class Sweep:
                 raise
             error = expected
         finally:
-            seen, struck = self._calls.disarm()
+            happened = self.disarm(rig)
             rig.close()
         if error is not None and not str(error):
             raise AssertionError("it failed without a word")
-        return {"seen": seen, "struck": struck, "error": "" if error is None else f"{type(error).__name__}: {error}"}
+        return happened | {"error": "" if error is None else f"{type(error).__name__}: {error}"}
 
     def _next_run(self, home: Path, *, resume: bool) -> str:
         """Do what a restart does, check what was acknowledged, run again; return what was done."""
-        rig = Rig.existing(home)
+        rig = self.rig_type.existing(home)
         try:
             assert rig.ledger.verify() == []
             (job,) = rig.ledger.jobs()
@@ -121,9 +130,25 @@ class Sweep:
         assert snapshot(Path(f"{extract(rig, out)}{self._tree}")) == self._expected
 
 
+class CallSweep(Sweep):
+    """One kind of fault of the operating system's calls."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        super().__init__(folder)
+        self._kind = kind
+        self._calls = NthCall()
+
+    def arm(self, rig: Rig, number: int) -> None:
+        self._calls.arm(rig.home.path, number, self._kind)
+
+    def disarm(self, rig: Rig) -> dict[str, object]:
+        seen, struck = self._calls.disarm()
+        return {"kind": self._kind, "seen": seen, "struck": struck}
+
+
 def main() -> None:
     folder, kind, first, step, most = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
-    sweep = Sweep(folder, kind)
+    sweep = CallSweep(folder, kind)
     number = first
     for _ in range(most):
         result = sweep.run(number)

@@ -304,8 +304,8 @@ def test_a_tape_whose_buffer_cannot_be_written_out_is_ejected_all_the_same(tmp_p
     talk = Talk.loaded(
         tmp_path,
         (WRITE, ""),
-        READY,
         ("10 00 00 00 00 00", "check 03 0c 00"),
+        READY,
         ALLOW,
         ("1b 00 00 00 00 00", ""),
     )

@@ -13,7 +13,7 @@ from drivers.scsi.drive import ScsiDrive
 from drivers.scsi.transport import Reply
 from drivers.vtl.local import LocalTransport
 from drivers.vtl.tape import TapeServer
-from tests.drivers.contract import FILEMARK, block_of, read, read_all, write
+from tests.drivers.contract import FILEMARK, block_of, position, read, read_all, write
 from tests.drivers.scsi.bench import ServedBench
 
 ITEMS = [block_of(0), block_of(1, 3000), FILEMARK, block_of(3), block_of(4, 100), FILEMARK, FILEMARK]
@@ -65,8 +65,10 @@ class Breaking:
 
 
 def use(drive: ScsiDrive) -> list[bytes]:
-    """Write, move, read; return what was read."""
+    """Load, write, move, look, read, unload; return what was read."""
+    drive.load(compress=False)
     write(drive, *ITEMS, sync=True)
+    assert drive.status().loaded
     drive.rewind()
     drive.space_filemarks(1)
     found = [read(drive, 200_000)]
@@ -78,8 +80,14 @@ def use(drive: ScsiDrive) -> list[bytes]:
     found.append(read(drive))
     drive.seek_end()
     write(drive, block_of(7))
-    drive.rewind()
-    return found + read_all(drive)
+    assert drive.position() == position(8, 3)
+    drive.unload()
+    assert not drive.status().loaded
+    drive.load()
+    found += read_all(drive)
+    counters = drive.status().counters
+    assert (counters.blocks_written, counters.loads) == (5, 2)
+    return found
 
 
 EXPECTED = [block_of(3), block_of(1, 3000), block_of(0), *ITEMS, block_of(7)]
@@ -87,9 +95,7 @@ EXPECTED = [block_of(3), block_of(1, 3000), block_of(0), *ITEMS, block_of(7)]
 
 def opened(bench: ServedBench, folder: Path) -> tuple[ScsiDrive, Breaking]:
     way = Breaking(bench.server)
-    drive = ScsiDrive(way, folder)
-    drive.load()
-    return drive, way
+    return ScsiDrive(way, folder), way
 
 
 def commands_used(tmp_path: Path) -> int:
@@ -118,6 +124,7 @@ def test_a_reset_meanwhile_is_never_taken_for_a_break(tmp_path: Path, is_done: b
     for at in range(1, len(ITEMS)):
         bench = ServedBench(tmp_path / str(at))
         drive, way = opened(bench, tmp_path / str(at) / "own")
+        drive.load()
         write(drive, *ITEMS[:at])
         way.break_at, way.is_done, way.resets = len(way.seen), is_done, True
         with pytest.raises((PositionLost, TransportFailed)):
@@ -134,6 +141,7 @@ def test_a_reset_meanwhile_is_never_taken_for_a_break(tmp_path: Path, is_done: b
 def test_a_device_that_is_gone_stays_gone(tmp_path: Path) -> None:
     bench = ServedBench(tmp_path)
     drive, way = opened(bench, tmp_path / "own")
+    drive.load()
     write(drive, block_of(0))
     way.break_at, way.comes_back = len(way.seen), False
     with pytest.raises(TransportFailed):
@@ -157,6 +165,7 @@ def test_a_device_that_is_gone_stays_gone(tmp_path: Path) -> None:
 def test_a_flush_that_broke_is_given_again(tmp_path: Path) -> None:
     bench = ServedBench(tmp_path)
     drive, way = opened(bench, tmp_path / "own")
+    drive.load()
     write(drive, block_of(0), FILEMARK)
     way.break_at, way.is_done = len(way.seen), True
     before = len(way.seen)
