@@ -28,6 +28,8 @@ class Driver:
     open_changer: Callable[[LibraryConfig], Changer]
     #: Library, barcode: bytes of a cartridge that is not in a drive, None where only a drive can tell.
     capacity_bytes: Callable[[LibraryConfig, str], int | None]
+    #: What to write as `changer`, for drivers that cannot do without; "" for the others.
+    changer_example: str = ""
 
 
 def _check_virtual(library: LibraryConfig) -> None:
@@ -65,6 +67,24 @@ def _open_iscsi_changer(library: LibraryConfig) -> Changer:
     return open_changer(library)
 
 
+def _check_st(library: LibraryConfig) -> None:
+    from drivers.st.driver import check
+
+    check(library)
+
+
+def _open_st_drive(library: LibraryConfig, number: int) -> Drive:
+    from drivers.st.driver import open_drive
+
+    return open_drive(library, number)
+
+
+def _open_st_changer(library: LibraryConfig) -> Changer:
+    from drivers.st.driver import open_changer
+
+    return open_changer(library)
+
+
 def _check_ltfs(library: LibraryConfig) -> None:
     from drivers.ltfs.driver import check
 
@@ -96,6 +116,7 @@ def _unknown_capacity(library: LibraryConfig, barcode: str) -> None:
 DRIVERS = {
     "virtual": Driver(_check_virtual, _open_virtual_drive, _open_virtual_changer, _virtual_capacity),
     "iscsi": Driver(_check_iscsi, _open_iscsi_drive, _open_iscsi_changer, _unknown_capacity),
+    "st": Driver(_check_st, _open_st_drive, _open_st_changer, _unknown_capacity, "/dev/sch0"),
     "ltfs": Driver(_check_ltfs, _open_ltfs_drive, _open_ltfs_changer, _ltfs_capacity),
 }
 
@@ -160,7 +181,12 @@ def check_library(library: LibraryConfig) -> None:
         changer, address = found
         changer.check(address)
         library = replace(library, changer="")
-    _driver(library.driver).check(library)
+    driver = _driver(library.driver)
+    driver.check(library)
+    if found is None and driver.changer_example and not library.changer:
+        raise ValueError(
+            f'the driver {library.driver} needs `changer = "{driver.changer_example}"`, or a serial number'
+        )
 
 
 def open_drive(library: LibraryConfig, number: int) -> Drive:

@@ -15,14 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from drivers import registry
+from drivers.config import LibraryConfig
 from drivers.errors import DriveInUse
 from drivers.interface import Changer, Drive
-from drivers.scsi.changer import ScsiChanger
 from drivers.scsi.drive import ScsiDrive
 from drivers.st.device import TapeNode
 from drivers.st.discovery import System
-from drivers.st.drive import StDrive
-from drivers.st.opening import open_drive
 from drivers.st.sg_io import SgIo
 from drivers.virtual.library import set_write_protected
 from tests.drivers.contract import ChangerContract, DriveContract, block_of, places, read, write
@@ -48,8 +47,14 @@ def changer_node() -> Path:
     return changer.sg
 
 
-def open_changer() -> ScsiChanger:
-    return ScsiChanger(SgIo(changer_node()), [each.serial for each in System().tapes()])
+def settings(folder: Path) -> LibraryConfig:
+    """The drives by name and by serial number, as an operator may write them."""
+    second = System().tape("/dev/nst1").serial
+    return LibraryConfig(driver="st", folder=folder, drives=(str(NST), second), changer="/dev/sch0")
+
+
+def open_changer(folder: Path = Path("/tmp/notes")) -> Changer:
+    return registry.open_changer(settings(folder))
 
 
 def is_in_drive(changer: Changer, number: int) -> bool:
@@ -89,7 +94,7 @@ class OnSt:
         node.close()
 
     def open(self) -> Drive:
-        return open_drive(str(NST), self.folder)
+        return registry.open_drive(settings(self.folder), 0)
 
     def take_out(self) -> None:
         mtx("unload", "1", "0")
@@ -149,11 +154,11 @@ class Library:
 
     folder: Path
 
-    def open(self) -> ScsiChanger:
-        return open_changer()
+    def open(self) -> Changer:
+        return open_changer(self.folder)
 
-    def open_drive(self, number: int) -> StDrive:
-        return open_drive(f"/dev/nst{number}", self.folder)
+    def open_drive(self, number: int) -> Drive:
+        return registry.open_drive(settings(self.folder), number)
 
 
 class TestChangerOnSg(ChangerContract):
