@@ -27,8 +27,8 @@ from drivers.vtl.sense import (
 
 #: The most that one command moves.
 MAX_TRANSFER_BYTES = MAX_BLOCK_BYTES
-#: A filemark costs 0.1 ms: whoever wants more of them asks again.
-MAX_FILEMARKS = 65_536
+#: Each filemark begins a file of the cartridge: whoever wants more asks again.
+MAX_FILEMARKS = 1000
 
 _FIXED, _SILI = 0x01, 0x02
 

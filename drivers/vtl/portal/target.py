@@ -82,14 +82,15 @@ class Target:
         return str(bound[0]), int(bound[1])
 
     def stop(self) -> None:
-        """Say goodbye to all initiators, and return when what their commands had begun is done."""
+        """Say goodbye to all initiators, and return when what their commands had begun is done. Harmless twice."""
         with self._lock:
             self._is_stopping = True
             connections = list(self._connections)
-        if self._listener is not None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
             # Closing alone would leave `accept` waiting.
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
         if self._thread is not None:
             self._thread.join()
         for each in connections:
