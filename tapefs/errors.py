@@ -24,6 +24,7 @@
     │   └── RecallDeferred  they are being fetched; a rule says that the reader does not wait
     ├── NoRoom              the staging area has no room for what is asked for
     ├── StagingDamaged      staged bytes were not what came from tape
+    ├── DeviceProblems      drives or changers cannot be used as they are
     └── Cancelled           an operator stopped it
 
 Errors of `catalog` and `drivers` pass through as they are. Each adapter has one table that maps these classes: errno in
@@ -107,6 +108,10 @@ class NoRoom(TapefsError):
 
 class StagingDamaged(TapefsError):
     """Staged bytes are not what came from tape, or were not until they were dropped."""
+
+
+class DeviceProblems(TapefsError):
+    """Drives or changers were found that cannot be used as they are."""
 
 
 class RecallFailed(TapefsError):

@@ -42,6 +42,7 @@ class Op(IntEnum):
     WRITE_ATTRIBUTE = 0x8D
     SPACE_16 = 0x91
     LOCATE_16 = 0x92
+    SECURITY_PROTOCOL_IN = 0xA2
     MAINTENANCE_IN = 0xA3
     MOVE_MEDIUM = 0xA5
     EXCHANGE_MEDIUM = 0xA6
@@ -153,6 +154,11 @@ def write_attribute(parameter_bytes: int, *, partition: int = 0) -> bytes:
     """WRITE ATTRIBUTE, written through to the cartridge's memory."""
     head = bytes([Op.WRITE_ATTRIBUTE, 1, 0, 0, 0, 0, 0]) + field(partition, 1)
     return head + bytes(2) + field(parameter_bytes, 4) + bytes(2)
+
+
+def encryption_status(allocation_bytes: int) -> bytes:
+    """Ask with SECURITY PROTOCOL IN whether the drive encrypts."""
+    return bytes([Op.SECURITY_PROTOCOL_IN, 0x20]) + field(0x0020, 2) + bytes(2) + field(allocation_bytes, 4) + bytes(2)
 
 
 # -- tapes -----------------------------------------------------------------------------------------------------------

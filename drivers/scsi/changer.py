@@ -68,6 +68,11 @@ class ScsiChanger:
             transport.close()
             raise
 
+    @property
+    def name(self) -> str:
+        """Return vendor, model and serial number."""
+        return self._device.name
+
     # -- what is where -------------------------------------------------------------------------------------------
 
     def inventory(self) -> list[Element]:

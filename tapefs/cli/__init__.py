@@ -46,6 +46,7 @@ COMMANDS = {
     "job": "tapefs.cli.job",
     "plan": "tapefs.cli.plan",
     "vtl": "tapefs.cli.vtl",
+    "doctor": "tapefs.cli.doctor",
     "version": "tapefs.cli.setting_up",
 }
 

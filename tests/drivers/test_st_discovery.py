@@ -24,6 +24,7 @@ class Tree:
     def add(self, address: str, kind: int, nodes: dict[str, str], serial: str | None, by_id: str = "") -> None:
         """Add a device; `nodes` are folders of sysfs and the names in them."""
         device = self.system.sys / "bus/scsi/devices" / address
+        device.mkdir(parents=True)
         for folder, names in nodes.items():
             for name in names.split():
                 (device / folder / name).mkdir(parents=True)

@@ -33,6 +33,7 @@ GOLDEN = [
     (cdb.read_attribute(0x1000, first=0x0806), "8c 00 00 00 00 00 00 00 08 06 00 00 10 00 00 00"),
     (cdb.read_attribute(64, partition=1), "8c 00 00 00 00 00 00 01 00 00 00 00 00 40 00 00"),
     (cdb.write_attribute(41), "8d 01 00 00 00 00 00 00 00 00 00 00 00 29 00 00"),
+    (cdb.encryption_status(0x2000), "a2 20 00 20 00 00 00 00 20 00 00 00"),
     (cdb.read_position_long(), "34 06 00 00 00 00 00 00 00 00"),
     (cdb.read_6(0x040000), "08 00 04 00 00 00"),
     (cdb.read_6(0x100000, suppress_length=True), "08 02 10 00 00 00"),

@@ -1,0 +1,154 @@
+"""The devices themselves: those that the kernel knows, and those of the state folder's library. Blocking.
+
+Nobody's device is asked while he uses it: who opens a device next is told what happened to it meanwhile, and must hear
+that himself.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+from drivers.errors import DeviceFailed, DriveError, DriveInUse
+from drivers.scsi.device import Device
+from drivers.scsi.transport import Transport
+from drivers.st.device import TapeNode
+from drivers.st.discovery import Found, System
+from drivers.st.sg_io import SgIo
+from drivers.virtual.layout import read_library
+from tapefs.doctor.changer import look_at_changer
+from tapefs.doctor.drive import Asked, look_at_drive
+from tapefs.doctor.findings import Finding, Grade
+from tapefs.home import Home
+
+
+def look_at_kernels(system: System, block_bytes: int) -> Iterator[Finding]:
+    """Yield what the drives and changers that the kernel knows say of themselves."""
+    for found in system.tapes():
+        if found.sg is not None:
+            yield from _kernels_drive(found, Asked(str(found.node or found.sg), block_bytes, str(found.sg)))
+    for found in system.changers():
+        if found.sg is not None:
+            yield from _kernels_changer(found)
+
+
+def _kernels_drive(found: Found, asked: Asked) -> Iterator[Finding]:
+    try:
+        # st gives a drive to one process: whoever works with it is not disturbed.
+        node = None if found.node is None else TapeNode(found.node)
+    except OSError as error:
+        yield _not_opened(asked.about, error)
+        return
+    try:
+        transport = _locked(found)
+        try:
+            yield from look_at_drive(transport, asked)
+        finally:
+            transport.close()
+    except DriveInUse as error:
+        yield _in_use(asked.about, error)
+    except DeviceFailed as error:
+        yield asked.finding(Grade.PROBLEM, str(error))
+    finally:
+        if node is not None:
+            node.close()
+
+
+def _kernels_changer(found: Found) -> Iterator[Finding]:
+    about = str(found.node or found.sg)
+    try:
+        yield from look_at_changer(_locked(found), about, (), sg=str(found.sg))
+    except DriveInUse as error:
+        yield _in_use(about, error)
+    except DeviceFailed as error:
+        yield Finding(grade=Grade.PROBLEM, about=about, says=str(error))
+
+
+def _locked(found: Found) -> SgIo:
+    if found.sg is None:
+        raise AssertionError("a device without an sg node")
+    transport = SgIo(found.sg)
+    try:
+        transport.lock()
+    except BaseException:
+        transport.close()
+        raise
+    return transport
+
+
+def _not_opened(about: str, error: OSError) -> Finding:
+    if error.errno == errno.EBUSY:
+        return _in_use(about, error)
+    return Finding(
+        grade=Grade.PROBLEM, about=about, says=f"cannot be opened: {error.strerror}", shows=f"mt -f {about} status"
+    )
+
+
+def _in_use(about: str, error: Exception) -> Finding:
+    words = error.strerror if isinstance(error, OSError) else str(error)
+    return Finding(
+        grade=Grade.NOTE, about=about, says=f"is in use, so it is not asked ({words})", shows=f"lsof {about}"
+    )
+
+
+# -- the library of a state folder -------------------------------------------------------------------------------------
+
+
+def look_at_library(home: Home) -> Iterator[Finding]:
+    """Yield what there is to say of the library that the settings name; the caller owns the state folder."""
+    library = home.library_config
+    if library.driver == "virtual":
+        yield from _virtual(home)
+    elif library.driver == "iscsi":
+        yield from _iscsi(home)
+
+
+def _virtual(home: Home) -> Iterator[Finding]:
+    try:
+        layout = read_library(home.library)
+    except DriveError as error:
+        yield Finding(grade=Grade.PROBLEM, about=str(home.library), says=str(error))
+        return
+    status = os.statvfs(home.library)
+    free_bytes = status.f_bavail * status.f_frsize
+    yield Finding(
+        grade=Grade.GOOD if free_bytes > 2**30 else Grade.WARNING, about=str(home.library),
+        says=f"a virtual library of {len(layout.drives)} drives and {len(layout.slots)} slots; "
+        f"{free_bytes / 1e9:,.1f} GB are free on the disk below it",
+        fix="" if free_bytes > 2**30 else "make room: a virtual tape is full when the disk is",
+        shows=f"df -h {home.library}",
+    )  # fmt: skip
+
+
+def _serial_of(transport: Transport) -> list[str]:
+    """Return the serial number, nothing for a drive that does not answer, of which enough was said."""
+    try:
+        return [Device(transport).serial]
+    except DriveError:
+        return []
+
+
+def _iscsi(home: Home) -> Iterator[Finding]:
+    from drivers.iscsi.driver import open_transport
+
+    library, block_bytes = home.library_config, home.settings.backup.block_size
+    serials = []
+    for url in library.drives:
+        try:
+            transport = open_transport(url, library.iscsi)
+        except DriveError as error:
+            yield Finding(grade=Grade.PROBLEM, about=url, says=str(error), shows="iscsi-ls iscsi://HOST:PORT")
+            continue
+        try:
+            yield from look_at_drive(transport, Asked(url, block_bytes))
+            serials += _serial_of(transport)
+        finally:
+            transport.close()
+    if library.changer.startswith("iscsi://"):
+        try:
+            changer = open_transport(library.changer, library.iscsi)
+        except DriveError as error:
+            yield Finding(grade=Grade.PROBLEM, about=library.changer, says=str(error))
+            return
+        yield from look_at_changer(changer, library.changer, serials)
