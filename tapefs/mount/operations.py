@@ -61,6 +61,10 @@ _BLOCK_BYTES = 4096
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 #: Positions in a listing: `.` and `..` come before the first entry.
 _DOTS = 2
+#: Up to this size the bytes of a staged file are given to the kernel with the opening.
+_STORED_BYTES = 64 * 1024
+#: Of so many it is remembered that they were.
+_STORED_FILES = 65_536
 #: So many entries of a directory are decoded as soon as it has been opened.
 _ROWS_AHEAD = 64
 
@@ -71,13 +75,13 @@ log = structlog.get_logger("tapefs.mount")
 
 
 def _handler(
-    function: Callable[Concatenate[MountOperations, P], Coroutine[Any, Any, R]],
+    function: Callable[Concatenate[MountOperations, P], R],
 ) -> Callable[Concatenate[MountOperations, P], Coroutine[Any, Any, R]]:
-    """Turn whatever a handler raises into FUSEError."""
+    """Make a handler of a function, which waits for nothing: turn whatever it raises into FUSEError."""
 
     async def translated(self: MountOperations, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return await function(self, *args, **kwargs)
+            return function(self, *args, **kwargs)
         except FUSEError:
             raise
         except Exception as error:  # anything else would unmount the file system
@@ -162,15 +166,25 @@ class MountOperations(pyfuse3.Operations):
         self._description = description
         self._totals = totals
         self._files: dict[int, OpenFile] = {}
+        #: By handle; and how many handles there are.
+        self._inodes: dict[int, InodeT] = {}
+        self._open_inodes: dict[InodeT, int] = {}
+        #: Files whose bytes were given to the kernel, and not asked for since.
+        self._stored: set[InodeT] = set()
+        self._stores = True
         self._listings: dict[int, _Listing] = {}
         self._handles = itertools.count(1)
         #: Opened last and not asked for yet.
         self._just_opened: _Listing | None = None
 
+    def rest(self) -> None:
+        """Let go of what was kept for the next request; called every few dozen requests, and before sleeping."""
+        self._contents.rest()
+
     # -- names and attributes ----------------------------------------------------------------------------------------
 
     @_handler
-    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+    def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         """Return the attributes of a name; that a set has none of that name may be remembered, too."""
         try:
             return _attributes_of(self._tree.lookup(Inode(parent_inode), name))
@@ -183,7 +197,7 @@ class MountOperations(pyfuse3.Operations):
             return _absent()
 
     @_handler
-    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+    def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """Return the attributes of a node."""
         return _attributes_of(self._tree.node(Inode(inode)))
 
@@ -191,7 +205,7 @@ class MountOperations(pyfuse3.Operations):
         """Nothing is kept per inode."""
 
     @_handler
-    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+    def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         """Return the target of a symbolic link."""
         node = self._tree.node(Inode(inode))
         if isinstance(node, EntryNode) and stat.S_ISLNK(node.entry.mode):
@@ -201,7 +215,7 @@ class MountOperations(pyfuse3.Operations):
         raise UsageError("this is no symbolic link")
 
     @_handler
-    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+    def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         """Return an attribute that the source had, or what is known about where a file is."""
         value = self._description.value(self._tree.node(Inode(inode)), name)
         if value is None:
@@ -209,12 +223,12 @@ class MountOperations(pyfuse3.Operations):
         return value
 
     @_handler
-    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
+    def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
         """Return the names of the attributes that the source had."""
         return self._description.names(self._tree.node(Inode(inode)), ctx.pid)
 
     @_handler
-    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+    def statfs(self, ctx: RequestContext) -> StatvfsData:
         """Tell the size of everything that is shown; nothing is free."""
         size_bytes, nodes = self._totals.now()
         data = StatvfsData()
@@ -227,7 +241,7 @@ class MountOperations(pyfuse3.Operations):
     # -- directories -------------------------------------------------------------------------------------------------
 
     @_handler
-    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+    def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         """Begin to list a directory."""
         handle = next(self._handles)
         self._just_opened = self._listings[handle] = _Listing(Inode(inode), ctx.pid)
@@ -250,7 +264,7 @@ class MountOperations(pyfuse3.Operations):
                 listing.rows = rows
 
     @_handler
-    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+    def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """List with attributes, so that whoever stats every name asks nothing more."""
         listing = self._listings[fh]
         node = self._node_of(listing)
@@ -300,14 +314,14 @@ class MountOperations(pyfuse3.Operations):
         return readdir_reply(token, b"..", attributes, _DOTS)
 
     @_handler
-    async def releasedir(self, fh: FileHandleT) -> None:
+    def releasedir(self, fh: FileHandleT) -> None:
         """Forget how far the listing was."""
         del self._listings[fh]
 
     # -- content -----------------------------------------------------------------------------------------------------
 
     @_handler
-    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+    def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """Open a regular file; nothing is fetched before it is read."""
         if flags & _WRITING:
             raise FUSEError(errno.EROFS)
@@ -320,20 +334,58 @@ class MountOperations(pyfuse3.Operations):
         else:
             raise UsageError("this is a directory")
         handle = next(self._handles)
+        if self._stores and file.is_cacheable and isinstance(node, EntryNode) and not flags & os.O_DIRECT:
+            self._store(inode, file, node.entry.size)
         self._files[handle] = file
+        self._inodes[handle] = inode
+        self._open_inodes[inode] = self._open_inodes.get(inode, 0) + 1
         # What a set has never changes. Were the kernel to drop the pages of a cold file, it would wait for those that a
         # mapping waits for, and nobody who opens the file meanwhile could be killed.
         keep_cache = isinstance(node, EntryNode)
         return FileInfo(fh=FileHandleT(handle), direct_io=not file.is_cacheable, keep_cache=keep_cache)
 
-    @_handler
+    def _store(self, inode: InodeT, file: OpenFile, size: int) -> None:
+        """Give the bytes of a small file to the kernel's page cache: who opens it reads it next, and need not ask.
+
+        Not while it is open already. Then the kernel may hold pages of it that an answer of ours is to fill, and would
+        wait for that here, in the thread that is to answer. Of a file that nobody has open no read is on its way.
+        """
+        if not 0 < size <= _STORED_BYTES or inode in self._stored or inode in self._open_inodes:
+            return
+        try:
+            content = file.read_nowait(0, size)
+            if content is None:
+                return
+            pyfuse3.notify_store(inode, 0, content)
+        except OSError as error:
+            # Whoever reads asks for the bytes, and is told what is wrong with them.
+            log.warning("the kernel is not given the bytes of small files any more", reason=str(error))
+            self._stores = False
+            return
+        if len(self._stored) >= _STORED_FILES:
+            self._stored.clear()
+        self._stored.add(inode)
+
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """Return the bytes, after having waited for tape if need be."""
-        return await self._files[fh].read(off, size)
+        try:
+            # If the kernel was given the bytes, it has dropped them.
+            self._stored.discard(self._inodes[fh])
+            file = self._files[fh]
+            content = file.read_nowait(off, size)
+            return await file.read(off, size) if content is None else content
+        except Exception as error:  # anything but FUSEError would unmount the file system
+            raise FUSEError(_errno(error, "read")) from error
 
     @_handler
-    async def release(self, fh: FileHandleT) -> None:
+    def release(self, fh: FileHandleT) -> None:
         """Let go of an open file."""
+        inode = self._inodes.pop(fh)
+        others = self._open_inodes[inode] - 1
+        if others:
+            self._open_inodes[inode] = others
+        else:
+            del self._open_inodes[inode]
         self._files.pop(fh).release()
 
     async def refuse(self, *_: Any, **__: Any) -> Any:
@@ -432,7 +484,7 @@ def _of_virtual(node: VirtualNode) -> EntryAttributes:
 def attach(operations: MountOperations, mount_point: str, options: set[str], wakefulness: Wakefulness) -> None:
     """Mount. Raises RuntimeError with what libfuse says on stderr."""
     # A later pyfuse3 may take trio in another way: then it works as before, only slower.
-    setattr(pyfuse3, "trio", quick_trio(operations.look_ahead, wakefulness))  # noqa: B010
+    setattr(pyfuse3, "trio", quick_trio(operations.look_ahead, operations.rest, wakefulness))  # noqa: B010
     pyfuse3.init(operations, mount_point, options)
 
 

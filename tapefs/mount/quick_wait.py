@@ -35,9 +35,10 @@ _MOMENT_S = 0.0002
 class QuickWait:
     """Stands in for `trio.lowlevel.wait_readable`, for one descriptor at a time."""
 
-    def __init__(self, meanwhile: Callable[[], None], wakefulness: Wakefulness) -> None:
-        """Call `meanwhile` whenever there is no request yet."""
+    def __init__(self, meanwhile: Callable[[], None], rest: Callable[[], None], wakefulness: Wakefulness) -> None:
+        """Call `meanwhile` whenever there is no request yet, and `rest` before every checkpoint."""
         self._meanwhile = meanwhile
+        self._rest = rest
         self._wakefulness = wakefulness
         self._poll = select.poll()
         self._fd: int | None = None
@@ -58,6 +59,7 @@ class QuickWait:
         else:
             self._wakefulness.release()
         self._row = 0
+        self._rest()
         await trio.lowlevel.wait_readable(fd)
 
     def _comes_in_a_moment(self) -> bool:
@@ -109,10 +111,12 @@ class _Instead:
         return getattr(self._module, name)
 
 
-def quick_trio(meanwhile: Callable[[], None], wakefulness: Wakefulness) -> object:
+def quick_trio(meanwhile: Callable[[], None], rest: Callable[[], None], wakefulness: Wakefulness) -> object:
     """Return what pyfuse3 is to take for trio: all of it but its lock and one function.
 
     `meanwhile` is called when an answer is on its way and no request has come yet: good for preparing the next answer.
+    `rest` is called before every sleep, and after `ROW` requests at the latest: good for letting go of what was kept
+    for the next one.
     """
-    lowlevel = _Instead(trio.lowlevel, wait_readable=QuickWait(meanwhile, wakefulness).wait_readable)
+    lowlevel = _Instead(trio.lowlevel, wait_readable=QuickWait(meanwhile, rest, wakefulness).wait_readable)
     return _Instead(trio, lowlevel=lowlevel, Lock=QuickLock)

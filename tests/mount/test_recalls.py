@@ -349,7 +349,7 @@ async def test_the_lock_excludes_and_loses_nobody() -> None:
 async def test_waiting_lets_others_run(tmp_path: Path) -> None:
     """However many requests wait to be taken, other tasks get their turn after every row of them."""
     first, second = trio.socket.socketpair()
-    wait = QuickWait(lambda: None, Wakefulness(tmp_path / "none"))
+    wait = QuickWait(lambda: None, lambda: None, Wakefulness(tmp_path / "none"))
     turns = 0
 
     async def other() -> None:
@@ -372,7 +372,7 @@ async def test_waiting_lets_others_run(tmp_path: Path) -> None:
 
 
 def test_the_rest_of_trio_is_trio(tmp_path: Path) -> None:
-    replaced = quick_trio(lambda: None, Wakefulness(tmp_path / "none"))
+    replaced = quick_trio(lambda: None, lambda: None, Wakefulness(tmp_path / "none"))
     assert replaced.open_nursery is trio.open_nursery  # type: ignore[attr-defined]
     assert replaced.lowlevel.notify_closing is trio.lowlevel.notify_closing  # type: ignore[attr-defined]
     assert replaced.Lock is QuickLock  # type: ignore[attr-defined]

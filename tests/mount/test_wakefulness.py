@@ -67,7 +67,7 @@ async def test_it_is_held_while_somebody_walks(device: Path) -> None:
         nonlocal prepared
         prepared += 1
 
-    wait = QuickWait(prepare, Wakefulness(device))
+    wait = QuickWait(prepare, lambda: None, Wakefulness(device))
     with first, second:
         await second.send(b"x")
         for _ in range(20):
