@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import platform
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,7 @@ from tapefs.setup_home import NewHome, create_home
 #: Large enough that no benchmark changes tapes; the files are as long as what is written.
 TAPE_BYTES = 64 * 1024**3
 MOUNT_S = 60.0
+SIDECAR_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,29 @@ def stand() -> Iterator[Stand]:
     try:
         yield Stand(folder)
     finally:
-        # A sidecar that ends by itself takes its socket away meanwhile.
-        while folder.exists():
-            with suppress(FileNotFoundError):
-                shutil.rmtree(folder)
+        for lock in folder.glob("*/lock"):
+            _wait_released(lock)
+        shutil.rmtree(folder)
+
+
+def _wait_released(lock: Path) -> None:
+    """Wait until no sidecar owns the state folder. Raises TimeoutError.
+
+    One that a command has started outlives the command: the next one may need it, and it ends when it has been idle.
+    Its movers hold the lock, too, and the last thing any of them does is to let go of it.
+    """
+    deadline_s = time.monotonic() + SIDECAR_S
+    with lock.open("rb") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline_s:
+                    owner = file.read().decode().strip()
+                    raise TimeoutError(f"the sidecar with pid {owner} still owns {lock.parent}") from None
+                time.sleep(0.05)
+            else:
+                return
 
 
 def tapefs(home: Home, *arguments: str | Path) -> list[str]:
