@@ -134,6 +134,9 @@ class VirtualDrive:
                 raise IncompatibleMedium(
                     f"an LTO-{self._generation} drive cannot read {barcode}, which is LTO-{tape.generation}"
                 )
+            memory = read_memory(tape.folder).loaded_by(self._identity)
+            # Before the tape is threaded: whatever fails from there on, `unload` asks for these counts.
+            self._count_use(memory)
             self._threaded = barcode
             try:
                 self._remember()
@@ -141,9 +144,7 @@ class VirtualDrive:
                 self._threaded = None
                 raise
             self._adopt(tape)
-            memory = read_memory(tape.folder).loaded_by(self._identity)
             write_memory(tape.folder, memory, sync=False)
-            self._count_use(memory)
         self._mechanics.load()
         self._remember()
 
