@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 
 from drivers.errors import DeviceFailed, DriveError, DriveInUse
+from drivers.registry import open_drive
 from drivers.scsi.device import Device
 from drivers.scsi.transport import Transport
 from drivers.st.device import TapeNode
@@ -95,13 +96,45 @@ def _in_use(about: str, error: Exception) -> Finding:
 # -- the library of a state folder -------------------------------------------------------------------------------------
 
 
-def look_at_library(home: Home) -> Iterator[Finding]:
+def look_at_library(home: Home, system: System | None = None) -> Iterator[Finding]:
     """Yield what there is to say of the library that the settings name; the caller owns the state folder."""
-    library = home.library_config
-    if library.driver == "virtual":
+    driver = home.library_config.driver
+    if driver == "virtual":
         yield from _virtual(home)
-    elif library.driver == "iscsi":
+    elif driver == "iscsi":
         yield from _iscsi(home)
+    elif driver == "st":
+        yield from _named(home, system or System())
+    else:
+        yield from _opened(home)
+
+
+def _named(home: Home, system: System) -> Iterator[Finding]:
+    """Does the kernel know what the settings name? How it is was told before."""
+    for name in home.library_config.drives:
+        try:
+            found = system.tape(name)
+        except DriveError as error:
+            yield Finding(grade=Grade.PROBLEM, about=name, says=str(error), shows="ls -l /dev/tape/by-id; lsscsi -g")
+        else:
+            yield Finding(grade=Grade.GOOD, about=name, says=f"is {found.node}, {found.identity}")
+
+
+def _opened(home: Home) -> Iterator[Finding]:
+    library = home.library_config
+    for number, name in enumerate(library.drives):
+        try:
+            drive = open_drive(library, number)
+        except DriveError as error:
+            yield Finding(grade=Grade.PROBLEM, about=name, says=str(error))
+            continue
+        try:
+            status = drive.status()
+            yield Finding(grade=Grade.GOOD, about=name, says=status.identity)
+        except DriveError as error:
+            yield Finding(grade=Grade.PROBLEM, about=name, says=str(error))
+        finally:
+            drive.close()
 
 
 def _virtual(home: Home) -> Iterator[Finding]:

@@ -21,6 +21,8 @@ from tapefs.doctor.changer import look_at_changer
 from tapefs.doctor.drive import Asked, look_at_drive
 from tapefs.doctor.findings import Finding, Grade
 from tapefs.doctor.host import Host, look_at_host
+from tapefs.doctor.library import look_at_library
+from tapefs.home import open_home
 from tests.drivers.test_st_discovery import Tree
 from tests.drivers.tgt import need_libiscsi
 from tests.drivers.vtl.served import serving
@@ -228,15 +230,36 @@ def test_a_virtual_library(home: object) -> None:
     assert "a virtual library of 1 drives" in found[-1]["says"]
 
 
+def init(home: Path, *words: str) -> None:
+    command = [sys.executable, "-m", "tapefs", "--home", str(home), "init", *words]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+def test_a_folder_as_a_medium(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    init(tmp_path / "home", "--driver", "ltfs", "--any-filesystem", "--drive", str(disk))
+    code, found = doctor(tmp_path / "home")
+    assert (code, found[-1]["about"], found[-1]["grade"]) == (0, str(disk), "good")
+
+
+def test_drives_of_the_kernel_by_name(tmp_path: Path) -> None:
+    init(tmp_path / "home", "--driver", "st", "--changer", "/dev/sch0", "--drive", "10WT001", "--drive", "10WT002")
+    tree = Tree(tmp_path)
+    tree.add("2:0:0:0", 1, {"scsi_tape": "nst0 st0", "scsi_generic": "sg7"}, "10WT001")
+    known, unknown = look_at_library(open_home(tmp_path / "home"), tree.system)
+    assert (known.about, known.grade, unknown.about, unknown.grade) == ("10WT001", Grade.GOOD, "10WT002", Grade.PROBLEM)
+    assert "nst0" in unknown.says
+
+
 def test_an_iscsi_library(tmp_path: Path) -> None:
     """Changer and drives answer for themselves; a drive that is not there is a problem, and the exit code says so."""
     need_libiscsi()
     home = tmp_path / "home"
     with serving(tmp_path / "library") as served:
-        command = [sys.executable, "-m", "tapefs", "--home", str(home), "init", "--driver", "iscsi"]
         urls = [served.url(1), served.url(2)]
-        named = ["--changer", served.url(0), *[word for url in urls for word in ("--drive", url)]]
-        subprocess.run([*command, *named], check=True, capture_output=True, timeout=60)
+        drives = [word for url in urls for word in ("--drive", url)]
+        init(home, "--driver", "iscsi", "--changer", served.url(0), *drives)
         code, found = doctor(home)
         assert code == 0, found
         assert {served.url(0), *urls} <= {each["about"] for each in found}
