@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from catalog.ids import SegmentId, new_uuid
 from catalog.records import SetTotals
-from drivers.errors import DiskFull, EndOfMedium, WriteFailed
+from drivers.errors import DiskFull, EndOfMedium, PositionLost, WriteFailed
 from tapefs.backup.frames import Pool
 from tapefs.backup.intake import MEMBER_OVERHEAD_BYTES, Intake
 from tapefs.backup.links import LinkMap
@@ -218,20 +218,32 @@ class Cutter:
         self._open_stream()
 
     def go_back(self) -> None:
-        """Stand at the start of the lost segment again, on another tape. Raises what no other tape would help."""
+        """Stand at the start of the lost segment again, on another tape, or on the same one when the drive was reset.
+
+        Raises what neither would help.
+        """
         lost = self._lost or self._open_stream().settle()
         if lost is None:
             raise AssertionError("no segment was lost")
         self._lost = None
         self._intake.abandon()
-        if isinstance(lost.error, DiskFull) or not isinstance(lost.error, EndOfMedium | WriteFailed):
+        if isinstance(lost.error, DiskFull) or not isinstance(lost.error, EndOfMedium | WriteFailed | PositionLost):
             raise lost.error
         self._walk.go_back(lost.plan.checkpoint)
         self._intake.tally = lost.plan.tally.copy()
         self.number = lost.plan.number
         self._links.go_back(self.number)
         self.progress = lost.plan.progress
-        self.change_tape(lost.error)
+        if isinstance(lost.error, PositionLost):
+            self.stand_again(lost.error)
+        else:
+            self.change_tape(lost.error)
+
+    def stand_again(self, trouble: PositionLost) -> None:
+        """After a reset: go on where the committed data of the tape at hand ends; the stream is settled."""
+        self._close_stream()
+        self._tapes.stand_again(trouble)
+        self._open_stream()
 
     def totals(self) -> SetTotals:
         """Return what has been taken in so far."""

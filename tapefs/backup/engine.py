@@ -12,7 +12,7 @@ import time
 from catalog.ids import DirectoryNo
 from catalog.index.model import content_bytes
 from catalog.records import Job
-from drivers.errors import DiskFull, EndOfMedium, WriteFailed
+from drivers.errors import DiskFull, EndOfMedium, PositionLost, WriteFailed
 from drivers.interface import Drive
 from tapefs.backup.base import Base, State, Verdict, fresh_flag
 from tapefs.backup.cutter import Cutter, SegmentLost
@@ -291,3 +291,5 @@ class Engine:
                 raise
             except (EndOfMedium, WriteFailed) as error:
                 self._cutter.change_tape(error)
+            except PositionLost as error:
+                self._cutter.stand_again(error)

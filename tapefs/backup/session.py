@@ -17,6 +17,7 @@ from drivers.errors import (
     DriveError,
     EndOfMedium,
     IncompatibleMedium,
+    PositionLost,
     ReadFailed,
     WriteFailed,
     WriteProtected,
@@ -40,6 +41,8 @@ _LARGEST_SEGMENT_BYTES = 32 * 1024**3
 _SEGMENTS_ON_A_TAPE = 50
 _SMALLEST_SEGMENT_BYTES = 4 * 1024**2
 _RESERVE_BYTES = 1024**2
+#: A drive that is reset over and over has a fault that going on does not cure.
+_MOST_RESETS = 3
 #: Tape files on a tape that nothing but labels has been written to.
 _LABEL_FILES = 2
 
@@ -83,6 +86,9 @@ class TapeSession:
     segments: list[CommittedSegment] = field(default_factory=list)
     unindexed: list[CommittedSegment] = field(default_factory=list)
     _tried: list[VolumeId] = field(default_factory=list)
+    #: Resets of the drive that came one after the other without a segment between, and where.
+    _resets: int = 0
+    _reset_at: tuple[VolumeId, int] | None = None
 
     def at_hand(self) -> OpenTape:
         """Return the tape in the drive."""
@@ -102,9 +108,7 @@ class TapeSession:
             volume_id = self.source.next_volume(self._tried, ejected=not loaded)
             self._tried.append(volume_id)
             try:
-                # What is compressed already would only grow in a drive that tries again.
-                self.drive.load(compress=not self.context.codec.is_compressed)
-                self.tape = open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns())
+                return self._stand_at_end_of(volume_id)
             except DiskFull:
                 raise
             except IncompatibleMedium as error:
@@ -113,8 +117,6 @@ class TapeSession:
             except (TapeError, WriteProtected, WriteFailed, ReadFailed, EndOfMedium) as error:
                 self._set_aside(volume_id, str(error))
                 continue
-            self.look_at_room()
-            return self.tape
 
     def give_way(self) -> OpenTape:
         """Leave the drive to others for a while, then stand at the end of the tape at hand again.
@@ -136,16 +138,46 @@ class TapeSession:
             self._set_aside(volume.volume_id, str(error))
         return self.open_next()
 
+    def stand_again(self, trouble: PositionLost) -> OpenTape:
+        """After a reset of the drive: check the tape's label, and stand where its committed data ends.
+
+        What was not committed is lost and must be written again. A tape that cannot be used any more is left for
+        another. The same segment can be lost so only a few times. Raises as `open_next`, and `trouble`.
+        """
+        volume, self.tape = self.at_hand().volume, None
+        at = (volume.volume_id, len(self.segments))
+        self._resets = self._resets + 1 if at == self._reset_at else 1
+        self._reset_at = at
+        if self._resets > _MOST_RESETS:
+            raise trouble
+        log.warning("the drive was reset, the tape is checked and gone on with", tape=volume.label, error=str(trouble))
+        try:
+            return self._stand_at_end_of(volume.volume_id)
+        except DiskFull:
+            raise
+        except (TapeError, WriteProtected, WriteFailed, ReadFailed, EndOfMedium) as error:
+            self._set_aside(volume.volume_id, str(error))
+        return self.open_next()
+
     def reopen(self, volume_id: VolumeId) -> OpenTape:
         """Stand at the end of a tape again that was taken out of the drive for another. Raises as `open_next`."""
         self.source.this_volume(volume_id)
         return self._stand_at_end_of(volume_id)
 
     def _stand_at_end_of(self, volume_id: VolumeId) -> OpenTape:
-        self.drive.load(compress=not self.context.codec.is_compressed)
-        self.tape = open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns())
+        """Load the tape in the drive and stand at its end; once more if the drive is reset meanwhile."""
+        try:
+            self.tape = self._open(volume_id)
+        except PositionLost as error:
+            log.warning("the drive was reset, the tape is loaded again", volume=volume_id, error=str(error))
+            self.tape = self._open(volume_id)
         self.look_at_room()
         return self.tape
+
+    def _open(self, volume_id: VolumeId) -> OpenTape:
+        # What is compressed already would only grow in a drive that tries again.
+        self.drive.load(compress=not self.context.codec.is_compressed)
+        return open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns())
 
     def look_at_room(self) -> None:
         """Ask the drive; only while the intake thread owns it."""
@@ -191,7 +223,7 @@ class TapeSession:
                 self.unindexed.clear()
         except DiskFull:
             raise
-        except (EndOfMedium, WriteFailed) as error:
+        except (EndOfMedium, WriteFailed, PositionLost) as error:
             log.warning("no set index at the end of the tape", tape=tape.volume.label, error=str(error))
         ledger.mark_volume(volume_id, VolumeState.FULL)
         self.drive.unload()
