@@ -109,14 +109,35 @@ def _ltfs_capacity(library: LibraryConfig, barcode: str) -> int | None:
     return capacity_bytes(library, barcode)
 
 
+def _check_itdt(library: LibraryConfig) -> None:
+    from drivers.itdt.driver import check
+
+    check(library)
+
+
+def _open_itdt_drive(library: LibraryConfig, number: int) -> Drive:
+    from drivers.itdt.driver import open_drive
+
+    return open_drive(library, number)
+
+
+def _open_itdt_changer(library: LibraryConfig) -> Changer:
+    from drivers.itdt.driver import open_changer
+
+    return open_changer(library)
+
+
 def _unknown_capacity(library: LibraryConfig, barcode: str) -> None:
     return None
 
 
+_ISCSI_CHANGER = "iscsi://HOST[:PORT]/TARGET/LUN"
+
 DRIVERS = {
     "virtual": Driver(_check_virtual, _open_virtual_drive, _open_virtual_changer, _virtual_capacity),
-    "iscsi": Driver(_check_iscsi, _open_iscsi_drive, _open_iscsi_changer, _unknown_capacity),
+    "iscsi": Driver(_check_iscsi, _open_iscsi_drive, _open_iscsi_changer, _unknown_capacity, _ISCSI_CHANGER),
     "st": Driver(_check_st, _open_st_drive, _open_st_changer, _unknown_capacity, "/dev/sch0"),
+    "itdt": Driver(_check_itdt, _open_itdt_drive, _open_itdt_changer, _unknown_capacity, "/dev/IBMchanger0"),
     "ltfs": Driver(_check_ltfs, _open_ltfs_drive, _open_ltfs_changer, _ltfs_capacity),
 }
 
@@ -185,7 +206,7 @@ def check_library(library: LibraryConfig) -> None:
     driver.check(library)
     if found is None and driver.changer_example and not library.changer:
         raise ValueError(
-            f'the driver {library.driver} needs `changer = "{driver.changer_example}"`, or a serial number'
+            f'the driver {library.driver} needs `changer = "{driver.changer_example}"`, `"mtx:/dev/sg3"` or `"human"`'
         )
 
 

@@ -57,7 +57,7 @@ class IscsiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which library and drives to use."""
 
-    driver: Literal["virtual", "iscsi", "st", "ltfs"] = "virtual"
+    driver: Literal["virtual", "iscsi", "st", "itdt", "ltfs"] = "virtual"
     #: How many virtual ones; of real ones how each is reached, as its driver has it (docs/drives.md).
     drives: _Count | Annotated[tuple[str, ...], Meta(min_length=1)] = 1
     #: How a real changer is reached.

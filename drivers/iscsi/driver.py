@@ -27,9 +27,8 @@ def check(library: LibraryConfig) -> None:
     """Raise ValueError with what to write instead when the settings make no sense. Reads no file, asks no target."""
     if not library.drives:
         raise ValueError('the driver iscsi needs `drives = ["iscsi://HOST[:PORT]/TARGET/LUN", ...]`')
-    if not library.changer:
-        raise ValueError('the driver iscsi needs `changer = "iscsi://HOST[:PORT]/TARGET/LUN"`')
-    addresses = [_address(url) for url in (*library.drives, library.changer)]
+    named = (*library.drives, library.changer) if library.changer else library.drives
+    addresses = [_address(url) for url in named]
     for number, address in enumerate(addresses):
         if address in addresses[:number]:
             raise ValueError(f"{address} is named twice")

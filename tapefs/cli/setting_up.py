@@ -44,7 +44,7 @@ class _Given(TypedDict):
     drives: int
     generation: str
     motion: str
-    driver: Literal["virtual", "iscsi", "st", "ltfs"]
+    driver: Literal["virtual", "iscsi", "st", "itdt", "ltfs"]
     drive: tuple[str, ...]
     changer: str
     any_filesystem: bool
@@ -69,7 +69,7 @@ class _Given(TypedDict):
 )
 @click.option(
     "--driver",
-    type=click.Choice(("virtual", "iscsi", "st", "ltfs")),
+    type=click.Choice(("virtual", "iscsi", "st", "itdt", "ltfs")),
     default="virtual",
     show_default=True,
     help="Kind of library.",

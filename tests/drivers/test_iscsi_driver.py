@@ -11,7 +11,7 @@ import pytest
 from drivers import registry
 from drivers.config import IscsiConfig, LibraryConfig
 from drivers.errors import DeviceFailed, DeviceGone
-from drivers.iscsi.driver import SECRET, TARGET_SECRET, check, open_transport
+from drivers.iscsi.driver import SECRET, TARGET_SECRET, open_transport
 from tests.drivers.tgt import Tgt, need_tgt
 
 DRIVE = "iscsi://h/iqn.2026-11.test:lib/1"
@@ -101,9 +101,9 @@ def test_secrets_that_cannot_be_had_are_explained(tmp_path: Path) -> None:
 )
 def test_settings_that_make_no_sense_are_explained(changes: dict[str, object], reason: str) -> None:
     good = {"driver": "iscsi", "folder": Path("x"), "drives": (DRIVE,), "changer": CHANGER}
-    check(LibraryConfig(**good))  # type: ignore[arg-type]
+    registry.check_library(LibraryConfig(**good))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=reason) as failure:
-        check(LibraryConfig(**{**good, **changes}))  # type: ignore[arg-type]
+        registry.check_library(LibraryConfig(**{**good, **changes}))  # type: ignore[arg-type]
     assert "hidden" not in str(failure.value)
 
 
