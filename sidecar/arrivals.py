@@ -103,10 +103,6 @@ class Arrivals:
             self._clients.discard(client)
             client.end()
 
-    def clients(self) -> int:
-        """Return how many take part."""
-        return len(self._clients)
-
     def arrived(self, frames: FrameRange) -> None:
         """Tell everybody that frames are staged."""
         self._publish(_line({"segment": frames.segment_id, "first": frames.first, "last": frames.last}))

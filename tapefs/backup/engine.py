@@ -267,7 +267,6 @@ class Engine:
                 self._cutter.make_room(source.attributes.bytes)
                 self._intake.restate(source, fresh_flag(source.status))
                 self._intake.tally.changed_files += 1
-                self._intake.tally.restated_files += 1
             else:
                 directory.pass_over()
                 self._intake.tally.files += 1

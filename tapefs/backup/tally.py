@@ -20,8 +20,6 @@ class Tally:
     new_files: int = 0
     changed_files: int = 0
     removed_files: int = 0
-    #: Of `changed_files`: only what the set says of them has changed, their content lies in an earlier set.
-    restated_files: int = 0
     #: Content that was stored.
     read_bytes: int = 0
 

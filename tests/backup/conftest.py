@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backup.rig import Rig
+from tests.backup.rig import Rig, rigs
 
 
 @pytest.fixture(autouse=True)
@@ -23,15 +23,7 @@ def _no_thread_is_left() -> Iterator[None]:
 @pytest.fixture
 def make_rig(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
     """Return a function that makes the rig; it is closed at the end."""
-    made: list[Rig] = []
-
-    def make(**options: object) -> Rig:
-        made.append(Rig(tmp_path, **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+    yield from rigs(tmp_path)
 
 
 @pytest.fixture

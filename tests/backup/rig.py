@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -153,3 +153,16 @@ class Rig:
         self.watcher.close()
         self.drive.close()
         self.ledger.close()
+
+
+def rigs(folder: Path) -> Iterator[Callable[..., Rig]]:
+    """Yield a function that makes rigs in a folder, for a fixture; they are closed at the end."""
+    made: list[Rig] = []
+
+    def make(**options: object) -> Rig:
+        made.append(Rig(folder, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.close()

@@ -13,7 +13,7 @@ from catalog.errors import StorageFailed
 from catalog.records import SetState
 from tapefs.backup import payload
 from tapefs.errors import CodecFailed, UsageError
-from tests.backup.rig import Rig
+from tests.backup.rig import Rig, rigs
 from tests.backup.trees import payloads, random_files
 from tests.compare.every_kind import every_kind
 from tests.compare.look import differences, look
@@ -24,15 +24,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 @pytest.fixture
 def make_rig(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(**options: object) -> Rig:
-        made.append(Rig(tmp_path, **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+    yield from rigs(tmp_path)
 
 
 def _extract(rig: Rig, target: Path) -> dict[str, bytes]:

@@ -19,22 +19,14 @@ from tapefs.errors import Cancelled
 from tapefs.report.files import TroubleFile, read_report, read_troubles, report_path, troubles_path
 from tapefs.report.present import as_json, set_report
 from tapefs.verify.copy import verify_copy
-from tests.backup.rig import Rig
+from tests.backup.rig import Rig, rigs
 from tests.backup.trees import random_files
 from tests.verify.conftest import Bench, Follower
 
 
 @pytest.fixture
 def make_rig(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
-    made: list[Rig] = []
-
-    def make(**options: object) -> Rig:
-        made.append(Rig(tmp_path, **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for rig in made:
-        rig.close()
+    yield from rigs(tmp_path)
 
 
 @pytest.fixture
