@@ -93,7 +93,17 @@ def prepare(directory: Path) -> Path:
     there = find_mount(path)
     if there is not None and there.type == _TYPE:
         raise UsageError(f"an archive is mounted at {directory} already: unmount it with `umount {directory}`")
+    if _has_names(path):
+        log.warning("the mount point is not empty: what is there is hidden until the unmount", directory=str(path))
     return path
+
+
+def _has_names(path: Path) -> bool:
+    try:
+        with os.scandir(path) as names:
+            return next(names, None) is not None
+    except PermissionError:  # To mount there is allowed all the same.
+        return False
 
 
 def clear_stale(path: Path) -> None:

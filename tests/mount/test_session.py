@@ -174,6 +174,18 @@ def test_places_that_cannot_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         mount_point.prepare(tmp_path / "dir")
 
 
+def test_a_mount_point_that_is_not_empty_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not mount_point.DEVICE.exists():
+        monkeypatch.setattr(mount_point, "DEVICE", Path("/dev/null"))
+    (tmp_path / "empty").mkdir()
+    mount_point.prepare(tmp_path / "empty")
+    assert caplog.messages == []
+    mount_point.prepare(tmp_path)
+    assert "is not empty" in caplog.text
+
+
 def test_a_mount_without_protection_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def mountinfo(options: str) -> None:
         line = f"36 27 0:53 / {str(tmp_path).replace(' ', chr(92) + '040')} {options} - fuse.tapefs tapefs rw\n"
