@@ -76,6 +76,10 @@ class Ledger(Protocol):
         """Set the state, with the reason for an operator."""
         ...
 
+    def size_volume(self, volume_id: VolumeId, capacity_bytes: int, generation: int) -> None:
+        """Record what a drive has told of the cartridge; until then its barcode let us guess."""
+        ...
+
     # -- jobs --------------------------------------------------------------------------------------------------------
 
     def add_job(self, job: Job) -> Job:

@@ -50,6 +50,7 @@ _ADD_VOLUME = operation("add_volume")
 _CLAIM_VOLUME = operation("claim_volume")
 _LABEL_VOLUME = operation("label_volume")
 _MARK_VOLUME = operation("mark_volume")
+_SIZE_VOLUME = operation("size_volume")
 _ADD_JOB = operation("add_job")
 _EDIT_JOB = operation("edit_job")
 _DELETE_JOB = operation("delete_job")
@@ -180,6 +181,10 @@ class LmdbLedger:
     def mark_volume(self, volume_id: VolumeId, state: VolumeState, reason: str = "") -> None:
         """Set the state. Raises NotFound, and Conflict when a tape with data would become BLANK."""
         self._write(_MARK_VOLUME, volumes.mark, volume_id, state, reason)
+
+    def size_volume(self, volume_id: VolumeId, capacity_bytes: int, generation: int) -> None:
+        """Record what a drive has told of the cartridge. Raises NotFound."""
+        self._write(_SIZE_VOLUME, volumes.size, volume_id, capacity_bytes, generation)
 
     # -- jobs --------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ class IscsiConfig:
     #: Mutual CHAP: who the target must prove to be.
     target_user: str = ""
     target_secret_file: Path | None = None
+    #: How long a connection that broke is tried to be made again, for switches and gateways that start anew.
+    patience_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,8 @@ class IscsiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     #: Mutual CHAP: who the target must prove to be.
     target_user: str = ""
     target_secret_file: str = ""
+    #: How long a connection that broke is tried to be made again.
+    patience_s: Annotated[float, Meta(ge=0)] = 30.0
 
 
 class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,6 +97,7 @@ class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
                 secret_file=folder / self.iscsi.secret_file if self.iscsi.secret_file else None,
                 target_user=self.iscsi.target_user,
                 target_secret_file=folder / self.iscsi.target_secret_file if self.iscsi.target_secret_file else None,
+                patience_s=self.iscsi.patience_s,
             ),
         )
 

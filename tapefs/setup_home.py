@@ -180,7 +180,7 @@ def _library_section(wanted: NewHome) -> str:
     ]
     if real.any_filesystem:
         lines.append("any_filesystem = true")
-    login = {name: value for name, value in msgspec.structs.asdict(real.iscsi).items() if value}
+    login = {name: each for name, each in msgspec.structs.asdict(real.iscsi).items() if isinstance(each, str) and each}
     if login:
         lines += ["", "[library.iscsi]", *(f"{name} = {_toml(value)}" for name, value in login.items())]
     return "\n".join(lines) + "\n"

@@ -87,6 +87,16 @@ def claimed(tx: Reader, volume_id: VolumeId, token: int) -> Volume:
     return volume
 
 
+def size(tx: Writer, volume_id: VolumeId, capacity_bytes: int, generation: int) -> None:
+    """Record what a drive has told of the cartridge. Raises NotFound."""
+    volume = get(tx, volume_id)
+    sized = msgspec.structs.replace(volume, capacity_bytes=capacity_bytes, generation=generation)
+    if sized == volume:
+        return
+    tx.put(VOLUMES, text_key(volume_id), sized)
+    tx.tell("volume.size", volume_id, f"{capacity_bytes} bytes, LTO-{generation}")
+
+
 def mark(tx: Writer, volume_id: VolumeId, state: VolumeState, reason: str) -> None:
     """Set the state. Raises NotFound, and Conflict for a tape with data that would become BLANK."""
     volume = get(tx, volume_id)

@@ -55,7 +55,7 @@ def open_transport(url: str, login: IscsiConfig) -> IscsiTransport:
         chap = _chap(login)
     except ValueError as error:
         raise DeviceFailed(f"cannot log in to {address}: {error}") from error
-    return IscsiTransport(replace(address, chap=chap), initiator=login.initiator)
+    return IscsiTransport(replace(address, chap=chap), initiator=login.initiator, patience_s=login.patience_s)
 
 
 def _chap(login: IscsiConfig) -> Chap | None:

@@ -23,8 +23,6 @@ from drivers.scsi.transport import Reply, Status
 
 #: How long connecting and logging in may take.
 CONNECT_S = 10.0
-#: How long a connection that broke is tried to be made again, for switches and gateways that start anew.
-PATIENCE_S = 30.0
 _TRY_AGAIN_S = 1.0
 #: Targets ping idle sessions every 5 to 30 s, and give them as long to answer.
 LOOK_AFTER_S = 2.0
@@ -55,7 +53,7 @@ class IscsiTransport:
     max_transfer_bytes = MAX_TRANSFER_BYTES
 
     def __init__(
-        self, address: Address, *, initiator: str = "", connect_s: float = CONNECT_S, patience_s: float | None = None
+        self, address: Address, *, initiator: str = "", connect_s: float = CONNECT_S, patience_s: float = 0.0
     ) -> None:
         """Connect and log in, at once or not at all; `patience_s` is for connections that broke.
 
@@ -63,7 +61,7 @@ class IscsiTransport:
         """
         self._address = address
         self._connect_s = connect_s
-        self._patience_s = PATIENCE_S if patience_s is None else patience_s
+        self._patience_s = patience_s
         #: Trying for long was in vain: until there is a connection again, one try has to do.
         self._is_hopeless = False
         # One for all sessions of this transport: the target drops what it has left of the one before, at once.
@@ -92,8 +90,12 @@ class IscsiTransport:
             if not self.is_connected:
                 self._reconnect_patiently()
             with self._lock:
-                if self._session is None or not self._session.is_open:
-                    continue  # It was found broken in this very moment.
+                if self._session is None:
+                    continue
+                # What is found broken now has not been given this command: a system call that saves a doubt.
+                self._session.look_after()
+                if not self._session.is_open:
+                    continue
                 if self._untold and cdb[0] not in _PAST_ATTENTION:
                     return self._untold.pop(0)
                 return self._session.execute(cdb, data_in, data_out, timeout_s)

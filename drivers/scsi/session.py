@@ -29,6 +29,7 @@ from drivers.scsi.timeouts import Timeouts
 from drivers.scsi.transport import Transport
 
 _MODES_CHANGED = (0x2A, 0x01)
+_NEXUS_LOST = (0x29, 0x07)
 T = TypeVar("T")
 
 
@@ -152,6 +153,8 @@ class DriveSession:
         """Hear an attention. Raises PositionLost when the command must not be sent again."""
         if outcome_of(sense).error is PositionLost:
             self._is_settled = False
+            if self._relies and (sense.asc, sense.ascq) == _NEXUS_LOST and self._stands_as_before():
+                return
             if self._relies:
                 self.lose(f"{self.device.name}: {outcome_of(sense).happened} [sense {sense.codes}]")
                 if self._depends:
@@ -160,6 +163,29 @@ class DriveSession:
             self._is_settled = False
             if self._depends:
                 self.settle()
+
+    def _stands_as_before(self) -> bool:
+        """The way to the drive was made anew before a command was sent: look whether the head is where it must be.
+
+        Losing a nexus moves no tape and loses no block, as losing power does. Raises TransportFailed.
+        """
+        expected, depends = self.block, self._depends
+        if expected is None:
+            return False
+        self._relies = False
+        try:
+            if self._is_reserved:
+                take_reservation(self.device, self.notes.key)
+            if self.where() != expected:
+                return False
+            self.settle()
+        except TransportFailed:
+            raise
+        except DriveError:
+            return False
+        finally:
+            self._relies, self._depends = True, depends
+        return True
 
     # -- commands that depend on the place -----------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from catalog.ids import VolumeId
 from catalog.ledger import Ledger
 from catalog.records import IntentKind, Volume, VolumeEnd, VolumeState
 from drivers.errors import EndOfData, WriteProtected
-from drivers.interface import BlockNo, Drive
+from drivers.interface import BlockNo, Drive, DriveStatus
 from tapefs.errors import BadStructure, LedgerMismatch, WrongTape
 from tapefs.format.identify import is_ours
 from tapefs.format.lines import read_lines
@@ -53,8 +53,10 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
         raise WrongTape(f"the tape in the drive has barcode {status.barcode}, not {volume.label}: check the library")
     claim = ledger.claim_volume(volume_id)
     if volume.state is VolumeState.BLANK:
+        volume = _as_told(ledger, volume, status)
         return OpenTape(volume, claim, write_label(drive, ledger, volume, claim, now_ns))
     check_label(drive, volume)
+    volume = _as_told(ledger, volume, status)
     drive.seek_end()
     end = VolumeEnd(block=volume.end_block, file=volume.end_file, used_bytes=volume.used_bytes)
     found = drive.position()
@@ -68,6 +70,16 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
     for intent in ledger.intents(volume_id):
         ledger.drop_intent(intent.structure_id)
     return OpenTape(volume, claim, end)
+
+
+def _as_told(ledger: Ledger, volume: Volume, status: DriveStatus) -> Volume:
+    """Record what the drive tells of the cartridge, where it tells anything; a barcode only let us guess."""
+    capacity_bytes = status.capacity_bytes or volume.capacity_bytes
+    generation = status.medium_generation or volume.generation
+    if (capacity_bytes, generation) == (volume.capacity_bytes, volume.generation):
+        return volume
+    ledger.size_volume(volume.volume_id, capacity_bytes, generation)
+    return ledger.volume(volume.volume_id)
 
 
 def _give_up_uncommitted(drive: Drive, ledger: Ledger, volume: Volume) -> None:

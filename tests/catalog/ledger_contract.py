@@ -174,6 +174,16 @@ class LedgerContract:
         with pytest.raises(NotFound):
             ledger.label_volume(VolumeId(uuid_of("nowhere")), 1, LABEL_END, NOW)
 
+    def test_what_a_drive_tells_of_a_cartridge(self, ledger: Ledger, stage: Stage) -> None:
+        before, known = newest(ledger), stage.volume.volume_id
+        was = ledger.volume(known)
+        for _ in range(2):
+            ledger.size_volume(known, 12_000, 8)
+        assert ledger.volume(known) == msgspec.structs.replace(was, capacity_bytes=12_000, generation=8)
+        assert kinds(ledger, before) == [("volume.size", "12000 bytes, LTO-8")]
+        with pytest.raises(NotFound):
+            ledger.size_volume(VolumeId(uuid_of("nowhere")), 12_000, 8)
+
     def test_marking(self, ledger: Ledger, stage: Stage) -> None:
         volume_id = stage.volume.volume_id
         before = newest(ledger)

@@ -74,5 +74,6 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("expire_set", lambda ledger: ledger.expire_set(SET.set_id, NOW)),
     ("put_pin", lambda ledger: ledger.put_pin(PIN)),
     ("drop_pin", lambda ledger: ledger.drop_pin(PIN.pin_id, NOW)),
+    ("size_volume", lambda ledger: ledger.size_volume(T1.volume_id, 12 * 10**12, 8)),
     ("mark_volume", lambda ledger: ledger.mark_volume(T1.volume_id, VolumeState.FULL)),
 ]

@@ -49,7 +49,7 @@ def tgt(tmp_path: Path) -> Iterator[Tgt]:
 @pytest.fixture
 def fresh(tgt: Tgt) -> Iterator[IscsiTransport]:
     """A transport that has just logged in."""
-    transport = IscsiTransport(parse_url(tgt.url(LUN)), patience_s=0)
+    transport = IscsiTransport(parse_url(tgt.url(LUN)))
     yield transport
     transport.close()
 
@@ -264,8 +264,7 @@ def test_a_target_that_was_started_again_is_found(tgt: Tgt, transport: IscsiTran
     write(transport, b"kept")
     port = tgt.port
     tgt.kill()
-    # The first to notice may be the command, or whoever looks after the session.
-    with pytest.raises((TransportFailed, DeviceGone)):
+    with pytest.raises(DeviceGone):
         run(transport, TEST_UNIT_READY)
     tgt.start(port)
     tgt.add_target()
@@ -282,8 +281,6 @@ def test_a_target_that_is_away_for_a_moment_is_waited_for(tgt: Tgt) -> None:
     write(transport, b"attention")
     port = tgt.port
     tgt.kill()
-    with pytest.raises(TransportFailed):
-        run(transport, TEST_UNIT_READY)
 
     def come_back() -> None:
         tgt.start(port)
@@ -295,17 +292,12 @@ def test_a_target_that_is_away_for_a_moment_is_waited_for(tgt: Tgt) -> None:
     later.start()
     assert key(run(transport, TEST_UNIT_READY)) in LOST
     later.join()
-    tgt.kill()
-    with pytest.raises(TransportFailed):
-        run(transport, TEST_UNIT_READY)
     transport.close()
 
 
 def test_patience_ends_and_then_is_over(tgt: Tgt) -> None:
     transport = IscsiTransport(parse_url(tgt.url(LUN)), patience_s=2.5)
     tgt.kill()
-    with pytest.raises(TransportFailed, match="the target closed it"):
-        run(transport, TEST_UNIT_READY)
     before_s = time.monotonic()
     with pytest.raises(DeviceGone, match="Connection refused"):
         run(transport, TEST_UNIT_READY)
@@ -330,7 +322,7 @@ def test_a_break_between_commands_is_noticed(
     """Nothing was in flight, so nothing is unknown: the next command finds no connection and tries to make one."""
     monkeypatch.setattr(transport_module, "LOOK_AFTER_S", 0.02)
     transport.close()
-    again = IscsiTransport(parse_url(tgt.url(LUN)), patience_s=0)
+    again = IscsiTransport(parse_url(tgt.url(LUN)))
     tgt.kill()
     deadline_s = time.monotonic() + 5
     while again.is_connected and time.monotonic() < deadline_s:

@@ -62,7 +62,7 @@ class TgtDriveBench:
         self._tgt.add_drive(1, self._tgt.make_tape("TP0001L6"))
 
     def open(self) -> ScsiDrive:
-        return ScsiDrive(IscsiTransport(parse_url(self._tgt.url(1)), patience_s=0), self._notes)
+        return ScsiDrive(IscsiTransport(parse_url(self._tgt.url(1))), self._notes)
 
     def take_out(self) -> None:
         self._tgt.update(1, "online=0")
@@ -85,10 +85,10 @@ class TgtChangerBench:
         tgt.add_changer(3, 2, ["TP0001L6", "TP0002L6", None])
 
     def open(self) -> ScsiChanger:
-        return ScsiChanger(IscsiTransport(parse_url(self._tgt.url(3)), patience_s=0), ["SERIAL1", "SERIAL2"])
+        return ScsiChanger(IscsiTransport(parse_url(self._tgt.url(3))), ["SERIAL1", "SERIAL2"])
 
     def open_drive(self, number: int) -> ScsiDrive:
-        return ScsiDrive(IscsiTransport(parse_url(self._tgt.url(1 + number)), patience_s=0), self._notes)
+        return ScsiDrive(IscsiTransport(parse_url(self._tgt.url(1 + number))), self._notes)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_drives_have_the_numbers_of_their_serials(tgt: Tgt, tmp_path: Path) -> N
     """The order of the settings counts, not that of the library's addresses."""
     bench = TgtChangerBench(tgt, tmp_path / "notes")
     bench.open().close()
-    crossed = ScsiChanger(IscsiTransport(parse_url(tgt.url(3)), patience_s=0), ["SERIAL2", "SERIAL1"])
+    crossed = ScsiChanger(IscsiTransport(parse_url(tgt.url(3))), ["SERIAL2", "SERIAL1"])
     crossed.load(0, 0)
     crossed.close()
     straight = bench.open()

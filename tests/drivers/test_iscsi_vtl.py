@@ -40,10 +40,11 @@ class VtlDriveBench:
         self._target = Target(TARGET, {LUN: self._server})
         self.port = self._target.start("127.0.0.1", 0)[1]
 
-    def through(self, cutter: Cutter) -> ScsiDrive:
+    def through(self, cutter: Cutter, patience_s: float = 10) -> ScsiDrive:
         """Open the drive through a wire that can be cut, as a loaded one."""
         url = self.url.replace(str(self.port), str(cutter.port))
-        drive = open_drive(LibraryConfig(driver="iscsi", folder=self._notes, drives=(url,)), 0)
+        login = IscsiConfig(patience_s=patience_s)
+        drive = open_drive(LibraryConfig(driver="iscsi", folder=self._notes, drives=(url,), iscsi=login), 0)
         drive.load()
         return drive
 
@@ -189,11 +190,8 @@ def test_a_drive_that_was_reset_meanwhile_has_lost_its_place(bench: VtlDriveBenc
     drive.close()
 
 
-def test_a_target_that_is_gone_for_good_is_told(
-    bench: VtlDriveBench, cutter: Cutter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("drivers.iscsi.transport.PATIENCE_S", 0.0)
-    drive = bench.through(cutter)
+def test_a_target_that_is_gone_for_good_is_told(bench: VtlDriveBench, cutter: Cutter) -> None:
+    drive = bench.through(cutter, patience_s=0)
     write(drive, block_of(0))
     cutter.close()
     with pytest.raises(TransportFailed):

@@ -1,0 +1,131 @@
+"""The product with a library behind iSCSI: its own virtual one, served by another process. Nothing is faked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.backup.trees import odd_tree, random_files, snapshot
+from tests.drivers.tgt import need_libiscsi
+from tests.test_end_to_end import Installation, wait_until
+
+DRIVES = 2
+
+
+class Library:
+    """A virtual library of four tapes and two drives that `tapefs vtl` serves."""
+
+    def __init__(self, folder: Path) -> None:
+        self._home = folder / "vtl"
+        self._run("init", "--tapes", "4", "--tape-size", "128MiB", "--drives", str(DRIVES))
+        self._process: subprocess.Popen[str] | None = None
+        self._where = "127.0.0.1:0"
+        self.start()
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run(self._command(*arguments), check=True, capture_output=True)
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "tapefs", "--home", str(self._home), *arguments]
+
+    def start(self) -> None:
+        """Serve, at the same address as before."""
+        self._process = subprocess.Popen(
+            self._command("vtl", "--listen", self._where), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        url = next((line.strip() for line in self._process.stdout if line.startswith("  iscsi://")), "")
+        assert url, self._process.communicate()[1]
+        self.unit = url.rpartition("/")[0]
+        self._where = self.unit.split("/")[2]
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.communicate()
+
+    def pause(self) -> None:
+        """Have it stand still with its connections open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    @property
+    def options(self) -> list[str]:
+        """How `tapefs init` is told of it."""
+        drives = [f"--drive={self.unit}/{1 + number}" for number in range(DRIVES)]
+        return ["--driver", "iscsi", f"--changer={self.unit}/0", *drives]
+
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Iterator[Library]:
+    need_libiscsi()
+    library = Library(tmp_path)
+    yield library
+    library.kill()
+
+
+@pytest.fixture
+def installation(tmp_path: Path, library: Library) -> Iterator[Installation]:
+    made = Installation(tmp_path)
+    made.run("init", *library.options)
+    with (made.home / "tapefs.toml").open("a") as settings:
+        settings.write("[library.iscsi]\npatience_s = 3\n")
+    yield made
+    made.close()
+
+
+def test_backup_evict_restore_compare(installation: Installation, library: Library, tmp_path: Path) -> None:
+    tree = odd_tree(tmp_path)
+    random_files(tree / "files", 5, 2_000_000)
+    set_id = installation.backup(tree, "--name", "odd")
+    tapes = installation.listing("tapes")
+    assert [tape["label"] for tape in tapes] == ["TP0001L9", "TP0002L9", "TP0003L9", "TP0004L9"]
+    assert sum(tape["used_bytes"] > 0 for tape in tapes) == 1  # type: ignore[operator]
+    installation.run("evict", "--all")
+    installation.run("restore", set_id, "--to", tmp_path / "all")
+    assert snapshot(Path(f"{tmp_path / 'all'}{tree}")) == snapshot(tree)
+    installation.run("verify", set_id)
+    # It goes on behind what is there, with another process of the library, too.
+    library.kill()
+    library.start()
+    (tree / "new").write_bytes(os.urandom(300_000))
+    second = installation.backup(tree, "--name", "odd", "--type", "incremental")
+    installation.run("evict", "--all")
+    installation.run("restore", second, "--to", tmp_path / "again")
+    assert snapshot(Path(f"{tmp_path / 'again'}{tree}")) == snapshot(tree)
+    counters = [drive["counters"] for drive in installation.listing("drives")]
+    assert sum(each["bytes_read"] for each in counters) > 10_000_000  # type: ignore[index]
+
+
+def test_a_target_that_dies_within_a_backup(installation: Installation, library: Library, tmp_path: Path) -> None:
+    """The run fails and says so, nothing half is shown; when the library is back it goes on where it was."""
+    tree = random_files(tmp_path / "tree", 40, 2_000_000)
+    sidecar = installation.start("serve", "--listen", "127.0.0.1:0")
+    wait_until(lambda: (installation.home / "sidecar.sock").exists() and installation.movers(), "the sidecar")
+    job = installation.run("backup", tree, "--no-wait").strip()
+    wait_until(lambda: any(s["segments"] for s in installation.listing("sets")), "the first segment")
+    library.kill()
+    wait_until(lambda: _state(installation, job) == "failed", "the end of the job")
+    assert [each["state"] for each in installation.listing("sets")] != ["complete"]
+    library.start()
+    installation.run("job", "resume", job)
+    set_id = str(installation.listing("sets")[-1]["set_id"])
+    installation.run("evict", "--all")
+    installation.run("restore", set_id, "--to", tmp_path / "all")
+    assert snapshot(Path(f"{tmp_path / 'all'}{tree}")) == snapshot(tree)
+    assert sidecar.poll() is None
+
+
+def _state(installation: Installation, job: str) -> object:
+    return json.loads(installation.run("job", "show", job, "--json"))["state"]
