@@ -142,7 +142,7 @@ class Reservations:
         action = command.cdb[1] & 0x1F
         if action in (0, 6):
             self._register(command.nexus, None if action == 6 else key, new_key)
-            return Done()
+            return Done(_PARAMETERS_BYTES, _PARAMETERS_BYTES)
         if self._keys.get(command.nexus) != key:
             raise ReservationConflict
         if action == 1:
@@ -153,7 +153,7 @@ class Reservations:
             self._clear(command.nexus)
         else:
             self._preempt(command.nexus, new_key, command)
-        return Done()
+        return Done(_PARAMETERS_BYTES, _PARAMETERS_BYTES)
 
     def _kind(self, command: Command) -> int:
         scope, kind = command.cdb[2] >> 4, command.cdb[2] & 0xF

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Sequence
 
 from drivers.errors import DriveError, IncompatibleMedium, NotReady
+from drivers.scsi.transport import Status
 from drivers.virtual.drive import MAX_BLOCK_BYTES
 from drivers.virtual.faults import BreakableDrive
 from drivers.vtl.attributes import Attributes
 from drivers.vtl.blocks import Blocks
-from drivers.vtl.commands import Access, Command, Done, Nexus, Operation, operation
+from drivers.vtl.commands import Access, Answer, Command, Done, Nexus, Operation, operation
 from drivers.vtl.density import density_report
 from drivers.vtl.failures import sense_of
 from drivers.vtl.inquiry import TAPE, Identity
 from drivers.vtl.sense import (
+    BECOMING_READY,
     INCOMPATIBLE_MEDIUM,
     INVALID_FIELD_IN_CDB,
     LOAD_REQUIRED,
@@ -37,10 +41,14 @@ from drivers.vtl.tape_logs import READ_FAILURE, WRITE_FAILURE, WRITE_PROTECT, Ta
 from drivers.vtl.tape_modes import TapeModes
 from drivers.vtl.unit import LogicalUnit
 
+log = logging.getLogger(__name__)
+
 REVISION = "0001"
-_READ, _WRITE = 0x08, 0x0A
+_READ, _WRITE, _REQUEST_SENSE = 0x08, 0x0A, 0x03
 #: REWIND, WRITE FILEMARKS, SPACE, ERASE, LOAD UNLOAD, LOCATE, WRITE ATTRIBUTE.
 _SLOW = frozenset((0x01, 0x10, 0x11, 0x19, 0x1B, 0x2B, 0x80, 0x8D, 0x91, 0x92))
+#: What is answered with "becoming ready" while a cartridge is being threaded.
+_WHEN_READY = _SLOW | {0x00, _REQUEST_SENSE, _READ, _WRITE, 0x34}
 #: Seconds that commands may take, as LTO-9 drives report them.
 _LOAD_S, _LOCATE_S, _REWIND_S, _WRITE_S, _READ_S, _ERASE_S = 960, 2940, 600, 1500, 2340, 74341
 
@@ -64,6 +72,8 @@ class TapeServer(LogicalUnit):
         self._blocks = Blocks(drive, lambda: self._modes.block_bytes, self._was_reset)
         self._attributes = Attributes(drive)
         self._speaker: Nexus | None = None
+        #: A cartridge is being threaded by a thread of its own, which holds the lock.
+        self._is_becoming_ready = False
         #: Has an initiator moved the tape since it was threaded?
         self._is_used = True
         super().__init__(identity)
@@ -74,14 +84,31 @@ class TapeServer(LogicalUnit):
     # -- what happens to the drive -------------------------------------------------------------------------------
 
     def inserted(self) -> None:
-        """The changer has put a cartridge in: thread it, as libraries do. Some cannot be threaded, and stay so."""
+        """The changer has put a cartridge in: thread it, as libraries do. Some cannot be threaded, and stay so.
+
+        A paced drive is becoming ready meanwhile, and this returns at once.
+        """
+        if self._is_paced:
+            self._begin_threading(None)
+        else:
+            self._thread(None)
+
+    def _begin_threading(self, by: Nexus | None) -> None:
+        self._is_becoming_ready = True
+        threading.Thread(target=self._thread, args=(by,), name="vtl load", daemon=True).start()
+
+    def _thread(self, by: Nexus | None) -> None:
+        """Thread the cartridge; initiators but the one that asked for it hear of it."""
         with self.lock:
             try:
                 self._drive.load()
-            except DriveError:
-                return
-            self._is_used = False
-            self._threaded(None)
+            except DriveError as error:
+                log.info("a cartridge cannot be threaded: %s", error)
+            else:
+                self._is_used = by is not None
+                self._threaded(by)
+            finally:
+                self._is_becoming_ready = False
 
     def is_threaded(self) -> bool:
         """Tell whether a cartridge is threaded."""
@@ -120,6 +147,18 @@ class TapeServer(LogicalUnit):
     def _was_reset(self) -> None:
         """The drive says that it lost its position: all are told, who speaks is answered so."""
         self.tell_others(self._speaker, POWER_ON)
+
+    def execute(
+        self, nexus: Nexus, cdb: bytes, data_out: memoryview | None = None, data_in: memoryview | None = None
+    ) -> Answer:
+        """See `LogicalUnit.execute`. What needs a tape does not wait for one that is being threaded."""
+        if self._is_becoming_ready and cdb and cdb[0] in _WHEN_READY:
+            sense = Sense(Key.NOT_READY, BECOMING_READY)
+            if cdb[0] != _REQUEST_SENSE:
+                return self.refusal(sense)
+            done = Command(nexus, cdb, data_in=data_in or memoryview(b"")).give(sense.encode(), cdb[4])
+            return Answer(Status.GOOD, b"", done.moved_bytes, done.wanted_bytes)
+        return super().execute(nexus, cdb, data_out, data_in)
 
     def _run(self, command: Command) -> Done:
         self._speaker = command.nexus
@@ -287,7 +326,12 @@ class TapeServer(LogicalUnit):
         # EOT (4) belongs to unloading without a rewind, which LTO drives do not do.
         if wanted & 0x04:
             raise refuse(INVALID_FIELD_IN_CDB, 4)
-        if wanted & 0x01:
+        is_immediate = bool(command.cdb[1] & 0x01)
+        if wanted == 0x01 and is_immediate and self._is_paced and not self._drive.status().loaded:
+            if self._drive.status().barcode is None:
+                raise not_ready(NO_MEDIUM)
+            self._begin_threading(command.nexus)
+        elif wanted & 0x01:
             self._load(command.nexus, hold=bool(wanted & 0x08))
         else:
             self._unload()

@@ -114,7 +114,7 @@ class LogicalUnit:
             try:
                 done = self._run(command)
             except CheckCondition as error:
-                return self._refusal(error.sense)
+                return self.refusal(error.sense)
             except ReservationConflict:
                 return Answer(Status.RESERVATION_CONFLICT)
             if done.sense is None:
@@ -122,7 +122,8 @@ class LogicalUnit:
             sense = done.sense.encode(descriptors=self.descriptor_sense)
             return Answer(Status.CHECK_CONDITION, sense, done.moved_bytes, done.wanted_bytes)
 
-    def _refusal(self, sense: Sense) -> Answer:
+    def refusal(self, sense: Sense) -> Answer:
+        """Return the answer to a command that is refused."""
         return Answer(Status.CHECK_CONDITION, sense.encode(descriptors=self.descriptor_sense))
 
     def _run(self, command: Command) -> Done:

@@ -23,7 +23,7 @@ from drivers.vtl.unit import LogicalUnit
 log = logging.getLogger(__name__)
 
 #: Connections at once, those that are logging in included.
-MAX_CONNECTIONS = 64
+MAX_CONNECTIONS = 32
 _LOGIN_PATIENCE_S = 15.0
 _SEND_PATIENCE_S = 60.0
 #: How long a session whose initiator has come back may take to end.
@@ -42,7 +42,6 @@ class _Connection:
     """One connection, from accept to its end."""
 
     wire: Wire
-    thread: threading.Thread | None = None
     session: Session | None = None
     #: Name and ISID of a normal session.
     port: tuple[str, bytes] | None = None
@@ -129,8 +128,11 @@ class Target:
                 accepted.close()
                 return
             self._connections.append(connection)
-        connection.thread = threading.Thread(target=self._serve, args=(connection,), name="vtl session", daemon=True)
-        connection.thread.start()
+        try:
+            threading.Thread(target=self._serve, args=(connection,), name="vtl session", daemon=True).start()
+        except RuntimeError:
+            log.warning("an initiator could not be let in: there are too many threads")
+            self._forget(connection)
 
     def _serve(self, connection: _Connection) -> None:
         try:
@@ -148,11 +150,14 @@ class Target:
         except Exception:  # The boundary of a session: a bug ends it, and no other.
             log.exception("a session failed")
         finally:
-            connection.wire.shut()
-            connection.wire.close()
-            with self._lock:
-                self._connections.remove(connection)
-            connection.ended.set()
+            self._forget(connection)
+
+    def _forget(self, connection: _Connection) -> None:
+        connection.wire.shut()
+        connection.wire.close()
+        with self._lock:
+            self._connections.remove(connection)
+        connection.ended.set()
 
     def _log_in(self, connection: _Connection) -> LoggedIn:
         connection.wire.wait_at_most(_LOGIN_PATIENCE_S)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -196,3 +198,37 @@ def test_what_changes_nothing(hand: Hand) -> None:
         hand.good(command)
     assert hand("37 01 20 00 00 00 00 01 00 00").sense == "5 2101"
     assert hand.good("4D 00 40 00 00 00 00 00 FF 00") == bytes([0, 0, 0, 3, 0, 0x12, 0x2E])
+
+
+def test_a_paced_drive_is_becoming_ready_meanwhile(tmp_path: Path) -> None:
+    folder = tmp_path / "library"
+    create_library(folder, tapes=1, tape_bytes=16 * MIB, drives=1, generation=9)
+    threading_now, go_on = Event(), Event()
+
+    def sleep(seconds: float) -> None:
+        threading_now.set()
+        assert go_on.wait(20)
+
+    tape = TapeServer(VirtualDrive(folder, 0, "real", sleep=sleep), is_paced=True)
+    changer = ChangerServer(VirtualChanger(folder), [tape], "LIBRARY1")
+    drive, robot = Hand(tape), Hand(changer)
+    robot.good(move(0x1000, 0x100))
+    for expected in ("6 2800", ""):
+        assert threading_now.wait(20)
+        assert drive(TUR).sense == "2 0401"
+        assert drive("08 00 00 10 00 00").sense == "2 0401"
+        assert drive.good("03 00 00 00 12 00")[2:14:10] == bytes([2, 4])
+        go_on.set()
+        deadline = time.monotonic() + 20
+        while (got := drive(TUR)).sense == "2 0401":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert got.sense == expected
+        drive.good(TUR)
+        drive.good(UNLOAD)
+        threading_now.clear()
+        go_on.clear()
+        if expected:
+            drive.good("1B 01 00 00 01 00")
+    changer.close()
+    tape.close()
