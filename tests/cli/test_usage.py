@@ -68,7 +68,7 @@ def test_wrong_usage(tapefs, home_path, arguments):
     assert not home_path.exists()
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("init", "plan", "version")])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("doctor", "init", "plan", "version")])
 def test_without_a_state_folder(tapefs, home_path, command):
     arguments = {
         "show": ["docs"],
