@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import click
 
 from catalog.ids import SetId
-from catalog.records import BackupSet
 from tapefs.cli.output import Json, iso_time, print_json, print_table, short_ids, short_time, size
 from tapefs.cli.place import Place, ledger_of
 from tapefs.retention.expire import verdicts_of
@@ -31,7 +30,7 @@ def expire_command(place: Place, wanted: tuple[str, ...], failed: bool, apply: b
     with ledger_of(place) as ledger:
         sets = ledger.backup_sets()
         roster = Roster(sets)
-        wish = Wish(named=frozenset(_find(roster, text).set_id for text in wanted), failed=failed)
+        wish = Wish(named=frozenset(roster.find_any(text).set_id for text in wanted), failed=failed)
         verdicts = verdicts_of(ledger, time.time_ns(), wish)
     expired: list[SetId] | None = None
     freed_bytes = 0
@@ -46,11 +45,6 @@ def expire_command(place: Place, wanted: tuple[str, ...], failed: bool, apply: b
     else:
         _print(verdicts, expired, short_ids(each.set_id for each in sets))
         click.echo(_summary(verdicts, expired, freed_bytes), err=True)
-
-
-def _find(roster: Roster, text: str) -> BackupSet:
-    """Return a set that has not expired; by its whole id also one that failed. Raises NoSuchThing."""
-    return roster.known(SetId(text)) or roster.find(text)
 
 
 def _print(verdicts: list[Verdict], expired: list[SetId] | None, short: Mapping[str, str]) -> None:

@@ -36,10 +36,11 @@ class Catalog:
     archive: Archive
 
     def any_set(self, text: str) -> BackupSet:
-        """Return the set that `text` names; by its whole id also one that is not complete. Raises NoSuchThing."""
-        from catalog.ids import SetId
+        """Return the set that `text` names; by an id or its beginning also one that is not complete.
 
-        return self.archive.roster().known(SetId(text)) or self.archive.find_set(text)
+        Raises NoSuchThing.
+        """
+        return self.archive.roster().find_any(text)
 
 
 @contextmanager

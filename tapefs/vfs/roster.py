@@ -55,12 +55,22 @@ class Roster:
 
         Raises NoSuchThing with what to do.
         """
+        found = self.find_any(text)
+        if found.state is not SetState.COMPLETE:
+            raise NoSuchThing(f"set {found.set_id} is {found.state.value}, and only complete sets can be read")
+        return found
+
+    def find_any(self, text: str) -> BackupSet:
+        """Return the set that `text` names; by an id or its beginning also one that is not complete.
+
+        Raises NoSuchThing with what to do.
+        """
         text = text.rstrip("/")
         name, slash, time = text.partition("/")
         if slash:
             return self._at_time(name, time)
         if text in self._by_id:
-            return self._only_complete(self._by_id[SetId(text)])
+            return self._by_id[SetId(text)]
         if text in self.by_name:
             return self.by_name[text][-1]
         return self._by_prefix(text)
@@ -88,12 +98,7 @@ class Roster:
             raise NoSuchThing(f"there is no set or job named {text!r}; `tapefs sets` lists them")
         if len(found) > 1:
             raise NoSuchThing(f"{len(found)} sets begin with {text!r}: give more of the id")
-        return self._only_complete(found[0])
-
-    def _only_complete(self, found: BackupSet) -> BackupSet:
-        if found.state is not SetState.COMPLETE:
-            raise NoSuchThing(f"set {found.set_id} is {found.state.value}, and only complete sets can be read")
-        return found
+        return found[0]
 
 
 def _time_names(sets: list[BackupSet]) -> dict[SetId, str]:

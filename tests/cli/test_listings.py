@@ -120,10 +120,12 @@ def test_show(tapefs, shelf, backup_set, name):
     assert f"{LABEL}:{segment['copies'][0]['header_file'] + 1}" in text
 
 
-def test_show_by_the_beginning_of_the_id_and_by_a_whole_one_that_failed(tapefs, shelf, tree, backup_set):
+def test_show_by_the_beginning_of_an_id_also_of_a_set_that_is_not_complete(tapefs, shelf, tree, backup_set):
     assert listed(tapefs, "show", backup_set.set_id[:8])["set_id"] == backup_set.set_id
     unfinished = shelf.add_set(tree, complete=False)
-    assert listed(tapefs, "show", unfinished.set_id)["state"] == "running"
+    for name in (unfinished.set_id, unfinished.set_id[:8]):
+        assert listed(tapefs, "show", name)["state"] == "running"
+        assert tapefs("ls", name).code == 1
 
 
 def test_a_set_that_is_not_there(tapefs, backup_set):
