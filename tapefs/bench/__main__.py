@@ -11,6 +11,7 @@ import click
 from tapefs.bench import (
     backup,
     codecs,
+    drives,
     eviction,
     incremental,
     large,
@@ -45,10 +46,11 @@ NAMES = (
     "memory",
     "recall",
     "eviction",
+    "drives",
 )
 
 #: Those that bring what they measure with, and those that want a tree and a number of runs.
-ALONE = {"spool": spool.run, "memory": memory.run, "listing": listing.run, "walks": walks.run}
+ALONE = {"spool": spool.run, "memory": memory.run, "listing": listing.run, "walks": walks.run, "drives": drives.run}
 WITH_TREE = {
     "backup": backup.run,
     "large": large.run,
