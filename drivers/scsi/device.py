@@ -55,6 +55,8 @@ class Device:
         self.clock = clock or Clock()
         #: Told every attention before the command is sent again; may raise.
         self.on_attention: Callable[[Sense], None] = lambda sense: None
+        #: Told what a device adds for its operator when all went well: that it wants to be cleaned.
+        self.on_advice: Callable[[str], None] = lambda text: None
         self.timeouts = Timeouts()
         self.name = "the device"
         self.identity: Identity = parse_inquiry(self.read(commands.inquiry(96), 96))
@@ -100,6 +102,8 @@ class Device:
         error = self.error_in(done, doing, block)
         if error is not None:
             raise error
+        if done.sense is not None and outcome_of(done.sense).advice:
+            self.on_advice(f"{self.name}: {outcome_of(done.sense).happened} ({outcome_of(done.sense).advice})")
         return done
 
     def error_in(self, done: Done, doing: Doing, block: int = 0) -> DriveError | None:

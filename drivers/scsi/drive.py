@@ -23,14 +23,13 @@ from drivers.scsi import cdb as commands
 from drivers.scsi.cdb import MAX_24, Space
 from drivers.scsi.device import Clock, Done
 from drivers.scsi.generations import can_write
-from drivers.scsi.logs import TAPE_ALERT_RESPONSE, parse_tape_alert_response
-from drivers.scsi.medium import look_at_medium, read_log, room_bytes
+from drivers.scsi.medium import look_at_medium, room_bytes
 from drivers.scsi.outcomes import Doing
 from drivers.scsi.ready import Report, is_becoming_ready, wait_ready
 from drivers.scsi.sense import Key
 from drivers.scsi.session import DriveSession
 from drivers.scsi.tally import Tally
-from drivers.scsi.tape_alerts import TapeAlert, describe
+from drivers.scsi.tape_alerts import TapeAlert
 from drivers.scsi.timeouts import MEDIUM_OPTIMISATION_S
 from drivers.scsi.transport import Transport
 
@@ -88,6 +87,7 @@ class ScsiDrive:
         self._device.run(commands.rewind(), Doing.LOAD)
         self._session.settle(compress)
         self._session.steady_after_rewind()
+        self._session.tell_alerts()
 
     def _is_loaded(self) -> bool:
         """Tell whether a tape is threaded or being threaded."""
@@ -119,6 +119,7 @@ class ScsiDrive:
 
     def _eject(self) -> None:
         if self._is_loaded():
+            self._session.tell_alerts()
             self._session.release_tape()
             self._device.run(commands.load_unload(load=False), Doing.LOAD)
 
@@ -178,8 +179,7 @@ class ScsiDrive:
     def tape_alerts(self) -> list[TapeAlert]:
         """Return what the drive wants to be told, the worst first; asking clears nothing."""
         self._session.check_open()
-        page = read_log(self._device, TAPE_ALERT_RESPONSE)
-        return describe(parse_tape_alert_response(page)) if page else []
+        return self._session.alerts()
 
     # -- moving --------------------------------------------------------------------------------------------------
 

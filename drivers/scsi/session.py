@@ -12,12 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from drivers.errors import DeviceFailed, DriveError, NotSupported, PositionLost, TransportFailed
+from drivers.errors import BadAnswer, DeviceFailed, DriveError, NotSupported, PositionLost, TransportFailed
 from drivers.scsi import cdb as commands
 from drivers.scsi.cdb import MAX_24
 from drivers.scsi.device import Clock, Device, Done
 from drivers.scsi.generations import generation_of_model
 from drivers.scsi.inquiry import TAPE
+from drivers.scsi.logs import TAPE_ALERT_RESPONSE, parse_tape_alert_response
+from drivers.scsi.medium import read_log
 from drivers.scsi.mode_access import DriveSettings
 from drivers.scsi.notes import Notes
 from drivers.scsi.outcomes import Doing, outcome_of
@@ -25,6 +27,7 @@ from drivers.scsi.position import LongPosition, parse_block_limits, parse_positi
 from drivers.scsi.ready import Report
 from drivers.scsi.reserve import release_reservation, take_reservation
 from drivers.scsi.sense import Sense
+from drivers.scsi.tape_alerts import TapeAlert, describe
 from drivers.scsi.timeouts import Timeouts
 from drivers.scsi.transport import Transport
 
@@ -56,6 +59,8 @@ class DriveSession:
         self._holds_tape = False
         #: How compression was switched last; None when nobody cared.
         self._compress: bool | None = None
+        #: What the operator has been told since the tape was loaded.
+        self._told: set[str] = set()
         try:
             self.device = Device(transport, clock=clock)
             if self.device.identity.device_type != TAPE:
@@ -81,6 +86,7 @@ class DriveSession:
         self.settings = DriveSettings(device)
         self.max_block_bytes = min(self._read_max_block(), self.transport.max_transfer_bytes)
         device.on_attention = self._attend
+        device.on_advice = self._tell_once
 
     def _read_max_block(self) -> int:
         try:
@@ -145,6 +151,7 @@ class DriveSession:
 
     def tape_is_out(self) -> None:
         """Forget the place: there is no tape any more."""
+        self._told.clear()
         self._is_settled = self._relies = False
         self._lost = ""
         self.stands_at(None)
@@ -317,6 +324,26 @@ class DriveSession:
             self.lose(f"{self.device.name} does not know where its head stands")
             raise PositionLost(f"{self._lost}: rewind, then check label and position")
         return block
+
+    # -- what the operator should know ----------------------------------------------------------------------------
+
+    def alerts(self) -> list[TapeAlert]:
+        """Return what the drive wants to be told, the worst first; asking clears nothing. Raises DeviceFailed."""
+        page = read_log(self.device, TAPE_ALERT_RESPONSE)
+        return describe(parse_tape_alert_response(page)) if page else []
+
+    def tell_alerts(self) -> None:
+        """Tell the operator what the drive wants to be told, each thing once while a tape is loaded."""
+        try:
+            for alert in self.alerts():
+                self._tell_once(f"{self.device.name}: {alert.message} [TapeAlert {alert.number}]")
+        except BadAnswer as error:
+            self._tell_once(f"{self.device.name}: its TapeAlert cannot be read: {error}")
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.report(text)
 
     # -- holding -------------------------------------------------------------------------------------------------
 

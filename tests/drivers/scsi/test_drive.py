@@ -50,7 +50,9 @@ PAGE_OFF = "8f 0e 40 80 00 00 00 01 00 00 00 01 00 00 00 00"
 #: Variable blocks, buffered, LTO-9.
 SET = "00 1e 00 10 00 00 00 08 60 00 00 00 00 00 00 00 "
 MODES: Exchange = (SENSE_10, SET + PAGE_ON)
-LOADED: list[Exchange] = [*OPEN, READY, READY, REWIND, MODES, PREVENT]
+ALERTS = "4d 00 52 00 00 00 00 40 00 00"
+NO_ALERTS: Exchange = (ALERTS, UNKNOWN)
+LOADED: list[Exchange] = [*OPEN, READY, READY, REWIND, MODES, PREVENT, NO_ALERTS]
 
 
 def at(block: int, *, file: int = 0, flags: int = 0) -> Exchange:
@@ -124,7 +126,7 @@ def test_the_drive_tells_its_timeouts(tmp_path: Path) -> None:
     told = "00 00 00 14 01 00 00 00 00 02 00 06 00 0a 00 00 00 00 00 10 00 00 04 d2"
     talk = Talk(tmp_path, [*OPEN[:3], (OPEN[3][0], told), OPEN[4], *LOADED[5:]])
     talk.drive.load()
-    assert talk.script.timeouts_s[-3] == 1234
+    assert talk.script.timeouts_s[-4] == 1234
     talk.script.is_over()
 
 
@@ -170,11 +172,12 @@ def test_settings_are_made_and_checked(tmp_path: Path) -> None:
     talk = Talk(
         tmp_path,
         [
-            *LOADED[:-2],
+            *LOADED[:-3],
             (SENSE_10, fixed_unbuffered),
             ("55 10 00 00 00 00 00 00 20 00", ""),
             (SENSE_10, SET + PAGE_OFF),
             PREVENT,
+            NO_ALERTS,
         ],
     )
     talk.drive.load(compress=False)
@@ -189,7 +192,7 @@ def test_a_drive_that_knows_only_the_short_mode_commands_and_no_page(tmp_path: P
     talk = Talk(
         tmp_path,
         [
-            *LOADED[:-2],
+            *LOADED[:-3],
             (SENSE_10, UNKNOWN),
             ("1a 00 0f 00 fc 00", "check 05 24 00"),
             ("5a 00 10 00 00 00 00 02 00 00", UNKNOWN),
@@ -198,6 +201,7 @@ def test_a_drive_that_knows_only_the_short_mode_commands_and_no_page(tmp_path: P
             ("1a 00 0f 00 fc 00", "check 05 24 00"),
             ("1a 00 10 00 fc 00", "0b 00 10 08 60 00 00 00 00 00 00 00"),
             (PREVENT[0], UNKNOWN),
+            NO_ALERTS,
         ],
     )
     # It refused the ten-byte sense once; the ten-byte select is not even tried.
@@ -208,9 +212,32 @@ def test_a_drive_that_knows_only_the_short_mode_commands_and_no_page(tmp_path: P
 def test_a_drive_that_stays_at_fixed_blocks_is_refused(tmp_path: Path) -> None:
     fixed = "00 1e 00 10 00 00 00 08 60 00 00 00 00 00 02 00 " + PAGE_ON
     select = ("55 10 00 00 00 00 00 00 10 00", "")
-    talk = Talk(tmp_path, [*LOADED[:-2], (SENSE_10, fixed), select, (SENSE_10, fixed)])
+    talk = Talk(tmp_path, [*LOADED[:-3], (SENSE_10, fixed), select, (SENSE_10, fixed)])
     with pytest.raises(DeviceFailed, match="512 bytes"):
         talk.drive.load()
+
+
+def test_what_the_drive_wants_to_be_told_is_told_once(tmp_path: Path) -> None:
+    flags = "12 00 00 0c 00 00 03 08 00 00 18 00 00 00 00 00"
+    talk = Talk(tmp_path, [*LOADED[:-1], (ALERTS, flags), (WRITE, "check 01 00 17"), (WRITE, "check 01 00 17")])
+    talk.drive.load()
+    assert [each[-15:] for each in talk.told] == [" [TapeAlert 20]", " [TapeAlert 21]"]
+    talk.drive.write_block(b"abcd")
+    talk.drive.write_block(b"abcd")
+    assert len(talk.told) == 3
+    assert "asks to be cleaned (clean the drive, then go on)" in talk.told[2]
+    worse = "12 00 00 0c 00 00 03 08 10 00 18 00 00 00 00 00"
+    talk.script.add(
+        ("10 00 00 00 00 00", ""), READY, (ALERTS, worse), ALLOW, ("1b 00 00 00 00 00", ""),
+        READY, REWIND, MODES, PREVENT, (ALERTS, "12 00 00 04 00 00"),
+    )  # fmt: skip
+    talk.drive.unload()
+    assert len(talk.told) == 4
+    assert "can no longer be read or written well" in talk.told[3]
+    talk.script._exchanges.insert(0, READY)
+    talk.drive.load()
+    assert "cannot be read" in talk.told[4]
+    talk.script.is_over()
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------
@@ -306,6 +333,7 @@ def test_a_tape_whose_buffer_cannot_be_written_out_is_ejected_all_the_same(tmp_p
         (WRITE, ""),
         ("10 00 00 00 00 00", "check 03 0c 00"),
         READY,
+        NO_ALERTS,
         ALLOW,
         ("1b 00 00 00 00 00", ""),
     )
