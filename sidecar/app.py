@@ -19,6 +19,7 @@ from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.jobs import JobCalls
 from sidecar.own.pins import PinCalls
 from sidecar.own.policy import PolicyCalls
+from sidecar.own.prompts import PromptCalls
 from sidecar.own.recalls import RecallCalls
 from sidecar.own.reports import ReportCalls
 from sidecar.own.search import SearchCalls
@@ -47,6 +48,7 @@ def make_app(service: Service) -> ASGIApp:
         RecallCalls(service),
         PolicyCalls(service),
         PinCalls(service),
+        PromptCalls(service),
         VerifyCalls(service),
         ReportCalls(service),
         SearchCalls(service),

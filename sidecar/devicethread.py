@@ -14,6 +14,9 @@ import trio
 
 T = TypeVar("T")
 
+#: Pause between two tries to interrupt a call.
+INTERRUPT_S = 0.1
+
 
 class _Call(Generic[T]):
     """A function on its way through the thread, and what came of it."""
@@ -33,9 +36,17 @@ class _Call(Generic[T]):
             self._error = error
         self._token.run_sync_soon(self._done.set)
 
-    async def wait_result(self) -> T:
-        with trio.CancelScope(shield=True):
-            await self._done.wait()
+    async def wait_result(self, interrupt: Callable[[], None] | None) -> T:
+        try:
+            with trio.CancelScope(shield=interrupt is None):
+                await self._done.wait()
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                while interrupt is not None and not self._done.is_set():
+                    interrupt()  # Again and again: the call may not have begun yet.
+                    with trio.move_on_after(INTERRUPT_S):
+                        await self._done.wait()
+            raise
         if self._error is not None:
             raise self._error
         return self._result[0]
@@ -53,12 +64,16 @@ class DeviceThread:
         while (execute := self._calls.get()) is not None:
             execute()
 
-    async def run(self, function: Callable[[], T]) -> T:
-        """Run `function` in the thread and give its result or its error. Not cancelled once begun."""
+    async def run(self, function: Callable[[], T], interrupt: Callable[[], None] | None = None) -> T:
+        """Run `function` in the thread and give its result or its error.
+
+        Not cancelled once begun, unless `interrupt` makes it end soon: it is called when the caller is cancelled, and
+        the end is waited for.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         call = _Call(function)
         self._calls.put(call.execute)
-        return await call.wait_result()
+        return await call.wait_result(interrupt)
 
     def close(self) -> None:
         """Let the thread end after its last call; being a daemon, a hanging one does not keep the process."""

@@ -114,6 +114,8 @@ class DriveTask:
                 shared.home, self.name, self.number, command=shared.mover_command, inherit=shared.inherit
             ) as mover:
                 await self._begin(mover)
+                if shared.library.eyes is not None:
+                    shared.library.eyes.open(self.number, mover)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(mover.run_reports, self._on_report)
                     nursery.start_soon(self._work, mover, nursery)
@@ -136,6 +138,8 @@ class DriveTask:
 
     async def _clean_up(self, reason: str) -> None:
         """The mover is gone: bring to an end what it was doing."""
+        if self._shared.library.eyes is not None:
+            self._shared.library.eyes.close(self.number)
         with trio.CancelScope(shield=True):
             await self._backing_up.mover_died(reason)
             self._reading_back.mover_died(reason.replace("the backup ran", "it was read"))

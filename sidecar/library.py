@@ -19,8 +19,10 @@ from catalog.ids import VolumeId, new_uuid
 from catalog.ledger import Ledger
 from catalog.records import Volume, VolumeState
 from drivers.errors import ChangerError
+from drivers.human.changer import HumanChanger
 from drivers.interface import Changer, Element, ElementKind
 from sidecar.devicethread import DeviceThread
+from sidecar.human import give_eyes
 from tapefs.errors import NoTape
 from tapefs.home import Home
 
@@ -53,6 +55,10 @@ class Library:
         self._ledger = ledger
         self._changer = changer
         self._capacity_of = capacity_of
+        #: The changer, if it is a human, and the eyes on the drives that it has then.
+        self.human = changer if isinstance(changer, HumanChanger) else None
+        self.eyes = give_eyes(changer, ledger)
+        self._interrupt = None if self.human is None else self.human.interrupt
         self._thread = DeviceThread("changer")
         self._moving = trio.Lock()
         self._elements: list[Element] = []
@@ -69,6 +75,12 @@ class Library:
         async with self._moving:
             await self._take_inventory()
         await trio.to_thread.run_sync(self._enter_new_tapes, [e.barcode for e in self._elements if e.barcode])
+
+    async def enter_new(self) -> None:
+        """Enter tapes that were put on a human's shelf; does not wait for a move that is under way."""
+        if self.human is not None:
+            self._elements = self.human.inventory()
+            await trio.to_thread.run_sync(self._enter_new_tapes, [e.barcode for e in self._elements if e.barcode])
 
     @property
     def drives(self) -> int:
@@ -146,7 +158,7 @@ class Library:
             place = self.place_of(label)
             if place is None or place.kind is ElementKind.DRIVE:
                 raise NoTape(f"tape {label} is not in a slot of the library: put it in")
-            await self._thread.run(lambda: self._changer.load(place.number, drive))
+            await self._thread.run(lambda: self._changer.load(place.number, drive), self._interrupt)
             self._origins[label] = place.number
             await self._take_inventory()
         log.info("tape moved into drive", tape=label, drive=drive, slot=place.number)

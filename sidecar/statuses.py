@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from catalog.errors import CatalogError, Conflict, NotFound, StorageFailed
-from drivers.errors import DriveError
+from drivers.errors import ChangerError, DriveError
 from tapefs.errors import (
     Cancelled,
     HomeError,
@@ -62,6 +62,7 @@ TABLE: tuple[tuple[type[Exception], int], ...] = (
     (StorageFailed, 503),
     (TapeError, 500),
     (HomeError, 500),
+    (ChangerError, 409),
     (DriveError, 500),
     (CatalogError, 500),
     (TapefsError, 500),

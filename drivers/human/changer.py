@@ -96,9 +96,9 @@ class HumanChanger:
         return new
 
     def remove(self, barcode: str) -> None:
-        """Forget a tape that is not on the shelf any more. Raises SlotEmpty, NotReady while it is in a drive."""
+        """Forget a tape that is not on the shelf any more. Raises ChangerError: SlotEmpty, or it is in a drive."""
         if barcode in self._shelf.drives:
-            raise NotReady(f"{barcode} is in drive{self._shelf.drives.index(barcode)}")
+            raise ChangerError(f"{barcode} is in drive{self._shelf.drives.index(barcode)}")
         if barcode not in self._shelf.slots:
             raise SlotEmpty(f"{barcode} is not on the shelf")
         self._change(lambda shelf: shelf.with_slot(shelf.slots.index(barcode), None))

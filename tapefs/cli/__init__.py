@@ -34,6 +34,8 @@ COMMANDS = {
     "report": "tapefs.cli.reports",
     "tapes": "tapefs.cli.library",
     "drives": "tapefs.cli.library",
+    "prompts": "tapefs.cli.prompts",
+    "tape": "tapefs.cli.prompts",
     "stage": "tapefs.cli.staging",
     "pins": "tapefs.cli.staging",
     "unpin": "tapefs.cli.staging",

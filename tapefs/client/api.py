@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -210,6 +210,21 @@ class PinView(_View, frozen=True, kw_only=True):
     expires_at: datetime
 
 
+class PromptView(_View, frozen=True, kw_only=True):
+    """What somebody is to do at a drive."""
+
+    number: int
+    drive: str
+    text: str
+    take_out: str | None = None
+    put_in: str | None = None
+    since: datetime
+
+
+class _NewTapes(_View, frozen=True, kw_only=True):
+    new: list[str]
+
+
 class _Accepted(_View, frozen=True, kw_only=True):
     accepted: int
 
@@ -339,6 +354,22 @@ class Client:
         """`grant` or `deny` what a reader waits for; returns how many reads wait. Raises NoSuchThing."""
         body = {"process": process}
         return decode(self._transport.request("POST", f"/api/v1/recalls/{number}/{word}", body), _Reads).reads
+
+    def prompts(self) -> list[PromptView]:
+        """Ask what somebody is to do at the drives, oldest first."""
+        return decode(self._transport.request("GET", "/api/v1/prompts"), list[PromptView])
+
+    def answer_prompt(self, number: int, answer: str) -> None:
+        """Say that it was `done`, or is `declined`. Raises NotNow when nobody asks any more, UsageError."""
+        self._transport.request("POST", f"/api/v1/prompts/{number}", {"answer": answer})
+
+    def add_tapes(self, tapes: Sequence[str]) -> list[str]:
+        """Say which tapes lie on the shelf now; returns those that are new. Raises NotNow, UsageError."""
+        return decode(self._transport.request("POST", "/api/v1/shelf", {"tapes": list(tapes)}), _NewTapes).new
+
+    def remove_tape(self, tape: str) -> None:
+        """Say that a tape does not lie on the shelf any more. Raises NotNow, UsageError."""
+        self._transport.request("DELETE", f"/api/v1/shelf/{quote(tape, safe='')}")
 
 
 def _body(fields: JobFields) -> dict[str, object]:

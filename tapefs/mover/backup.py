@@ -9,7 +9,7 @@ from catalog.ids import VolumeId
 from drivers.interface import Drive
 from tapefs.backup.watcher import BackupProgress
 from tapefs.errors import NoTape
-from tapefs.mover.messages import Done, Load, NeedVolume, NoVolume, Progress, Recall, Trouble, Unload, VolumeReady
+from tapefs.mover.messages import Done, Load, Look, NeedVolume, NoVolume, Progress, Recall, Trouble, Unload, VolumeReady
 from tapefs.mover.post import Post
 
 
@@ -22,7 +22,7 @@ class PostWatcher:
         drive: Drive,
         command_id: int,
         pool: str,
-        serve: Callable[[Load | Recall | Unload], None],
+        serve: Callable[[Load | Look | Recall | Unload], None],
     ) -> None:
         """`serve` does and answers what comes while the backup has given way."""
         self._serve = serve
@@ -53,23 +53,25 @@ class PostWatcher:
         need = NeedVolume(id=self._id, pool=self._pool, exclude=[], ejected=True, volume_id=volume_id, gave_way=True)
         self._post.send(need)
         while True:
-            answer = self._post.wait_cancelled_or(self._id, VolumeReady, NoVolume, Load, Recall, Unload)
+            answer = self._post.wait_cancelled_or(self._id, VolumeReady, NoVolume, Load, Look, Recall, Unload)
             if isinstance(answer, VolumeReady):
                 return
             if isinstance(answer, NoVolume):
                 raise NoTape(answer.reason)
-            if isinstance(answer, Load | Recall | Unload):
+            if isinstance(answer, Load | Look | Recall | Unload):
                 self._serve(answer)
 
     def _ask(self, need: NeedVolume) -> VolumeId:
         self._post.send(need)
         while True:
-            answer = self._post.wait_cancelled_or(self._id, VolumeReady, NoVolume, Unload)
+            answer = self._post.wait_cancelled_or(self._id, VolumeReady, NoVolume, Look, Unload)
             if isinstance(answer, VolumeReady):
                 return answer.volume_id
             if isinstance(answer, NoVolume):
                 raise NoTape(answer.reason)
-            if isinstance(answer, Unload):
+            if isinstance(answer, Look):
+                self._serve(answer)
+            elif isinstance(answer, Unload):
                 self._drive.unload()
                 self._post.send(Done(id=answer.id))
 

@@ -3,9 +3,9 @@
 Every message is msgpack, preceded by its length as four bytes, big-endian. Commands carry an `id`, and every command is
 answered by exactly one `Done` or `Failed` with that id; events may come before. A mover does one command at a time, in
 order, but reads its socket all the while: `Cancel`, `GiveWay`, further `Recall`s and `VolumeReady` reach it while it
-works, and `Unload` while it waits for a tape. A backup that has given way has `Load`, `Recall` and `Unload` done
-meanwhile. When the socket closes it stops: a backup ends at once (its open intent stays), a
-recall likewise.
+works, and `Unload` and `Look` while it waits for a tape. A backup that has given way has `Load`, `Recall`, `Look` and
+`Unload` done meanwhile. When the socket closes it stops: a backup ends at once (its open intent stays), a recall
+likewise.
 """
 
 from __future__ import annotations
@@ -33,6 +33,16 @@ class Unload(_Message, frozen=True, kw_only=True):
     """Rewind, unthread and eject."""
 
     id: int
+
+
+class Look(_Message, frozen=True, kw_only=True):
+    """Tell in `Done.seen` what is in the drive, for a library whose robot is a human.
+
+    Moves nothing, unless `volume_id` says which tape it should be: then what is there is threaded, and its label read.
+    """
+
+    id: int
+    volume_id: VolumeId | None = None
 
 
 class Backup(_Message, frozen=True, kw_only=True):
@@ -102,7 +112,7 @@ class NoVolume(_Message, frozen=True, kw_only=True):
     reason: str
 
 
-Command = Load | Unload | Backup | FinishSets | Recall | Verify | Cancel | GiveWay | VolumeReady | NoVolume
+Command = Load | Unload | Look | Backup | FinishSets | Recall | Verify | Cancel | GiveWay | VolumeReady | NoVolume
 
 
 # -- mover to sidecar ------------------------------------------------------------------------------------------------
@@ -116,12 +126,24 @@ class Ready(_Message, frozen=True, kw_only=True):
     barcode: str | None
 
 
+class SeenTape(msgspec.Struct, frozen=True, array_like=True):
+    """What is in a drive."""
+
+    #: One that was ejected and sticks out may not be seen.
+    full: bool
+    threaded: bool
+    #: Its name for people, by label or barcode; None when it has neither.
+    name: str | None
+
+
 class Done(_Message, frozen=True, kw_only=True):
     """The command succeeded."""
 
     id: int
     #: The set a backup made.
     set_id: SetId | None = None
+    #: What a Look has seen.
+    seen: SeenTape | None = None
 
 
 class Failed(_Message, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import structlog
 from catalog.errors import NotFound
 from catalog.ids import FrameNo, SegmentId
 from catalog.ledger import Ledger
-from drivers.errors import DriveError
+from drivers.errors import DriveError, NotReady
 from drivers.interface import Drive
 from tapefs.backup.run import run_backup
 from tapefs.home import Home
@@ -28,8 +28,10 @@ from tapefs.mover.messages import (
     FramesArrived,
     FramesFailed,
     Load,
+    Look,
     Ready,
     Recall,
+    SeenTape,
     Unload,
     Verified,
     Verify,
@@ -39,10 +41,10 @@ from tapefs.mover.verifying import PostVerifyWatcher
 from tapefs.recall.locates import LocateLog, learn
 from tapefs.recall.stager import Stager
 from tapefs.sets.finish import finish_all
-from tapefs.tape.label import check_label
+from tapefs.tape.label import check_label, name_for_people
 from tapefs.verify.copy import verify_copy
 
-Work = Load | Unload | Backup | FinishSets | Recall | Verify
+Work = Load | Unload | Look | Backup | FinishSets | Recall | Verify
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +65,7 @@ class Mover:
         self._work: dict[type, Callable[..., Done]] = {
             Load: self._load,
             Unload: self._unload,
+            Look: self._look,
             Backup: self._backup,
             FinishSets: self._finish_sets,
             Recall: self._recall,
@@ -76,7 +79,7 @@ class Mover:
         self._tell_rest()
         try:
             while True:
-                self._serve(cast(Work, self._post.take(Load, Unload, Backup, FinishSets, Recall, Verify)))
+                self._serve(cast(Work, self._post.take(Load, Unload, Look, Backup, FinishSets, Recall, Verify)))
         except SidecarGone:
             log.info("the sidecar is gone, the mover ends", drive=self._name)
         finally:
@@ -126,6 +129,20 @@ class Mover:
         if learned is not None:
             log.info("motion learnt", drive=self._name, used=learned.used, error_s=round(learned.error_s, 2))
 
+    def _look(self, command: Look) -> Done:
+        status = self._drive.status()
+        seen = SeenTape(status.loaded or status.barcode is not None, status.loaded, status.barcode)
+        if command.volume_id is None:
+            return Done(id=command.id, seen=seen)
+        self._forget_stager()
+        volume = self._ledger.volume(command.volume_id)
+        try:
+            self._drive.load()
+        except NotReady:
+            return Done(id=command.id, seen=SeenTape(full=False, threaded=False, name=None))
+        name = name_for_people(self._drive, self._ledger, volume)
+        return Done(id=command.id, seen=SeenTape(full=True, threaded=True, name=name))
+
     def _backup(self, command: Backup) -> Done:
         self._forget_stager()
         job = self._ledger.job(command.job)
@@ -135,7 +152,7 @@ class Mover:
         set_id = run_backup(self._home, self._ledger, self._drive, job, watcher)
         return Done(id=command.id, set_id=set_id)
 
-    def _serve_meanwhile(self, command: Load | Recall | Unload) -> None:
+    def _serve_meanwhile(self, command: Load | Look | Recall | Unload) -> None:
         """Do something for others while a backup has left its drive; the drive is as free as between two commands."""
         self._serve(command)
 

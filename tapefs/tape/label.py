@@ -5,7 +5,7 @@ from __future__ import annotations
 from catalog.crash import crash_point
 from catalog.ids import BlockNo, FileNo, VolumeId
 from catalog.ledger import Ledger
-from catalog.records import Intent, IntentKind, Volume, VolumeEnd
+from catalog.records import Intent, IntentKind, Volume, VolumeEnd, VolumeState
 from drivers.errors import EndOfData
 from drivers.interface import Drive
 from tapefs import __version__
@@ -31,6 +31,25 @@ def check_label(drive: Drive, volume: Volume) -> None:
             f"the tape in the drive says it is {label.label} ({label.volume}), not {volume.label} "
             f"({volume.volume_id}): check the barcodes"
         )
+
+
+def name_for_people(drive: Drive, ledger: Ledger, volume: Volume) -> str | None:
+    """Return by what name people know the loaded tape: that of `volume` only if it is that one.
+
+    None is a blank tape that may be `volume`, because that has never been written to. Rewinds. Raises drive errors.
+    """
+    barcode = drive.status().barcode
+    try:
+        label = _label_or_none(drive, volume)
+    except BadStructure:
+        return None if _was_labelling(ledger, volume.volume_id) else "a tape that somebody else has written"
+    if label is None:
+        if barcode not in (None, volume.label):
+            return barcode
+        return None if volume.state is VolumeState.BLANK else "a blank tape"
+    if label.volume == volume.volume_id:
+        return volume.label
+    return label.label if label.label != volume.label else f"another tape with the label {label.label}"
 
 
 def write_label(drive: Drive, ledger: Ledger, volume: Volume, claim: int, now_ns: int) -> VolumeEnd:

@@ -198,7 +198,7 @@ def test_tapes_are_added_once_and_forgotten_when_they_are_on_the_shelf(changer: 
         changer.remove("TP0002L9")
     Hands(folder).put_in("TP0001L9", 0)
     changer.load(0, 0)
-    with pytest.raises(NotReady, match="drive0"):
+    with pytest.raises(ChangerError, match="drive0"):
         changer.remove("TP0001L9")
 
 

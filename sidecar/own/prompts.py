@@ -1,0 +1,93 @@
+"""Prompts and tapes of a library whose robot is a human, under /api/v1: `tapefs prompts` and `tapefs tape` use them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from drivers.human.changer import HumanChanger
+from drivers.human.desk import Answer
+from drivers.registry import drive_name
+from sidecar.answers import json_answer, moment
+from sidecar.requests import body_of, number_in_path
+from sidecar.service import Service
+from tapefs.errors import UsageError
+
+_Barcode = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+
+
+class AnswerBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/prompts/{number}."""
+
+    answer: Literal["done", "declined"]
+
+
+class ShelfBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/shelf."""
+
+    tapes: Annotated[list[_Barcode], msgspec.Meta(min_length=1, max_length=10_000)]
+
+
+class PromptCalls:
+    """What a human is to do, and what he says."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        """Return the routes of this family."""
+        return [
+            Route("/api/v1/prompts", self.list, methods=["GET"]),
+            Route("/api/v1/prompts/{number}", self.answer, methods=["POST"]),
+            Route("/api/v1/shelf", self.add, methods=["POST"]),
+            Route("/api/v1/shelf/{tape}", self.remove, methods=["DELETE"]),
+        ]
+
+    async def list(self, request: Request) -> Response:
+        """Show what is to be done, oldest first; nothing where a robot does it."""
+        human = self._service.library.human
+        prompts = [] if human is None else human.desk.open()
+        return json_answer(
+            [
+                {
+                    "number": prompt.number,
+                    "drive": drive_name(prompt.drive),
+                    "text": prompt.text,
+                    "take_out": prompt.take_out,
+                    "put_in": prompt.put_in,
+                    "since": moment(prompt.since_ns),
+                }
+                for prompt in prompts
+            ]
+        )
+
+    async def answer(self, request: Request) -> Response:
+        """Take the human's word; 204."""
+        body = await body_of(request, AnswerBody)
+        self._human().desk.answer(number_in_path(request, "number"), Answer(body.answer))
+        return Response(status_code=204)
+
+    async def add(self, request: Request) -> Response:
+        """Note tapes that lie on the shelf now; 201 with those that were not known."""
+        body, human = await body_of(request, ShelfBody), self._human()
+        new = await trio.to_thread.run_sync(human.add, body.tapes)
+        await self._service.library.enter_new()
+        return json_answer({"new": new}, 201)
+
+    async def remove(self, request: Request) -> Response:
+        """Forget that a tape lies on the shelf; 204. What the ledger knows of it stays."""
+        human, tape = self._human(), str(request.path_params["tape"])
+        await trio.to_thread.run_sync(human.remove, tape)
+        await self._service.library.enter_new()
+        return Response(status_code=204)
+
+    def _human(self) -> HumanChanger:
+        human = self._service.library.human
+        if human is None:
+            raise UsageError("a robot moves the tapes of this library, nobody is asked: see `changer` in tapefs.toml")
+        return human

@@ -1,0 +1,91 @@
+"""`tapefs prompts` and `tapefs tape`: for libraries whose robot is a human."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from tapefs.cli.output import print_json, print_table
+from tapefs.cli.place import Place
+from tapefs.client.api import Client, PromptView
+from tapefs.errors import NoSuchThing
+
+
+@click.command("prompts")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def prompts_command(place: Place, as_json: bool) -> None:
+    """List what you are to do at the drives: which tape to take out, which to put in."""
+    from tapefs.client.presence import connected
+
+    with connected(place.home()) as presence:
+        prompts = presence.client.prompts()
+    if as_json:
+        print_json([msgspec.to_builtins(prompt) for prompt in prompts])
+    elif not prompts:
+        click.echo("Nothing is to be done at the drives.")
+    else:
+        print_table(
+            ("NUMBER", "DRIVE", "SINCE", "TO DO"),
+            [(str(each.number), each.drive, f"{each.since:%Y-%m-%d %H:%M}", each.text) for each in prompts],
+        )
+
+
+@click.group("tape")
+def tape_command() -> None:
+    """Tell of tapes that you put in or that lie on the shelf, where no robot moves them."""
+
+
+@tape_command.command("inserted")
+@click.argument("drive", metavar="[DRIVE]", required=False)
+@click.pass_obj
+def inserted_command(place: Place, drive: str | None) -> None:
+    """Say that the tape is in: needed only where a drive does not notice by itself."""
+    _answer(place, drive, "done")
+
+
+@tape_command.command("missing")
+@click.argument("drive", metavar="[DRIVE]", required=False)
+@click.pass_obj
+def missing_command(place: Place, drive: str | None) -> None:
+    """Say that the tape that is asked for cannot be put in now; what waits for it fails, or takes another one."""
+    _answer(place, drive, "declined")
+
+
+@tape_command.command("add")
+@click.argument("tapes", metavar="BARCODE...", nargs=-1, required=True)
+@click.pass_obj
+def add_command(place: Place, tapes: tuple[str, ...]) -> None:
+    """Say which tapes lie on the shelf; those that the ledger does not know are entered as blank."""
+    from tapefs.client.presence import connected
+
+    with connected(place.home()) as presence:
+        new = presence.client.add_tapes(tapes)
+    click.echo(f"{len(new)} new on the shelf, {len(set(tapes)) - len(new)} known already", err=True)
+
+
+@tape_command.command("remove")
+@click.argument("tape", metavar="BARCODE")
+@click.pass_obj
+def remove_command(place: Place, tape: str) -> None:
+    """Say that a tape does not lie on the shelf any more; what the ledger knows of it stays."""
+    from tapefs.client.presence import connected
+
+    with connected(place.home()) as presence:
+        presence.client.remove_tape(tape)
+
+
+def _answer(place: Place, drive: str | None, answer: str) -> None:
+    from tapefs.client.presence import connected
+
+    with connected(place.home()) as presence:
+        prompt = _prompt_for(presence.client, drive)
+        presence.client.answer_prompt(prompt.number, answer)
+    click.echo(f"{prompt.drive}: {prompt.text}: {answer}", err=True)
+
+
+def _prompt_for(client: Client, drive: str | None) -> PromptView:
+    prompts = [each for each in client.prompts() if each.put_in is not None and drive in (None, each.drive)]
+    if not prompts:
+        raise NoSuchThing(f"no tape is asked for{f' in {drive}' if drive else ''}: see `tapefs prompts`")
+    return prompts[0]

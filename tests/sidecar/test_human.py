@@ -1,0 +1,151 @@
+"""A whole sidecar with real movers whose tapes a human puts in; the test is the human."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tapefs.home import Home
+from tapefs.setup_home import NewHome, create_home
+from tests.drivers.human.player import Hands
+from tests.sidecar.rig import ROOT, Rig, free_port, make_home, wait_until
+
+
+@contextmanager
+def serving(home: Home) -> Iterator[Rig]:
+    reader, writer = os.pipe()
+    log = home.path / "stderr.log"
+    with log.open("a") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tapefs", "--home", str(home.path), "serve", "--listen", f"127.0.0.1:{free_port()}"],
+            cwd=ROOT,
+            env=os.environ | {"TAPEFS_READY_FD": str(writer)},
+            pass_fds=[writer],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            text=True,
+        )
+    os.close(writer)
+    try:
+        with os.fdopen(reader) as words:
+            assert words.readline() == "ready\n", log.read_text()
+        yield Rig(home, process, 0)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
+        assert "Traceback" not in log.read_text(), log.read_text()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    wanted = NewHome(path=tmp_path / "home", tapes=3, tape_bytes=64 * 1024**2, drives=1)
+    home = create_home(wanted, time.time_ns())
+    config = home.path / "tapefs.toml"
+    text = config.read_text()
+    assert "[library]" in text
+    config.write_text(text.replace("[library]", '[library]\nchanger = "human"', 1))
+    return home
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "file").write_bytes(os.urandom(100_000))
+    return folder
+
+
+def wait_text(rig: Rig, part: str) -> dict[str, Any]:
+    """Wait for a prompt with that in its text."""
+    found: list[dict[str, Any]] = []
+
+    def has_come() -> bool:
+        found[:] = [each for each in rig.unix("GET", "/api/v1/prompts").body if part in each["text"]]
+        return bool(found)
+
+    wait_until(has_come, f"no prompt with {part}")
+    return found[0]
+
+
+def completed(rig: Rig, number: int) -> bool:
+    job = rig.wait_job(number, "completed", "failed")
+    assert job["state"] == "completed", job
+    return True
+
+
+def command(home: Home, *words: str) -> str:
+    line = [sys.executable, "-m", "tapefs", "--home", str(home.path), *words]
+    ended = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ended.returncode == 0, ended
+    return ended.stdout + ended.stderr
+
+
+def test_a_backup_asks_for_its_tape_and_refuses_another(home: Home, source: Path) -> None:
+    """The whole way: tapes named, the wrong one put in, then the right one; the next job finds it in the drive."""
+    hands = Hands(home.library)
+    with serving(home) as rig:
+        assert "2 new" in command(home, "tape", "add", "TP0001L9", "TP0002L9")
+        number = rig.submit("first", source)
+        wait_text(rig, "put TP0001L9 into drive0")
+        assert "put TP0001L9 into drive0" in command(home, "prompts")
+        hands.put_in("TP0003L9", 0)
+        wait_text(rig, "TP0003L9 is in drive0, not TP0001L9")
+        hands.take_out(0)
+        hands.put_in("TP0001L9", 0)
+        assert completed(rig, number)
+        assert rig.unix("GET", "/api/v1/prompts").body == []
+        again = rig.submit("second", source)
+        assert completed(rig, again)
+    states = {each["label"]: each["state"] for each in json.loads(command(home, "tapes", "--json"))}
+    assert states == {"TP0001L9": "appendable", "TP0002L9": "blank", "TP0003L9": "blank"}
+
+
+def test_a_tape_that_cannot_be_had_fails_the_job_and_a_cancelled_job_asks_no_more(home: Home, source: Path) -> None:
+    with serving(home) as rig:
+        command(home, "tape", "add", "TP0001L9")
+        number = rig.submit("first", source)
+        wait_text(rig, "put TP0001L9")
+        command(home, "tape", "missing", "drive0")
+        failed = rig.wait_job(number, "completed", "failed")
+        assert failed["state"] == "failed"
+        assert "says the operator" in failed["error"]
+        number = rig.submit("second", source)
+        wait_text(rig, "put TP0001L9")
+        rig.unix("POST", f"/api/v1/jobs/{number}/cancel")
+        assert rig.wait_job(number, "cancelled", "failed")["state"] == "cancelled"
+        wait_until(lambda: rig.unix("GET", "/api/v1/prompts").body == [], "the prompt stays")
+
+
+def test_a_sidecar_that_waits_for_a_human_ends_at_once(home: Home, source: Path) -> None:
+    with serving(home) as rig:
+        command(home, "tape", "add", "TP0001L9")
+        rig.submit("first", source)
+        wait_text(rig, "put TP0001L9")
+        code, seconds = rig.stop()
+    assert code == 0
+    assert seconds < 10
+    assert '"human"' in (home.path / "tapefs.toml").read_text()
+
+
+def test_without_a_human_nothing_is_asked(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    with serving(home) as rig:
+        assert rig.unix("GET", "/api/v1/prompts").body == []
+        answer = rig.unix("POST", "/api/v1/shelf", {"tapes": ["TP0001L9"]})
+        assert answer.status == 422
+        assert "a robot moves the tapes" in answer.detail
