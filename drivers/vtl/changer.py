@@ -116,16 +116,18 @@ class ChangerServer(LogicalUnit):
         """Tell whether a command moves nothing."""
         return cdb[0] not in (0xA5, 0xA6)
 
+    def _run(self, command: Command) -> Done:
+        try:
+            return super()._run(command)
+        except DriveError as error:
+            raise _failure(error) from error
+
     # -- what is where -------------------------------------------------------------------------------------------
 
     def _elements(self) -> list[ElementState]:
         """Return all elements in order of address."""
         states = [ElementState(ElementType.TRANSPORT, PICKER)]
-        try:
-            inventory = self._changer.inventory()
-        except DriveError as error:
-            raise _failure(error) from error
-        for each in inventory:
+        for each in self._changer.inventory():
             tape = self._tapes[each.number] if each.kind is ElementKind.DRIVE else None
             states.append(
                 ElementState(
@@ -174,28 +176,22 @@ class ChangerServer(LogicalUnit):
 
     def _move(self, command: Command) -> Done:
         self._check_picker(command, 0x01)
-        try:
-            source, target = self._place(command, 4), self._place(command, 6)
-            barcode, there = self._barcode(source), self._barcode(target)
-            if barcode is not None and there is None:
-                self._let_go(source)
-            self._changer.move(source, target)
-        except DriveError as error:
-            raise _failure(error) from error
+        source, target = self._place(command, 4), self._place(command, 6)
+        barcode, there = self._barcode(source), self._barcode(target)
+        if barcode is not None and there is None:
+            self._let_go(source)
+        self._changer.move(source, target)
         self._arrived(barcode, source, target)
         return Done()
 
     def _exchange(self, command: Command) -> Done:
         self._check_picker(command, 0x03)
-        try:
-            source, first, second = (self._place(command, field) for field in (4, 6, 8))
-            barcode, other, there = (self._barcode(each) for each in (source, first, second))
-            if barcode is not None and other is not None and source != first and (there is None or second == source):
-                self._let_go(source)
-                self._let_go(first)
-            self._changer.exchange(source, first, second)
-        except DriveError as error:
-            raise _failure(error) from error
+        source, first, second = (self._place(command, field) for field in (4, 6, 8))
+        barcode, other, there = (self._barcode(each) for each in (source, first, second))
+        if barcode is not None and other is not None and source != first and (there is None or second == source):
+            self._let_go(source)
+            self._let_go(first)
+        self._changer.exchange(source, first, second)
         self._arrived(barcode, source, first)
         self._arrived(other, first, second)
         return Done()
@@ -218,10 +214,7 @@ class ChangerServer(LogicalUnit):
             raise refuse(INVALID_ELEMENT, 2)
         if command.cdb[8] & 0x01:
             raise refuse(INVALID_FIELD_IN_CDB, 8)
-        try:
-            self._place(command, 4)
-        except DriveError as error:
-            raise _failure(error) from error
+        self._place(command, 4)
         return Done()
 
     # -- the rest ------------------------------------------------------------------------------------------------

@@ -111,9 +111,12 @@ class TapeServer(LogicalUnit):
                 self._is_becoming_ready = False
 
     def is_threaded(self) -> bool:
-        """Tell whether a cartridge is threaded."""
+        """Tell whether a cartridge is threaded; a drive that does not answer does not give it back, either."""
         with self.lock:
-            return self._drive.status().loaded
+            try:
+                return self._drive.status().loaded
+            except DriveError:
+                return True
 
     def let_go(self) -> None:
         """Let the changer take the cartridge: one that nobody has used since it came is unthreaded for that.
@@ -132,8 +135,12 @@ class TapeServer(LogicalUnit):
         """A reset: the drive's buffer and position are lost."""
         with self.lock:
             super().reset(code)
-            self._drive.reset()
             self._blocks.lost()
+            try:
+                self._drive.reset()
+            except DriveError as error:
+                # Every command says so from now on.
+                log.warning("a drive cannot be reset: %s", error)
 
     def close(self) -> None:
         """Let go of the drive."""

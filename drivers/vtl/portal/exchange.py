@@ -190,6 +190,9 @@ class Exchange:
         except ConnectionError:
             # The session's own thread sees that, too, and ends it.
             self._wire.shut()
+        except Exception:  # The boundary of a task: a bug ends the session, and no worker.
+            log.exception("a task failed")
+            self._wire.shut()
 
     def _respond(self, task: Task, answer: Answer, room: memoryview) -> None:
         with self._wire.lock:

@@ -12,6 +12,7 @@ import pytest
 
 from drivers.virtual.changer import VirtualChanger
 from drivers.virtual.drive import VirtualDrive
+from drivers.virtual.faults import FaultyDrive, PowerCut
 from drivers.virtual.library import create_library, take_out
 from drivers.vtl.changer import ChangerServer
 from drivers.vtl.tape import TapeServer
@@ -232,3 +233,28 @@ def test_a_paced_drive_is_becoming_ready_meanwhile(tmp_path: Path) -> None:
             drive.good("1B 01 00 00 01 00")
     changer.close()
     tape.close()
+
+
+@pytest.mark.log_warnings
+def test_a_drive_that_lost_its_power_says_so_and_others_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "library"
+    create_library(folder, tapes=2, tape_bytes=16 * MIB, drives=2, generation=9)
+    broken = FaultyDrive(VirtualDrive(folder, 0), [PowerCut(block=0, barcode="TP0001L9")])
+    tapes = [TapeServer(broken), TapeServer(VirtualDrive(folder, 1))]
+    changer = ChangerServer(VirtualChanger(folder), tapes, "LIBRARY1")
+    hand, drive = Hand(changer), Hand(tapes[0])
+    hand.good(move(0x1000, 0x100))
+    assert drive(TUR).sense == "6 2800"
+    assert drive.write(b"x").sense == "4 4400"
+    assert drive(TUR).sense == "4 4400"
+    assert drive("1A 00 3F 00 FF 00").sense == "4 4400"
+    assert barcodes(hand) == {0x100: "TP0001L9", 0x1001: "TP0002L9"}
+    assert hand(move(0x100, 0x1000)).sense == "4 4400"
+    tapes[0].reset()
+    assert drive(TUR).sense == "6 2903"
+    assert drive(TUR).sense == "4 4400"
+    hand.good(move(0x1001, 0x101))
+    assert tapes[1].is_threaded()
+    changer.close()
+    for each in tapes:
+        each.close()
