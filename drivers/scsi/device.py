@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from drivers.errors import DeviceFailed, DriveError, DriveInUse, NotReady, NotSupported
 from drivers.scsi import cdb as commands
 from drivers.scsi.cdb import Op
-from drivers.scsi.inquiry import SERIAL_NUMBER, Identity, parse_inquiry, parse_serial
+from drivers.scsi.inquiry import (
+    DEVICE_IDENTIFICATION,
+    OF_THE_UNIT,
+    SERIAL_NUMBER,
+    Identity,
+    parse_designators,
+    parse_inquiry,
+    parse_serial,
+)
 from drivers.scsi.opcodes import Supported, parse_supported_opcodes
 from drivers.scsi.outcomes import Doing, error_of, outcome_of
 from drivers.scsi.sense import Key, Sense, parse_sense
@@ -64,10 +72,19 @@ class Device:
         self.name = " ".join(each for each in (self.identity.vendor, self.identity.product, self.serial) if each)
 
     def _read_serial(self) -> str:
+        """Return the serial number, or of a device without one the first name of its own; "" when it has neither."""
         try:
-            return parse_serial(self.read(commands.inquiry(255, page=SERIAL_NUMBER), 255))
+            serial = parse_serial(self.read(commands.inquiry(255, page=SERIAL_NUMBER), 255))
+        except NotSupported:
+            serial = ""
+        return serial or self._read_name()
+
+    def _read_name(self) -> str:
+        try:
+            names = parse_designators(self.read(commands.inquiry(255, page=DEVICE_IDENTIFICATION), 255))
         except NotSupported:
             return ""
+        return next((each.text for each in names if each.association == OF_THE_UNIT), "")
 
     def supported_commands(self) -> list[Supported]:
         """Return what the device says that it can do; nothing when it does not say."""

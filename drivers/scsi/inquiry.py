@@ -14,6 +14,8 @@ CHANGER = 0x08
 SUPPORTED_PAGES = 0x00
 SERIAL_NUMBER = 0x80
 DEVICE_IDENTIFICATION = 0x83
+#: Association of a designator that names the logical unit, and not a port or the whole device.
+OF_THE_UNIT = 0
 
 
 @dataclass(frozen=True, slots=True)

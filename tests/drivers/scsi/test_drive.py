@@ -86,10 +86,20 @@ def check(key: int, asc: int, ascq: int, **more: int | bool | None) -> Reply:
 
 
 def test_opening_a_changer_is_refused(tmp_path: Path) -> None:
-    script = Script([("12 00 00 00 60 00", "08" + " 00" * 35), ("12 01 80 00 ff 00", UNKNOWN)])
+    nameless = [("12 01 80 00 ff 00", UNKNOWN), ("12 01 83 00 ff 00", UNKNOWN)]
+    script = Script([("12 00 00 00 60 00", "08" + " 00" * 35), *nameless])
     with pytest.raises(DeviceFailed, match="no tape drive"):
         ScsiDrive(script, tmp_path)
     assert script.is_closed
+
+
+def test_a_drive_without_a_serial_number_goes_by_its_own_name(tmp_path: Path) -> None:
+    port_and_unit = "01 83 00 18 01 13 00 08 50 05 07 63 12 34 56 78 01 03 00 08 50 05 07 63 ab cd ef 01"
+    talk = Talk(
+        tmp_path, [WHO[0], (WHO[1][0], "01 80 00 04 20 20 20 20"), ("12 01 83 00 ff 00", port_and_unit), *OPEN[2:]]
+    )
+    assert talk.drive._device.serial == "50050763abcdef01"
+    assert (tmp_path / "50050763abcdef01.lock").exists()
 
 
 def test_a_busy_drive_is_waited_for(tmp_path: Path) -> None:
