@@ -21,5 +21,10 @@ def selection(name: str, *arguments: str) -> str:
     )
 
 
+def script(name: str) -> str:
+    """Return the lines of NAME.sh, for a job."""
+    return (HERE / f"{name}.sh").read_text()
+
+
 def _relative(name: str) -> Path:
     return (HERE / name).relative_to(HERE.parents[3])
