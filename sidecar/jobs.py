@@ -34,6 +34,7 @@ NEWEST_RUNS = 1000
 
 #: What a mover says, too, when a verification has failed.
 _SET_IS_COMPLETE = "its set is complete"
+_WHOLE = (SetState.SEALED, SetState.COMPLETE)
 
 OPEN_STATES = (JobState.QUEUED, JobState.RUNNING)
 
@@ -257,7 +258,7 @@ def finish(home: Home, ledger: Ledger, number: JobNumber, state: JobState, error
             return job
         if reached is SetState.RUNNING:
             ledger.fail_set(job.set_id, error, now_ns)
-        elif state is JobState.FAILED and not error.startswith(_SET_IS_COMPLETE):
+        elif reached in _WHOLE and state is JobState.FAILED and not error.startswith(_SET_IS_COMPLETE):
             error = f"{_SET_IS_COMPLETE} on tape, but was not read back: {error}"
         end_interrupted(home, ledger, job.set_id, error, now_ns)
     if state is JobState.COMPLETED:

@@ -20,8 +20,8 @@ from tapefs.home import default_home
 if TYPE_CHECKING:
     from tapefs.setup_home import NewHome
 
-#: A tape has to hold labels and at least a few segments.
-LEAST_TAPE_BYTES = 4 * 1024**2
+#: A tape has to hold labels and a segment in front of its early warning, which comes 8 MiB before its end at least.
+LEAST_TAPE_BYTES = 16 * 1024**2
 
 #: Options that make sense for one kind of library only.
 _VIRTUAL_ONLY = ("tapes", "tape_size", "drives", "motion")

@@ -61,7 +61,7 @@ def test_the_tapes_are_blank_and_known(home):
 
 def test_every_token_and_installation_is_new(tapefs, tmp_path):
     for name in ("a", "b"):
-        assert tapefs("--home", str(tmp_path / name), "init", "--tape-size", "8MiB").code == 0
+        assert tapefs("--home", str(tmp_path / name), "init", "--tape-size", "16MiB").code == 0
     assert (tmp_path / "a/token").read_text() != (tmp_path / "b/token").read_text()
 
 

@@ -56,7 +56,7 @@ from tapefs.errors import HomeInUse, NoTape, SourceError, UsageError
         ("init", "--motion", "scaled:0"),
         ("init", "--tape-size", "2GXB"),
         ("init", "--tape-size", "-1"),
-        ("init", "--tape-size", "1KiB"),
+        ("init", "--tape-size", "15MiB"),
         ("--home",),
     ],
 )

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tapefs.cli.output import counted
+from tapefs.setup_home import NewHome, create_home
 from tests.conftest import TAPE_BYTES
 
 COMMAND = (sys.executable, "-m", "tapefs")
@@ -85,6 +86,18 @@ def test_back_up_show_and_restore(home, tree, tmp_path):
     restored = target / str(tree).lstrip("/")
     assert (restored / "sub/two.bin").read_bytes() == (tree / "sub/two.bin").read_bytes()
     assert not (restored / "one.txt").exists()
+
+
+def test_why_a_backup_failed(home, tree, monkeypatch):
+    """The reason is the mover's, and nothing is said of a set that is not there."""
+    path = home.path.with_name(f"{home.path.name}-small")
+    create_home(NewHome(path=path, tapes=1, tape_bytes=8 * 1024**2), 1)
+    monkeypatch.setenv("TAPEFS_HOME", str(path))
+    code, _, err = finish(start("backup", str(tree)))
+    assert code == 1
+    assert err[-1].startswith("tapefs: tape TP0001L9 is empty, but ")
+    (job,) = json.loads("\n".join(finish(start("jobs", "--json"))[1]))
+    assert (job["state"], f"tapefs: {job['error']}") == ("failed", err[-1])
 
 
 def test_stage_and_evict(home, tree):
