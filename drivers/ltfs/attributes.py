@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from dataclasses import dataclass
 
 #: A path, or an open descriptor.
@@ -16,7 +17,8 @@ Where = str | bytes | int | os.PathLike[str]
 _NAMESPACES = ("user.ltfs.", "ltfs.")
 #: What says that there is no such attribute: the file system has none, or not this one, or the drive does not tell it.
 _NOT_THERE = (errno.ENODATA, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES, errno.ERANGE)
-_LOCKED = ("locked", "permlocked")
+#: What the attribute says of a volume that may be written to; else it is a word, or a number that is not 0.
+_UNLOCKED = ("", "unlocked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def read_facts(root: Where) -> VolumeFacts:
         block_bytes=_number(text("volumeBlocksize")),
         index_generation=_number(text("indexGeneration")),
         creator=text("labelCreator"),
-        locked=text("volumeLockState").lower() in _LOCKED,
+        locked=_is_locked(text("volumeLockState").lower()),
     )
 
 
@@ -115,6 +117,10 @@ def ask_for_index(root: Where) -> bool:
         else:
             return True
     return False
+
+
+def _is_locked(state: str) -> bool:
+    return state not in _UNLOCKED and re.fullmatch(r"0x0+|0", state) is None
 
 
 def _number(text: str) -> int:

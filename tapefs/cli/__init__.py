@@ -47,6 +47,7 @@ COMMANDS = {
     "jobs": "tapefs.cli.jobs",
     "job": "tapefs.cli.job",
     "plan": "tapefs.cli.plan",
+    "taf": "tapefs.cli.taf",
     "vtl": "tapefs.cli.vtl",
     "doctor": "tapefs.cli.doctor",
     "version": "tapefs.cli.setting_up",

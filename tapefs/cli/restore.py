@@ -53,7 +53,7 @@ def restore_command(
         catalog_of(place) as catalog,
         connected(home) as presence,
         reporting("restore") as reporter,
-        _noting(log) as note,
+        noting(log) as note,
     ):
         reader = catalog.archive.index(catalog.archive.find_set(wanted).set_id)
         recalls = _Recalls(presence.client)
@@ -65,11 +65,11 @@ def restore_command(
             target,
             fetch=recalls.fetch,
             failed=recalls.failed,
-            progress=_progress_to(reporter),
+            progress=progress_to(reporter),
             note=note,
             overwrite=overwrite,
         )
-    _tell(report)
+    tell_report(report)
 
 
 class _Recalls:
@@ -105,7 +105,9 @@ class _Recalls:
             return dict(self._failures)
 
 
-def _progress_to(reporter: Reporter) -> Callable[[RestoreProgress], None]:
+def progress_to(reporter: Reporter) -> Callable[[RestoreProgress], None]:
+    """Return what shows the progress of a restore."""
+
     def tell(progress: RestoreProgress) -> None:
         words = f"{progress.files:,} of {progress.files_total:,} files, {size(progress.bytes)}"
         waits = ", waiting for the tape" if progress.is_waiting else ""
@@ -118,7 +120,7 @@ def _progress_to(reporter: Reporter) -> Callable[[RestoreProgress], None]:
 
 
 @contextmanager
-def _noting(log: Path | None) -> Iterator[Callable[[Trouble], None]]:
+def noting(log: Path | None) -> Iterator[Callable[[Trouble], None]]:
     """Yield what writes a line for every trouble to the log, if there is one. Raises UsageError."""
     if log is None:
         yield lambda _: None
@@ -135,25 +137,25 @@ def _line(trouble: Trouble) -> str:
     return f"{printable(os.fsdecode(trouble.path))}: {printable(trouble.reason)}"
 
 
-def _tell(report: RestoreReport) -> None:
-    """Say what was done. Raises TapefsError when something is not as it was recorded."""
+def tell_report(report: RestoreReport, command: str = "restore", what: str = "all checked") -> None:
+    """Say what was done, by which command. Raises TapefsError when something is not as it was recorded."""
     for refusal in report.refusals:
         first = printable(os.fsdecode(refusal.path))
         click.echo(
-            f"restore: not restored: {refusal.what} of {refusal.count:,} names: {refusal.reason}; the first: {first}",
+            f"{command}: not restored: {refusal.what} of {refusal.count:,} names: {refusal.reason}; the first: {first}",
             err=True,
         )
     for trouble in report.troubles[:TROUBLES]:
-        click.echo(f"restore: {_line(trouble)}", err=True)
+        click.echo(f"{command}: {_line(trouble)}", err=True)
     if report.trouble_count > TROUBLES:
-        click.echo(f"restore: {report.trouble_count:,} troubles in all; --log FILE has them all", err=True)
+        click.echo(f"{command}: {report.trouble_count:,} troubles in all; --log FILE has them all", err=True)
     if report.changed:
-        click.echo(f"restore: {report.changed:,} files had changed while they were backed up", err=True)
-    click.echo(f"restore: {report.files:,} files, {size(report.bytes)}, all checked{_others(report)}", err=True)
+        click.echo(f"{command}: {report.changed:,} files had changed while they were backed up", err=True)
+    click.echo(f"{command}: {report.files:,} files, {size(report.bytes)}, {what}{_others(report)}", err=True)
     if report.stopped:
         raise TapefsError(report.stopped)
     if not report.is_complete:
-        raise TapefsError(f"not everything was restored: {_missing(report)}; see the lines above")
+        raise TapefsError(f"not everything is as it was recorded: {_missing(report)}; see the lines above")
 
 
 def _missing(report: RestoreReport) -> str:

@@ -21,7 +21,7 @@ ATTRIBUTES = {
     "volumeBlocksize": "524288",
     "indexGeneration": "7",
     "labelCreator": "IBM LTFS 2.4.5 - Linux - mkltfs",
-    "volumeLockState": "unlocked",
+    "volumeLockState": "0x00000000",
     "mediaPool.name": "archive",
 }
 

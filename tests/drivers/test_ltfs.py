@@ -436,8 +436,9 @@ def test_an_unloaded_volume_is_not_held(bench: LtfsBench) -> None:
     drive.close()
 
 
-def test_a_locked_volume_is_write_protected(bench: LtfsBench) -> None:
-    os.setxattr(bench.mount, "user.ltfs.volumeLockState", b"permlocked")
+@pytest.mark.parametrize("state", [b"locked", b"permlocked", b"0x00000001"])
+def test_a_locked_volume_is_write_protected(bench: LtfsBench, state: bytes) -> None:
+    os.setxattr(bench.mount, "user.ltfs.volumeLockState", state)
     drive = bench.loaded()
     assert drive.status().write_protected
     with pytest.raises(WriteProtected, match="locked"):
