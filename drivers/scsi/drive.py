@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from drivers.errors import (
-    BadAnswer,
     DriveError,
     EndOfData,
     NotSupported,
@@ -23,8 +22,10 @@ from drivers.scsi import cdb as commands
 from drivers.scsi.cdb import MAX_24, Space
 from drivers.scsi.device import Clock, Done
 from drivers.scsi.generations import can_write
+from drivers.scsi.locating import MOST_SPACED, locate
 from drivers.scsi.medium import look_at_medium, room_bytes
 from drivers.scsi.outcomes import Doing
+from drivers.scsi.reading import BlockReader
 from drivers.scsi.ready import Report, is_becoming_ready, wait_ready
 from drivers.scsi.sense import Key
 from drivers.scsi.session import DriveSession
@@ -34,8 +35,6 @@ from drivers.scsi.timeouts import MEDIUM_OPTIMISATION_S
 from drivers.scsi.transport import Transport
 
 _log = logging.getLogger(__name__)
-_MOST_SPACED = 2**23 - 1
-_MOST_LOCATED_10 = 2**32 - 1
 _PROGRAMMED_WARNING = (0x00, 0x07)
 
 
@@ -60,8 +59,8 @@ class ScsiDrive:
         self._device = self._session.device
         self._tally = Tally(self._session.notes.counters, self._device.clock.now)
         self._is_dirty = False
-        #: Length of the last block that was read, and of the largest that is known.
-        self._last_bytes = 0
+        self._reader = BlockReader(self._session)
+        #: Length of the largest block that is known.
         self._largest_bytes = 256 * 1024
 
     # -- loading -------------------------------------------------------------------------------------------------
@@ -216,36 +215,10 @@ class ScsiDrive:
         self._session.check_steady()
         try:
             # What was buffered could be lost where the head stands at the target, if that is the beginning.
-            self._move(lambda: self._locate(block), also=() if self._is_dirty else (block,))
+            self._move(lambda: locate(self._session, block), also=() if self._is_dirty else (block,))
         except EndOfData as error:
             raise EndOfData(f"block {block} is behind the end of data ({error})") from error
         self._session.stands_at(block)
-
-    def _locate(self, block: int) -> None:
-        try:
-            self._session.command(commands.locate_16(block), Doing.MOVE, block=block)
-        except NotSupported:
-            try:
-                if block > _MOST_LOCATED_10:
-                    raise
-                self._session.command(commands.locate_10(block), Doing.MOVE, block=block)
-            except NotSupported:
-                self._walk_to(block)
-
-    def _walk_to(self, block: int) -> None:
-        """Go to a block on a drive that cannot locate: from the beginning, filemark by filemark."""
-        self._session.command(commands.rewind(), Doing.MOVE)
-        left = block
-        while left > 0:
-            asked = min(left, _MOST_SPACED)
-            sense = self._session.command(commands.space_6(Space.BLOCKS, asked), Doing.MOVE, block=block).sense
-            if sense is None or not sense.filemark:
-                left -= asked
-                continue
-            if sense.information is None:
-                raise BadAnswer(f"{self._device.name} met a filemark and does not tell after how many blocks")
-            # What is left of what was asked; the filemark is one block of the rest.
-            left -= asked - sense.information + 1
 
     def space_filemarks(self, count: int) -> None:
         """Go forwards over filemarks. See `Drive.space_filemarks`."""
@@ -254,7 +227,7 @@ class ScsiDrive:
         self._session.check_steady()
         if count == 0:
             return
-        space = commands.space_6 if count <= _MOST_SPACED else commands.space_16
+        space = commands.space_6 if count <= MOST_SPACED else commands.space_16
         self._move(lambda: self._session.command(space(Space.FILEMARKS, count), Doing.MOVE))
 
     def seek_end(self) -> None:
@@ -287,56 +260,12 @@ class ScsiDrive:
         self._session.check_steady()
         view = view[: min(view.nbytes, MAX_24, self._session.transport.max_transfer_bytes)]
         with self._tally.timed("read"):
-            length = self._read(view)
+            length = self._reader.read(view)
         if length:
-            self._last_bytes = length
             self._largest_bytes = max(self._largest_bytes, length)
             self._tally.blocks_read += 1
             self._tally.bytes_read += length
         return length
-
-    def _read(self, view: memoryview) -> int:
-        """Read a block or pass a filemark, again when the way to the drive broke meanwhile."""
-        session = self._session
-        before = session.known_block()
-        try:
-            return self._read_once(view, before)
-        except TransportFailed as broken:
-            session.go_back(broken, before, also=(before + 1,))
-            return self._read_once(view, before)
-
-    def _read_once(self, view: memoryview, block: int) -> int:
-        # A drive that is told to suppress lengths cuts what is too long without a word: only where blocks are shorter.
-        suppress = 0 < self._last_bytes < view.nbytes
-        done = self._read_command(view, suppress)
-        if suppress and done.sense is None and done.moved_bytes == view.nbytes:
-            self._step_back(block)
-            done = self._read_command(view, False)
-        length = self._length(done, view.nbytes)
-        if length > view.nbytes:
-            self._step_back(block)
-            raise ValueError(f"block {block} has {length} bytes, the buffer only {view.nbytes}: use a larger one")
-        self._session.block = block + 1
-        return length
-
-    def _read_command(self, view: memoryview, suppress: bool) -> Done:
-        cdb = commands.read_6(view.nbytes, suppress_length=suppress)
-        return self._session.command(cdb, Doing.READ, data_in=view)
-
-    def _length(self, done: Done, asked_bytes: int) -> int:
-        """Return how long the block is that was read, 0 for a filemark."""
-        sense = done.sense
-        if sense is not None and sense.filemark:
-            return 0
-        if sense is None or not sense.incorrect_length:
-            return done.moved_bytes
-        if sense.information is None:
-            raise BadAnswer(f"{self._device.name} read a block of another length and does not tell which")
-        return asked_bytes - sense.information
-
-    def _step_back(self, block: int) -> None:
-        self._session.command(commands.space_6(Space.BLOCKS, -1), Doing.MOVE, block=block)
-        self._session.block = block
 
     def write_block(self, block: bytes | memoryview) -> bool:
         """Write one block at the head. See `Drive.write_block`."""
