@@ -83,6 +83,7 @@ def test_without_a_state_folder(tapefs, home_path, command):
         "backup": ["/usr"],
         "mount": ["/mnt"],
         "job": ["list"],
+        "tape": ["inserted"],
         "restore": ["docs", "--to", "/tmp/x"],
     }
     outcome = tapefs(command, *arguments.get(command, []))
