@@ -14,15 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tapefs.errors import HomeError, HomeInUse
-from tapefs.home import Home
+from tapefs.home import TARGET_OWNER, Home
 
 #: How long the movers of a killed sidecar may take to end, or a sidecar that a command started for its own duration,
 #: before a new one gives up.
 PATIENCE_S = 10.0
 #: Behind the pid in the lock file of a sidecar that ends by itself when nothing is left to do.
 _TEMPORARY = b"until idle"
-#: So for `tapefs vtl`.
-_TARGET = b"target"
+_TARGET = TARGET_OWNER.encode()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 tapefs.toml     settings; `format` is the version of the folder's layout
 token           the secret of HTTP over TCP, mode 0600
-lock            held by the sidecar that owns the folder
+lock            held by the sidecar that owns the folder, or by `tapefs vtl`; has its pid, with TARGET_OWNER for that
 sidecar.sock    its Unix socket
 ledger/         LMDB
 index/          one LMDB file per set, <set id>.lmdb, and beside it the names in it, <set id>.names
@@ -35,6 +35,8 @@ from tapefs.errors import HomeError
 
 FORMAT = 1
 VARIABLE = "TAPEFS_HOME"
+#: Behind the pid in the lock file of a process that serves the library to others.
+TARGET_OWNER = "target"
 SMALLEST_SEGMENT_BYTES = 1024**2
 
 _Natural = Annotated[int, Meta(ge=0)]

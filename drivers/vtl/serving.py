@@ -43,9 +43,14 @@ class LibraryTarget:
             self._stack = stack.pop_all()
 
     def start(self, host: str, port: int) -> tuple[str, int]:
-        """Serve from now on; return the address. Raises ValueError for one that is not safe, OSError."""
+        """Serve from now on; return the address. Raises ValueError for one that is not safe, OSError.
+
+        Cartridges that lie in drives are threaded, as drives do when they are switched on.
+        """
         address = self._target.start(host, port)
         self._stack.callback(self._target.stop)
+        for tape in self.tapes:
+            tape.inserted()
         return address
 
     def close(self) -> None:

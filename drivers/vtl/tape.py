@@ -102,8 +102,10 @@ class TapeServer(LogicalUnit):
         with self.lock:
             try:
                 self._drive.load()
+            except NotReady:
+                log.debug("there is no cartridge to be threaded")
             except DriveError as error:
-                log.info("a cartridge cannot be threaded: %s", error)
+                log.warning("a cartridge cannot be threaded: %s", error)
             else:
                 self._is_used = by is not None
                 self._threaded(by)

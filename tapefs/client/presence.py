@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from tapefs.client.api import Arrival, Client, decode
 from tapefs.client.transport import LineStream
-from tapefs.errors import TapefsError, Unreachable
-from tapefs.home import Home
+from tapefs.errors import HomeInUse, TapefsError, Unreachable
+from tapefs.home import TARGET_OWNER, Home
 
 #: Descriptor on which a sidecar says that it is ready, or that another one owns the state folder.
 READY_VARIABLE = "TAPEFS_READY_FD"
@@ -127,6 +127,7 @@ def _find_or_start(home: Home) -> tuple[_Hold, bool]:
             raise Unreachable(f"{home.path} is owned by a process that does not answer: {_owner(home)}")
         started = _start(home, deadline)
         if not started:
+            _check_not_served(home)
             time.sleep(0.1)
 
 
@@ -145,6 +146,19 @@ def _try_hold(home: Home) -> _Hold | None:
         stream.close()
         return None
     return _Hold(stream, lines)
+
+
+def _check_not_served(home: Home) -> None:
+    """Raise HomeInUse when the owner is no sidecar and never becomes one."""
+    try:
+        pid, _, kind = home.lock.read_text().strip().partition(" ")
+    except OSError:
+        return
+    # What the file says of an owner that has gone is old: the next one has not written it yet.
+    if kind == TARGET_OWNER and Path("/proc", pid).exists():
+        raise HomeInUse(
+            f"the library of {home.path} is served to others by `tapefs vtl`, pid {pid}: stop it with `kill {pid}`"
+        )
 
 
 def _owner(home: Home) -> str:

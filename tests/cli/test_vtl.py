@@ -65,6 +65,9 @@ def test_it_serves_until_it_is_told_to_end(made: Path, tapefs: Run, how: signal.
         refused = tapefs("--home", str(made), "serve", "--listen", "127.0.0.1:0")
         assert refused.code == 1
         assert f"is served to others by `tapefs vtl`, pid {process.pid}" in refused.one_line()
+        refused = tapefs("--home", str(made), "backup", "/etc/hostname")
+        assert refused.code == 1
+        assert f"is served to others by `tapefs vtl`, pid {process.pid}" in refused.one_line()
         process.send_signal(how)
         _, err = process.communicate(timeout=LONG_S)
         assert (process.returncode, err) == (0, "")

@@ -52,5 +52,7 @@ def test_faults_on_request_strike_here_too(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv(VARIABLE, '[{"kind":"write_error","block":1,"drive":0}]')
     with LibraryTarget(folder, "account", NAME) as served:
         hand = Hand(served.tapes[0])
-        hand.good("1B 00 00 00 01 00")
+        assert hand("00 00 00 00 00 00").sense == "2 0402"
+        served.start("127.0.0.1", 0)
+        assert hand("00 00 00 00 00 00").sense == "6 2800"
         assert [hand.write(b"x").sense for _ in range(3)] == ["", "3 0C00", ""]
