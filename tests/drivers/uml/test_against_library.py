@@ -28,7 +28,9 @@ attach
 
 
 def test_contracts_of_drive_and_changer(tmp_path: Path) -> None:
-    ended = run(ATTACHED.format(16 * MIB) + guest.selection("contract", "-k", f"'{SELECTED}'"), tmp_path, timeout_s=300)
+    ended = run(
+        ATTACHED.format(16 * MIB) + guest.selection("contract", arguments=f"-k '{SELECTED}'"), tmp_path, timeout_s=300
+    )
     print(ended.output)
     assert ended.status == 0, ended.output
     assert "skipped" not in ended.output

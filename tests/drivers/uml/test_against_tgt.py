@@ -20,7 +20,7 @@ attach
 """
 
 
-def test_nodes(tmp_path: Path) -> None:
-    ended = run(JOB + guest.selection("nodes"), tmp_path)
+def test_nodes_and_what_of_the_contract_tgt_can_show(tmp_path: Path) -> None:
+    ended = run(JOB + guest.selection("nodes", "contract_tgt"), tmp_path)
     print(ended.output)
     assert ended.status == 0, ended.output

@@ -12,12 +12,13 @@ HERE = Path(__file__).parent
 SHELL = (HERE / "shell.sh").read_text()
 
 
-def selection(name: str, *arguments: str) -> str:
-    """Return the line of a job that runs the tests in `inside_NAME.py`; `arguments` go to pytest."""
+def selection(*names: str, arguments: str = "") -> str:
+    """Return the line of a job that runs the tests in `inside_NAME.py` of all names; `arguments` go to pytest."""
+    files = " ".join(f'"$PROJECT"/{_relative(f"inside_{name}.py")}' for name in names)
     return (
         'PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 "$PROJECT"/.venv/bin/python -m pytest'
         f' -c "$PROJECT"/{_relative("pytest.ini")} --rootdir "$PROJECT" --noconftest'
-        f' "$PROJECT"/{_relative(f"inside_{name}.py")} {" ".join(arguments)}'
+        f" {files} {arguments}"
     )
 
 
