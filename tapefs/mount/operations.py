@@ -42,6 +42,7 @@ from tapefs.mount.content import Contents, OpenFile, OpenText
 from tapefs.mount.describe import Description
 from tapefs.mount.errnos import errno_of
 from tapefs.mount.quick_wait import quick_trio
+from tapefs.mount.tuning import takes_bytes
 from tapefs.mount.wakefulness import Wakefulness
 from tapefs.vfs.inodes import Inode
 from tapefs.vfs.nodes import LINKED, DirectoryNode, EntryNode, Node, SetView, VirtualNode, first_name
@@ -171,7 +172,7 @@ class MountOperations(pyfuse3.Operations):
         self._open_inodes: dict[InodeT, int] = {}
         #: Files whose bytes were given to the kernel, and not asked for since.
         self._stored: set[InodeT] = set()
-        self._stores = True
+        self._stores = takes_bytes(os.uname().release)
         self._listings: dict[int, _Listing] = {}
         self._handles = itertools.count(1)
         #: Opened last and not asked for yet.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import resource
 import subprocess
 from pathlib import Path
@@ -18,6 +19,9 @@ BDI = Path("/sys/class/bdi")
 MAX_BACKGROUND = 1024
 #: 128 KiB give 0.5 to 0.8 GB/s of a staged file, 4 MiB 1.3.
 READ_AHEAD_KIB = 4096
+#: Older kernels, unless somebody has mended them, leave what was in memory before behind the end of a file whose bytes
+#: they are given, to be seen in a mapping (CVE-2024-44947).
+TAKES_BYTES = (6, 11)
 #: Staging files, indexes and pins take descriptors, and every open file of the mount's users may.
 OPEN_FILES = 65_536
 
@@ -37,6 +41,12 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+def takes_bytes(release: str) -> bool:
+    """Tell whether a kernel of this release (`uname -r`) may be given the bytes of files that nobody asked for yet."""
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= TAKES_BYTES
 
 
 def tune(minor: int) -> None:

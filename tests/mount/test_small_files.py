@@ -16,11 +16,14 @@ from pathlib import Path
 import pytest
 
 from tapefs.mount.stages import Stages
+from tapefs.mount.tuning import takes_bytes
 from tapefs.staging.area import StagingArea
 from tests.mount.conftest import Rig
 from tests.mount.mount_process import mounted
 from tests.mount.test_content import MAPPED, readers, wait_until_waiting
 from tests.staging.content import SEGMENT, frame_content, opened, publish_all
+
+given = pytest.mark.skipif(not takes_bytes(os.uname().release), reason="an old kernel is given no bytes")
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -48,6 +51,7 @@ def fresh(evicted: Rig, tmp_path: Path) -> Iterator[Rig]:
 # -- through the mount -----------------------------------------------------------------------------------------------
 
 
+@given
 @pytest.mark.fuse
 def test_the_bytes_of_a_small_file_come_with_its_opening(fresh: Rig) -> None:
     fresh.shelf.stage_all()
@@ -60,6 +64,23 @@ def test_the_bytes_of_a_small_file_come_with_its_opening(fresh: Rig) -> None:
         assert not any(cached_pages(large.fileno()))
 
 
+@pytest.mark.fuse
+def test_behind_the_end_of_a_mapped_small_file_are_zeros(fresh: Rig) -> None:
+    fresh.shelf.stage_all()
+    # What may be in memory that was used before.
+    with closing(mmap.mmap(-1, 64 * 1024**2)) as used:
+        used.write(b"\xa5" * len(used))
+    for number in range(200):
+        with open(fresh.root / f"small/file-{number:03}", "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            with closing(mmap.mmap(file.fileno(), size, flags=mmap.MAP_PRIVATE)) as mapping:
+                begin = ctypes.c_char.from_buffer(mapping)
+                behind = ctypes.string_at(ctypes.addressof(begin) + size, -size % mmap.PAGESIZE)
+                del begin
+            assert not behind.strip(b"\0"), number
+
+
+@given
 @pytest.mark.fuse
 def test_bytes_that_the_kernel_has_dropped_are_asked_for_and_given_again(fresh: Rig) -> None:
     fresh.shelf.stage_all()
@@ -83,6 +104,7 @@ def test_who_reads_past_the_cache_gets_the_bytes(fresh: Rig) -> None:
         os.close(descriptor)
 
 
+@given
 @pytest.mark.fuse
 def test_a_cold_file_comes_with_its_opening_only_once_it_is_staged(fresh: Rig) -> None:
     with open(fresh.root / "text", "rb", buffering=0) as file:
@@ -223,3 +245,19 @@ def test_files_that_were_removed_are_noticed_after_a_rest(tmp_path: Path) -> Non
         stages.rest()
         assert stages.take(SEGMENT) is None
         stages.give_back(first)
+
+
+@pytest.mark.parametrize(
+    ("release", "wanted"),
+    [
+        ("6.11.0", True),
+        ("6.18.44-generic", True),
+        ("7.0-rc1", True),
+        ("6.10.14", False),
+        ("6.1.0-13-amd64", False),
+        ("5.15.0", False),
+        ("strange", False),
+    ],
+)
+def test_which_kernels_are_given_bytes(release: str, wanted: bool) -> None:
+    assert takes_bytes(release) is wanted
