@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.backup.trees import odd_tree, random_files, snapshot
+from tests.drivers.cutter import Cutter
 from tests.drivers.tgt import need_libiscsi
 from tests.test_end_to_end import Installation, wait_until
 
@@ -125,6 +126,39 @@ def test_a_target_that_dies_within_a_backup(installation: Installation, library:
     installation.run("restore", set_id, "--to", tmp_path / "all")
     assert snapshot(Path(f"{tmp_path / 'all'}{tree}")) == snapshot(tree)
     assert sidecar.poll() is None
+
+
+def test_a_drive_that_is_gone_leaves_the_work_to_the_other(library: Library, tmp_path: Path) -> None:
+    """Its tape stays where it is; the run goes on with the other drive, and nothing of it is lost."""
+    port = int(library.unit.split("/")[2].partition(":")[2])
+    cutters = [Cutter(port) for _ in range(DRIVES)]
+    installation = Installation(tmp_path)
+    try:
+        ends = {f"/{1 + number}": cutter.port for number, cutter in enumerate(cutters)}
+        options = [each.replace(f":{port}/", f":{ends.get(each[-2:], port)}/") for each in library.options]
+        installation.run("init", *options)
+        with (installation.home / "tapefs.toml").open("a") as settings:
+            settings.write("[library.iscsi]\npatience_s = 1\n")
+        tree = random_files(tmp_path / "tree", 40, 2_000_000)
+        installation.start("serve", "--listen", "127.0.0.1:0")
+        wait_until(lambda: (installation.home / "sidecar.sock").exists() and installation.movers(), "the sidecar")
+        job = installation.run("backup", tree, "--no-wait").strip()
+        wait_until(lambda: any(s["segments"] for s in installation.listing("sets")), "the first segment")
+        states = {each["name"]: each["state"] for each in installation.listing("drives")}
+        number = next(number for number in range(DRIVES) if states[f"drive{number}"] == "writing")
+        cutters[number].close()
+        wait_until(lambda: _state(installation, job) == "failed", "the end of the run")
+        installation.run("job", "resume", job)
+        set_id = str(installation.listing("sets")[-1]["set_id"])
+        assert sum(tape["used_bytes"] > 0 for tape in installation.listing("tapes")) == 2  # type: ignore[operator]
+        cutters[number] = Cutter(port, listen=cutters[number].port)
+        installation.run("evict", "--all")
+        installation.run("restore", set_id, "--to", tmp_path / "all")
+        assert snapshot(Path(f"{tmp_path / 'all'}{tree}")) == snapshot(tree)
+    finally:
+        installation.close()
+        for each in cutters:
+            each.close()
 
 
 def _state(installation: Installation, job: str) -> object:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from catalog.lmdb_ledger import LmdbLedger
-from drivers.errors import DriveError
+from drivers.errors import DeviceGone, DriveError
 from drivers.registry import open_drive
 from tapefs.home import open_home
 from tapefs.logs import configure_logs
@@ -56,6 +56,9 @@ def main() -> int:
     with socket.socket(fileno=arguments.fd) as connection:
         try:
             Mover(home, ledger, drive, arguments.drive, Post(connection)).run()
+        except DeviceGone as error:
+            print(f"tapefs mover {arguments.drive}: {error}", file=sys.stderr)
+            return 1
         finally:
             drive.close()
             ledger.close()

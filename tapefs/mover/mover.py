@@ -12,7 +12,7 @@ import structlog
 from catalog.errors import NotFound
 from catalog.ids import FrameNo, SegmentId
 from catalog.ledger import Ledger
-from drivers.errors import DriveError, NotReady
+from drivers.errors import DeviceGone, DriveError, NotReady
 from drivers.interface import Drive
 from tapefs.backup.run import run_backup
 from tapefs.home import Home
@@ -73,7 +73,10 @@ class Mover:
         }
 
     def run(self) -> None:
-        """Serve until the sidecar is gone."""
+        """Serve until the sidecar is gone. Raises DeviceGone when the drive is: then it is opened anew, or fails to be.
+
+        So a drive that cannot be reached takes no more work, until it can.
+        """
         status = self._drive.status()
         self._post.send(Ready(drive=self._name, loaded=status.loaded, barcode=status.barcode))
         self._tell_rest()
@@ -95,8 +98,10 @@ class Mover:
             if kind == "internal":
                 log.exception("a command failed unexpectedly", command=type(command).__name__)
             self._forget_stager()
-            self._tell_rest()
+            gone = self._tell_rest()
             self._post.send(Failed(id=command.id, kind=kind, message=str(error) or type(error).__name__))
+            if gone is not None:
+                raise gone from error
             return
         self._tell_rest()
         self._post.send(done)
@@ -202,13 +207,15 @@ class Mover:
             self._stager.close()
             self._stager = None
 
-    def _tell_rest(self) -> None:
-        """Tell the state between two commands."""
+    def _tell_rest(self) -> DeviceGone | None:
+        """Tell the state between two commands; return that the drive cannot be reached any more, if that is so."""
         try:
             self._tell("loaded" if self._drive.status().loaded else "empty")
         except DriveError as error:
             log.error("the drive does not answer", drive=self._name, error=str(error))
             self._post.send(DriveState(state="failed", barcode=None))
+            return error if isinstance(error, DeviceGone) else None
+        return None
 
     def _tell(self, state: str) -> None:
         status = self._drive.status()

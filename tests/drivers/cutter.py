@@ -10,9 +10,10 @@ from contextlib import suppress
 class Cutter:
     """Listens on the loopback and passes on to a port there; what comes after a cut is passed on again."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, listen: int = 0) -> None:
+        """Pass on to `port`; listen at `listen`, or at any port that is free."""
         self._target_port = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", listen))
         self.port: int = self._listener.getsockname()[1]
         self._ends: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
