@@ -89,6 +89,7 @@ def installation(tmp_path: Path, library: Library) -> Iterator[Installation]:
 def test_backup_evict_restore_compare(installation: Installation, library: Library, tmp_path: Path) -> None:
     tree = odd_tree(tmp_path)
     random_files(tree / "files", 5, 2_000_000)
+    _serve(installation)
     set_id = installation.backup(tree, "--name", "odd")
     tapes = installation.listing("tapes")
     assert [tape["label"] for tape in tapes] == ["TP0001L9", "TP0002L9", "TP0003L9", "TP0004L9"]
@@ -97,7 +98,7 @@ def test_backup_evict_restore_compare(installation: Installation, library: Libra
     installation.run("restore", set_id, "--to", tmp_path / "all")
     assert snapshot(Path(f"{tmp_path / 'all'}{tree}")) == snapshot(tree)
     installation.run("verify", set_id)
-    # It goes on behind what is there, with another process of the library, too.
+    # The library is switched off and on while nobody uses it: the next run goes on behind what is there.
     library.kill()
     library.start()
     (tree / "new").write_bytes(os.urandom(300_000))
@@ -112,8 +113,7 @@ def test_backup_evict_restore_compare(installation: Installation, library: Libra
 def test_a_target_that_dies_within_a_backup(installation: Installation, library: Library, tmp_path: Path) -> None:
     """The run fails and says so, nothing half is shown; when the library is back it goes on where it was."""
     tree = random_files(tmp_path / "tree", 40, 2_000_000)
-    sidecar = installation.start("serve", "--listen", "127.0.0.1:0")
-    wait_until(lambda: (installation.home / "sidecar.sock").exists() and installation.movers(), "the sidecar")
+    sidecar = _serve(installation)
     job = installation.run("backup", tree, "--no-wait").strip()
     wait_until(lambda: any(s["segments"] for s in installation.listing("sets")), "the first segment")
     library.kill()
@@ -140,8 +140,7 @@ def test_a_drive_that_is_gone_leaves_the_work_to_the_other(library: Library, tmp
         with (installation.home / "tapefs.toml").open("a") as settings:
             settings.write("[library.iscsi]\npatience_s = 1\n")
         tree = random_files(tmp_path / "tree", 40, 2_000_000)
-        installation.start("serve", "--listen", "127.0.0.1:0")
-        wait_until(lambda: (installation.home / "sidecar.sock").exists() and installation.movers(), "the sidecar")
+        _serve(installation)
         job = installation.run("backup", tree, "--no-wait").strip()
         wait_until(lambda: any(s["segments"] for s in installation.listing("sets")), "the first segment")
         states = {each["name"]: each["state"] for each in installation.listing("drives")}
@@ -159,6 +158,13 @@ def test_a_drive_that_is_gone_leaves_the_work_to_the_other(library: Library, tmp
         installation.close()
         for each in cutters:
             each.close()
+
+
+def _serve(installation: Installation) -> subprocess.Popen[bytes]:
+    """Start a sidecar that stays, and wait for it."""
+    sidecar = installation.start("serve", "--listen", "127.0.0.1:0")
+    wait_until(lambda: (installation.home / "sidecar.sock").exists() and installation.movers(), "the sidecar")
+    return sidecar
 
 
 def _state(installation: Installation, job: str) -> object:
