@@ -31,7 +31,7 @@ def prompts_command(place: Place, as_json: bool) -> None:
         )
 
 
-@click.group("tape")
+@click.group("tape", no_args_is_help=False)
 def tape_command() -> None:
     """Tell of tapes that you put in or that lie on the shelf, where no robot moves them."""
 

@@ -23,6 +23,9 @@ from tapefs.errors import HomeInUse, NoTape, SourceError, UsageError
         ("sets", "--nonsense"),
         ("sets", "surplus"),
         ("show",),
+        ("job",),
+        ("tape",),
+        ("taf",),
         ("ls",),
         ("backup",),
         ("backup", "/usr", "--level", "0"),
@@ -68,7 +71,7 @@ def test_wrong_usage(tapefs, home_path, arguments):
     assert not home_path.exists()
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("doctor", "init", "plan", "version")])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("doctor", "init", "plan", "taf", "version")])
 def test_without_a_state_folder(tapefs, home_path, command):
     arguments = {
         "show": ["docs"],
