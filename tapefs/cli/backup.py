@@ -33,7 +33,7 @@ CANCEL_S = 120.0
 TROUBLES = 20
 
 
-@click.command("backup")
+@click.command("backup", short_help="Back up files and directories to tape.")
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(path_type=bytes))
 @click.option("--name", type=JobName(), help="Name in the archive; else the last component of the first source.")
 @job_options

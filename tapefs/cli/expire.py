@@ -15,7 +15,7 @@ from tapefs.retention.policy import Verdict, Wish
 from tapefs.vfs.roster import Roster
 
 
-@click.command("expire")
+@click.command("expire", short_help="Tell which sets have outlived their retention; let them go.")
 @click.argument("wanted", metavar="[SET...]", nargs=-1)
 @click.option("--failed", is_flag=True, help="What failed goes at once, and not only after a week.")
 @click.option("--apply", is_flag=True, help="Let them go; without it nothing changes.")

@@ -10,7 +10,7 @@ from tapefs.cli.place import Place, ledger_of
 from tapefs.client.job_fields import JobFields
 
 
-@click.command("jobs")
+@click.command("jobs", short_help="List the backup jobs and how their newest run went.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def jobs_command(place: Place, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from tapefs.client.api import Client, PromptView
 from tapefs.errors import NoSuchThing
 
 
-@click.command("prompts")
+@click.command("prompts", short_help="List what you are to do at the drives.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def prompts_command(place: Place, as_json: bool) -> None:
@@ -31,7 +31,7 @@ def prompts_command(place: Place, as_json: bool) -> None:
         )
 
 
-@click.group("tape", no_args_is_help=False)
+@click.group("tape", no_args_is_help=False, short_help="Tell of tapes that you put in, or that lie on the shelf.")
 def tape_command() -> None:
     """Tell of tapes that you put in or that lie on the shelf, where no robot moves them."""
 

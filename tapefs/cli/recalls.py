@@ -15,7 +15,7 @@ from tapefs.client.api import RecallsMode, RecallView
 _NEWEST = 50
 
 
-@click.command("recall")
+@click.command("recall", short_help="Tell or switch whether reads in the mount may move tapes.")
 @click.argument("mode", type=click.Choice(["on", "off", "ask"]), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -49,7 +49,7 @@ def _print_standing(standing: RecallsMode) -> None:
         click.echo(f"a user may have {standing.user_hourly_tapes} tapes read in an hour")
 
 
-@click.group("recalls", invoke_without_command=True)
+@click.group("recalls", invoke_without_command=True, short_help="List the readers that wait for tape; grant and deny.")
 @click.option("--history", is_flag=True, help="Those who waited, newest first, and what became of it.")
 @click.option("--uid", type=click.IntRange(min=0), help="Only of this user.")
 @click.option("--command", "program", metavar="TEXT", help="Only of programs with this in their name.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TROUBLES = 20
 
 
-@click.command("report")
+@click.command("report", short_help="Show how a run went, and what is not in the set as it was.")
 @click.argument("wanted", metavar="SET|JOB")
 @click.option("--all", "everything", is_flag=True, help=f"Every trouble and lost file, not only the first {TROUBLES}.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with everything.")

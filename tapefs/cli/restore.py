@@ -28,7 +28,7 @@ ASK_S = 5.0
 TROUBLES = 50
 
 
-@click.command("restore")
+@click.command("restore", short_help="Restore a set, or parts of it, beneath a folder.")
 @click.argument("wanted", metavar="SET")
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=bytes))
 @click.option("--to", "target", metavar="DIR", required=True, type=click.Path(path_type=Path), help="Where to.")

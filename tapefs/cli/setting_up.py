@@ -54,7 +54,7 @@ class _Given(TypedDict):
     chap_target_secret_file: str
 
 
-@click.command("init")
+@click.command("init", short_help="Make a state folder, with a virtual library or for a real one.")
 @click.option("--tapes", type=click.IntRange(1, 9999), default=8, show_default=True, help="Blank tapes in the library.")
 @click.option("--tape-size", type=Size(LEAST_TAPE_BYTES), default="2GiB", show_default=True, help="Size of each tape.")
 @click.option("--drives", type=click.IntRange(1, 64), default=1, show_default=True, help="Drives in the library.")

@@ -12,7 +12,7 @@ from tapefs.cli.progress import reporting
 from tapefs.errors import StagingDamaged
 
 
-@click.group("staging", invoke_without_command=True)
+@click.group("staging", invoke_without_command=True, short_help="Show the staging area, or check what is in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def staging_command(ctx: click.Context, as_json: bool) -> None:

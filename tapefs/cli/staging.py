@@ -23,7 +23,7 @@ POLL_S = 0.5
 ASK_S = 5.0
 
 
-@click.command("stage")
+@click.command("stage", short_help="Fetch sets, or trees of them, from tape to the disk.")
 @click.argument("targets", metavar="SET[:PATH]...", nargs=-1, required=True)
 @click.option("--pin", "pin_s", type=Age(), metavar="AGE", help="Keep them staged so long, for instance 12h, 7d or 2w.")
 @click.option("--reason", default="", metavar="TEXT", help="Why they are pinned; `tapefs pins` shows it.")
@@ -137,7 +137,7 @@ class Wanted:
             self._news.wait(timeout_s)
 
 
-@click.command("pins")
+@click.command("pins", short_help="List what is pinned in the staging area.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def pins_command(place: Place, as_json: bool) -> None:
@@ -215,7 +215,7 @@ def _one_of(known: list[str], text: str) -> str:
     return found[0]
 
 
-@click.command("evict")
+@click.command("evict", short_help="Drop what is staged; what is open or pinned stays.")
 @click.argument("sets", metavar="[SET]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Everything that is staged.")
 @click.pass_obj

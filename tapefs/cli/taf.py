@@ -19,7 +19,7 @@ _VOLUME = click.argument("root", metavar="VOLUME", type=click.Path(path_type=Pat
 _SETS = click.argument("sets", metavar="[SET]...", nargs=-1)
 
 
-@click.group("taf", no_args_is_help=False)
+@click.group("taf", no_args_is_help=False, short_help="Read archives that TAF has written.")
 def taf_command() -> None:
     """Read archives that TAF has written to a mounted LTFS volume, or to a copy of one."""
 

@@ -25,7 +25,7 @@ TOLD_FILES = 20
 _DAY_S = 24 * 3600.0
 
 
-@click.command("verify")
+@click.command("verify", short_help="Read tapes back and compare them with what was written.")
 @click.argument("targets", metavar="[SET|TAPE]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every complete set on every tape.")
 @click.option(

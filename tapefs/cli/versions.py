@@ -22,7 +22,7 @@ _SHORT = 12
 _SAME = {True: "same", False: "changed", None: ""}
 
 
-@click.command("versions")
+@click.command("versions", short_help="List every version of a file or directory, the oldest first.")
 @click.argument("path")
 @click.option("--job", "jobs", type=JobName(), multiple=True, help="Only sets of this job; may be repeated.")
 @click.option("--long", "is_long", is_flag=True, help="Whole SHA-256, owner and mode.")

@@ -26,7 +26,7 @@ _MOST_PASSWORD_BYTES = 255
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command("vtl")
+@click.command("vtl", short_help="Serve the virtual library as an iSCSI target.")
 @click.option("--listen", type=Address(), metavar="HOST:PORT", default="127.0.0.1:3260", help="Where; [127.0.0.1:3260]")
 @click.option("--target", metavar="NAME", help="Name of the target; else one with the library's serial number.")
 @click.option("--chap-user", metavar="USER", help="Only this initiator may log in.")

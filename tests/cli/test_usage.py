@@ -71,7 +71,9 @@ def test_wrong_usage(tapefs, home_path, arguments):
     assert not home_path.exists()
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("doctor", "init", "plan", "taf", "version")])
+@pytest.mark.parametrize(
+    "command", [name for name in COMMANDS if name not in ("doctor", "init", "plan", "taf", "version")]
+)
 def test_without_a_state_folder(tapefs, home_path, command):
     arguments = {
         "show": ["docs"],
@@ -169,3 +171,9 @@ def test_names_are_printed_in_any_locale(home, tmp_path):
     assert done.returncode == 1
     assert b"Traceback" not in done.stderr
     assert done.stderr.startswith(b"tapefs: there is no set")
+
+
+def test_every_command_says_what_it_does_on_one_line(tapefs):
+    text = tapefs("--help").out
+    assert all(f"\n  {name} " in text for name in COMMANDS)
+    assert "..." not in text
