@@ -19,25 +19,11 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 #: By sg alone only what sg itself can get wrong: ScsiDrive has the whole contract in process and over iSCSI.
 SELECTED = "not BySg or memoryviews or block_by_block or larger_than or every_block or one_process or early_warning"
 
-#: The kernel's drives and changer, with cartridges of so many bytes.
-ATTACHED = """
-load_tape_modules
-serve_library {}
-attach
-"""
 
-
+@pytest.mark.slow
 def test_contracts_of_drive_and_changer(tmp_path: Path) -> None:
-    ended = run(
-        ATTACHED.format(16 * MIB) + guest.selection("contract", arguments=f"-k '{SELECTED}'"), tmp_path, timeout_s=300
-    )
+    job = guest.attached(16 * MIB) + guest.selection("contract", arguments=f"-k '{SELECTED}'")
+    ended = run(job, tmp_path, timeout_s=300)
     print(ended.output)
     assert ended.status == 0, ended.output
     assert "skipped" not in ended.output
-
-
-def test_end_to_end(tmp_path: Path) -> None:
-    """Backups by the product, read by mt, dd, zstd and tar typed from what the tape says; compared by rsync."""
-    ended = run(ATTACHED.format(1024 * MIB) + guest.script("end_to_end"), tmp_path, timeout_s=300, memory_mib=768)
-    print(ended.output)
-    assert ended.status == 0, ended.output

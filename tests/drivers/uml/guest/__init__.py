@@ -22,6 +22,11 @@ def selection(*names: str, arguments: str = "") -> str:
     )
 
 
+def attached(cartridge_bytes: int) -> str:
+    """Return the lines of a job that attach a virtual library to the guest's kernel, see serve_library.py."""
+    return f"load_tape_modules\nserve_library {cartridge_bytes}\nattach\n"
+
+
 def script(name: str) -> str:
     """Return the lines of NAME.sh, for a job."""
     return (HERE / f"{name}.sh").read_text()
