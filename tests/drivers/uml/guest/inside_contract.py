@@ -195,6 +195,9 @@ def test_what_was_written_is_read_by_dd_and_mt(tmp_path: Path) -> None:
     assert (tmp_path / "first").read_bytes() == block_of(1, 1000)
     assert (tmp_path / "second").read_bytes() == block_of(2, 70_000) + block_of(3, 70_000)
     assert "At block 5" in run("mt", "-f", str(NST), "tell")
+    node = TapeNode(NST)
+    assert node.block_address() == 5
+    node.close()
 
 
 def test_what_dd_wrote_is_read(tmp_path: Path) -> None:
