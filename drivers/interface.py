@@ -5,6 +5,7 @@ All calls block. A drive is used by one thread of one process; a changer likewis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType, Protocol
@@ -144,6 +145,19 @@ class Drive(Protocol):
 
     def close(self) -> None:
         """Let go of the device without moving the tape; unsynced blocks may be lost. Harmless twice."""
+        ...
+
+
+class RecommendsOrder(Protocol):
+    """What some drives can besides: they know where blocks lie on the tape, so in which order they are read soonest."""
+
+    def recommended_order(self, extents: Sequence[tuple[int, int]]) -> list[int] | None:
+        """Return the order in which to read `extents`, (first block, last block) each, from where the head stands.
+
+        The answer is a permutation of range(len(extents)), first what is to be read first. None: this drive or this
+        tape has no order to tell, not for so many, or none that makes sense; then the caller uses its own. The tape
+        does not move. Raises NotReady, PositionLost, DeviceFailed, and ValueError for what is no extent.
+        """
         ...
 
 

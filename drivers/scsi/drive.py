@@ -6,7 +6,7 @@ Blocks of any length, buffered. What keeps the drive held, set and in its place 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from drivers.errors import (
@@ -24,6 +24,7 @@ from drivers.scsi.device import Clock, Done
 from drivers.scsi.generations import can_write
 from drivers.scsi.locating import MOST_SPACED, locate
 from drivers.scsi.medium import look_at_medium, room_bytes
+from drivers.scsi.ordering import Ordering
 from drivers.scsi.outcomes import Doing
 from drivers.scsi.reading import BlockReader
 from drivers.scsi.ready import Report, is_becoming_ready, wait_ready
@@ -39,7 +40,7 @@ _PROGRAMMED_WARNING = (0x00, 0x07)
 
 
 class ScsiDrive:
-    """One drive; implements `drivers.interface.Drive`."""
+    """One drive; implements `drivers.interface.Drive` and `RecommendsOrder`."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class ScsiDrive:
         self._tally = Tally(self._session.notes.counters, self._device.clock.now)
         self._is_dirty = False
         self._reader = BlockReader(self._session)
+        self._ordering = Ordering(self._device)
         #: Length of the largest block that is known.
         self._largest_bytes = 256 * 1024
 
@@ -179,6 +181,11 @@ class ScsiDrive:
         """Return what the drive wants to be told, the worst first; asking clears nothing."""
         self._session.check_open()
         return self._session.alerts()
+
+    def recommended_order(self, extents: Sequence[tuple[int, int]]) -> list[int] | None:
+        """Return the order in which the drive would read extents. See `RecommendsOrder.recommended_order`."""
+        self._session.check_steady()
+        return self._session.again(lambda: self._ordering.order(extents))
 
     # -- moving --------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,7 +37,7 @@ from drivers.errors import (
     PositionLost,
     WriteProtected,
 )
-from drivers.interface import BlockNo, Drive, DriveStatus, Position
+from drivers.interface import BlockNo, Drive, DriveStatus, Position, RecommendsOrder
 from drivers.st.device import MAX_BLOCK_BYTES, Flag, Op, Option, TapeNode
 
 #: st's errors behind which the drive's sense has to be found: what is wrong is not told by the number.
@@ -59,7 +59,7 @@ _OFF = (
 )
 
 
-class Beside(Drive, Protocol):
+class Beside(Drive, RecommendsOrder, Protocol):
     """The drive that takes SCSI commands to the same device, and hears what went past it."""
 
     def passed_by(self, *, read: tuple[int, int], written: tuple[int, int], is_warned: bool) -> None:
@@ -82,7 +82,7 @@ class _Passing:
 
 
 class StDrive:
-    """A drive at /dev/nstN; implements `drivers.interface.Drive`."""
+    """A drive at /dev/nstN; implements `drivers.interface.Drive` and `RecommendsOrder`."""
 
     def __init__(
         self,
@@ -158,6 +158,15 @@ class StDrive:
         """Return a snapshot; see `Drive.status`."""
         self._quiet()
         return self._scsi.status()
+
+    def recommended_order(self, extents: Sequence[tuple[int, int]]) -> list[int] | None:
+        """Return the order in which the drive would read extents; see `RecommendsOrder.recommended_order`."""
+        self._turn_to_scsi()
+        try:
+            return self._scsi.recommended_order(extents)
+        except DriveError:
+            self._forget_place()
+            raise
 
     # -- moving --------------------------------------------------------------------------------------------------
 

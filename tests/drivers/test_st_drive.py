@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,10 @@ class Beside(FaultyDrive):
 
     def passed_by(self, *, read: tuple[int, int], written: tuple[int, int], is_warned: bool) -> None:
         self.blocks_heard_of += read[0] + written[0]
+
+    def recommended_order(self, extents: Sequence[tuple[int, int]]) -> list[int] | None:
+        self.position()
+        return [number for number, _ in sorted(enumerate(extents), key=lambda each: each[1], reverse=True)]
 
 
 class StBench(VirtualBench):
@@ -334,3 +339,17 @@ def test_fixed_blocks_are_switched_off(bench: StBench) -> None:
     bench.model.block_size_bytes = 512
     write(drive, *BLOCKS)
     assert bench.model.block_size_bytes == 0
+
+
+def test_the_order_is_the_drives_and_the_place_stays(tmp_path: Path) -> None:
+    bench = StBench(tmp_path)
+    drive = bench.opened()
+    write(drive, *BLOCKS)
+    assert drive.recommended_order([(0, 1), (2, 3)]) == [1, 0]
+    # What went through st is told before, and no filemark gets between.
+    assert bench.beside.blocks_heard_of == len(BLOCKS) - 1
+    write(drive, block_of(9))
+    assert drive.position() == position(5, 0)
+    drive.rewind()
+    assert read_all(drive) == [*BLOCKS, block_of(9)]
+    drive.close()
