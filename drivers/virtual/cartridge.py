@@ -136,6 +136,11 @@ class Cartridge:
         self._block = block - target.first_block
         self._byte = target.runs.offset(self._block)
 
+    def byte_before(self, block: int) -> int:
+        """Return the payload bytes before an existing logical block or the end of data."""
+        file = self._files[bisect_right(self._files, block, key=lambda each: each.first_block) - 1]
+        return file.first_byte + file.runs.offset(block - file.first_block)
+
     def block_behind_filemarks(self, count: int) -> int | None:
         """Return the block behind the `count`-th filemark from the head on, None when there are fewer."""
         number = self._file + count

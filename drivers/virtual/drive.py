@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from drivers.errors import (
@@ -297,6 +297,18 @@ class VirtualDrive:
         """Go to the end of data. See `Drive.seek_end`."""
         tape = self._tape()
         self._go(tape, tape.end_block)
+
+    def nearest_first(self, extents: Sequence[tuple[int, int]]) -> list[int]:
+        """Return the order in which extents (first block, last block) are read when the nearest is always next.
+
+        The tape does not move. Raises NotReady, PositionLost, EndOfData.
+        """
+        tape = self._tape()
+        behind = next((last for _, last in extents if last >= tape.end_block), None)
+        if behind is not None:
+            raise EndOfData(f"block {behind} is behind the end of data, which is at block {tape.end_block}")
+        spans = [(tape.byte_before(first), tape.byte_before(last + 1)) for first, last in extents]
+        return self._mechanics.nearest_first(tape.head_byte, spans)
 
     def _go(self, tape: Cartridge, block: int) -> None:
         """Move the head; as SCSI wants it, the buffer is written out before."""

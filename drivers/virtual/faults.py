@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol
 
@@ -116,6 +116,10 @@ class BreakableDrive(Drive, Protocol):
 
     def erase(self) -> None:
         """Make the head's place the end of data."""
+        ...
+
+    def nearest_first(self, extents: Sequence[tuple[int, int]]) -> list[int]:
+        """Return the order in which extents of blocks are read when the nearest is always next. Raises EndOfData."""
         ...
 
     def set_compression(self, compress: bool) -> None:
@@ -258,6 +262,10 @@ class FaultyDrive:
     def erase(self) -> None:
         """See `BreakableDrive.erase`."""
         self._drive.erase()
+
+    def nearest_first(self, extents: Sequence[tuple[int, int]]) -> list[int]:
+        """See `BreakableDrive.nearest_first`."""
+        return self._drive.nearest_first(extents)
 
     def set_compression(self, compress: bool) -> None:
         """See `BreakableDrive.set_compression`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from drivers.interface import Counters
 from drivers.virtual.drive_state import Tally
 from drivers.virtual.motion import Motion, motion_of
@@ -59,6 +61,10 @@ class Mechanics:
             return
         self._spend("locate", self._medium.locate_s(from_byte, to_byte))
         self._stream = ""
+
+    def nearest_first(self, head_byte: int, spans: Sequence[tuple[int, int]]) -> list[int]:
+        """Return the order of spans by the cartridge's geometry. See `Motion.nearest_first`."""
+        return self._medium.nearest_first(head_byte, spans)
 
     def read(self, size_bytes: int) -> None:
         """Account for one block, or for a filemark with size 0."""

@@ -11,6 +11,7 @@ the place where the head stands costs nothing, and on the same wrap ahead a driv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from drivers.virtual.generations import Generation, lto
@@ -94,6 +95,19 @@ class Motion:
         half_m = self.generation.length_m / 2
         seconds = abs(target.x_m - start.x_m) * self.coefficients.s_per_m
         return seconds + self.coefficients.half_change_s if (start.x_m < half_m) != (target.x_m < half_m) else seconds
+
+    def nearest_first(self, head_byte: int, spans: Sequence[tuple[int, int]]) -> list[int]:
+        """Return the order in which spans (first byte, byte behind the last) are read, always the nearest next."""
+        ends = [(self.place(first), self.place(last)) for first, last in spans]
+        at, left = self.place(head_byte), set(range(len(spans)))
+        order: list[int] = []
+        while left:
+            # Of equals the first one on the tape: small cartridges are a short piece of one wrap.
+            nearest = min(left, key=lambda each: (self.between_s(at, ends[each][0]), spans[each], each))
+            order.append(nearest)
+            left.remove(nearest)
+            at = ends[nearest][1]
+        return order
 
     def read_s(self, count_bytes: int) -> float:
         """Return the seconds to read that many bytes while streaming."""

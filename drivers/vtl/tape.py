@@ -39,18 +39,22 @@ from drivers.vtl.sense import (
 )
 from drivers.vtl.tape_logs import READ_FAILURE, WRITE_FAILURE, WRITE_PROTECT, TapeLogs
 from drivers.vtl.tape_modes import TapeModes
+from drivers.vtl.tape_order import TapeOrder
 from drivers.vtl.unit import LogicalUnit
 
 log = logging.getLogger(__name__)
 
 REVISION = "0001"
 _READ, _WRITE, _REQUEST_SENSE = 0x08, 0x0A, 0x03
-#: REWIND, WRITE FILEMARKS, SPACE, ERASE, LOAD UNLOAD, LOCATE, WRITE ATTRIBUTE.
-_SLOW = frozenset((0x01, 0x10, 0x11, 0x19, 0x1B, 0x2B, 0x80, 0x8D, 0x91, 0x92))
+#: REWIND, WRITE FILEMARKS, SPACE, ERASE, LOAD UNLOAD, LOCATE, WRITE ATTRIBUTE,
+#: GENERATE RECOMMENDED ACCESS ORDER.
+_SLOW = frozenset((0x01, 0x10, 0x11, 0x19, 0x1B, 0x2B, 0x80, 0x8D, 0x91, 0x92, 0xA4))
 #: What is answered with "becoming ready" while a cartridge is being threaded.
 _WHEN_READY = _SLOW | {0x00, _REQUEST_SENSE, _READ, _WRITE, 0x34}
 #: Seconds that commands may take, as LTO-9 drives report them.
 _LOAD_S, _LOCATE_S, _REWIND_S, _WRITE_S, _READ_S, _ERASE_S = 960, 2940, 600, 1500, 2340, 74341
+#: The first generation of drives that recommends an access order.
+_KNOWS_ORDER = 9
 
 
 def tape_identity(drive: BreakableDrive) -> Identity:
@@ -71,6 +75,7 @@ class TapeServer(LogicalUnit):
         self._modes = TapeModes(drive, self._set_descriptor_sense, self._logs.alerts.test)
         self._blocks = Blocks(drive, lambda: self._modes.block_bytes, self._was_reset)
         self._attributes = Attributes(drive)
+        self._order = TapeOrder(drive)
         self._speaker: Nexus | None = None
         #: A cartridge is being threaded by a thread of its own, which holds the lock.
         self._is_becoming_ready = False
@@ -138,6 +143,7 @@ class TapeServer(LogicalUnit):
         with self.lock:
             super().reset(code)
             self._blocks.lost()
+            self._order.forget()
             try:
                 self._drive.reset()
             except DriveError as error:
@@ -151,6 +157,7 @@ class TapeServer(LogicalUnit):
 
     def _threaded(self, by: Nexus | None) -> None:
         self._blocks.found_again()
+        self._order.forget()
         self.tell_others(by, MEDIUM_CHANGED)
 
     def _was_reset(self) -> None:
@@ -259,6 +266,24 @@ class TapeServer(LogicalUnit):
                 "92 3B 00 FF FF FF FF FF FF FF FF FF 00 00 00 00",
                 medium(blocks.locate_16),
                 timeout_s=_LOCATE_S,
+            ),
+            *(self._order_operations() if self._drive.status().generation >= _KNOWS_ORDER else ()),
+        ]
+
+    def _order_operations(self) -> Sequence[Operation]:
+        return [
+            operation(
+                "RECEIVE RECOMMENDED ACCESS ORDER",
+                "A3 9D FF FF FF FF FF FF FF FF 07 00",
+                self._order.receive,
+                Access.READER,
+                action=True,
+            ),
+            operation(
+                "GENERATE RECOMMENDED ACCESS ORDER",
+                "A4 1D 07 07 00 00 FF FF FF FF 00 00",
+                self._with_medium(self._order.generate),
+                action=True,
             ),
         ]
 
@@ -370,3 +395,4 @@ class TapeServer(LogicalUnit):
         except DriveError as error:
             raise CheckCondition(sense_of(error)) from error
         self._blocks.found_again()
+        self._order.forget()
