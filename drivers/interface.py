@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NewType, Protocol
+from typing import NewType, Protocol, runtime_checkable
 
 BlockNo = NewType("BlockNo", int)
 FileNo = NewType("FileNo", int)
@@ -148,6 +148,7 @@ class Drive(Protocol):
         ...
 
 
+@runtime_checkable
 class RecommendsOrder(Protocol):
     """What some drives can besides: they know where blocks lie on the tape, so in which order they are read soonest."""
 

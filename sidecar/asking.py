@@ -5,9 +5,10 @@ Belongs to the drive's task, in its trio run. Choosing is synchronous, so that t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+import structlog
 import trio
 
 from catalog.ids import VolumeId
@@ -19,9 +20,14 @@ from sidecar.shared import Shared
 from sidecar.tape_order import VERY_FEW, Round
 from sidecar.walks import PIECE_BYTES, STAY_S
 from tapefs.errors import NoTape
-from tapefs.mover.messages import FrameRange, FramesArrived, FramesFailed, Recall
+from tapefs.mover.messages import FrameRange, FramesArrived, FramesFailed, Recall, Recommend
 
 Step = Callable[[], Awaitable[None]]
+
+#: So long may a drive think about the order of a round; then it is planned without.
+RECOMMEND_S = 5.0
+
+log = structlog.get_logger(__name__)
 
 
 class Asking:
@@ -35,6 +41,9 @@ class Asking:
         self._news = -1
         #: What the mover was asked for and has not answered, oldest first.
         self._asks: list[list[FrameRange]] = []
+        #: The drive is being asked for an order; and it is not any more, since a mover died of that.
+        self._is_recommending = False
+        self._dies_recommending = False
 
     def asked(self) -> list[FrameRange]:
         """Return what the mover was asked to stage, in its order, of which some may have come."""
@@ -49,6 +58,9 @@ class Asking:
         if self._bay.tape is not None:
             self._recalls.mover_died(self._bay.tape)
         self._recalls.overdue_drives.discard(self._bay.number)
+        # Else it would die of it again, and the frames of the round be given up.
+        self._dies_recommending = self._dies_recommending or self._is_recommending
+        self._is_recommending = False
 
     def note(self, report: FramesArrived | FramesFailed) -> None:
         """Take what the mover says of frames."""
@@ -116,7 +128,7 @@ class Asking:
         # At once: what answers to former asks settle meanwhile depends on it.
         self._asks.append(frames)
         if is_round:
-            begun = await self._planned(requests)
+            begun = await self._planned(mover, requests)
             self._bay.order.begin(begun)
             frames[:] = [request.frames for request in begun.requests]
         # What a walk wants is known: reading on would only take the room that it needs.
@@ -126,11 +138,34 @@ class Asking:
         )
         nursery.start_soon(self._follow, call, volume_id, frames)
 
-    async def _planned(self, requests: list[Request]) -> Round:
+    async def _planned(self, mover: Mover, requests: list[Request]) -> Round:
         order = self._bay.order
         if len(requests) <= VERY_FEW:
             return order.plan(requests)
-        return await trio.to_thread.run_sync(order.plan, requests)
+        offered = await self._recommended(mover, requests)
+        return await trio.to_thread.run_sync(order.plan, requests, offered)
+
+    async def _recommended(self, mover: Mover, requests: list[Request]) -> list[Sequence[int]]:
+        """Return the order that the drive recommends, if it does. One that has none for a tape is asked only once.
+
+        Raises MoverDied.
+        """
+        bay = self._bay
+        if not bay.recommends or self._dies_recommending:
+            return []
+        bay.recommends, self._is_recommending = False, True
+        extents = [(each.block, max(each.block, each.end_block - 1)) for each in requests]
+        order: Sequence[int] = ()
+        with trio.move_on_after(RECOMMEND_S) as patience:
+            try:
+                order = (await mover.call(lambda number: Recommend(id=number, extents=extents))).order
+            except CommandFailed as error:
+                log.warning("the mover could not ask the drive for an order", drive=bay.name, error=str(error))
+        if patience.cancelled_caught:
+            log.warning("the drive thinks too long about an order", drive=bay.name, seconds=RECOMMEND_S)
+        self._is_recommending = False
+        bay.recommends = bool(order)
+        return [order] if order else []
 
     async def _follow(self, call: Call, volume_id: VolumeId, frames: list[FrameRange]) -> None:
         message, has_room_again = "the mover ended the recall without these frames", False

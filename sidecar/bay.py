@@ -40,6 +40,8 @@ class Bay:
         self.is_written = False
         #: What used it last was a backup: jobs and recalls take turns.
         self.last_was_backup = False
+        #: The drive may know an order in which it had best read this tape.
+        self.recommends = False
         #: How the tape is read.
         self.order = TapeOrder(motion_of_drive(shared.home.drives, name, 0), 0)
 
@@ -114,6 +116,7 @@ class Bay:
 
     def _now_in(self, volume_id: VolumeId, *, is_at_end: bool = False) -> None:
         self.tape, self.since_s = volume_id, trio.current_time()
+        self.recommends = True
         volume = self._shared.ledger.volume(volume_id)
         motion = motion_of_drive(self._shared.home.drives, self.name, volume.generation)
         self.order = TapeOrder(motion, volume.block_size, volume.end_block if is_at_end else 0)

@@ -75,8 +75,11 @@ class TapeOrder:
             self._end_at(joined[-1])
         return joined
 
-    def plan(self, requests: Sequence[Request]) -> Round:
-        """Return a round of all of these. Changes nothing: it may run in a thread while frames arrive."""
+    def plan(self, requests: Sequence[Request], offered: Sequence[Sequence[int]] = ()) -> Round:
+        """Return a round of all of these. Changes nothing: it may run in a thread while frames arrive.
+
+        `offered`: orders by the drive, as indices; they are followed where nothing better is found.
+        """
         size = self._block_bytes
         found = plan.plan(
             [
@@ -86,6 +89,7 @@ class TapeOrder:
             self._tail * size,
             self._model,
             min(self._terms.budget_s, _BUDGET_PER_REQUEST_S * len(requests)),
+            offered,
         )
         return Round([requests[index] for index in found.order], found.done[-1])
 

@@ -9,7 +9,19 @@ from catalog.ids import VolumeId
 from drivers.interface import Drive
 from tapefs.backup.watcher import BackupProgress
 from tapefs.errors import NoTape
-from tapefs.mover.messages import Done, Load, Look, NeedVolume, NoVolume, Progress, Recall, Trouble, Unload, VolumeReady
+from tapefs.mover.messages import (
+    Done,
+    Load,
+    Look,
+    NeedVolume,
+    NoVolume,
+    Progress,
+    Recall,
+    Recommend,
+    Trouble,
+    Unload,
+    VolumeReady,
+)
 from tapefs.mover.post import Post
 
 
@@ -22,7 +34,7 @@ class PostWatcher:
         drive: Drive,
         command_id: int,
         pool: str,
-        serve: Callable[[Load | Look | Recall | Unload], None],
+        serve: Callable[[Load | Look | Recall | Recommend | Unload], None],
     ) -> None:
         """`serve` does and answers what comes while the backup has given way."""
         self._serve = serve
@@ -53,12 +65,14 @@ class PostWatcher:
         need = NeedVolume(id=self._id, pool=self._pool, exclude=[], ejected=True, volume_id=volume_id, gave_way=True)
         self._post.send(need)
         while True:
-            answer = self._post.wait_cancelled_or(self._id, VolumeReady, NoVolume, Load, Look, Recall, Unload)
+            answer = self._post.wait_cancelled_or(
+                self._id, VolumeReady, NoVolume, Load, Look, Recall, Recommend, Unload
+            )
             if isinstance(answer, VolumeReady):
                 return
             if isinstance(answer, NoVolume):
                 raise NoTape(answer.reason)
-            if isinstance(answer, Load | Look | Recall | Unload):
+            if isinstance(answer, Load | Look | Recall | Recommend | Unload):
                 self._serve(answer)
 
     def _ask(self, need: NeedVolume) -> VolumeId:

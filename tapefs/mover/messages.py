@@ -3,9 +3,9 @@
 Every message is msgpack, preceded by its length as four bytes, big-endian. Commands carry an `id`, and every command is
 answered by exactly one `Done` or `Failed` with that id; events may come before. A mover does one command at a time, in
 order, but reads its socket all the while: `Cancel`, `GiveWay`, further `Recall`s and `VolumeReady` reach it while it
-works, and `Unload` and `Look` while it waits for a tape. A backup that has given way has `Load`, `Recall`, `Look` and
-`Unload` done meanwhile. When the socket closes it stops: a backup ends at once (its open intent stays), a recall
-likewise.
+works, and `Unload` and `Look` while it waits for a tape. A backup that has given way has `Load`, `Recall`, `Recommend`,
+`Look` and `Unload` done meanwhile. When the socket closes it stops: a backup ends at once (its open intent stays), a
+recall likewise.
 """
 
 from __future__ import annotations
@@ -76,6 +76,14 @@ class Recall(_Message, frozen=True, kw_only=True):
     read_on_bytes: int = 0
 
 
+class Recommend(_Message, frozen=True, kw_only=True):
+    """Tell in `Done.order` in which order the drive would read these extents of the loaded tape. Moves nothing."""
+
+    id: int
+    #: First and last block of each.
+    extents: list[tuple[int, int]]
+
+
 class Verify(_Message, frozen=True, kw_only=True):
     """Read the segment back from the loaded tape; `Verified` comes before Done."""
 
@@ -112,7 +120,9 @@ class NoVolume(_Message, frozen=True, kw_only=True):
     reason: str
 
 
-Command = Load | Unload | Look | Backup | FinishSets | Recall | Verify | Cancel | GiveWay | VolumeReady | NoVolume
+Command = (
+    Load | Unload | Look | Backup | FinishSets | Recall | Recommend | Verify | Cancel | GiveWay | VolumeReady | NoVolume
+)
 
 
 # -- mover to sidecar ------------------------------------------------------------------------------------------------
@@ -144,6 +154,8 @@ class Done(_Message, frozen=True, kw_only=True):
     set_id: SetId | None = None
     #: What a Look has seen.
     seen: SeenTape | None = None
+    #: What a drive recommends, as indices of the extents; empty when it recommends nothing.
+    order: tuple[int, ...] = ()
 
 
 class Failed(_Message, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from catalog.errors import NotFound
 from catalog.ids import FrameNo, SegmentId
 from catalog.ledger import Ledger
 from drivers.errors import DeviceGone, DriveError, NotReady
-from drivers.interface import Drive
+from drivers.interface import Drive, RecommendsOrder
 from tapefs.backup.run import run_backup
 from tapefs.home import Home
 from tapefs.mover.backup import PostWatcher
@@ -31,6 +31,7 @@ from tapefs.mover.messages import (
     Look,
     Ready,
     Recall,
+    Recommend,
     SeenTape,
     Unload,
     Verified,
@@ -44,7 +45,7 @@ from tapefs.sets.finish import finish_all
 from tapefs.tape.label import check_label, name_for_people
 from tapefs.verify.copy import verify_copy
 
-Work = Load | Unload | Look | Backup | FinishSets | Recall | Verify
+Work = Load | Unload | Look | Backup | FinishSets | Recall | Recommend | Verify
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +70,7 @@ class Mover:
             Backup: self._backup,
             FinishSets: self._finish_sets,
             Recall: self._recall,
+            Recommend: self._recommend,
             Verify: self._verify,
         }
 
@@ -82,7 +84,7 @@ class Mover:
         self._tell_rest()
         try:
             while True:
-                self._serve(cast(Work, self._post.take(Load, Unload, Look, Backup, FinishSets, Recall, Verify)))
+                self._serve(cast(Work, self._post.take(*self._work)))
         except SidecarGone:
             log.info("the sidecar is gone, the mover ends", drive=self._name)
         finally:
@@ -157,7 +159,7 @@ class Mover:
         set_id = run_backup(self._home, self._ledger, self._drive, job, watcher)
         return Done(id=command.id, set_id=set_id)
 
-    def _serve_meanwhile(self, command: Load | Look | Recall | Unload) -> None:
+    def _serve_meanwhile(self, command: Load | Look | Recall | Recommend | Unload) -> None:
         """Do something for others while a backup has left its drive; the drive is as free as between two commands."""
         self._serve(command)
 
@@ -176,6 +178,19 @@ class Mover:
             self._stager.fetch(wish.segment_id, wish.first, wish.last)
         self._stager.read_on(self._may_read_on, command.read_on_bytes)
         return Done(id=command.id)
+
+    def _recommend(self, command: Recommend) -> Done:
+        """Ask the drive for its order; a better order is worth no failure, so that an error is only noted."""
+        if not isinstance(self._drive, RecommendsOrder):
+            return Done(id=command.id)
+        try:
+            order = self._drive.recommended_order(command.extents)
+        except DriveError as error:
+            log.warning("the drive recommends no order", drive=self._name, error=str(error))
+            # Where the head stands now is the drive's to say.
+            self._forget_stager()
+            return Done(id=command.id)
+        return Done(id=command.id, order=tuple(order or ()))
 
     def _verify(self, command: Verify) -> Done:
         self._forget_stager()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tapefs.errors import UsageError
 from tapefs.planner.linear import LinearModel
 from tapefs.planner.linear_plan import plan_linear
 from tapefs.planner.records import Plan, Request, assess
@@ -26,11 +25,11 @@ def plan(
 
     `budget_s`: how long an LTO order is made better; the rest takes up to a second more for 10,000 requests. `offered`:
     orders by somebody else, the drive itself for instance, as indices of the requests; the plan is not worse than they
-    are. Raises UsageError for requests that the model cannot serve.
+    are, and one that has not every request once is left out. Raises UsageError for requests that the model cannot
+    serve.
     """
-    for order in offered:
-        if sorted(order) != list(range(len(requests))):
-            raise UsageError("an order that is offered must have every request once")
+    each_once = list(range(len(requests)))
+    offered = [order for order in offered if sorted(order) == each_once]
     if not requests:
         return Plan((), (), 0.0, "nothing to do")
     if isinstance(model, LinearModel):

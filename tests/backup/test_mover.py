@@ -10,10 +10,11 @@ from contextlib import contextmanager
 import pytest
 
 from catalog.records import SetState
+from drivers.errors import DeviceFailed
 from tapefs.errors import BadStructure
 from tapefs.mover import mover as mover_module
 from tapefs.mover import post
-from tapefs.mover.messages import Done, Failed, Report, Unload
+from tapefs.mover.messages import Done, Failed, Recommend, Report, Unload
 from tapefs.mover.mover import Mover
 from tapefs.mover.post import Post
 from tapefs.mover.wire import PREFIX_BYTES, decode, encode, length_of
@@ -60,6 +61,31 @@ def test_a_state_file_that_cannot_be_written(rig: Rig, monkeypatch: pytest.Monke
     with serving(rig, monkeypatch) as (ours, _):
         ours.sendall(encode(Unload(id=7)))
         assert answer(ours) == Done(id=7)
+
+
+@pytest.mark.log_warnings
+def test_the_order_of_the_drive_is_told_and_its_errors_fail_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    extents = [(1, 5), (6, 9), (20, 20)]
+    answers: list[list[int] | DeviceFailed | None] = [[2, 0, 1], None, DeviceFailed("no"), [1, 0, 2]]
+    told: list[list[tuple[int, int]]] = []
+
+    class Knowing(type(rig.drive)):  # type: ignore[misc]
+        def recommended_order(self, extents: list[tuple[int, int]]) -> list[int] | None:
+            told.append(extents)
+            found = answers[len(told) - 1]
+            if isinstance(found, DeviceFailed):
+                raise found
+            return found
+
+    with serving(rig, monkeypatch) as (ours, _):
+        # The virtual drive knows none.
+        ours.sendall(encode(Recommend(id=1, extents=extents)))
+        assert answer(ours) == Done(id=1)
+        rig.drive.__class__ = Knowing
+        for number, order in enumerate([(2, 0, 1), (), (), (1, 0, 2)], start=2):
+            ours.sendall(encode(Recommend(id=number, extents=extents)))
+            assert answer(ours) == Done(id=number, order=order)
+    assert told == [extents] * 4
 
 
 @pytest.mark.log_warnings

@@ -13,7 +13,6 @@ from hypothesis import strategies as some
 
 from drivers.virtual.generations import GENERATIONS
 from drivers.virtual.motion import Coefficients, Motion, motion_of
-from tapefs.errors import UsageError
 from tapefs.planner.plan import plan
 from tapefs.planner.records import Request, assess
 from tapefs.planner.serpentine import SerpentineModel, in_full, pieces_of
@@ -174,8 +173,23 @@ def test_the_order_of_the_drive_is_a_candidate():
     model = SerpentineModel(LTO8)
     good = plan(requests, 0, model).order
     assert plan(requests, 0, model, budget_s=0, offered=[good]).cost <= assess(requests, 0, model, good, "").cost
-    with pytest.raises(UsageError, match="every request once"):
-        plan(requests, 0, model, offered=[good[1:]])
+
+
+def test_an_offered_order_wins_only_where_it_is_better():
+    """A long piece with a short one right behind it: read in one go by the planner, better apart."""
+    long, short = Request(0, 4 * 10**10), Request(4 * 10**10 + 10**6, 10**6)
+    requests = [long, short, *(Request(5 * 10**10 + each * 3 * 10**9, 10**6) for each in range(12))]
+    model = SerpentineModel(LTO8)
+    alone = plan(requests, 0, model)
+    better = [*range(1, 14), 0]
+    with_better = plan(requests, 0, model, offered=[better])
+    assert (with_better.order, with_better.method) == (tuple(better), "offered")
+    assert with_better.cost < alone.cost
+    worse = [0, *range(13, 0, -1)]
+    rubbish = [better[1:], [*better, 0], [1, *better[1:-1], 1], [0] * 14, [*range(1, 15)], []]
+    for offered in ([worse], rubbish):
+        assert plan(requests, 0, model, offered=offered).order == alone.order
+    assert plan(requests, 0, model, offered=[*rubbish, better]).order == tuple(better)
 
 
 def test_small_gaps_are_read_through_and_large_ones_are_not():

@@ -1,8 +1,9 @@
 """A mover that moves no tape: it speaks the protocol, writes the ledger as a real one does, and misbehaves on request.
 
 What a backup does is told by the job's name (see `_Fake.backup`). HOME/fake.json may hold `bad` (segment -> frames that
-cannot be read), `die` (segments whose recall ends the process) and `slow_s` (pause before each frame). Every command is
-noted in HOME/fake.log as `NAME JSON`.
+cannot be read), `die` (segments whose recall ends the process), `slow_s` (pause before each frame), `recommend` (the
+order that the drive recommends, whatever it is asked) and `die_recommending`. Every command is noted in HOME/fake.log
+as `NAME JSON`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from tapefs.mover.messages import (
     Progress,
     Ready,
     Recall,
+    Recommend,
     Trouble,
     Unload,
     Verified,
@@ -75,7 +77,7 @@ class _Fake:
     def run(self) -> None:
         self.post.send(Ready(drive=self.name, loaded=self.drive.status().loaded, barcode=self.drive.status().barcode))
         while True:
-            command = self.post.take(Load, Unload, Backup, FinishSets, Recall, Verify)
+            command = self.post.take(Load, Unload, Backup, FinishSets, Recall, Recommend, Verify)
             self._note(command)
             try:
                 answer = self._serve(command)
@@ -93,7 +95,7 @@ class _Fake:
         status = self.drive.status()
         self.post.send(DriveState(state="loaded" if status.loaded else "empty", barcode=status.barcode))
 
-    def _serve(self, command: Load | Unload | Backup | FinishSets | Recall | Verify) -> Done | Failed:
+    def _serve(self, command: Load | Unload | Backup | FinishSets | Recall | Recommend | Verify) -> Done | Failed:
         if isinstance(command, Load):
             if self.script.get("bad_tape") == self.ledger.volume(command.volume_id).label:
                 raise _Refused("wrong_tape", "the label is of another tape")
@@ -104,6 +106,10 @@ class _Fake:
             seeds.complete_all(self.ledger, time.time_ns())
         elif isinstance(command, Recall):
             self._recall(command)
+        elif isinstance(command, Recommend):
+            if self.script.get("die_recommending"):
+                os._exit(9)
+            return Done(id=command.id, order=tuple(self.script.get("recommend", ())))
         elif isinstance(command, Verify):
             self._verify(command)
         else:

@@ -33,13 +33,20 @@ def make_home(folder: Path, *, tapes: int = 3, drives: int = 1) -> Home:
     return create_home(NewHome(path=folder, tapes=tapes, tape_bytes=4 * 1024**2, drives=drives), time.time_ns())
 
 
-def seed_set(home: Home, name: str = "seeded", *, tape: int = 0, frames: int = seeds.FRAMES) -> list[Segment]:
+def seed_set(
+    home: Home,
+    name: str = "seeded",
+    *,
+    tape: int = 0,
+    frames: int = seeds.FRAMES,
+    layout: Sequence[tuple[int, int]] = seeds.LAYOUT,
+) -> list[Segment]:
     """Put a complete set into the ledger; return its segments."""
     with LmdbLedger.open(home.ledger) as ledger:
         now = time.time_ns()
         number = ledger.add_job(job_of(name, job_id=str(uuid4()), sources=(os.fsencode(ROOT),))).number
         backup_set = seeds.begin(ledger, ledger.queue_job(number, now), now)
-        seeds.write(ledger, backup_set, ledger.volumes()[tape].volume_id, now, frames)
+        seeds.write(ledger, backup_set, ledger.volumes()[tape].volume_id, now, frames, layout)
         seeds.complete_all(ledger, now)
         return ledger.segments(backup_set.set_id)
 

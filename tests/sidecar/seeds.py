@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
 from catalog.ids import BlockNo, SegmentId, SetId, VolumeId, new_uuid
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, Intent, IntentKind, Job, Segment, SetState, SetTotals, VolumeState
@@ -10,6 +14,8 @@ from tests.catalog.builders import copy_of, end_of, index_of, set_of
 FRAME_BYTES = 4096
 FRAMES = 8
 SEGMENTS = 2
+#: Of each segment: blocks of its payload, and from its trailer to the next segment.
+LAYOUT = ((2, 2),) * SEGMENTS
 
 
 def begin(ledger: Ledger, job: Job, now_ns: int) -> BackupSet:
@@ -17,14 +23,21 @@ def begin(ledger: Ledger, job: Job, now_ns: int) -> BackupSet:
     return ledger.begin_set(set_of("any", job, set_id=SetId(new_uuid()), started_at_ns=now_ns))
 
 
-def write(ledger: Ledger, backup_set: BackupSet, volume_id: VolumeId, now_ns: int, frames: int = FRAMES) -> None:
+def write(
+    ledger: Ledger,
+    backup_set: BackupSet,
+    volume_id: VolumeId,
+    now_ns: int,
+    frames: int = FRAMES,
+    layout: Sequence[tuple[int, int]] = LAYOUT,
+) -> None:
     """Commit segments and the index: the set becomes SEALED."""
     claim = ledger.claim_volume(volume_id)
     if ledger.volume(volume_id).state is VolumeState.BLANK:
         _open(ledger, backup_set, volume_id, claim, str(volume_id), IntentKind.LABEL)
         ledger.label_volume(volume_id, claim, end_of(4, 2), now_ns)
-    for number in range(SEGMENTS):
-        _commit(ledger, backup_set, volume_id, claim, number, frames)
+    for number, blocks in enumerate(layout):
+        _commit(ledger, backup_set, volume_id, claim, number, frames, blocks)
     volume = ledger.volume(volume_id)
     index = index_of(new_uuid(), backup_set, volume, volume.end_block, volume.end_file)
     _open(ledger, backup_set, volume_id, claim, index.index_id, IntentKind.INDEX)
@@ -40,7 +53,15 @@ def complete_all(ledger: Ledger, now_ns: int) -> None:
             ledger.complete_set(backup_set.set_id, now_ns)
 
 
-def _commit(ledger: Ledger, backup_set: BackupSet, volume_id: VolumeId, claim: int, number: int, frames: int) -> None:
+def _commit(
+    ledger: Ledger,
+    backup_set: BackupSet,
+    volume_id: VolumeId,
+    claim: int,
+    number: int,
+    frames: int,
+    blocks: tuple[int, int],
+) -> None:
     volume = ledger.volume(volume_id)
     segment = Segment(
         segment_id=SegmentId(new_uuid()),
@@ -56,6 +77,8 @@ def _commit(ledger: Ledger, backup_set: BackupSet, volume_id: VolumeId, claim: i
     )
     _open(ledger, backup_set, volume_id, claim, segment.segment_id, IntentKind.SEGMENT)
     copy = copy_of(segment, volume, volume.end_block, volume.end_file)
+    trailer = BlockNo(copy.payload_block + blocks[0])
+    copy = replace(copy, trailer_block=trailer, end_block=BlockNo(trailer + blocks[1]))
     end = end_of(copy.end_block, volume.end_file + 3)
     ledger.commit_segment(segment, copy, claim, end, volume.label)
 
