@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import TypeVar, cast
 
 import structlog
 
 from catalog.errors import NotFound
-from catalog.ids import FrameNo, SegmentId
+from catalog.ids import FrameNo, SegmentId, VolumeId
 from catalog.ledger import Ledger
-from drivers.errors import DeviceGone, DriveError, NotReady
+from drivers.errors import DeviceGone, DriveError, NotReady, PositionLost
 from drivers.interface import Drive, RecommendsOrder
 from tapefs.backup.run import run_backup
 from tapefs.home import Home
@@ -46,6 +46,8 @@ from tapefs.tape.label import check_label, name_for_people
 from tapefs.verify.copy import verify_copy
 
 Work = Load | Unload | Look | Backup | FinishSets | Recall | Recommend | Verify
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -169,6 +171,21 @@ class Mover:
 
     def _recall(self, command: Recall) -> Done:
         self._tell("reading")
+        self._or_once_more(command.volume_id, lambda: self._fetch(command))
+        return Done(id=command.id)
+
+    def _or_once_more(self, volume_id: VolumeId, work: Callable[[], T]) -> T:
+        """Do what reads the tape in the drive; if the drive was reset, once more, when the tape is known again."""
+        try:
+            return work()
+        except PositionLost as error:
+            log.warning("the drive was reset, the tape is checked and read on", volume=volume_id, error=str(error))
+        self._forget_stager()
+        self._drive.load()
+        check_label(self._drive, self._ledger.volume(volume_id))
+        return work()
+
+    def _fetch(self, command: Recall) -> None:
         if self._stager is None:
             announcer = _Announcer(self._post)
             locates = LocateLog(self._home.drives, self._name, self._drive)
@@ -177,7 +194,6 @@ class Mover:
             self._post.check_cancelled(command.id)
             self._stager.fetch(wish.segment_id, wish.first, wish.last)
         self._stager.read_on(self._may_read_on, command.read_on_bytes)
-        return Done(id=command.id)
 
     def _recommend(self, command: Recommend) -> Done:
         """Ask the drive for its order; a better order is worth no failure, so that an error is only noted."""
@@ -200,7 +216,9 @@ class Mover:
         if copy is None:
             raise NotFound(f"segment {command.segment_id} is not on this tape")
         watcher = PostVerifyWatcher(self._post, command.id)
-        finding = verify_copy(self._home, self._ledger, self._drive, copy, watcher)
+        finding = self._or_once_more(
+            command.volume_id, lambda: verify_copy(self._home, self._ledger, self._drive, copy, watcher)
+        )
         self._post.send(
             Verified(
                 id=command.id,

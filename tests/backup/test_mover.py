@@ -9,16 +9,19 @@ from contextlib import contextmanager
 
 import pytest
 
-from catalog.records import SetState
+from catalog.ids import FrameNo
+from catalog.records import SetState, VolumeState
 from drivers.errors import DeviceFailed
+from drivers.virtual.faults import FaultyDrive, Reset
 from tapefs.errors import BadStructure
 from tapefs.mover import mover as mover_module
 from tapefs.mover import post
-from tapefs.mover.messages import Done, Failed, Recommend, Report, Unload
+from tapefs.mover.messages import Done, Failed, FrameRange, Recall, Recommend, Report, Unload, Verify
 from tapefs.mover.mover import Mover
 from tapefs.mover.post import Post
 from tapefs.mover.wire import PREFIX_BYTES, decode, encode, length_of
 from tapefs.sets import finish
+from tapefs.staging.area import StagingArea
 from tests.backup.rig import Rig
 from tests.backup.trees import random_files
 
@@ -86,6 +89,32 @@ def test_the_order_of_the_drive_is_told_and_its_errors_fail_nothing(rig: Rig, mo
             ours.sendall(encode(Recommend(id=number, extents=extents)))
             assert answer(ours) == Done(id=number, order=order)
     assert told == [extents] * 4
+
+
+@pytest.mark.log_warnings
+def test_a_drive_that_was_reset_reads_on(
+    rig: Rig, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tape is checked, and what was asked is read and read back all the same; twice in a row is an error."""
+    set_id = rig.backup(random_files(tmp_path_factory.mktemp("tree"), 5, 2_000_000))
+    segment = rig.ledger.segments(set_id)[0]
+    (copy,) = rig.ledger.copies(segment.segment_id)
+    frames = [FrameRange(segment_id=segment.segment_id, first=FrameNo(0), last=FrameNo(segment.frames - 1))]
+    within = copy.payload_block + 5
+    whole = Recall(id=1, volume_id=copy.volume_id, frames=frames, read_on_bytes=0)
+    for times, command, outcome in (
+        (1, whole, Done),
+        (1, Verify(id=1, segment_id=segment.segment_id, volume_id=copy.volume_id), Done),
+        (2, whole, Failed),
+    ):
+        StagingArea(rig.home.staging).evict_all()
+        drive, rig.drive = rig.drive, FaultyDrive(rig.drive, [Reset(block=within) for _ in range(times)])  # type: ignore[arg-type]
+        with serving(rig, monkeypatch) as (ours, _):
+            ours.sendall(encode(command))
+            assert isinstance(answer(ours), outcome)
+        rig.drive = drive
+        rig.drive.load()
+    assert rig.ledger.volume(copy.volume_id).state is VolumeState.APPENDABLE
 
 
 @pytest.mark.log_warnings
