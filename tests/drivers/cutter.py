@@ -25,10 +25,11 @@ class Cutter:
 
     def cut(self) -> None:
         """End the connections there are."""
+        # First: who is cut off may be back before all ends are shut, and must get his answers.
+        self._is_deaf.clear()
         ends, self._ends = self._ends, []
         for each in ends:
             _shut(each)
-        self._is_deaf.clear()
         self._swallowed.clear()
 
     def swallow_next_answer(self) -> None:
