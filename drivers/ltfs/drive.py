@@ -29,9 +29,10 @@ from drivers.errors import (
     WriteFailed,
     WriteProtected,
 )
-from drivers.interface import BlockNo, DriveStatus, FileNo, Position
+from drivers.interface import DriveStatus
 from drivers.ltfs.tape import Tape
 from drivers.ltfs.volume import RoomOf, Volume, room_of
+from drivers.tape_files import MovesOverFiles
 from drivers.virtual.drive_state import DriveRecord, Tally, read_drive, write_drive
 from drivers.virtual.layout import drive_lock_path
 
@@ -56,7 +57,7 @@ def reserve_bytes(capacity_bytes: int) -> int:
     return max(capacity_bytes // 50, _LEAST_RESERVE_BYTES)
 
 
-class LtfsDrive:
+class LtfsDrive(MovesOverFiles[Tape]):
     """The place `mount` as a drive; implements `drivers.interface.Drive`."""
 
     def __init__(
@@ -187,11 +188,6 @@ class LtfsDrive:
 
     # -- moving ------------------------------------------------------------------------------------------------------
 
-    def position(self) -> Position:
-        """Return where the head stands. See `Drive.position`."""
-        tape = self._at_hand()
-        return Position(BlockNo(tape.head_block), FileNo(tape.head_file))
-
     def rewind(self) -> None:
         """Go to block 0; what a failed write or sync has left is looked up. See `Drive.rewind`."""
         volume, tape = self._medium()
@@ -204,32 +200,6 @@ class LtfsDrive:
             tape.seek(0)
         self._measure()
         self._remember()
-
-    def locate(self, block: BlockNo) -> None:
-        """Go to a logical block. See `Drive.locate`."""
-        if block < 0:
-            raise ValueError(f"there is no logical block {block}")
-        tape = self._at_hand()
-        self._go(tape, min(block, tape.end_block))
-        if block > tape.end_block:
-            raise EndOfData(f"block {block} is behind the end of data, which is at block {tape.end_block}")
-
-    def space_filemarks(self, count: int) -> None:
-        """Go forwards over filemarks. See `Drive.space_filemarks`."""
-        if count < 0:
-            raise ValueError(f"cannot space over {count} filemarks")
-        if count == 0:
-            return
-        tape = self._at_hand()
-        block = tape.block_behind_filemarks(count)
-        self._go(tape, tape.end_block if block is None else block)
-        if block is None:
-            raise EndOfData(f"there are fewer than {count} filemarks before the end of data")
-
-    def seek_end(self) -> None:
-        """Go to the end of data. See `Drive.seek_end`."""
-        tape = self._at_hand()
-        self._go(tape, tape.end_block)
 
     def _go(self, tape: Tape, block: int) -> None:
         self._flush(tape)

@@ -14,12 +14,12 @@ import errno
 import os
 import re
 import stat
-from bisect import bisect_right
 
 from drivers.errors import DeviceFailed, EndOfMedium, ReadFailed, WriteFailed
 from drivers.ltfs.notes import Note, note_name, read_note, write_note
 from drivers.ltfs.readme import README, README_NAME
 from drivers.ltfs.volume import Volume
+from drivers.tape_files import TapeFile, TapeFiles
 from drivers.virtual.runs import BlockRuns
 
 _NAME = re.compile(r"\d{5}|[1-9]\d{5,8}")
@@ -28,16 +28,11 @@ _WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class _TapeFile:
-    """A tape file and where it starts."""
-
-    __slots__ = ("beside", "filemark", "first_block", "first_byte", "runs")
+class _TapeFile(TapeFile):
+    __slots__ = ("beside",)
 
     def __init__(self, first_block: int, first_byte: int) -> None:
-        self.first_block = first_block
-        self.first_byte = first_byte
-        self.runs = BlockRuns()
-        self.filemark = False
+        super().__init__(first_block, first_byte)
         #: Its note is in a file of its own.
         self.beside = False
 
@@ -50,7 +45,7 @@ def tape_file_name(number: int) -> str:
     return f"{number:05d}"
 
 
-class Tape:
+class Tape(TapeFiles[_TapeFile]):
     """The last file of the list is open, and often empty and not made yet; block numbers count filemarks, too."""
 
     def __init__(self, volume: Volume) -> None:
@@ -131,29 +126,9 @@ class Tape:
     # -- where the head is -------------------------------------------------------------------------------------------
 
     @property
-    def end_block(self) -> int:
-        """Return the logical block at the end of data."""
-        return self._files[-1].first_block + self._files[-1].runs.blocks
-
-    @property
     def end_byte(self) -> int:
         """Return the bytes of all blocks."""
         return self._files[-1].first_byte + self._files[-1].runs.bytes
-
-    @property
-    def head_block(self) -> int:
-        """Return the logical block that the next read or write touches."""
-        return self._files[self._file].first_block + self._block
-
-    @property
-    def head_file(self) -> int:
-        """Return the filemarks before the head."""
-        return self._file
-
-    @property
-    def head_byte(self) -> int:
-        """Return the bytes of the blocks before the head."""
-        return self._files[self._file].first_byte + self._byte
 
     @property
     def is_synced(self) -> bool:
@@ -169,28 +144,13 @@ class Tape:
 
     def seek(self, block: int) -> None:
         """Put the head before an existing logical block or at the end of data."""
-        self._file = bisect_right(self._files, block, key=lambda each: each.first_block) - 1
-        target = self._files[self._file]
-        self._block = block - target.first_block
-        self._byte = target.runs.offset(self._block)
+        super().seek(block)
         self._let_go()
-
-    def block_behind_filemarks(self, count: int) -> int | None:
-        """Return the block behind the `count`-th filemark from the head on, None when there are fewer."""
-        number = self._file + count
-        return self._files[number].first_block if number < len(self._files) else None
-
-    def next_size(self) -> int | None:
-        """Return the size of the next block, 0 for a filemark, None at the end of data."""
-        current = self._files[self._file]
-        if self._block < current.runs.blocks:
-            return current.runs.at(self._block)[1]
-        return 0 if current.filemark else None
 
     def pass_filemark(self) -> None:
         """Move the head over the filemark that `next_size` told of."""
         self._let_go()
-        self._file, self._block, self._byte = self._file + 1, 0, 0
+        super().pass_filemark()
 
     def read_into(self, block: memoryview) -> None:
         """Fill `block`, as long as `next_size` told, and move on. Raises ReadFailed; the head then stays."""

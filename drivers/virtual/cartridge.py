@@ -9,12 +9,12 @@ before the next write.
 from __future__ import annotations
 
 import errno
-from bisect import bisect_right
 from pathlib import Path
 
 import msgspec
 
 from drivers.errors import DeviceFailed, DiskFull, ReadFailed, WriteFailed
+from drivers.tape_files import TapeFile, TapeFiles
 from drivers.virtual.payloads import PayloadFiles
 from drivers.virtual.runs import BlockRuns
 from drivers.virtual.state import (
@@ -31,22 +31,14 @@ from drivers.virtual.state import (
 NOTE_BYTES = 64 * 1024 * 1024
 
 
-class _TapeFile:
-    """A tape file and where it starts."""
-
-    __slots__ = ("filemark", "first_block", "first_byte", "runs")
-
-    def __init__(self, first_block: int, first_byte: int) -> None:
-        self.first_block = first_block
-        self.first_byte = first_byte
-        self.runs = BlockRuns()
-        self.filemark = False
+class _TapeFile(TapeFile):
+    __slots__ = ()
 
     def record(self) -> FileRecord:
         return FileRecord(runs=self.runs.pairs(), filemark=self.filemark)
 
 
-class Cartridge:
+class Cartridge(TapeFiles[_TapeFile]):
     """Storage and head of a threaded cartridge, without rules or times.
 
     The head is a place between blocks; appending where data follows drops what follows. The last file of the list is
@@ -107,44 +99,12 @@ class Cartridge:
         """Tell whether all that was written would survive a power cut."""
         return not self._changed
 
-    @property
-    def end_block(self) -> int:
-        """Return the logical block at the end of data."""
-        return self._files[-1].first_block + self._files[-1].runs.blocks
-
-    @property
-    def head_block(self) -> int:
-        """Return the logical block that the next read or write touches."""
-        return self._files[self._file].first_block + self._block
-
-    @property
-    def head_file(self) -> int:
-        """Return the filemarks before the head."""
-        return self._file
-
-    @property
-    def head_byte(self) -> int:
-        """Return the payload bytes before the head."""
-        return self._files[self._file].first_byte + self._byte
-
     # -- moving and reading --------------------------------------------------------------------------------------
-
-    def seek(self, block: int) -> None:
-        """Put the head before an existing logical block or at the end of data."""
-        self._file = bisect_right(self._files, block, key=lambda each: each.first_block) - 1
-        target = self._files[self._file]
-        self._block = block - target.first_block
-        self._byte = target.runs.offset(self._block)
 
     def byte_before(self, block: int) -> int:
         """Return the payload bytes before an existing logical block or the end of data."""
-        file = self._files[bisect_right(self._files, block, key=lambda each: each.first_block) - 1]
+        file = self._files[self._file_of(block)]
         return file.first_byte + file.runs.offset(block - file.first_block)
-
-    def block_behind_filemarks(self, count: int) -> int | None:
-        """Return the block behind the `count`-th filemark from the head on, None when there are fewer."""
-        number = self._file + count
-        return self._files[number].first_block if number < len(self._files) else None
 
     def block_before_filemarks(self, count: int) -> int | None:
         """Return the block number of the `count`-th filemark before the head, None when there are fewer."""
@@ -155,17 +115,6 @@ class Cartridge:
         """Return the first block of the tape file in which the head stands, and that behind its last."""
         current = self._files[self._file]
         return current.first_block, current.first_block + current.runs.blocks
-
-    def next_size(self) -> int | None:
-        """Return the size of the next block, 0 for a filemark, None at the end of data."""
-        current = self._files[self._file]
-        if self._block < current.runs.blocks:
-            return current.runs.at(self._block)[1]
-        return 0 if current.filemark else None
-
-    def pass_filemark(self) -> None:
-        """Move the head over the filemark that `next_size` told of."""
-        self._file, self._block, self._byte = self._file + 1, 0, 0
 
     def read_into(self, block: memoryview) -> None:
         """Fill `block`, as long as `next_size` told, and move on. Raises ReadFailed; the head then stays."""

@@ -24,7 +24,8 @@ from drivers.errors import (
     WriteFailed,
     WriteProtected,
 )
-from drivers.interface import BlockNo, DriveStatus, FileNo, Position
+from drivers.interface import DriveStatus
+from drivers.tape_files import MovesOverFiles
 from drivers.virtual.cartridge import Cartridge
 from drivers.virtual.drive_state import DriveRecord, read_drive, write_drive
 from drivers.virtual.generations import can_read, can_write
@@ -46,7 +47,7 @@ def reserve_bytes(capacity_bytes: int) -> int:
     return max(capacity_bytes // 50, _MIN_RESERVE_BYTES)
 
 
-class VirtualDrive:
+class VirtualDrive(MovesOverFiles[Cartridge]):
     """One drive of a virtual library; implements `drivers.interface.Drive`."""
 
     def __init__(
@@ -239,11 +240,6 @@ class VirtualDrive:
 
     # -- moving --------------------------------------------------------------------------------------------------
 
-    def position(self) -> Position:
-        """Return where the head stands. See `Drive.position`."""
-        tape = self._tape()
-        return Position(BlockNo(tape.head_block), FileNo(tape.head_file))
-
     def rewind(self) -> None:
         """Go to block 0. See `Drive.rewind`."""
         tape = self._medium()
@@ -253,34 +249,13 @@ class VirtualDrive:
         self._position_lost = False
         self._remember()
 
-    def locate(self, block: BlockNo) -> None:
-        """Go to a logical block. See `Drive.locate`."""
-        if block < 0:
-            raise ValueError(f"there is no logical block {block}")
-        tape = self._tape()
-        self._go(tape, min(block, tape.end_block))
-        if block > tape.end_block:
-            raise EndOfData(f"block {block} is behind the end of data, which is at block {tape.end_block}")
-
-    def space_filemarks(self, count: int) -> None:
-        """Go forwards over filemarks. See `Drive.space_filemarks`."""
-        if count < 0:
-            raise ValueError(f"cannot space over {count} filemarks")
-        if count == 0:
-            return
-        tape = self._tape()
-        block = tape.block_behind_filemarks(count)
-        self._go(tape, tape.end_block if block is None else block)
-        if block is None:
-            raise EndOfData(f"there are fewer than {count} filemarks before the end of data")
-
     def space_back(self, count: int) -> int:
         """Go back over `count` filemarks, before the last of them, or to block 0; return how many were passed."""
         if count < 0:
             raise ValueError(f"cannot space back over {count} filemarks")
         if count == 0:
             return 0
-        tape = self._tape()
+        tape = self._at_hand()
         passed = min(count, tape.head_file)
         block = tape.block_before_filemarks(count)
         self._go(tape, 0 if block is None else block)
@@ -288,22 +263,17 @@ class VirtualDrive:
 
     def space_blocks(self, count: int) -> Spaced:
         """Go over `count` blocks, backwards when it is negative; a filemark is passed and ends it."""
-        tape = self._tape()
+        tape = self._at_hand()
         spaced = plan_blocks(tape, count)
         self._go(tape, spaced.block)
         return spaced
-
-    def seek_end(self) -> None:
-        """Go to the end of data. See `Drive.seek_end`."""
-        tape = self._tape()
-        self._go(tape, tape.end_block)
 
     def nearest_first(self, extents: Sequence[tuple[int, int]]) -> list[int]:
         """Return the order in which extents (first block, last block) are read when the nearest is always next.
 
         The tape does not move. Raises NotReady, PositionLost, EndOfData.
         """
-        tape = self._tape()
+        tape = self._at_hand()
         behind = next((last for _, last in extents if last >= tape.end_block), None)
         if behind is not None:
             raise EndOfData(f"block {behind} is behind the end of data, which is at block {tape.end_block}")
@@ -324,7 +294,7 @@ class VirtualDrive:
 
     def read_into(self, buffer: memoryview) -> int:
         """Read the next block or pass a filemark. See `Drive.read_into`."""
-        tape = self._tape()
+        tape = self._at_hand()
         size_bytes = tape.next_size()
         if size_bytes is None:
             raise EndOfData(f"there is nothing behind block {tape.head_block}")
@@ -341,7 +311,7 @@ class VirtualDrive:
 
     def next_size(self) -> int | None:
         """Return the size of the next block, 0 for a filemark, None at the end of data. Raises as `read_into`."""
-        return self._tape().next_size()
+        return self._at_hand().next_size()
 
     def erase(self) -> None:
         """Make the head's place the end of data. Raises as write_block."""
@@ -375,7 +345,7 @@ class VirtualDrive:
         """Write filemarks, or only flush. See `Drive.write_filemarks`."""
         if count < 0:
             raise ValueError(f"cannot write {count} filemarks")
-        tape = self._writable() if count else self._tape()
+        tape = self._writable() if count else self._at_hand()
         try:
             for _ in range(count):
                 tape.append_filemark()
@@ -448,7 +418,7 @@ class VirtualDrive:
             raise NotReady(f"drive{self._number} has no tape threaded: load one")
         return self._cartridge
 
-    def _tape(self) -> Cartridge:
+    def _at_hand(self) -> Cartridge:
         tape = self._cartridge
         if tape is None or self._dead:
             return self._medium()
@@ -457,7 +427,7 @@ class VirtualDrive:
         return tape
 
     def _writable(self) -> Cartridge:
-        tape = self._tape()
+        tape = self._at_hand()
         if tape.write_protected:
             raise WriteProtected(f"{tape.barcode} is write-protected")
         if not self._can_write(tape.generation):

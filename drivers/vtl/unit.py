@@ -6,6 +6,7 @@ A unit knows its initiators by name (`Nexus`). Each has its own unit attentions;
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from drivers.scsi.transport import Status
@@ -30,7 +31,7 @@ _HEEDLESS = (_INQUIRY, _REQUEST_SENSE, _REPORT_LUNS)
 _REMEMBERED = 256
 
 
-class LogicalUnit:
+class LogicalUnit(ABC):
     """A device server; subclasses add their commands."""
 
     def __init__(self, identity: Identity) -> None:
@@ -92,9 +93,9 @@ class LogicalUnit:
 
     # -- commands ------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def operations(self) -> Sequence[Operation]:
         """Return the commands that this kind of device adds."""
-        raise NotImplementedError
 
     def is_quick(self, cdb: bytes) -> bool:
         """Tell whether a command takes so little that nobody minds waiting for it."""

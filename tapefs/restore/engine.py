@@ -1,6 +1,6 @@
 """Restores a set, or parts of it, straight from tape through the staging cache.
 
-First the chosen part of the index is walked: directories (0700 for now) and all that has no content are made, files
+First the chosen part of the index is walked: directories (0700 at first) and all that has no content are made, files
 with content are planned. Then the files are written in the order of the tape, while a window of frames ahead is being
 fetched, each checked against its SHA-256. Last, files get their other names and directories their attributes, the
 deepest first, also when the restore ends early.
