@@ -483,7 +483,10 @@ def test_the_table_opens_drive_and_changer(tmp_path: Path) -> None:
     check_library(library)
     drive, changer = open_drive(library, 0), open_changer(library)
     assert drive.status().barcode == changer.inventory()[0].barcode == BARCODE
-    assert cartridge_bytes(library, BARCODE) == drive.status().capacity_bytes > 0
+    told_bytes = cartridge_bytes(library, BARCODE)
+    assert told_bytes
+    # Both ask the disk that holds the test's folder, on which others write between the two questions.
+    assert told_bytes == pytest.approx(drive.status().capacity_bytes, rel=0.05)
     assert cartridge_bytes(library, "OTHER1L9") is None
     with pytest.raises(NoSuchElement):
         open_drive(library, 1)
