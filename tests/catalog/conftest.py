@@ -10,7 +10,8 @@ import pytest
 from catalog.lmdb_ledger import LmdbLedger
 from tests.catalog.builders import NOW
 
-pytest.register_assert_rewrite("tests.catalog.ledger_contract")
+_PARTS = [each.stem for each in Path(__file__).parent.glob("contract_*.py")]
+pytest.register_assert_rewrite("tests.catalog.ledger_contract", *(f"tests.catalog.{part}" for part in _PARTS))
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from catalog.lmdb_ledger import LmdbLedger
-from tests.catalog.ledger_contract import Again, LedgerContract
-from tests.catalog.ledger_contract import stage as stage
+from tests.catalog.contract_base import Again
+from tests.catalog.contract_base import stage as stage
+from tests.catalog.ledger_contract import LedgerContract
 
 
 @pytest.fixture
