@@ -143,6 +143,16 @@ class Drive(Protocol):
         """
         ...
 
+    def erase(self, *, long: bool) -> None:
+        """Erase from the head to the end of the tape, on the medium when this returns; the head stands where it stood.
+
+        What is there is not looked at, and the answer does not come back: callers rewind first, or go where the data
+        ends that they want to keep. Short, nothing can be read behind the head any more; `long` also has every metre
+        written over, which takes up to a day. Raises as write_block, and NotSupported, before anything is erased, where
+        the medium cannot be written over. A tape that can be written once is refused with WriteProtected.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of the device without moving the tape; unsynced blocks may be lost. Harmless twice."""
         ...

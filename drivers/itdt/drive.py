@@ -210,6 +210,16 @@ class ItdtDrive:
         for each in range(begin, end):
             self._marks.passed(each, each + 1)
 
+    def erase(self, *, long: bool) -> None:
+        """Erase from the head on. See `Drive.erase`."""
+        self._check_loaded()
+        begin, _ = self._itdt.position()
+        self._itdt.erase(short=not long)
+        self._marks.cut(begin)
+        # Behind a long erase the standard leaves open where the head is.
+        if self._itdt.position()[0] != begin:
+            self._itdt.move_head("setpos", str(begin))
+
     def close(self) -> None:
         """Let go of the device without moving the tape."""
         if self._lock is not None:

@@ -25,6 +25,7 @@ from drivers.errors import (
     EndOfData,
     EndOfMedium,
     NotReady,
+    NotSupported,
     PositionLost,
     WriteFailed,
     WriteProtected,
@@ -259,6 +260,20 @@ class LtfsDrive(MovesOverFiles[Tape]):
                 tape.append_filemark()
         if sync:
             self._flush(tape)
+        self._remember()
+
+    def erase(self, *, long: bool) -> None:
+        """Remove the tape files from the head on, and nothing else of the volume. See `Drive.erase`."""
+        volume, tape = self._writable()
+        if long:
+            raise NotSupported(
+                f"volume {volume.name} is mounted: its tape files can be removed, but not written over: unmount it, "
+                "and erase the tape with `mt erase` or `mkltfs --wipe`"
+            )
+        volume.check()
+        with self._timed("write"), self._losing():
+            tape.truncate()
+        self._measure()
         self._remember()
 
     def _flush(self, tape: Tape) -> None:

@@ -191,6 +191,20 @@ class Tape(TapeFiles[_TapeFile]):
         self._block += 1
         self._byte += len(block)
 
+    def truncate(self) -> None:
+        """Make the head's place the end of data, durably; an empty tape file there goes, too. Raises WriteFailed."""
+        self._make_end_of_data()
+        try:
+            if self._is_made and not self._files[-1].runs.blocks:
+                self._let_go()
+                _remove(self._volume.folder, tape_file_name(len(self._files) - 1))
+                self._is_made = False
+                self._dirty.discard(len(self._files) - 1)
+            self._changed = True
+        except OSError as error:
+            raise self._lose(error) from error
+        self.sync()
+
     def _write(self, block: bytes | memoryview) -> None:
         rest, done = memoryview(block), 0
         try:

@@ -42,6 +42,7 @@ class Op(IntEnum):
     WRITE_ATTRIBUTE = 0x8D
     SPACE_16 = 0x91
     LOCATE_16 = 0x92
+    ERASE_16 = 0x93
     SECURITY_PROTOCOL_IN = 0xA2
     MAINTENANCE_IN = 0xA3
     MAINTENANCE_OUT = 0xA4
@@ -232,3 +233,9 @@ def load_unload(*, load: bool, immediate: bool = False) -> bytes:
 def erase_6(*, long: bool, immediate: bool = False) -> bytes:
     """ERASE(6): with `long` to the end of the tape, else only an end of data at the head."""
     return bytes([Op.ERASE_6, immediate << 1 | long, 0, 0, 0, 0])
+
+
+def erase_16(block: int, *, long: bool, immediate: bool = False, partition: int = 0) -> bytes:
+    """ERASE(16): the same, which says where it begins."""
+    head = bytes([Op.ERASE_16, immediate << 1 | long, 0]) + field(partition, 1)
+    return head + field(block, 8) + bytes(4)

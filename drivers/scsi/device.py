@@ -93,6 +93,19 @@ class Device:
         except NotSupported:
             return []
 
+    def ask_sense(self) -> Sense | None:
+        """Ask what the device is busy with or has to tell; attentions are told to the listener. None: nothing.
+
+        Raises what the listener does, DriveInUse, NotReady, TransportFailed.
+        """
+        for _ in range(_MOST_ATTENTIONS):
+            data = self.read(commands.request_sense(), 252)
+            sense = parse_sense(data) if data else Sense(Key.NO_SENSE)
+            if sense.key is not Key.UNIT_ATTENTION or sense.deferred:
+                return None if (sense.key, sense.asc, sense.ascq) == (Key.NO_SENSE, 0, 0) else sense
+            self._tell(sense, Doing.ASK)
+        raise DeviceFailed(f"{self.name} tells one attention after the other")
+
     # -- sending -------------------------------------------------------------------------------------------------
 
     def read(self, cdb: bytes, allocation_bytes: int, doing: Doing = Doing.ASK) -> bytes:
@@ -125,7 +138,11 @@ class Device:
 
     def error_in(self, done: Done, doing: Doing, block: int = 0) -> DriveError | None:
         """Return the error in how a command ended, None when it was done."""
-        return None if done.sense is None else error_of(done.sense, doing, block=block, device=self.name)
+        return None if done.sense is None else self.error_of(done.sense, doing, block)
+
+    def error_of(self, sense: Sense, doing: Doing, block: int = 0) -> DriveError | None:
+        """Return the error that sense data mean, None when they tell of none."""
+        return error_of(sense, doing, block=block, device=self.name)
 
     def execute(
         self,

@@ -21,6 +21,7 @@ from drivers.interface import BlockNo, DriveStatus, FileNo, Position
 from drivers.scsi import cdb as commands
 from drivers.scsi.cdb import MAX_24, Space
 from drivers.scsi.device import Clock, Done
+from drivers.scsi.erasing import erase
 from drivers.scsi.generations import can_write
 from drivers.scsi.locating import MOST_SPACED, locate
 from drivers.scsi.medium import look_at_medium, room_bytes
@@ -343,6 +344,19 @@ class ScsiDrive:
             if was_dirty:
                 raise
             self._is_dirty = False
+
+    def erase(self, *, long: bool) -> None:
+        """Erase from the head to the end of the tape. See `Drive.erase`."""
+        self._session.check_steady()
+        was_dirty, self._is_dirty = self._is_dirty, True
+        with self._tally.timed("write"):
+            try:
+                erase(self._session, long=long)
+            except (WriteProtected, NotSupported):
+                self._is_dirty = was_dirty  # Nothing was done.
+                raise
+        self._is_dirty = False
+        self._keep_notes()
 
     # -- others --------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ class Doing(Enum):
 
     READ = "reading"
     WRITE = "writing"
+    ERASE = "erasing"
     MOVE = "moving the tape"
     LOAD = "loading"
     ASK = "asking the device"
@@ -323,7 +324,7 @@ def error_of(sense: Sense, doing: Doing, *, block: int, device: str) -> DriveErr
     if sense.deferred and error is not PositionLost and error is not EndOfMedium:
         return WriteFailed(f"a block that was written before did not reach the tape: {message}", block)
     if error is Medium:
-        error = WriteFailed if doing is Doing.WRITE else ReadFailed
+        error = WriteFailed if doing in (Doing.WRITE, Doing.ERASE) else ReadFailed
     if error is WriteFailed or error is ReadFailed:
         return error(f"block {block}: {message}", block)
     return error(message)

@@ -19,6 +19,7 @@ MEDIUM_OPTIMISATION_S = 7920.0
 #: Seconds by generation, LTO-5 to LTO-10, full height; older drives get those of LTO-5.
 _BY_GENERATION: dict[Op, tuple[float, ...]] = {
     Op.ERASE_6: (16_380, 24_600, 27_540, 54_896, 74_341, 16_320),
+    Op.ERASE_16: (16_380, 24_600, 27_540, 54_896, 74_341, 16_320),
     Op.LOAD_UNLOAD: (780, 780, 960, 960, MEDIUM_OPTIMISATION_S, 780),
     Op.LOCATE_10: (2040, 2940, 2880, 2880, 2940, 2940),
     Op.LOCATE_16: (2040, 2940, 2880, 2880, 2940, 2940),

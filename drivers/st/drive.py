@@ -353,6 +353,12 @@ class StDrive:
         self._writing = False
         self._block = at + count
 
+    def erase(self, *, long: bool) -> None:
+        """Erase from the head on; see `Drive.erase`."""
+        self._turn_to_scsi()
+        self._forget_place()
+        self._scsi.erase(long=long)
+
     # -- keeping both in step ------------------------------------------------------------------------------------
 
     def _forget_place(self) -> None:

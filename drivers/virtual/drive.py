@@ -313,14 +313,18 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
         """Return the size of the next block, 0 for a filemark, None at the end of data. Raises as `read_into`."""
         return self._at_hand().next_size()
 
-    def erase(self) -> None:
-        """Make the head's place the end of data. Raises as write_block."""
+    def erase(self, *, long: bool) -> None:
+        """Make the head's place the end of data, durably. See `Drive.erase`; a long one takes its time."""
         tape = self._writable()
+        if tape.worm:
+            raise WormOverwrite(f"{tape.barcode} can be written only once: it cannot be erased")
         try:
             tape.truncate()
+            tape.sync()
         except WriteFailed:
             self._position_lost = True
             raise
+        self._mechanics.erase(tape.head_byte, tape.capacity_bytes if long else tape.head_byte)
         self._remember()
 
     def write_block(self, block: bytes | memoryview) -> bool:

@@ -86,6 +86,7 @@ class Delay(Fault, frozen=True, kw_only=True, tag="delay"):
         "read_into",
         "write_block",
         "write_filemarks",
+        "erase",
     ]
     seconds: float
     times: int = 0
@@ -112,10 +113,6 @@ class BreakableDrive(Drive, Protocol):
 
     def space_back(self, count: int) -> int:
         """Go back over filemarks; return how many were passed."""
-        ...
-
-    def erase(self) -> None:
-        """Make the head's place the end of data."""
         ...
 
     def nearest_first(self, extents: Sequence[tuple[int, int]]) -> list[int]:
@@ -242,6 +239,14 @@ class FaultyDrive:
         self._refuse(number, count)
         self._drive.write_filemarks(count, sync=sync)
 
+    def erase(self, *, long: bool) -> None:
+        """See `Drive.erase`."""
+        self._delay("erase")
+        number = self._drive.position().block
+        self._break(number, 1)
+        self._refuse(number, 1)
+        self._drive.erase(long=long)
+
     @property
     def worm(self) -> bool:
         """See `BreakableDrive.worm`."""
@@ -258,10 +263,6 @@ class FaultyDrive:
     def space_back(self, count: int) -> int:
         """See `BreakableDrive.space_back`."""
         return self._drive.space_back(count)
-
-    def erase(self) -> None:
-        """See `BreakableDrive.erase`."""
-        self._drive.erase()
 
     def nearest_first(self, extents: Sequence[tuple[int, int]]) -> list[int]:
         """See `BreakableDrive.nearest_first`."""

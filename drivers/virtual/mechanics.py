@@ -85,6 +85,16 @@ class Mechanics:
             self._count_underruns()
             self._pace.spend(held_s)
 
+    def erase(self, from_byte: int, to_byte: int) -> None:
+        """Account for writing over a part of the tape and coming back; of no length it is a new end of data."""
+        self.stop()
+        self._run("write")
+        if to_byte > from_byte:
+            self._spend("write", self._medium.write_s(to_byte - from_byte))
+            self._spend("locate", self._medium.locate_s(to_byte, from_byte))
+            self._stream = ""
+        self._stopped = True
+
     def stop(self) -> None:
         """The drive emptied its buffer onto the tape and stands."""
         self._streaming.flush(self._pace.host_s())

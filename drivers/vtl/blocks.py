@@ -180,9 +180,23 @@ class Blocks:
         return Done(sense=self._early_warning() if is_warned else None)
 
     def erase(self, command: Command) -> Done:
-        """ERASE(6), short or long: nothing is behind the head any more."""
+        """ERASE(6): nothing is behind the head any more, and if it is long, that took its time."""
+        return self._erase(long=bool(command.cdb[1] & 1))
+
+    def erase_16(self, command: Command) -> Done:
+        """ERASE(16), which says from where on."""
+        self._check_partition(command.cdb[3], 3)
+        block = command.number(4, 8)
         try:
-            self._drive.erase()
+            if self._drive.position().block != block:
+                self._drive.locate(BlockNo(block))
+        except DriveError as error:
+            raise self.failure(error) from error
+        return self._erase(long=bool(command.cdb[1] & 1))
+
+    def _erase(self, *, long: bool) -> Done:
+        try:
+            self._drive.erase(long=long)
         except DriveError as error:
             raise self.failure(error) from error
         return Done()

@@ -48,7 +48,7 @@ REVISION = "0001"
 _READ, _WRITE, _REQUEST_SENSE = 0x08, 0x0A, 0x03
 #: REWIND, WRITE FILEMARKS, SPACE, ERASE, LOAD UNLOAD, LOCATE, WRITE ATTRIBUTE,
 #: GENERATE RECOMMENDED ACCESS ORDER.
-_SLOW = frozenset((0x01, 0x10, 0x11, 0x19, 0x1B, 0x2B, 0x80, 0x8D, 0x91, 0x92, 0xA4))
+_SLOW = frozenset((0x01, 0x10, 0x11, 0x19, 0x1B, 0x2B, 0x80, 0x8D, 0x91, 0x92, 0x93, 0xA4))
 #: What is answered with "becoming ready" while a cartridge is being threaded.
 _WHEN_READY = _SLOW | {0x00, _REQUEST_SENSE, _READ, _WRITE, 0x34}
 #: Seconds that commands may take, as LTO-9 drives report them.
@@ -266,6 +266,12 @@ class TapeServer(LogicalUnit):
                 "92 3B 00 FF FF FF FF FF FF FF FF FF 00 00 00 00",
                 medium(blocks.locate_16),
                 timeout_s=_LOCATE_S,
+            ),
+            operation(
+                "ERASE(16)",
+                "93 03 00 FF FF FF FF FF FF FF FF FF 00 00 00 00",
+                medium(blocks.erase_16),
+                timeout_s=_ERASE_S,
             ),
             *(self._order_operations() if self._drive.status().generation >= _KNOWS_ORDER else ()),
         ]

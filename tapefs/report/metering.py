@@ -69,6 +69,10 @@ class MeteredDrive:
         finally:
             self.write_s += time.perf_counter() - before_s
 
+    def erase(self, *, long: bool) -> None:
+        """See `Drive.erase`."""
+        self._drive.erase(long=long)
+
     def close(self) -> None:
         """See `Drive.close`."""
         self._drive.close()

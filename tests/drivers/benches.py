@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from drivers.interface import Changer, Drive
 from drivers.virtual.changer import VirtualChanger
 from drivers.virtual.drive import VirtualDrive
 from drivers.virtual.faults import AnyFault, FaultyDrive
 from drivers.virtual.layout import cartridge_folder
 from drivers.virtual.library import create_library, set_write_protected, take_out
+from drivers.virtual.state import read_state, write_state
 
 MIB = 1024 * 1024
 BARCODE = "TP0001L9"
@@ -43,6 +46,9 @@ class VirtualBench:
 
     def protect(self) -> None:
         set_write_protected(self.folder, BARCODE, True)
+
+    def make_worm(self) -> None:
+        write_state(self.cartridge, msgspec.structs.replace(read_state(self.cartridge), worm=True))
 
     def put_in(self) -> None:
         VirtualChanger(self.folder).load(0, 0)

@@ -22,6 +22,7 @@ from drivers.errors import (
     EndOfMedium,
     NoSuchElement,
     NotReady,
+    NotSupported,
     SlotEmpty,
     SlotFull,
     WriteProtected,
@@ -46,6 +47,13 @@ class DriveBench(Protocol):
 
     def protect(self) -> None:
         """Set the write-protect tab of the cartridge, which is not in the drive."""
+        ...
+
+    def make_worm(self) -> None:
+        """Make the blank cartridge in the drive, not threaded, one that can be written once.
+
+        Skips the test where there are none.
+        """
         ...
 
     def put_in(self) -> None:
@@ -152,6 +160,7 @@ class DriveContract:
             lambda: unloaded.read_into(buffer),
             lambda: unloaded.write_block(b"x"),
             lambda: unloaded.write_filemarks(1, sync=True),
+            lambda: unloaded.erase(long=False),
         ]
         for call in calls:
             with pytest.raises(NotReady):
@@ -379,6 +388,71 @@ class DriveContract:
         again.write_filemarks(0, sync=True)
         assert read_all(again) == [block_of(0), FILEMARK]
         again.close()
+
+    @pytest.mark.parametrize("long", [False, True], ids=["short", "long"])
+    def test_erased_from_the_beginning_a_tape_is_blank(self, bench: DriveBench, drive: Drive, long: bool) -> None:
+        """And one that cannot be written over is as it was."""
+        items = [block_of(0), block_of(1, 300 * KIB), FILEMARK, block_of(3), FILEMARK]
+        write(drive, *items, sync=True)
+        drive.rewind()
+        try:
+            drive.erase(long=long)
+        except NotSupported:
+            assert long
+            assert read_all(drive) == items
+            return
+        assert drive.position() == position(0, 0)
+        self.test_a_blank_tape_has_no_data(drive)
+        drive.unload()
+        drive.close()
+        again = bench.open()
+        again.load()
+        self.test_a_blank_tape_has_no_data(again)
+        write(again, block_of(7), FILEMARK)
+        again.rewind()
+        assert read_all(again) == [block_of(7), FILEMARK]
+        again.close()
+
+    @pytest.mark.parametrize("at", [1, 2, 3, 6])
+    def test_an_erase_goes_from_the_head_to_the_end(self, drive: Drive, at: int) -> None:
+        items = [block_of(0), block_of(1), FILEMARK, block_of(3), FILEMARK, block_of(5)]
+        write(drive, *items)
+        drive.locate(BlockNo(at))
+        drive.erase(long=False)
+        assert drive.position().block == at
+        with pytest.raises(EndOfData):
+            read(drive)
+        write(drive, block_of(9))
+        drive.rewind()
+        assert read_all(drive) == [*items[:at], block_of(9)]
+
+    def test_what_is_protected_is_not_erased(self, bench: DriveBench, drive: Drive) -> None:
+        write(drive, block_of(0), FILEMARK, sync=True)
+        drive.unload()
+        drive.close()
+        bench.take_out()
+        bench.protect()
+        bench.put_in()
+        again = bench.open()
+        again.load()
+        with pytest.raises(WriteProtected):
+            again.erase(long=False)
+        again.rewind()
+        assert read_all(again) == [block_of(0), FILEMARK]
+        again.close()
+
+    def test_what_can_be_written_once_is_not_erased(self, bench: DriveBench) -> None:
+        bench.make_worm()
+        drive = bench.open()
+        drive.load()
+        write(drive, block_of(0), FILEMARK, sync=True)
+        drive.rewind()
+        for long in (False, True):
+            with pytest.raises(WriteProtected):
+                drive.erase(long=long)
+        drive.rewind()
+        assert read_all(drive) == [block_of(0), FILEMARK]
+        drive.close()
 
     def test_counters_tell_what_was_done_and_outlive_the_process(self, bench: DriveBench, drive: Drive) -> None:
         write(drive, block_of(0, 100), block_of(1, 200), FILEMARK, sync=True)

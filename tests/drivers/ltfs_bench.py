@@ -7,6 +7,8 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from drivers.ltfs.drive import LtfsDrive
 from drivers.ltfs.volume import Room
 
@@ -76,6 +78,9 @@ class LtfsBench:
 
     def protect(self) -> None:
         self.read_only = True
+
+    def make_worm(self) -> None:
+        pytest.skip("LTFS cannot be on a tape that is written once")
 
     def put_in(self) -> None:
         shutil.rmtree(self.mount)

@@ -18,6 +18,7 @@ from tests.drivers.contract import ChangerContract, DriveContract
 from tests.drivers.tgt import Tgt, need_tgt
 
 _CONSTANT = "tgt's READ POSITION always tells block 0"
+_NO_ERASE = "tgt has no ERASE"
 _NO_UNLOAD = "tgt does nothing when it is to unload a tape"
 
 #: Of the drive's contract; what tgt gets wrong.
@@ -34,6 +35,10 @@ DRIVE_LEFT_OUT = {
     "test_several_filemarks_at_once": _CONSTANT,
     "test_early_warning_comes_before_the_end": "tgt's tape has no early warning, only an end that never comes",
     "test_the_end_refuses_blocks_and_keeps_what_is_there": "tgt writes on for ever behind the end",
+    "test_erased_from_the_beginning_a_tape_is_blank": _NO_ERASE,
+    "test_an_erase_goes_from_the_head_to_the_end": _NO_ERASE,
+    "test_what_is_protected_is_not_erased": _NO_ERASE,
+    "test_what_can_be_written_once_is_not_erased": _NO_ERASE,
     "test_counters_tell_what_was_done_and_outlive_the_process": "a cartridge in tgt's drive is loaded, always",
     "test_status_describes_drive_and_cartridge": "tgt tells neither generation nor capacity",
 }
@@ -69,6 +74,9 @@ class TgtDriveBench:
 
     def protect(self) -> None:
         self._tgt.update(1, "readonly=1")
+
+    def make_worm(self) -> None:
+        raise NotImplementedError("tgt has no tapes that are written once")
 
     def put_in(self) -> None:
         self._tgt.update(1, "online=1")

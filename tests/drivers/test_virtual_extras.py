@@ -80,7 +80,7 @@ def test_the_next_size_moves_nothing(drive: VirtualDrive) -> None:
 def test_an_erase_ends_the_data_here_for_good(bench: VirtualBench, drive: VirtualDrive) -> None:
     write(drive, b"0", FILEMARK, b"2", FILEMARK)
     drive.locate(BlockNo(2))
-    drive.erase()
+    drive.erase(long=False)
     drive.cut_power()
     drive.close()
     again = bench.loaded()
@@ -104,7 +104,7 @@ def test_worm_cartridges_only_grow(tmp_path: Path) -> None:
         with pytest.raises(WormOverwrite):
             drive.write_filemarks(1, sync=True)
         with pytest.raises(WormOverwrite):
-            drive.erase()
+            drive.erase(long=False)
     drive.seek_end()
     write(drive, b"2")
     drive.rewind()

@@ -143,6 +143,7 @@ class DriveStandIn:
 
     def _erase(self, words: list[str]) -> Iterator[str]:
         assert words in ([], ["-short"])
+        self.drive.erase(long=not words)
         yield "Erase Command PASSED"
 
     def _write(self, words: list[str]) -> Iterator[str]:

@@ -58,6 +58,9 @@ class ServedBench:
     def protect(self) -> None:
         self._virtual.protect()
 
+    def make_worm(self) -> None:
+        self._virtual.make_worm()
+
     def put_in(self) -> None:
         self._virtual.put_in()
 

@@ -58,6 +58,8 @@ GOLDEN = [
     (cdb.load_unload(load=False), "1b 00 00 00 00 00"),
     (cdb.erase_6(long=True), "19 01 00 00 00 00"),
     (cdb.erase_6(long=False, immediate=True), "19 02 00 00 00 00"),
+    (cdb.erase_16(0x0102030405060708, long=True), "93 01 00 00 01 02 03 04 05 06 07 08 00 00 00 00"),
+    (cdb.erase_16(5, long=False, immediate=True), "93 02 00 00 00 00 00 00 00 00 00 05 00 00 00 00"),
     (robot_cdb.initialize_element_status(), "07 00 00 00 00 00"),
     (
         robot_cdb.read_element_status(ElementType.STORAGE, 0x010000, first=0x03E8, count=44, barcodes=True),

@@ -270,6 +270,16 @@ def test_erase_makes_the_end_here(hand: Hand) -> None:
     assert hand.read(1).data == b"0"
 
 
+def test_erase_16_says_where(hand: Hand) -> None:
+    fill(hand, b"0", b"1", b"", b"3")
+    hand.good("93 00 00 00 00 00 00 00 00 00 00 02 00 00 00 00")
+    assert hand.read().sense == "8 0005"
+    hand.good(REWIND)
+    assert [hand.read(1).data, hand.read(1).data] == [b"0", b"1"]
+    assert hand("93 00 00 01 00 00 00 00 00 00 00 00 00 00 00 00").sense == "5 2400"
+    assert hand("93 00 00 00 00 00 00 00 00 00 00 09 00 00 00 00").sense == "8 0005"
+
+
 # -- loading --------------------------------------------------------------------------------------------------------
 
 
