@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from catalog.ids import JobNumber, PinId, SegmentId, SetId, VolumeId
+from catalog.pool_records import Pool
 from catalog.records import (
     BackupSet,
     CopyState,
@@ -78,6 +79,31 @@ class Ledger(Protocol):
 
     def size_volume(self, volume_id: VolumeId, capacity_bytes: int, generation: int) -> None:
         """Record what a drive has told of the cartridge; until then its barcode let us guess."""
+        ...
+
+    # -- pools -------------------------------------------------------------------------------------------------------
+
+    def pools(self) -> list[Pool]:
+        """Return the pools that were recorded, by name; the one of the settings need not be among them."""
+        ...
+
+    def put_pool(self, known: Pool | None, wanted: Pool, now_ns: int) -> Pool:
+        """Record a pool, or change one; return it. The same again is harmless.
+
+        `known` is the pool as the caller saw it, None when there was none: Conflict when it is another by now.
+        """
+        ...
+
+    def delete_pool(self, name: str, now_ns: int) -> None:
+        """Forget a pool. Idempotent. Raises Conflict while a tape, a job or another pool names it."""
+        ...
+
+    def assign_volume(self, volume_id: VolumeId, pool: str, now_ns: int) -> None:
+        """Put a BLANK tape into a pool. Idempotent. Raises NotFound, and Conflict once a label is written to it."""
+        ...
+
+    def move_volume(self, volume_id: VolumeId, location: str, now_ns: int) -> None:
+        """Note where a tape lies; empty means the library. Idempotent. Raises NotFound."""
         ...
 
     # -- jobs --------------------------------------------------------------------------------------------------------

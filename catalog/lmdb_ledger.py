@@ -18,7 +18,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from catalog.errors import StorageFailed
 from catalog.ids import JobNumber, PinId, SegmentId, SetId, VolumeId
-from catalog.ledger_store import appending, events, jobs, layout, pins, segments, sets, verify, volumes
+from catalog.ledger_store import appending, events, jobs, layout, pins, pools, segments, sets, verify, volumes
 from catalog.ledger_store.environment import (
     MAP_SIZE_BYTES,
     Operation,
@@ -28,6 +28,7 @@ from catalog.ledger_store.environment import (
     release,
 )
 from catalog.ledger_store.transaction import Reader, Writer
+from catalog.pool_records import Pool
 from catalog.records import (
     BackupSet,
     CopyState,
@@ -51,6 +52,10 @@ _CLAIM_VOLUME = operation("claim_volume")
 _LABEL_VOLUME = operation("label_volume")
 _MARK_VOLUME = operation("mark_volume")
 _SIZE_VOLUME = operation("size_volume")
+_PUT_POOL = operation("put_pool")
+_DELETE_POOL = operation("delete_pool")
+_ASSIGN_VOLUME = operation("assign_volume")
+_MOVE_VOLUME = operation("move_volume")
 _ADD_JOB = operation("add_job")
 _EDIT_JOB = operation("edit_job")
 _DELETE_JOB = operation("delete_job")
@@ -185,6 +190,28 @@ class LmdbLedger:
     def size_volume(self, volume_id: VolumeId, capacity_bytes: int, generation: int) -> None:
         """Record what a drive has told of the cartridge. Raises NotFound."""
         self._write(_SIZE_VOLUME, volumes.size, volume_id, capacity_bytes, generation)
+
+    # -- pools -------------------------------------------------------------------------------------------------------
+
+    def pools(self) -> list[Pool]:
+        """Return the pools that were recorded, by name."""
+        return self._read(pools.all_by_name)
+
+    def put_pool(self, known: Pool | None, wanted: Pool, now_ns: int) -> Pool:
+        """Record a pool, or change the one that is as `known`. Raises Conflict."""
+        return self._write(_PUT_POOL, pools.put, known, wanted, now_ns)
+
+    def delete_pool(self, name: str, now_ns: int) -> None:
+        """Forget a pool that nobody names. Idempotent. Raises Conflict."""
+        self._write(_DELETE_POOL, pools.delete, name, now_ns)
+
+    def assign_volume(self, volume_id: VolumeId, pool: str, now_ns: int) -> None:
+        """Put a BLANK tape into a pool. Idempotent. Raises NotFound, Conflict."""
+        self._write(_ASSIGN_VOLUME, pools.assign, volume_id, pool, now_ns)
+
+    def move_volume(self, volume_id: VolumeId, location: str, now_ns: int) -> None:
+        """Note where a tape lies. Idempotent. Raises NotFound."""
+        self._write(_MOVE_VOLUME, pools.move, volume_id, location, now_ns)
 
     # -- jobs --------------------------------------------------------------------------------------------------------
 

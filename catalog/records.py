@@ -79,6 +79,10 @@ class IntentKind(Enum):
     INDEX = "index"
 
 
+#: What `retention_days` says of a job that leaves it to its pool.
+AS_POOL = -1
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all records."""
 
@@ -115,6 +119,10 @@ class Volume(Record, frozen=True, kw_only=True):
     written_at_ns: int = 0
     #: Fencing token of the newest writer; grows by one with every claim.
     claim: int = 0
+    #: When its label was written; 0: not yet, or by a version that did not note it.
+    labelled_at_ns: int = 0
+    #: Where it lies when that is not the library, for people: a vault's name. Nothing is written to it there.
+    location: str = ""
 
 
 class Job(Record, frozen=True, kw_only=True):
@@ -154,7 +162,12 @@ class Job(Record, frozen=True, kw_only=True):
     #: Patterns as `.gitignore` has them, relative to each source; see `tapefs.backup.patterns`.
     excludes: tuple[str, ...] = ()
     description: str = ""
+    #: 0: for ever; AS_POOL: as the rule of its pool says.
     retention_days: int = 0
+    #: Its sets go to tapes of this pool; empty: the one of the settings.
+    pool: str = ""
+    #: … and copies of them to tapes of these, beside those that the pool itself names.
+    copy_pools: tuple[str, ...] = ()
     state: JobState = JobState.PENDING
     runs: int = 0
     #: The set of the newest run, once that has begun.
@@ -206,6 +219,12 @@ class BackupSet(Record, frozen=True, kw_only=True):
     filters: Filters | None = None
     #: As the job said when the set was begun; 0 means for ever.
     retention_days: int = 0
+    #: Where it went; empty: not noted then.
+    pool: str = ""
+    #: Where copies of it are to go, by what job and pool said when it was begun.
+    copy_pools: tuple[str, ...] = ()
+    #: 0: it has not expired, or when it did was not noted.
+    expired_at_ns: int = 0
     #: Everything but directories.
     files: int = 0
     directories: int = 0

@@ -73,8 +73,10 @@ def label(tx: Writer, volume_id: VolumeId, token: int, end: VolumeEnd, now_ns: i
         end_file=end.file,
         used_bytes=end.used_bytes,
         written_at_ns=now_ns,
+        labelled_at_ns=now_ns,
     )
-    if volume == msgspec.structs.replace(labelled, written_at_ns=volume.written_at_ns):
+    known = {"written_at_ns": volume.written_at_ns, "labelled_at_ns": volume.labelled_at_ns}
+    if volume == msgspec.structs.replace(labelled, **known):
         return
     if volume.state is not VolumeState.BLANK:
         raise Conflict(f"tape {volume.label} is {volume.state.value}, not blank: it has a label already")

@@ -167,13 +167,14 @@ def _check_complete(tx: Reader, job: Job) -> None:
 def complete(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:
     """The set's job is COMPLETED, if the set is of its newest run: even if it was given up while the set was SEALED.
 
-    One that is to be verified stays as it is: it is done when its set has been read back, and `finish` says so.
+    One that is to be verified or copied stays as it is: it is done when that has been done, and `finish` says so.
     One that was given up may have been deleted since.
     """
     job = tx.find(JOBS, job_key(backup_set.job_number))
     if job is None:
         return
-    if job.set_id == backup_set.set_id and job.state is not JobState.COMPLETED and not job.verify:
+    is_more_to_do = job.verify or bool(backup_set.copy_pools)
+    if job.set_id == backup_set.set_id and job.state is not JobState.COMPLETED and not is_more_to_do:
         _finish(tx, job, JobState.COMPLETED, "", now_ns)
 
 

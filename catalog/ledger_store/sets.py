@@ -205,7 +205,7 @@ def expire(tx: Writer, set_id: SetId, now_ns: int) -> None:
             raise Conflict(f"set {set_id} stays: set {other.set_id} ({other.state.value}) builds on it")
     if jobs.is_active_with(tx, backup_set):
         raise Conflict(f"set {set_id} stays: job {backup_set.job_number} goes on with it")
-    _change(tx, msgspec.structs.replace(backup_set, state=SetState.EXPIRED), now_ns)
+    _change(tx, msgspec.structs.replace(backup_set, state=SetState.EXPIRED, expired_at_ns=now_ns), now_ns)
 
 
 def _change(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:

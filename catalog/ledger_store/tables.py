@@ -17,6 +17,7 @@
     index_copies      set id, 0, index id, 0, volume id       IndexCopy
     intents           volume id, 0, order of opening (8)      Intent; only open ones are kept
     pins              pin id                                  StagePin
+    pools             name                                    Pool
     events            event number (8)                        Event; the newest 10,000
 
 Numbers in keys are unsigned, big-endian, of the length in parentheses, so that LMDB's order is theirs. Texts are UTF-8
@@ -35,6 +36,7 @@ import msgspec
 
 from catalog.checked import Codec
 from catalog.ids import BlockNo, JobNumber, SegmentId, SetId, SetNumber, VolumeId
+from catalog.pool_records import Pool
 from catalog.records import (
     BackupSet,
     Event,
@@ -93,6 +95,7 @@ INDEX_COPIES = _table("index_copies", IndexCopy)
 INTENTS = _table("intents", Intent)
 EVENTS = _table("events", Event)
 PINS = _table("pins", StagePin)
+POOLS = _table("pools", Pool)
 
 DATABASES = (
     "meta",
@@ -110,9 +113,10 @@ DATABASES = (
     "intents",
     "events",
     "pins",
+    "pools",
 )
 #: Ledgers of earlier versions lack these: they are made when one is opened for writing, and empty until then.
-LATER_DATABASES = frozenset({"pins"})
+LATER_DATABASES = frozenset({"pins", "pools"})
 #: Fixed when an environment is opened; more than there are, so that a newer minor version may add some.
 MAX_DATABASES = 32
 

@@ -33,6 +33,7 @@ from catalog.ledger_store.tables import (
     LAYOUT,
     LAYOUT_KEY,
     PINS,
+    POOLS,
     SEGMENTS,
     SEGMENTS_BY_SET,
     SET_COUNTER,
@@ -172,6 +173,9 @@ def _rest(tx: Reader) -> Problems:
     for key, pin in tx.scan(PINS):
         if key != text_key(pin.pin_id):
             yield f"pin {pin.pin_id} is under a wrong key"
+    for key, pool in tx.scan(POOLS):
+        if key != text_key(pool.name):
+            yield f"pool {pool.name} is under a wrong key"
     for key, event in tx.scan(EVENTS):
         if key != event_key(event.number):
             yield f"event {event.number} is under a wrong key"

@@ -59,6 +59,8 @@ def _as_added(volume: Volume) -> Volume:
         used_bytes=0,
         written_at_ns=0,
         claim=0,
+        labelled_at_ns=0,
+        location="",
     )
 
 

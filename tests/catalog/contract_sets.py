@@ -176,7 +176,9 @@ class SetsContract:
         for _ in range(2):
             ledger.expire_set(set_id, NOW + 50)
         assert kinds(ledger, before) == [("set.expired", "home")]
-        assert ledger.backup_set(set_id) == msgspec.structs.replace(complete, state=SetState.EXPIRED)
+        assert ledger.backup_set(set_id) == msgspec.structs.replace(
+            complete, state=SetState.EXPIRED, expired_at_ns=NOW + 50
+        )
         assert ledger.segments(set_id) == segments
         assert len(ledger.copies(segments[0].segment_id)) == 1
         for act in (lambda: ledger.complete_set(set_id, NOW), lambda: ledger.fail_set(set_id, "", NOW)):

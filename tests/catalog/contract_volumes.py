@@ -76,6 +76,7 @@ class VolumesContract:
                 end_file=LABEL_END.file,
                 used_bytes=LABEL_END.used_bytes,
                 written_at_ns=NOW + 1,
+                labelled_at_ns=NOW + 1,
             )
         with pytest.raises(Conflict):
             ledger.label_volume(volume.volume_id, claim, end_of(9, 3), NOW + 1)

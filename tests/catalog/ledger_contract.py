@@ -23,12 +23,13 @@ from tests.catalog.builders import (
 from tests.catalog.contract_base import ODD_TEXTS, Again, newest
 from tests.catalog.contract_jobs import JobsContract
 from tests.catalog.contract_pins import PinsContract
+from tests.catalog.contract_pools import PoolsContract
 from tests.catalog.contract_segments import SegmentsContract
 from tests.catalog.contract_sets import SetsContract
 from tests.catalog.contract_volumes import VolumesContract
 
 
-class LedgerContract(VolumesContract, JobsContract, SetsContract, SegmentsContract, PinsContract):
+class LedgerContract(VolumesContract, JobsContract, SetsContract, SegmentsContract, PinsContract, PoolsContract):
     # -- installation ------------------------------------------------------------------------------------------------
 
     def test_has_one_identity(self, ledger: Ledger, again: Again) -> None:

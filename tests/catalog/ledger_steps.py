@@ -8,6 +8,7 @@ import msgspec
 
 from catalog.ids import JobNumber
 from catalog.ledger import Ledger
+from catalog.pool_records import Pool
 from catalog.records import CopyState, IntentKind, JobState, VolumeState
 from tests.catalog.builders import (
     LABEL_END,
@@ -74,6 +75,11 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("expire_set", lambda ledger: ledger.expire_set(SET.set_id, NOW)),
     ("put_pin", lambda ledger: ledger.put_pin(PIN)),
     ("drop_pin", lambda ledger: ledger.drop_pin(PIN.pin_id, NOW)),
+    ("put_pool", lambda ledger: ledger.put_pool(None, Pool(name="monthly"), NOW)),
+    ("delete_pool", lambda ledger: ledger.delete_pool("monthly", NOW)),
+    ("add_volume", lambda ledger: ledger.add_volume(volume_of("T9"))),
+    ("assign_volume", lambda ledger: ledger.assign_volume(volume_of("T9").volume_id, "monthly", NOW)),
+    ("move_volume", lambda ledger: ledger.move_volume(T1.volume_id, "the vault", NOW)),
     ("size_volume", lambda ledger: ledger.size_volume(T1.volume_id, 12 * 10**12, 8)),
     ("mark_volume", lambda ledger: ledger.mark_volume(T1.volume_id, VolumeState.FULL)),
 ]

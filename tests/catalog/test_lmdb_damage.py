@@ -16,6 +16,7 @@ from catalog.ledger_store.tables import DATABASES, text_key
 from catalog.ledger_store.transaction import Reader
 from catalog.ledger_store.verify import problems
 from catalog.lmdb_ledger import LmdbLedger
+from catalog.pool_records import Pool
 from tests.catalog.builders import NOW, Stage, end_of, index_of, pin_of, staged
 from tests.catalog.lmdb_tools import Dump, dump, raw, store
 
@@ -28,6 +29,7 @@ def stage(ledger: LmdbLedger) -> Stage:
     index = index_of("index", stage.backup_set, stage.volume, 10, 5)
     ledger.commit_index(index, stage.claim, end_of(12, 6), NOW)
     ledger.open_intent(stage.intent("next", block=12), stage.claim)
+    ledger.put_pool(None, Pool(name="monthly"), NOW)
     ledger.put_pin(pin_of("pin", ledger.segments(stage.backup_set.set_id)[0], (0, 1)))
     assert ledger.verify() == []
     ledger.close()
@@ -85,8 +87,9 @@ def test_values_under_each_others_keys_are_noticed(folder: Path, stage: Stage) -
 
 def test_a_lost_record_is_noticed(folder: Path, stage: Stage) -> None:
     values = _everything(folder)
-    # A pin has no second witness: who loses one loses a wish to keep bytes near, and asks again.
-    alone = {"meta", "events", "intents", "index_copies", "pins"}
+    # A pin has no second witness: who loses one loses a wish to keep bytes near, and asks again. Nor has a pool: the
+    # rule that stands for one that is not recorded keeps everything.
+    alone = {"meta", "events", "intents", "index_copies", "pins", "pools"}
     with spoiling(folder) as spoil:
         for name in set(DATABASES) - alone:
             for key, _ in values[name]:

@@ -53,9 +53,10 @@ def test_a_ledger_of_an_earlier_version_has_no_pins_until_it_is_written(folder: 
     installation = ledger.installation()
     ledger.close()
     with raw(folder) as environment, environment.begin(write=True) as transaction:
-        transaction.drop(environment.open_db(b"pins", txn=transaction))
+        for name in (b"pins", b"pools"):
+            transaction.drop(environment.open_db(name, txn=transaction))
     with LmdbLedger.open(folder, readonly=True) as old:
-        assert old.pins() == []
+        assert (old.pins(), old.pools()) == ([], [])
         assert old.verify() == []
         assert old.installation() == installation
     segment = segment_of("segment", set_of("set", job_of("job")), 0)
