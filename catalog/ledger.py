@@ -8,6 +8,7 @@ Every operation may raise StorageFailed and Damaged; others are named below. `no
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Protocol
 
 from catalog.ids import JobNumber, PinId, SegmentId, SetId, VolumeId
@@ -58,6 +59,10 @@ class Ledger(Protocol):
         """Return one tape. Raises NotFound."""
         ...
 
+    def volume_by_code(self, code: str) -> Volume:
+        """Return the tape with this barcode, or with this label and no other barcode. Raises NotFound."""
+        ...
+
     def volumes(self) -> list[Volume]:
         """Return all tapes, by label."""
         ...
@@ -104,6 +109,40 @@ class Ledger(Protocol):
 
     def move_volume(self, volume_id: VolumeId, location: str, now_ns: int) -> None:
         """Note where a tape lies; empty means the library. Idempotent. Raises NotFound."""
+        ...
+
+    # -- giving tapes up ---------------------------------------------------------------------------------------------
+
+    def live_sets(self, volume_id: VolumeId) -> list[BackupSet]:
+        """Return the sets that have not expired and have anything on the tape, or are about to; by number."""
+        ...
+
+    def lost_sets(self, volume_id: VolumeId) -> list[BackupSet]:
+        """Return those of them of which the tape has the only copy of a segment; by number."""
+        ...
+
+    def renew_volume(self, volume_id: VolumeId, claim: int, new: Volume, now_ns: int) -> None:
+        """Put the BLANK record `new`, which has an id of its own, in place of a tape's; nothing else changes its id.
+
+        Copies of expired sets on it are forgotten, its intents too. Idempotent. Raises NotFound, StaleClaim; Conflict
+        when a live set has anything on it, or when another tape has that label or barcode; ValueError.
+        """
+        ...
+
+    def settle_volume(self, volume_id: VolumeId, claim: int) -> None:
+        """Note that a BLANK tape is blank: its label is to be written over nothing. Idempotent. Raises StaleClaim."""
+        ...
+
+    def forget_volume(self, volume_id: VolumeId, claim: int, losing: Set[SetId], now_ns: int) -> None:
+        """Forget a tape and all that lies on it; only sets of `losing` may lose their only copy of something.
+
+        Of those COMPLETE ones stay, with what is left of them, and FAILED ones expire. Idempotent. Raises StaleClaim;
+        Conflict when another set would lose something, or while one is written to it.
+        """
+        ...
+
+    def newest_number(self, stem: str) -> int:
+        """Return the highest number behind `stem` that a tape has, or was given by `renew_volume`; 0: none."""
         ...
 
     # -- jobs --------------------------------------------------------------------------------------------------------

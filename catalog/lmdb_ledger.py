@@ -11,14 +11,26 @@ writing operation, `create` included; a call that finds its work done already co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar
 
 from catalog.errors import StorageFailed
 from catalog.ids import JobNumber, PinId, SegmentId, SetId, VolumeId
-from catalog.ledger_store import appending, events, jobs, layout, pins, pools, segments, sets, verify, volumes
+from catalog.ledger_store import (
+    appending,
+    events,
+    giving_up,
+    jobs,
+    layout,
+    pins,
+    pools,
+    segments,
+    sets,
+    verify,
+    volumes,
+)
 from catalog.ledger_store.environment import (
     MAP_SIZE_BYTES,
     Operation,
@@ -56,6 +68,9 @@ _PUT_POOL = operation("put_pool")
 _DELETE_POOL = operation("delete_pool")
 _ASSIGN_VOLUME = operation("assign_volume")
 _MOVE_VOLUME = operation("move_volume")
+_RENEW_VOLUME = operation("renew_volume")
+_SETTLE_VOLUME = operation("settle_volume")
+_FORGET_VOLUME = operation("forget_volume")
 _ADD_JOB = operation("add_job")
 _EDIT_JOB = operation("edit_job")
 _DELETE_JOB = operation("delete_job")
@@ -171,6 +186,10 @@ class LmdbLedger:
         """Return one tape. Raises NotFound."""
         return self._read(volumes.by_label, label)
 
+    def volume_by_code(self, code: str) -> Volume:
+        """Return one tape, by what a library calls it. Raises NotFound."""
+        return self._read(volumes.by_code, code)
+
     def volumes(self) -> list[Volume]:
         """Return all tapes, by label."""
         return self._read(volumes.all_by_label)
@@ -212,6 +231,32 @@ class LmdbLedger:
     def move_volume(self, volume_id: VolumeId, location: str, now_ns: int) -> None:
         """Note where a tape lies. Idempotent. Raises NotFound."""
         self._write(_MOVE_VOLUME, pools.move, volume_id, location, now_ns)
+
+    # -- giving tapes up ---------------------------------------------------------------------------------------------
+
+    def live_sets(self, volume_id: VolumeId) -> list[BackupSet]:
+        """Return the sets that have not expired and have anything on the tape, or are about to."""
+        return self._read(giving_up.live_sets, volume_id)
+
+    def lost_sets(self, volume_id: VolumeId) -> list[BackupSet]:
+        """Return those of them of which the tape has the only copy of a segment."""
+        return self._read(giving_up.lost_sets, volume_id)
+
+    def renew_volume(self, volume_id: VolumeId, claim: int, new: Volume, now_ns: int) -> None:
+        """Put a BLANK record in place of a tape's. Raises NotFound, StaleClaim, Conflict, ValueError."""
+        self._write(_RENEW_VOLUME, giving_up.renew, volume_id, claim, new, now_ns)
+
+    def settle_volume(self, volume_id: VolumeId, claim: int) -> None:
+        """Note that a BLANK tape is blank. Raises NotFound, StaleClaim, Conflict."""
+        self._write(_SETTLE_VOLUME, giving_up.settle, volume_id, claim)
+
+    def forget_volume(self, volume_id: VolumeId, claim: int, losing: Set[SetId], now_ns: int) -> None:
+        """Forget a tape and all that lies on it. Idempotent. Raises StaleClaim, Conflict."""
+        self._write(_FORGET_VOLUME, giving_up.forget, volume_id, claim, losing, now_ns)
+
+    def newest_number(self, stem: str) -> int:
+        """Return the highest number behind `stem` among the names of tapes."""
+        return self._read(giving_up.newest_number, stem)
 
     # -- jobs --------------------------------------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ class Volume(Record, frozen=True, kw_only=True):
     """A tape."""
 
     volume_id: VolumeId
-    #: Barcode or given name; need not be unique among tapes of several installations, but is within one ledger.
+    #: Its name; need not be unique among tapes of several installations, but is within one ledger.
     label: str
     pool: str
     #: Installation that labelled it.
@@ -123,6 +123,15 @@ class Volume(Record, frozen=True, kw_only=True):
     labelled_at_ns: int = 0
     #: Where it lies when that is not the library, for people: a vault's name. Nothing is written to it there.
     location: str = ""
+    #: What a library or a shelf calls it, where that is not the label; empty: it is.
+    barcode: str = ""
+    #: Of a BLANK tape that was given up: what its label may be written over, as `tapefs.tape.identity` names it.
+    overwrites: str = ""
+
+    @property
+    def code(self) -> str:
+        """What a library or a shelf calls it."""
+        return self.barcode or self.label
 
 
 class Job(Record, frozen=True, kw_only=True):

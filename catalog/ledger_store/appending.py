@@ -69,6 +69,7 @@ def label(tx: Writer, volume_id: VolumeId, token: int, end: VolumeEnd, now_ns: i
     labelled = msgspec.structs.replace(
         volume,
         state=VolumeState.APPENDABLE,
+        overwrites="",
         end_block=end.block,
         end_file=end.file,
         used_bytes=end.used_bytes,

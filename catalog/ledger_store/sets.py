@@ -208,6 +208,18 @@ def expire(tx: Writer, set_id: SetId, now_ns: int) -> None:
     _change(tx, msgspec.structs.replace(backup_set, state=SetState.EXPIRED, expired_at_ns=now_ns), now_ns)
 
 
+def give_up(tx: Writer, set_id: SetId, now_ns: int) -> None:
+    """FAILED becomes EXPIRED, because a tape is gone on which part of it was. Raises NotFound."""
+    _change(tx, msgspec.structs.replace(get(tx, set_id), state=SetState.EXPIRED, expired_at_ns=now_ns), now_ns)
+
+
+def leave_tape(tx: Writer, set_id: SetId, label: str) -> None:
+    """Record that nothing of the set lies on the tape `label` any more. Raises NotFound."""
+    backup_set = get(tx, set_id)
+    tapes = tuple(tape for tape in backup_set.tapes if tape != label)
+    tx.put(SETS, text_key(set_id), msgspec.structs.replace(backup_set, tapes=tapes))
+
+
 def _change(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:
     tx.put(SETS, text_key(backup_set.set_id), backup_set)
     tx.tell(f"set.{backup_set.state.value}", backup_set.set_id, backup_set.name, now_ns)

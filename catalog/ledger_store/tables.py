@@ -4,6 +4,7 @@
     meta              `layout`                                Layout: version of this layout, and LMDB's version
                       `installation`                          Installation
                       `counter.job|set|intent|event`          the number given out last, an integer from 0
+                      `counter.name.STEM`                     the same of tapes' names such as STEM01
     volumes           volume id                               Volume
     volume_labels     label                                   volume id
     jobs              job number (8)                          Job
@@ -126,6 +127,8 @@ JOB_COUNTER = b"counter.job"
 SET_COUNTER = b"counter.set"
 INTENT_COUNTER = b"counter.intent"
 EVENT_COUNTER = b"counter.event"
+#: Followed by the stem of the names that it counts.
+NAME_COUNTER = b"counter.name."
 
 
 def text_key(text: str) -> bytes:

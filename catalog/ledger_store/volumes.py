@@ -27,6 +27,19 @@ def by_label(tx: Reader, label: str) -> Volume:
     return tx.follow(VOLUMES, text_key(volume_id), f"the label {label}")
 
 
+def by_code(tx: Reader, code: str) -> Volume:
+    """Return the tape that has this barcode, or this label and no other barcode. Raises NotFound."""
+    volume_id = tx.find(VOLUME_LABELS, text_key(code))
+    if volume_id is not None:
+        volume = tx.follow(VOLUMES, text_key(volume_id), f"the label {code}")
+        if volume.code == code:
+            return volume
+    found = next((volume for _, volume in tx.scan(VOLUMES) if volume.code == code), None)
+    if found is None:
+        raise NotFound(f"there is no tape with the barcode {code}")
+    return found
+
+
 def all_by_label(tx: Reader) -> list[Volume]:
     """Return all tapes, by label."""
     return sorted((volume for _, volume in tx.scan(VOLUMES)), key=lambda volume: volume.label)
@@ -43,9 +56,20 @@ def add(tx: Writer, volume: Volume) -> None:
     holder = tx.find(VOLUME_LABELS, text_key(volume.label))
     if holder is not None:
         raise Conflict(f"the label {volume.label} belongs to tape {holder}")
+    if volume.barcode and (other := _with_code(tx, volume.barcode)) is not None:
+        raise Conflict(f"the barcode {volume.barcode} belongs to tape {other.label}")
+    if (other := _with_code(tx, volume.label)) is not None:
+        raise Conflict(f"tape {other.label} has the barcode {volume.label}: no other tape can be called that")
     tx.insert(VOLUMES, key, volume)
     tx.insert(VOLUME_LABELS, text_key(volume.label), volume.volume_id)
     tx.tell("volume.added", volume.volume_id, volume.label, volume.created_at_ns)
+
+
+def _with_code(tx: Reader, code: str) -> Volume | None:
+    try:
+        return by_code(tx, code)
+    except NotFound:
+        return None
 
 
 def _as_added(volume: Volume) -> Volume:
@@ -61,6 +85,7 @@ def _as_added(volume: Volume) -> Volume:
         claim=0,
         labelled_at_ns=0,
         location="",
+        overwrites="",
     )
 
 

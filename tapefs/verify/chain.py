@@ -10,7 +10,7 @@ from tapefs.verify.damage import read_damage
 
 
 def lost_segment(home: Home, ledger: Ledger, backup_set: BackupSet) -> SegmentId | None:
-    """Return a segment of the set, or of one below it, of which every copy has lost content; None: there is none.
+    """Return a segment of the set, or of one below it, that has no copy without lost content; None: there is none.
 
     A set that builds on it would show files that nobody can read. Raises catalog errors.
     """
@@ -18,7 +18,7 @@ def lost_segment(home: Home, ledger: Ledger, backup_set: BackupSet) -> SegmentId
     while here is not None:
         for segment in ledger.segments(here.set_id):
             copies = ledger.copies(segment.segment_id)
-            if copies and all(_has_lost_content(home, copy) for copy in copies):
+            if all(_has_lost_content(home, copy) for copy in copies):
                 return segment.segment_id
         here = ledger.backup_set(here.parent_id) if here.parent_id is not None else None
     return None

@@ -36,7 +36,7 @@ def uuid_of(name: str) -> str:
     return str(uuid5(_SPACE, name))
 
 
-def volume_of(label: str, **changes: Any) -> Volume:
+def volume_of(label: str, /, **changes: Any) -> Volume:
     fields: dict[str, Any] = {
         "volume_id": VolumeId(uuid_of(label)),
         "label": label,

@@ -21,6 +21,7 @@ from tests.catalog.builders import (
     volume_of,
 )
 from tests.catalog.contract_base import ODD_TEXTS, Again, newest
+from tests.catalog.contract_giving_up import GivingUpContract
 from tests.catalog.contract_jobs import JobsContract
 from tests.catalog.contract_pins import PinsContract
 from tests.catalog.contract_pools import PoolsContract
@@ -29,7 +30,15 @@ from tests.catalog.contract_sets import SetsContract
 from tests.catalog.contract_volumes import VolumesContract
 
 
-class LedgerContract(VolumesContract, JobsContract, SetsContract, SegmentsContract, PinsContract, PoolsContract):
+class LedgerContract(
+    VolumesContract,
+    JobsContract,
+    SetsContract,
+    SegmentsContract,
+    PinsContract,
+    PoolsContract,
+    GivingUpContract,
+):
     # -- installation ------------------------------------------------------------------------------------------------
 
     def test_has_one_identity(self, ledger: Ledger, again: Again) -> None:

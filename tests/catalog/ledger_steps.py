@@ -31,6 +31,7 @@ SET = set_of("set", JOB)
 SEGMENT = segment_of("segment", SET, 0)
 INDEX = index_of("index", SET, T1, 10, 5)
 LAST_INDEX = index_of("last index", SET, T1, 12, 6)
+RENEWED = volume_of("T1 renewed", label="T1", overwrites="f00d")
 OTHER_JOB = job_of("other", number=JobNumber(2))
 OTHER_SET = set_of("other set", OTHER_JOB)
 PIN = pin_of("pin", SEGMENT, (0, 3))
@@ -82,4 +83,8 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("move_volume", lambda ledger: ledger.move_volume(T1.volume_id, "the vault", NOW)),
     ("size_volume", lambda ledger: ledger.size_volume(T1.volume_id, 12 * 10**12, 8)),
     ("mark_volume", lambda ledger: ledger.mark_volume(T1.volume_id, VolumeState.FULL)),
+    ("renew_volume", lambda ledger: ledger.renew_volume(T1.volume_id, 1, RENEWED, NOW)),
+    ("claim_volume", lambda ledger: ledger.claim_volume(RENEWED.volume_id)),
+    ("settle_volume", lambda ledger: ledger.settle_volume(RENEWED.volume_id, 1)),
+    ("forget_volume", lambda ledger: ledger.forget_volume(RENEWED.volume_id, 1, frozenset(), NOW)),
 ]
