@@ -3,6 +3,9 @@
 The guest sees the host's root read-only below an overlay in memory, this project at its own path (read-only), and one
 folder that both can write. It is root in there, and has a loopback network that is not the host's. Nothing of the host
 but that folder changes, and no rights are needed but to trace own processes.
+
+A guest may have a disk, a file of the host with an ext4 on it: it has what its memory lacks (attributes of users), and
+outlives a power cut with what was synced.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ KERNEL = "linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
 #: The guest's shell before it has its root: static, and brings mount, insmod and poweroff.
 BUSYBOX = Path("/bin/busybox")
+#: Makes the guest's disk.
+MKFS = "mke2fs"
 
 _INIT = r"""#!/bin/bash
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C.UTF-8
@@ -36,6 +41,7 @@ mount -t overlay -o lowerdir=/,upperdir=/mnt/changes,workdir=/mnt/work overlay $
 mount -t proc proc $new/proc
 mount -t sysfs sysfs $new/sys
 mount -t devtmpfs devices $new/dev
+ln -s /proc/self/fd $new/dev/fd
 mkdir -p $new/dev/pts $new/dev/shm $new{modules_seen}
 mount -t devpts pts $new/dev/pts
 for folder in dev/shm tmp run; do mount -t tmpfs memory $new/$folder; done
@@ -93,8 +99,11 @@ def _may_trace() -> bool:
 class Machine:
     """One boot with one job in it. Use as a context: leaving it ends the guest, as a power cut does."""
 
-    def __init__(self, job: str, share: Path, *, memory_mib: int = 512) -> None:
-        """Start `job`, a bash script with the functions of `guest.SHELL`, which may write to `share`."""
+    def __init__(self, job: str, share: Path, *, memory_mib: int = 512, disk: Path | None = None) -> None:
+        """Start `job`, a bash script with the functions of `guest.SHELL`, which may write to `share`.
+
+        A `disk` of `make_disk` is the block device /dev/ubda in there; `use_disk` mounts it.
+        """
         modules = _modules()
         if modules is None:
             raise RuntimeError(why_not())
@@ -111,6 +120,7 @@ class Machine:
             str(_which(KERNEL)), f"mem={memory_mib}M", "root=none", "rootfstype=hostfs", "rootflags=/", "ro",
             f"init={init}", "con=null", "con0=null,fd:1", "quiet", "loglevel=3", f"uml_dir={self._share}/",
         ]  # fmt: skip
+        command += [f"ubd0={disk}"] if disk is not None else []
         with (self._share / "console").open("wb") as console:
             self._process = subprocess.Popen(
                 command,
@@ -155,7 +165,15 @@ class Machine:
         )
 
 
-def run(job: str, share: Path, *, timeout_s: float = 120, memory_mib: int = 512) -> Ended:
+def run(job: str, share: Path, *, timeout_s: float = 120, memory_mib: int = 512, disk: Path | None = None) -> Ended:
     """Boot, run `job`, halt."""
-    with Machine(job, share, memory_mib=memory_mib) as machine:
+    with Machine(job, share, memory_mib=memory_mib, disk=disk) as machine:
         return machine.wait(timeout_s)
+
+
+def make_disk(path: Path, size_mib: int = 1024) -> Path:
+    """Make an empty disk for a guest; its file has holes where nothing was written."""
+    with path.open("wb") as file:
+        file.truncate(size_mib * 1024 * 1024)
+    subprocess.run([str(_which(MKFS)), "-q", "-F", "-t", "ext4", str(path)], check=True)
+    return path

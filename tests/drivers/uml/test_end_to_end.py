@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.drivers.uml import guest
-from tests.drivers.uml.machine import run, why_not
+from tests.drivers.uml.machine import MKFS, make_disk, run, why_not
 
 GIB = 1024**3
-MISSING = why_not("iscsistart", "mt", "mtx", "zstd", "rsync", "setcap", "setfacl")
+MISSING = why_not(MKFS, "iscsistart", "mt", "mtx", "zstd", "rsync", "setcap", "setfacl", "setfattr")
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 
 @pytest.mark.slow
 def test_end_to_end(tmp_path: Path) -> None:
-    """Backups by the product, read by mt, dd, zstd and tar typed from what the tape says; compared by rsync."""
-    ended = run(guest.attached(GIB) + guest.script("end_to_end"), tmp_path, timeout_s=300, memory_mib=768)
+    """The product backs up, restores and mounts; mt, dd, zstd and tar read it, as the tape says; all is compared."""
+    job = guest.product(GIB) + guest.script("end_to_end")
+    ended = run(job, tmp_path / "share", timeout_s=300, disk=make_disk(tmp_path / "disk"))
     print(ended.output)
     assert ended.status == 0, ended.output

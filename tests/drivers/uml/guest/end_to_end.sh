@@ -1,83 +1,74 @@
-# In the guest, with a library attached: backups to /dev/nst0 by the product, restored by it, and read by programs that
-# others wrote.
-
-export TAPEFS_HOME=/tmp/state
-tapefs=$PROJECT/.venv/bin/tapefs
-tape=/dev/nst0
-
-# files FOLDER: all kinds that a file system has.
-files() {
-    mkdir -p "$1/deep/er"
-    head -c 700000 /dev/urandom >"$1/random"
-    seq 100000 >"$1/text"
-    printf hello >"$1/deep/er/small"
-    : >"$1/empty"
-    ln "$1/text" "$1/deep/hard"
-    ln -s ../text "$1/deep/symbolic"
-    mkfifo -m 600 "$1/fifo"
-    mknod "$1/null" c 1 3
-    truncate -s 3M "$1/holes"
-    # Memory takes no user attributes, but those of the system.
-    setcap cap_net_raw+ep "$1/random"
-    setfacl -m u:daemon:r "$1/random"
-    chown 12:34 "$1/text"
-    chmod 4751 "$1/empty"
-    touch -d '2001-02-03 04:05:06.789 UTC' "$1/deep/er/small" "$1/deep/er"
-}
-
-# same ONE OTHER: rsync finds no difference in content, kind, owner, mode, time, links, attributes or ACLs.
-same() {
-    local differences
-    differences=$(rsync -nicaHAX --devices --specials --delete "$1/" "$2/")
-    [[ -z $differences ]] || { printf 'guest: %s and %s differ:\n%s\n' "$1" "$2" "$differences" >&2; return 1; }
-}
-
-# commands HEADER: the lines that it gives for restoring.
-commands() { sed -n '/To restore all/,/^To list/p' "$1" | grep '^  '; }
+# In the guest, with a disk and a library attached: backups to /dev/nst0 by the product, restored by it, mounted, and
+# read by programs that others wrote.
 
 "$tapefs" init --driver st --changer /dev/sch0 --drive "$tape" >/dev/null
+# So that the set has several, and a file is larger than one.
+setting segment_bytes 3145728
 
-# let_go: end the sidecar that a command left behind for the next one, so that the drive is free.
-let_go() {
-    pkill -TERM -f 'serve --until-idle' || true
-    tries mt -f "$tape" status
-}
+mkdir /disk/source /disk/mnt
+files /disk/source
+head -c 4000000 /dev/urandom >/disk/source/large
+chmod 640 /disk/source/large
 
-files /tmp/source
-
-echo "== a mover that is killed in the middle of a segment: st closes the tape, with a filemark behind it"
-if TAPEFS_CRASH_AT=segment.trailer.after "$tapefs" backup /tmp/source; then exit 1; fi
+stage "a mover that is killed in the middle of a segment: st closes the tape, with a filemark behind it"
+if TAPEFS_CRASH_AT=segment.trailer.after "$tapefs" backup /disk/source; then exit 1; fi
 let_go
 mt -f "$tape" tell
 
-echo "== by the product: a backup over what the other one left, another behind it, and back"
-"$tapefs" backup /tmp/source
-cp -a /tmp/source /tmp/first
-rm /tmp/source/text
-files /tmp/source/more
-set=$("$tapefs" backup /tmp/source)
-"$tapefs" restore "$set" --to /tmp/restored
-same /tmp/source /tmp/restored/tmp/source
-let_go
+stage "by the product: a backup over what the other one left, another behind it, and back"
+serve --mount /disk/mnt
+first=$("$tapefs" backup /disk/source)
+cp -a /disk/source /disk/first
+rm /disk/source/text
+files /disk/source/more
+second=$("$tapefs" backup /disk/source)
+"$tapefs" restore "$second" --to /disk/restored
+same /disk/source /disk/restored/disk/source
+same_holes /disk/source /disk/restored/disk/source
 
-echo "== the first by mt, dd, zstd and tar, as the tape says"
+stage "mounted: nothing is staged, so every file that is opened comes from the tape"
+"$tapefs" evict --all
+read_before=$("$tapefs" drives --json | field counters.bytes_read)
+tries_long cmp /disk/mnt/sets/"$first"/disk/source/random /disk/first/random
+same /disk/first "/disk/mnt/sets/$first/disk/source"
+same /disk/source "/disk/mnt/jobs/source/latest/disk/source"
+"$tapefs" drives
+read_now=$("$tapefs" drives --json | field counters.bytes_read)
+((read_now - read_before > 9000000))
+segments=$("$tapefs" sets --json | field segments | paste -sd+)
+serve_no_more
+[[ ! -e /disk/mnt/sets ]]
+
+stage "by mt, dd, zstd and tar: what the LABEL prints"
 mtx -f /dev/sch0 status | grep 'Data Transfer Element 0:Full'
 mt -f "$tape" setblk 0
-mt -f "$tape" rewind
-dd if="$tape" bs=1M status=none >/tmp/label
+read_file 0 >/tmp/label
 grep 'This tape holds backups written by tapefs' /tmp/label
-mt -f "$tape" rewind
-mt -f "$tape" fsf 2
-dd if="$tape" bs=1M status=none >/tmp/header
-commands /tmp/header
-mkdir /tmp/by-hand
-(cd /tmp/by-hand && bash -euo pipefail -c "$(commands /tmp/header)")
-same /tmp/first /tmp/by-hand/tmp/source
+commands </tmp/label >/tmp/typed
+[[ $(wc -l </tmp/typed) == 6 ]]
+# To see tape file N; to list a TRAILER; to restore a PAYLOAD: each where the tape stands.
+bash -euo pipefail -c "$(sed 's/fsf N/fsf 2/' /tmp/typed | head -n 4)" >/tmp/seen 2>>"$SHARE"/dd.log
+head -n 1 /tmp/seen | grep -x 'TAPEFS HEADER 1\..*'
+grep -aq "\"set\":\"$first\"" /tmp/seen
+forward_to 4
+bash -euo pipefail -c "$(sed -n 5p /tmp/typed)" 2>>"$SHARE"/dd.log | head -n 1
+mkdir /disk/by-label
+forward_to 3
+(cd /disk/by-label && bash -euo pipefail -c "$(sed -n 6p /tmp/typed)" 2>>"$SHARE"/dd.log)
 
-echo "== both lie on one tape: two labels, two segments of three files, two indexes, and not a filemark more"
+stage "the first by what its HEADERs print"
+by_hand "$first" /disk/by-hand
+# The LABEL's command restored what the first HEADER's does.
+[[ -s /disk/by-label/disk/source/holes ]]
+[[ -z $(rsync -nicaHAXO --modify-window=-1 /disk/by-label/ /disk/by-hand/) ]]
+join_parts /disk/by-hand/disk/source/large
+touch --reference=/disk/first /disk/by-hand/disk/source
+same /disk/first /disk/by-hand/disk/source
+same_holes /disk/first /disk/by-hand/disk/source
+
+stage "both lie on one tape: two labels, segments of three files, two indexes, and not a filemark more"
 # st counts files on its way forward; the number it tells after `eod` is made up from what the drive left undone.
-mt -f "$tape" rewind
-mt -f "$tape" fsf 10
+forward_to $((2 + 3 * segments + 2))
 end=$(mt -f "$tape" tell)
 mt -f "$tape" eod
-[[ $(mt -f "$tape" tell) == "$end" ]] || { echo "guest: ten files end at $end, all data elsewhere" >&2; exit 1; }
+[[ $(mt -f "$tape" tell) == "$end" ]] || { echo "guest: the files end at $end, all data elsewhere" >&2; exit 1; }

@@ -1,30 +1,44 @@
 # Functions for jobs in the guest. Each fails, and with it the job, when it cannot do what it is for.
-set -euo pipefail
+set -eEuo pipefail
 trap 'echo "guest: failed in line $LINENO: $BASH_COMMAND" >&2' ERR
 
 IQN=iqn.2026-11.test:library
 PORT=3260
 
 # tries COMMAND...: until it succeeds, for five seconds.
-tries() {
-    for _ in $(seq 100); do
-        "$@" >/dev/null 2>&1 && return 0
+tries() { tries_for 100 "$@"; }
+
+# tries_long COMMAND...: for a minute.
+tries_long() { tries_for 1200 "$@"; }
+
+# tries_for TWENTIETHS COMMAND...
+tries_for() {
+    local rest=$1
+    shift
+    until "$@" >/dev/null 2>&1; do
+        ((rest-- > 0)) || { echo "guest: gave up waiting for: $*" >&2; return 1; }
         sleep 0.05
     done
-    echo "guest: gave up waiting for: $*" >&2
-    return 1
+}
+
+# use_disk: what is on the disk of the machine is in /disk.
+use_disk() {
+    mkdir /disk
+    mount -t ext4 -o nodiscard /dev/ubda /disk
 }
 
 load_tape_modules() {
     busybox modprobe -a st sg ch iscsi_tcp
 }
 
-# serve_library [BYTES]: this project's virtual library as a target; see serve_library.py.
+# serve_library BYTES [TAPES]: this project's virtual library as a target, in $LIBRARY; see serve_library.py.
 serve_library() {
-    export LIBRARY=/tmp/library
+    export LIBRARY=${LIBRARY:-/tmp/library}
+    rm -f "$SHARE"/library.log
     PYTHONPATH=$PROJECT "$PROJECT"/.venv/bin/python "$PROJECT"/tests/drivers/uml/guest/serve_library.py \
         "$LIBRARY" "$PORT" "$@" >"$SHARE"/library.log 2>&1 &
-    tries grep -q serving "$SHARE"/library.log
+    target=$!
+    tries_long grep -q serving "$SHARE"/library.log
 }
 
 # start_tgt: tgt without any unit yet.

@@ -1,0 +1,146 @@
+# In the guest: the product, what it backs up, and how others compare it. For jobs that have a disk and a library.
+
+export TAPEFS_HOME=/disk/state
+tapefs=$PROJECT/.venv/bin/tapefs
+tape=/dev/nst0
+
+# stage WHAT: a line for the log, with the seconds since the boot.
+stage() { echo "== $(cut -d' ' -f1 /proc/uptime) s: $*"; }
+
+# files FOLDER: all kinds that a file system has, and all that it keeps of them.
+files() {
+    mkdir -p "$1/deep/er"
+    head -c 700000 /dev/urandom >"$1/random"
+    seq 100000 >"$1/text"
+    printf hello >"$1/deep/er/small"
+    printf 'not UTF-8' >"$1/caf"$'\xe9\n'"and a line"
+    : >"$1/empty"
+    ln "$1/text" "$1/deep/hard"
+    ln -s ../text "$1/deep/symbolic"
+    mkfifo -m 600 "$1/fifo"
+    mknod "$1/null" c 1 3
+    truncate -s 3M "$1/holes"
+    seq 1000 | dd of="$1/holes" bs=4k seek=300 conv=notrunc status=none
+    setfattr -n user.colour -v 0x00ff0a "$1/text"
+    setcap cap_net_raw+ep "$1/random"
+    setfacl -m u:daemon:r,g:games:rw "$1/random"
+    setfacl -d -m u:daemon:rx "$1/deep"
+    chown 12:34 "$1/text"
+    chown -h 56:78 "$1/deep/symbolic"
+    chmod 4751 "$1/empty"
+    touch -h -d '1999-12-31 23:59:59.987654321 UTC' "$1/deep/symbolic"
+    touch -d '2001-02-03 04:05:06.789012345 UTC' "$1/deep/er/small" "$1/deep/er"
+}
+
+# same ONE OTHER: rsync finds no difference in content, kind, owner, mode, time to the nanosecond, links, attributes or
+# ACLs.
+same() {
+    local differences
+    differences=$(rsync -nicaHAX --modify-window=-1 --devices --specials --delete "$1/" "$2/")
+    [[ -z $differences ]] || { printf 'guest: %s and %s differ:\n%s\n' "$1" "$2" "$differences" >&2; return 1; }
+}
+
+# holes FOLDER: where files have data.
+holes() {
+    python3 -IS - "$1" <<'END'
+import os, sys
+for folder, _, names in os.walk(os.fsencode(sys.argv[1])):
+    for name in names:
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path) or os.path.islink(path):
+            continue
+        with open(path, "rb") as file:
+            place, end = 0, os.stat(path).st_size
+            while place < end:
+                try:
+                    data = os.lseek(file.fileno(), place, os.SEEK_DATA)
+                except OSError:
+                    break
+                place = os.lseek(file.fileno(), data, os.SEEK_HOLE)
+                print(os.path.relpath(path, os.fsencode(sys.argv[1])), data, place)
+END
+}
+
+# same_holes ONE OTHER: files have data at the same places.
+same_holes() { diff <(holes "$1" | sort) <(holes "$2" | sort) >&2; }
+
+# let_go: end the sidecar that a command left behind for the next one, so that the drive is free.
+let_go() {
+    pkill -TERM -f 'serve --until-idle' || true
+    tries mt -f "$tape" status
+}
+
+# serve [OPTION...]: a sidecar that stays, until `serve_no_more`.
+serve() {
+    "$tapefs" serve --listen 127.0.0.1:0 "$@" >>"$SHARE"/serve.log 2>&1 &
+    sidecar=$!
+    tries_long test -S "$TAPEFS_HOME"/sidecar.sock
+}
+
+serve_no_more() {
+    kill -TERM "$sidecar"
+    wait "$sidecar"
+}
+
+# field NAME: of each object of a JSON list on standard input; a.b is b in a.
+field() {
+    python3 -IS -c '
+import json, sys
+for each in json.load(sys.stdin):
+    for name in sys.argv[1].split("."):
+        each = each[name]
+    print(each)' "$1"
+}
+
+# setting NAME VALUE: of the section [backup].
+setting() { sed -i "s/^# $1 = [^ ]*/$1 = $2/" "$TAPEFS_HOME"/tapefs.toml; }
+
+# -- by hand ---------------------------------------------------------------------------------------------------------
+
+# commands: the lines that a text of the tape has for people to type, from standard input.
+commands() { grep -a '^  \(mt\|dd\|7z\) '; }
+
+# forward_to N: to the beginning of tape file N.
+forward_to() {
+    mt -f "$tape" rewind
+    mt -f "$tape" fsf "$1"
+}
+
+# read_file N: print tape file N.
+read_file() {
+    forward_to "$1"
+    dd if="$tape" bs=1M status=none
+}
+
+# headers: the number of each tape file that is a HEADER, found as the LABEL says: three files after another.
+headers() {
+    local number=2
+    while read_file "$number" 2>/dev/null | head -c 13 | grep -qa 'TAPEFS HEADER'; do
+        echo "$number"
+        number=$((number + 3))
+    done
+}
+
+# by_hand SET FOLDER: type what the HEADERs of a set say, for each of its segments on the tape that is in the drive.
+by_hand() {
+    local number
+    mkdir -p "$2"
+    for number in $(headers); do
+        read_file "$number" >/tmp/header
+        grep -aq "\"set\":\"$1\"" /tmp/header || continue
+        # The last of its commands lists the TRAILER; it is typed by hand when somebody wants that.
+        (cd "$2" && bash -euo pipefail -c "$(commands </tmp/header | head -n -1)" 2>>"$SHARE"/dd.log)
+        echo "segment of $1 in tape file $number"
+    done
+}
+
+# join_parts FILE: put it together again, as the HEADER says.
+join_parts() {
+    local parts=("$1".tapefs-part-*)
+    ((${#parts[@]} > 1))
+    cat "${parts[@]}" >"$1"
+    chmod --reference="${parts[0]}" "$1"
+    chown --reference="${parts[0]}" "$1"
+    touch --reference="${parts[0]}" "$1"
+    rm "${parts[@]}"
+}
