@@ -25,17 +25,25 @@ def look_at_changer(transport: Transport, about: str, serials: Sequence[str], *,
 
 
 def _contents(changer: ScsiChanger, about: str, mtx: str) -> Iterator[Finding]:
-    elements = changer.inventory()
+    yield from look_at_elements(changer.inventory(), changer.name, about, mtx)
+    yield from _drives(changer, about, mtx)
+
+
+def look_at_elements(elements: Sequence[Element], name: str, about: str, shows: str) -> Iterator[Finding]:
+    """Yield what there is to say of the places of a library; `shows` is a command that shows the same."""
     counts = ", ".join(f"{_count(elements, kind)} {kind.value}s" for kind in ElementKind if _count(elements, kind))
     full = [each for each in elements if each.full]
-    yield Finding(grade=Grade.GOOD, about=about, says=f"{changer.name}: {counts}, {len(full)} cartridges", shows=mtx)
+    yield Finding(grade=Grade.GOOD, about=about, says=f"{name}: {counts}, {len(full)} cartridges", shows=shows)
     unnamed = [each for each in full if not each.barcode]
     if unnamed:
         where = ", ".join(f"{each.kind.value} {each.number}" for each in unnamed)
         yield Finding(
             grade=Grade.WARNING, about=about, says=f"cartridges without a readable barcode in {where}",
-            fix="put labels on them: a tape is known by its barcode", shows=mtx,
+            fix="put labels on them: a tape is known by its barcode", shows=shows,
         )  # fmt: skip
+
+
+def _drives(changer: ScsiChanger, about: str, mtx: str) -> Iterator[Finding]:
     names = changer.drive_names()
     if not any(names.values()):
         yield Finding(

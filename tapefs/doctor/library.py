@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 
+from drivers.config import LibraryConfig
 from drivers.errors import DeviceFailed, DriveError, DriveInUse
-from drivers.registry import open_drive
+from drivers.interface import Element, ElementKind
+from drivers.registry import CHANGERS, drive_name, open_changer, open_drive
 from drivers.scsi.device import Device
 from drivers.scsi.transport import Transport
 from drivers.st.device import TapeNode
 from drivers.st.discovery import Found, System
 from drivers.st.sg_io import SgIo
 from drivers.virtual.layout import read_library
-from tapefs.doctor.changer import look_at_changer
+from tapefs.doctor.changer import look_at_changer, look_at_elements
 from tapefs.doctor.drive import Asked, look_at_drive
 from tapefs.doctor.findings import Finding, Grade
 from tapefs.home import Home
@@ -107,6 +110,41 @@ def look_at_library(home: Home, system: System | None = None) -> Iterator[Findin
         yield from _named(home, system or System())
     else:
         yield from _opened(home)
+    yield from _other_changer(home.library_config)
+
+
+def _other_changer(library: LibraryConfig) -> Iterator[Finding]:
+    """Ask a changer that was not asked by SCSI commands: a human's shelf, by mtx, by itdt."""
+    kind, _, address = library.changer.partition(":")
+    if kind not in CHANGERS and library.driver != "itdt":
+        return
+    about, shows = library.changer, ""
+    if kind == "mtx":
+        shows = f"mtx -f {address.partition(',')[0]} status"
+    elif kind == "human":
+        shows = "tapefs prompts"
+    else:
+        shows = f"itdt -f {library.changer} inventory"
+    try:
+        with closing(open_changer(library)) as changer:
+            elements = changer.inventory()
+    except DriveError as error:
+        yield Finding(grade=Grade.PROBLEM, about=about, says=str(error), shows=shows)
+        return
+    if kind == "human":
+        yield from _shelf(elements, about, shows)
+    else:
+        yield from look_at_elements(elements, about, about, shows)
+
+
+def _shelf(elements: Sequence[Element], about: str, shows: str) -> Iterator[Finding]:
+    tapes = [each for each in elements if each.full]
+    in_drives = [f"{each.barcode} in {drive_name(each.number)}" for each in tapes if each.kind is ElementKind.DRIVE]
+    words = ", ".join([f"{len(tapes) - len(in_drives)} tapes on the shelf", *in_drives])
+    yield Finding(
+        grade=Grade.GOOD if tapes else Grade.WARNING, about=about, says=f"somebody puts the tapes in: {words}",
+        fix="" if tapes else "say which tapes there are: tapefs tape add BARCODE ...", shows=shows,
+    )  # fmt: skip
 
 
 def _named(home: Home, system: System) -> Iterator[Finding]:

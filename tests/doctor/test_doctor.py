@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from drivers.human.changer import HumanChanger
+from drivers.program import Ended
 from drivers.scsi.cdb import Op
 from drivers.scsi.transport import Reply, Status
 from drivers.virtual.drive import VirtualDrive
@@ -23,6 +25,9 @@ from tapefs.doctor.findings import Finding, Grade
 from tapefs.doctor.host import Host, look_at_host
 from tapefs.doctor.library import look_at_library
 from tapefs.home import open_home
+from tests.drivers.itdt.stand_in import ChangerStandIn as ItdtStandIn
+from tests.drivers.itdt.stand_in import failed
+from tests.drivers.mtx.stand_in import StandIn as MtxStandIn
 from tests.drivers.test_st_discovery import Tree
 from tests.drivers.tgt import need_libiscsi
 from tests.drivers.vtl.served import serving
@@ -241,6 +246,52 @@ def test_a_folder_as_a_medium(tmp_path: Path) -> None:
     init(tmp_path / "home", "--driver", "ltfs", "--any-filesystem", "--drive", str(disk))
     code, found = doctor(tmp_path / "home")
     assert (code, found[-1]["about"], found[-1]["grade"]) == (0, str(disk), "good")
+
+
+def test_a_human_as_the_changer(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    init(tmp_path / "home", "--driver", "itdt", "--changer", "human", "--drive", "/dev/IBMtape0")
+    home = open_home(tmp_path / "home")
+    shelf = says(list(look_at_library(home)), "somebody puts the tapes in: 0 tapes on the shelf")
+    assert shelf.grade is Grade.WARNING
+    assert "tapefs tape add" in shelf.fix
+    HumanChanger(home.library_config.folder, 1).add(["TP0001L9", "TP0002L9"])
+    shelf = says(list(look_at_library(home)), "2 tapes on the shelf")
+    assert (shelf.grade, shelf.shows) == (Grade.GOOD, "tapefs prompts")
+
+
+class RobotOnly(ItdtStandIn):
+    """itdt with a changer and no drive."""
+
+    def run(self, arguments: Sequence[str], timeout_s: float) -> Ended:
+        return super().run(arguments, timeout_s) if arguments[1] == "/dev/IBMchanger0" else failed(None)
+
+
+@pytest.mark.parametrize(
+    ("changer", "shows"),
+    [
+        ("mtx:/dev/sg3", "mtx -f /dev/sg3 status"),
+        ("mtx:/dev/sg3,1,0", "mtx -f /dev/sg3 status"),
+        ("/dev/IBMchanger0", "itdt -f /dev/IBMchanger0 inventory"),
+    ],
+)
+def test_changers_by_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changer: str, shows: str) -> None:
+    create_library(tmp_path / "library", tapes=3, tape_bytes=32 * MIB, drives=2, generation=9)
+    monkeypatch.setattr("drivers.mtx.changer.Program", lambda name, hint: MtxStandIn(tmp_path / "library"))
+    monkeypatch.setattr("drivers.itdt.tool.Program", lambda name, hint: RobotOnly(tmp_path / "library"))
+    drives = ["--drive", "/dev/IBMtape0", "--drive", "/dev/IBMtape1"]
+    init(tmp_path / "home", "--driver", "itdt", "--changer", changer, *drives)
+    found = says(list(look_at_library(open_home(tmp_path / "home"))), "2 drives, 3 slots, 3 cartridges")
+    assert (found.about, found.shows, found.grade) == (changer, shows, Grade.GOOD)
+
+
+def test_a_program_that_is_not_there_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    init(tmp_path / "home", "--driver", "itdt", "--changer", "mtx:/dev/sg3", "--drive", "/dev/IBMtape0")
+    drive, robot = look_at_library(open_home(tmp_path / "home"))
+    assert (drive.grade, robot.grade, robot.about) == (Grade.PROBLEM, Grade.PROBLEM, "mtx:/dev/sg3")
+    assert "install Debian's package `mtx`" in robot.says
 
 
 def test_drives_of_the_kernel_by_name(tmp_path: Path) -> None:
