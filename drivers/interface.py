@@ -75,6 +75,11 @@ class DriveStatus:
     #: Vendor, model and serial number in one line.
     identity: str
     counters: Counters
+    #: The cartridge can be written only once, as far as the drive tells.
+    worm: bool = False
+    #: Its maker's serial number and how often it was loaded, by the cartridge's memory; empty, None: not told.
+    medium_serial: str = ""
+    medium_loads: int | None = None
 
 
 class Drive(Protocol):

@@ -162,6 +162,9 @@ class ScsiDrive:
             remaining_bytes=self._remaining_bytes(medium.capacity_bytes) if medium and is_loaded else 0,
             identity=self._device.name,
             counters=self._tally.counters(),
+            worm=medium is not None and medium.is_worm,
+            medium_serial=medium.serial if medium else "",
+            medium_loads=medium.loads if medium else None,
         )
 
     def _remaining_bytes(self, capacity_bytes: int) -> int:

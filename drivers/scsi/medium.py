@@ -9,7 +9,7 @@ from drivers.scsi import cdb as commands
 from drivers.scsi import logs
 from drivers.scsi.device import Device
 from drivers.scsi.generations import generation_of_density, native_bytes
-from drivers.scsi.mam import MIB, Attribute, AttributeId, parse_attributes
+from drivers.scsi.mam import MIB, WORM, Attribute, AttributeId, parse_attributes
 
 _ROOM_BYTES = 0x4000
 
@@ -21,6 +21,10 @@ class Medium:
     barcode: str | None
     generation: int | None
     capacity_bytes: int
+    is_worm: bool
+    serial: str
+    #: None: not told.
+    loads: int | None
 
 
 def read_attributes(device: Device) -> dict[int, Attribute]:
@@ -51,6 +55,9 @@ def look_at_medium(device: Device, *, is_loaded: bool, density: int | None) -> M
         barcode=_barcode(device, attributes),
         generation=generation_of_density(density),
         capacity_bytes=_capacity_bytes(device, attributes, density),
+        is_worm=AttributeId.MEDIUM_TYPE in attributes and attributes[AttributeId.MEDIUM_TYPE].number == WORM,
+        serial=attributes[AttributeId.SERIAL_NUMBER].text if AttributeId.SERIAL_NUMBER in attributes else "",
+        loads=attributes[AttributeId.LOAD_COUNT].number if AttributeId.LOAD_COUNT in attributes else None,
     )
 
 

@@ -178,6 +178,8 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
             remaining_bytes=max(0, self._warning_byte - tape.head_byte) if tape else 0,
             identity=self._identity,
             counters=self._mechanics.counters(),
+            worm=medium.worm if medium else False,
+            medium_loads=self.memory().loads if medium else None,
         )
 
     def _describe(self, barcode: str) -> StateRecord | Cartridge | None:

@@ -51,8 +51,8 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
     status = drive.status()
     if status.write_protected:
         raise WriteProtected(f"tape {volume.label} is write-protected: move its tab, or use another tape")
-    if status.barcode is not None and status.barcode != volume.label:
-        raise WrongTape(f"the tape in the drive has barcode {status.barcode}, not {volume.label}: check the library")
+    if status.barcode not in (None, volume.code):
+        raise WrongTape(f"the tape in the drive has barcode {status.barcode}, not {volume.code}: check the library")
     if status.capacity_bytes:
         # For a tape that the library brought, the ledger has what its generation holds; virtual ones can be smaller.
         volume = msgspec.structs.replace(volume, capacity_bytes=status.capacity_bytes)

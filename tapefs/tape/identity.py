@@ -23,6 +23,8 @@ from tapefs.tape.blocks import BlockReader
 UNREADABLE = "unreadable"
 #: So much of a foreign tape is read at most to find what it is called.
 _MOST_BYTES = 16 * 1024 * 1024
+#: Stands for a first block that is larger than any that is read.
+_TOO_LARGE = b"too large"
 #: Tape files in which LTFS says what a volume is called: its label, an empty one, and its index.
 _LTFS_FILES = 3
 
@@ -88,6 +90,19 @@ def mark_of(first_block: bytes) -> str:
     return hashlib.sha256(first_block).hexdigest()
 
 
+def first_mark(drive: Drive) -> str:
+    """Rewind and return the mark of the loaded tape, as `Identity.mark`. Raises drive errors."""
+    drive.rewind()
+    try:
+        return mark_of(bytes(BlockReader(drive, 0).read()))
+    except EndOfData:
+        return ""
+    except ReadFailed:
+        return UNREADABLE
+    except BadStructure:
+        return mark_of(_TOO_LARGE)
+
+
 def identify(drive: Drive, installation: InstallationId) -> Identity:
     """Rewind and tell what the loaded tape is. Raises drive errors, but for a first block that cannot be read."""
     drive.rewind()
@@ -99,7 +114,7 @@ def identify(drive: Drive, installation: InstallationId) -> Identity:
     except ReadFailed as error:
         return Identity(Owner.FOREIGN, UNREADABLE, (UNREADABLE,), UNREADABLE, trouble=str(error))
     except BadStructure as error:
-        return _nameless("unknown data", b"large", str(error))
+        return _nameless("unknown data", _TOO_LARGE, f"in blocks too large to be read ({error})")
     if not block:
         return _nameless("unknown data", block, "which begins with a filemark")
     return _ours(block, installation) if is_ours(block) else _foreign(block, reader)

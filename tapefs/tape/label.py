@@ -13,6 +13,7 @@ from tapefs.errors import BadStructure, LedgerMismatch, NotBlank, WrongTape
 from tapefs.format.records import Label, SetLabel
 from tapefs.format.structures import label_block, read_label, set_label_block
 from tapefs.tape.blocks import BlockReader
+from tapefs.tape.identity import first_mark
 
 _before_label = crash_point("tape.label.before")
 _after_label = crash_point("tape.label.after")
@@ -36,26 +37,32 @@ def check_label(drive: Drive, volume: Volume) -> None:
 def name_for_people(drive: Drive, ledger: Ledger, volume: Volume) -> str | None:
     """Return by what name people know the loaded tape: that of `volume` only if it is that one.
 
-    None is a blank tape that may be `volume`, because that has never been written to. Rewinds. Raises drive errors.
+    That is its code. None is a blank tape that may be `volume`, because that has never been written to. Rewinds.
+    Raises drive errors.
     """
     barcode = drive.status().barcode
+    if volume.overwrites and first_mark(drive) == volume.overwrites:
+        return volume.code
     try:
         label = _label_or_none(drive, volume)
+    except NotBlank:
+        return "a tape that somebody else has written"
     except BadStructure:
         return None if _was_labelling(ledger, volume.volume_id) else "a tape that somebody else has written"
     if label is None:
-        if barcode not in (None, volume.label):
+        if barcode not in (None, volume.code):
             return barcode
         return None if volume.state is VolumeState.BLANK else "a blank tape"
     if label.volume == volume.volume_id:
-        return volume.label
+        return volume.code
     return label.label if label.label != volume.label else f"another tape with the label {label.label}"
 
 
 def write_label(drive: Drive, ledger: Ledger, volume: Volume, claim: int, now_ns: int) -> VolumeEnd:
     """Label a blank tape and read the label back. Raises NotBlank and writes nothing when there is something on it.
 
-    A label of this very volume, left by a crash while labelling, is written once more.
+    A label of this very volume, left by a crash while labelling, is written once more; what was given up is written
+    over, if it is just what `volume.overwrites` says.
     """
     label = Label(
         volume=volume.volume_id,
@@ -97,6 +104,8 @@ def write_label(drive: Drive, ledger: Ledger, volume: Volume, claim: int, now_ns
 
 
 def _require_blank(drive: Drive, ledger: Ledger, volume: Volume) -> None:
+    if volume.overwrites and first_mark(drive) == volume.overwrites:
+        return
     try:
         label = _label_or_none(drive, volume)
     except BadStructure as error:

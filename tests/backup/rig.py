@@ -80,7 +80,7 @@ class LocalWatcher:
 
     def _put_in(self, volume: Volume) -> None:
         for element in self._changer.inventory():
-            if element.kind is ElementKind.SLOT and element.barcode == volume.label:
+            if element.kind is ElementKind.SLOT and element.barcode == volume.code:
                 self._changer.load(element.number, 0)
                 return
         raise AssertionError(f"{volume.label} is in no slot")
