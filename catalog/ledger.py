@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Protocol
 
-from catalog.ids import JobNumber, PinId, SegmentId, SetId, VolumeId
+from catalog.ids import InstallationId, JobNumber, PinId, SegmentId, SetId, VolumeId
 from catalog.pool_records import Pool
 from catalog.records import (
+    Adoption,
     BackupSet,
     CopyState,
     Event,
@@ -289,6 +290,20 @@ class Ledger(Protocol):
 
     def index_copies(self, set_id: SetId) -> list[IndexCopy]:
         """Return where the set's SET INDEX structures lie."""
+        ...
+
+    # -- what was found on tapes -------------------------------------------------------------------------------------
+
+    def take_identity(self, installation_id: InstallationId) -> None:
+        """Have the ledger be that of an installation whose tapes were found. Raises Conflict when it has sets."""
+        ...
+
+    def adopt(self, found: Adoption, now_ns: int) -> None:
+        """Take in what was found on tapes, all in one transaction; the same again, or more of it, is harmless.
+
+        Jobs and sets keep their numbers where these are free. A record that is there stays, but for a set that was
+        adopted as FAILED, and a BLANK tape of a label that was found. Raises Conflict.
+        """
         ...
 
     # -- pins --------------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar
 
 from catalog.errors import StorageFailed
-from catalog.ids import JobNumber, PinId, SegmentId, SetId, VolumeId
+from catalog.ids import InstallationId, JobNumber, PinId, SegmentId, SetId, VolumeId
 from catalog.ledger_store import (
+    adopting,
     appending,
     events,
     giving_up,
@@ -42,6 +43,7 @@ from catalog.ledger_store.environment import (
 from catalog.ledger_store.transaction import Reader, Writer
 from catalog.pool_records import Pool
 from catalog.records import (
+    Adoption,
     BackupSet,
     CopyState,
     Event,
@@ -87,6 +89,8 @@ _DROP_INTENT = operation("drop_intent")
 _COMMIT_SEGMENT = operation("commit_segment")
 _RESUME_SET = operation("resume_set")
 _MARK_COPY = operation("mark_copy")
+_TAKE_IDENTITY = operation("take_identity")
+_ADOPT = operation("adopt")
 _PUT_PIN = operation("put_pin")
 _DROP_PIN = operation("drop_pin")
 
@@ -393,6 +397,16 @@ class LmdbLedger:
     def index_copies(self, set_id: SetId) -> list[IndexCopy]:
         """Return where the set's SET INDEX structures lie, by tape and block."""
         return self._read(sets.index_copies, set_id)
+
+    # -- what was found on tapes -------------------------------------------------------------------------------------
+
+    def take_identity(self, installation_id: InstallationId) -> None:
+        """Be that installation's. Raises Conflict when there are sets."""
+        self._write(_TAKE_IDENTITY, adopting.take_identity, installation_id)
+
+    def adopt(self, found: Adoption, now_ns: int) -> None:
+        """Take in what was found on tapes. Idempotent. Raises Conflict."""
+        self._write(_ADOPT, adopting.adopt, found, now_ns)
 
     # -- pins --------------------------------------------------------------------------------------------------------
 

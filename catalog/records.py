@@ -250,6 +250,10 @@ class BackupSet(Record, frozen=True, kw_only=True):
     tapes: tuple[str, ...] = ()
     #: Why it failed.
     error: str = ""
+    #: It was found on tapes, not made with this ledger.
+    is_adopted: bool = False
+    #: Another installation has made it: no later set builds on it.
+    is_imported: bool = False
 
 
 class SetTotals(Record, frozen=True, kw_only=True):
@@ -321,6 +325,21 @@ class Intent(Record, frozen=True, kw_only=True):
     #: None for a label.
     set_id: SetId | None
     opened_at_ns: int
+
+
+class Adoption(Record, frozen=True, kw_only=True):
+    """What was found on tapes, to be taken into a ledger."""
+
+    volumes: tuple[Volume, ...] = ()
+    #: Under the numbers that they had; so are the sets.
+    jobs: tuple[Job, ...] = ()
+    #: FAILED, or SEALED where the namespace index is in place.
+    sets: tuple[BackupSet, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    copies: tuple[SegmentCopy, ...] = ()
+    indexes: tuple[IndexCopy, ...] = ()
+    #: Torn structures at the ends of tapes, which the next writer may overwrite.
+    intents: tuple[Intent, ...] = ()
 
 
 class VolumeEnd(Record, frozen=True, kw_only=True):

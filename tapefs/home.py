@@ -12,6 +12,7 @@ library/        the virtual library
 reports/        what runs and verifications found, <set id>.json and more; made when the first one is written
 spool/          files without names: what is collected before it goes to tape, 7z archives,
                 segments of jobs that are spooled, segments to be copied
+rebuild/        what a rebuild has found, <volume id>.json for each tape, until all that it names is there
 recall.json     whether readers may recall, if an operator has switched it
 recalls.jsonl   who waited for tape, newest last; when it is long it becomes recalls.jsonl.1
 drives/         per drive <name>.json, its newest status and counters, for `tapefs drives`, and what is known of its
@@ -274,6 +275,11 @@ class Home:
     def recall_log(self) -> Path:
         """Who waited for tape."""
         return self.path / "recalls.jsonl"
+
+    @property
+    def rebuild(self) -> Path:
+        """Folder of what a rebuild that is under way has found on tapes; none else."""
+        return self.path / "rebuild"
 
     def damage(self, segment_id: str, volume_id: str) -> Path:
         """Return the file that says what a damaged copy has lost; there is none for a good copy."""

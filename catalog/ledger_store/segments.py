@@ -88,7 +88,7 @@ def _is_committed(tx: Reader, segment: Segment, copy: SegmentCopy) -> bool:
     known = tx.find(COPIES, copy_key(copy.segment_id, copy.volume_id))
     if known is None:
         return False
-    _check_same(tx.follow(SEGMENTS, text_key(segment.segment_id), "a copy"), segment)
+    check_same(tx.follow(SEGMENTS, text_key(segment.segment_id), "a copy"), segment)
     if msgspec.structs.replace(known, verified_at_ns=copy.verified_at_ns, state=copy.state) != copy:
         raise Conflict(
             f"segment {segment.segment_id} lies on tape {copy.volume_id} already, at block {known.header_block}"
@@ -96,7 +96,8 @@ def _is_committed(tx: Reader, segment: Segment, copy: SegmentCopy) -> bool:
     return True
 
 
-def _check_same(known: Segment, segment: Segment) -> None:
+def check_same(known: Segment, segment: Segment) -> None:
+    """Raise Conflict unless the records say the same of a segment."""
     if known != msgspec.structs.replace(segment, committed_at_ns=known.committed_at_ns):
         raise Conflict(f"segment {segment.segment_id} is recorded already, with other content")
 
@@ -121,7 +122,7 @@ def _record(tx: Writer, segment: Segment, backup_set: BackupSet) -> bool:
     """Record the segment and return True, or False when it is there already, with a copy elsewhere. Raises Conflict."""
     known = tx.find(SEGMENTS, text_key(segment.segment_id))
     if known is not None:
-        _check_same(known, segment)
+        check_same(known, segment)
         return False
     if backup_set.state not in sets.OPEN_STATES:
         raise Conflict(f"set {backup_set.set_id} is {backup_set.state.value}: it cannot gain a segment")

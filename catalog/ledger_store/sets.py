@@ -66,7 +66,7 @@ def begin(tx: Writer, backup_set: BackupSet) -> BackupSet:
         raise Conflict(f"job {job.number} has the id {job.job_id}, not {backup_set.job_id}")
     if backup_set.parent_id is not None and (parent := get(tx, backup_set.parent_id)).state is not SetState.COMPLETE:
         raise Conflict(f"set {parent.set_id} is {parent.state.value}: no other can build on it")
-    begun = msgspec.structs.replace(backup_set, number=_next_number(tx))
+    begun = msgspec.structs.replace(backup_set, number=next_number(tx))
     jobs.start(tx, job, begun)
     tx.insert(SETS, text_key(begun.set_id), begun)
     tx.insert(SET_NUMBERS, set_number_key(begun.number), begun.set_id)
@@ -74,7 +74,8 @@ def begin(tx: Writer, backup_set: BackupSet) -> BackupSet:
     return begun
 
 
-def _next_number(tx: Writer) -> SetNumber:
+def next_number(tx: Writer) -> SetNumber:
+    """Return a number that no set had. Raises Conflict when there is none left."""
     number = tx.next_number(SET_COUNTER)
     if number > MAX_SET_NUMBER:
         raise Conflict(f"{MAX_SET_NUMBER} sets were made with this ledger: it has no number for another one")

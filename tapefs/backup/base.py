@@ -299,7 +299,10 @@ def choose_base(home: Home, ledger: Ledger, job: Job) -> Choice:
     found = [
         each
         for each in ledger.backup_sets()
-        if each.job_id == job.job_id and each.state is SetState.COMPLETE and each.type in _BASES[wanted]
+        if each.job_id == job.job_id
+        and each.state is SetState.COMPLETE
+        and each.type in _BASES[wanted]
+        and not each.is_imported
     ]
     if not found:
         return Choice(FULL, reason=f"the job has no complete set that a set of type {wanted} could build on")

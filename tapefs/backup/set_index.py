@@ -15,6 +15,7 @@ from catalog.ids import BlockNo, FileNo, InstallationId, new_uuid
 from catalog.records import IndexCopy, Intent, IntentKind, SetState, SetTotals, VolumeEnd
 from drivers.interface import Drive
 from tapefs.backup.segment import CommittedSegment, SetContext
+from tapefs.format.catalog_settings import job_settings, set_settings
 from tapefs.format.records import IndexEnd, IndexHead, IndexSegment, split_sources
 from tapefs.tape.append import OpenTape
 from tapefs.tape.blocks import BlockWriter
@@ -111,6 +112,8 @@ def _head(
         bytes=totals.bytes,
         stored_bytes=totals.stored_bytes,
         troubled_files=totals.troubled_files,
+        job_settings=job_settings(context.ledger, backup_set.job_number),
+        set_settings=set_settings(msgspec.structs.replace(backup_set, unread_files=totals.unread_files)),
     )
 
 
@@ -151,6 +154,7 @@ def _segment_line(committed: CommittedSegment) -> IndexSegment:
         trailer_block=copy.trailer_block,
         end_block=copy.end_block,
         block_size=copy.block_size,
+        committed_ns=committed.segment.committed_at_ns,
     )
 
 

@@ -47,6 +47,8 @@ COMMANDS = {
     "jobs": "tapefs.cli.jobs",
     "job": "tapefs.cli.job",
     "plan": "tapefs.cli.plan",
+    "rebuild": "tapefs.cli.rebuild",
+    "import": "tapefs.cli.rebuild",
     "taf": "tapefs.cli.taf",
     "vtl": "tapefs.cli.vtl",
     "doctor": "tapefs.cli.doctor",

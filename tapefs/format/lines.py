@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import UnionType
-from typing import Any, BinaryIO, TypeVar, overload
+from typing import Any, BinaryIO, NamedTuple, TypeVar, overload
 
 import msgspec
 import zstandard
@@ -111,7 +111,7 @@ def read_lines(source: BinaryIO | Iterable[bytes], kind: type[T] | UnionType) ->
         raise BadStructure(f"the lines on tape are damaged: {error}") from error
 
 
-def _pieces(source: BinaryIO | Iterable[bytes]) -> Iterator[memoryview]:
+def _pieces(source: BinaryIO | Iterable[bytes | memoryview]) -> Iterator[memoryview]:
     """Yield the source in pieces that cannot become large when decompressed."""
     read = getattr(source, "read", None)
     for chunk in source if read is None else iter(partial(read, _BUFFER_BYTES), b""):
@@ -120,8 +120,28 @@ def _pieces(source: BinaryIO | Iterable[bytes]) -> Iterator[memoryview]:
             yield view[start : start + _PIECE_BYTES]
 
 
-def _decompressed(pieces: Iterator[memoryview]) -> Iterator[bytes]:
-    """Yield what the frames hold. `stream_reader` would be simpler, but takes a cut frame for a whole one."""
+class FramePiece(NamedTuple):
+    """Some stored bytes of a zstd frame, and the text that they bring."""
+
+    stored: memoryview
+    text: bytes
+    #: The frame ends with them.
+    is_last: bool
+
+
+def frame_pieces(source: BinaryIO | Iterable[bytes | memoryview]) -> Iterator[FramePiece]:
+    """Yield a stream of zstd frames piece by piece, so that it can be cut between frames; `source` as in `read_lines`.
+
+    Raises BadStructure where it is damaged, cut short or a bomb.
+    """
+    try:
+        yield from _frame_pieces(_pieces(source))
+    except zstandard.ZstdError as error:
+        raise BadStructure(f"the lines on tape are damaged: {error}") from error
+
+
+def _frame_pieces(pieces: Iterator[memoryview]) -> Iterator[FramePiece]:
+    """As `frame_pieces`. `stream_reader` would be simpler, but takes a cut frame for a whole one."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
     stored = plain = 0
     frame = None
@@ -134,13 +154,20 @@ def _decompressed(pieces: Iterator[memoryview]) -> Iterator[bytes]:
             plain += len(text)
             if plain > _FREE_BYTES + _MAX_RATIO * stored:
                 raise BadStructure(f"the lines on tape are a bomb: {plain} bytes from {stored}")
-            for start in range(0, len(text), _BUFFER_BYTES):
-                yield text[start : start + _BUFFER_BYTES]
-            rest = memoryview(frame.unused_data)
+            unused = len(frame.unused_data)
+            yield FramePiece(rest[: len(rest) - unused], text, frame.eof)
+            rest = rest[len(rest) - unused :]
             if frame.eof:
                 frame = None
     if frame is not None or not stored:
         raise BadStructure("the lines on tape are cut short")
+
+
+def _decompressed(pieces: Iterator[memoryview]) -> Iterator[bytes]:
+    """Yield what the frames hold."""
+    for _, text, _ in _frame_pieces(pieces):
+        for start in range(0, len(text), _BUFFER_BYTES):
+            yield text[start : start + _BUFFER_BYTES]
 
 
 def _whole_lines(texts: Iterator[bytes]) -> Iterator[bytearray]:

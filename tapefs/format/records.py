@@ -291,6 +291,9 @@ class IndexHead(_Structure, frozen=True, kw_only=True, tag_field="t", tag="index
     bytes: Count
     stored_bytes: Count
     troubled_files: Count
+    #: What else the catalog knew of the job and of the set, for a rebuilt one; the keys are the catalog's own.
+    job_settings: dict[str, object] = {}
+    set_settings: dict[str, object] = {}
 
 
 class IndexSegment(_Structure, frozen=True, kw_only=True, tag_field="t", tag="segment"):
@@ -306,6 +309,8 @@ class IndexSegment(_Structure, frozen=True, kw_only=True, tag_field="t", tag="se
     trailer_block: Count
     end_block: Count
     block_size: Count
+    #: When the segment was committed the first time; 0: not said.
+    committed_ns: Nanoseconds = 0
 
 
 class IndexEnd(_Structure, frozen=True, kw_only=True, tag_field="t", tag="index_end"):

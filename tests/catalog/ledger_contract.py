@@ -20,6 +20,7 @@ from tests.catalog.builders import (
     uuid_of,
     volume_of,
 )
+from tests.catalog.contract_adopting import AdoptingContract
 from tests.catalog.contract_base import ODD_TEXTS, Again, newest
 from tests.catalog.contract_giving_up import GivingUpContract
 from tests.catalog.contract_jobs import JobsContract
@@ -38,6 +39,7 @@ class LedgerContract(
     PinsContract,
     PoolsContract,
     GivingUpContract,
+    AdoptingContract,
 ):
     # -- installation ------------------------------------------------------------------------------------------------
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from catalog.ids import JobNumber
+from catalog.ids import InstallationId, JobNumber
 from catalog.ledger import Ledger
 from catalog.pool_records import Pool
-from catalog.records import CopyState, IntentKind, JobState, VolumeState
+from catalog.records import Adoption, CopyState, IntentKind, JobState, SetState, VolumeState
 from tests.catalog.builders import (
     LABEL_END,
     NOW,
@@ -22,6 +22,7 @@ from tests.catalog.builders import (
     pin_of,
     segment_of,
     set_of,
+    uuid_of,
     volume_of,
 )
 
@@ -34,10 +35,20 @@ LAST_INDEX = index_of("last index", SET, T1, 12, 6)
 RENEWED = volume_of("T1 renewed", label="T1", overwrites="f00d")
 OTHER_JOB = job_of("other", number=JobNumber(2))
 OTHER_SET = set_of("other set", OTHER_JOB)
+FOUND_TAPE = volume_of("T7", state=VolumeState.APPENDABLE, end_block=20, end_file=7)
+FOUND_SET = set_of("found", OTHER_JOB, state=SetState.FAILED, is_adopted=True)
+FOUND_SEGMENT = segment_of("found segment", FOUND_SET, 0)
+FOUND = Adoption(
+    volumes=(FOUND_TAPE,),
+    sets=(FOUND_SET,),
+    segments=(FOUND_SEGMENT,),
+    copies=(copy_of(FOUND_SEGMENT, FOUND_TAPE, 4, 2),),
+)
 PIN = pin_of("pin", SEGMENT, (0, 3))
 
 #: Name of the operation, and what does it. Every writing operation occurs.
 STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
+    ("take_identity", lambda ledger: ledger.take_identity(InstallationId(uuid_of("found installation")))),
     ("add_volume", lambda ledger: ledger.add_volume(T1)),
     ("claim_volume", lambda ledger: ledger.claim_volume(T1.volume_id)),
     ("open_intent", lambda ledger: ledger.open_intent(intent_of(T1.volume_id, IntentKind.LABEL, T1, 0, None), 1)),
@@ -82,6 +93,7 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("assign_volume", lambda ledger: ledger.assign_volume(volume_of("T9").volume_id, "monthly", NOW)),
     ("move_volume", lambda ledger: ledger.move_volume(T1.volume_id, "the vault", NOW)),
     ("size_volume", lambda ledger: ledger.size_volume(T1.volume_id, 12 * 10**12, 8)),
+    ("adopt", lambda ledger: ledger.adopt(FOUND, NOW)),
     ("mark_volume", lambda ledger: ledger.mark_volume(T1.volume_id, VolumeState.FULL)),
     ("renew_volume", lambda ledger: ledger.renew_volume(T1.volume_id, 1, RENEWED, NOW)),
     ("claim_volume", lambda ledger: ledger.claim_volume(RENEWED.volume_id)),

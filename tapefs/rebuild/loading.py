@@ -1,0 +1,97 @@
+"""Getting tapes into the drive without a sidecar: by the robot, or by asking a human. Blocking; one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+from drivers.errors import NotReady
+from drivers.human.changer import HumanChanger
+from drivers.interface import Drive, Element, ElementKind
+from drivers.registry import drive_name, open_changer, open_drive
+from tapefs.errors import NoTape
+from tapefs.home import Home
+
+#: Asked to do something with a tape; False: it cannot be done.
+Ask = Callable[[str], bool]
+
+_DRIVE = 0
+
+
+class Loading:
+    """The first drive, and who puts tapes in. A context manager: at the end the tape is back in its slot."""
+
+    def __init__(self, home: Home, ask: Ask) -> None:
+        """Open drive and changer. Raises drive errors, ValueError."""
+        self._ask = ask
+        self._changer = open_changer(home.library_config)
+        try:
+            self.drive: Drive = open_drive(home.library_config, _DRIVE)
+        except BaseException:
+            self._changer.close()
+            raise
+        self._is_human = isinstance(self._changer, HumanChanger)
+
+    def __enter__(self) -> Loading:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Bring the tape back, unless something went wrong that the drive may have to do with; let go of all."""
+        try:
+            if error is None:
+                self.put_away()
+        finally:
+            self.drive.close()
+            self._changer.close()
+
+    def tapes(self) -> list[str]:
+        """Return the barcodes of all tapes in the library, cleaning tapes apart. Raises drive errors."""
+        found = {each.barcode for each in self._changer.inventory() if each.full and each.barcode}
+        return sorted(label for label in found if not label.startswith("CLN"))
+
+    def put_in(self, label: str) -> None:
+        """Have the tape in the drive and threaded. Raises NoTape when it cannot be had, drive errors."""
+        if self._is_human:
+            self.drive.unload()
+            self._request(f"put tape {label} into {drive_name(_DRIVE)}")
+        else:
+            self._move_in(label)
+        try:
+            self.drive.load()
+        except NotReady as error:
+            raise NoTape(f"there is no tape in {drive_name(_DRIVE)}: {error}") from error
+
+    def put_away(self) -> None:
+        """Eject the tape, and bring it to a slot. Raises NoTape when none is free, drive errors."""
+        self.drive.unload()
+        if self._is_human:
+            return
+        elements = self._changer.inventory()
+        if any(each.kind is ElementKind.DRIVE and each.number == _DRIVE and each.full for each in elements):
+            slots = [each.number for each in elements if each.kind is ElementKind.SLOT and not each.full]
+            if not slots:
+                raise NoTape("no slot is free for the tape in the drive: take a tape out of the library")
+            self._changer.unload(_DRIVE, slots[0])
+
+    def _move_in(self, label: str) -> None:
+        place = self._place_of(label)
+        if place.kind is ElementKind.DRIVE and place.number == _DRIVE:
+            return
+        if place.kind is ElementKind.DRIVE:
+            raise NoTape(f"tape {label} is in {drive_name(place.number)}: move it to a slot")
+        self.put_away()
+        self._changer.load(self._place_of(label).number, _DRIVE)
+
+    def _place_of(self, label: str) -> Element:
+        while True:
+            for each in self._changer.inventory():
+                if each.full and each.barcode == label:
+                    return each
+            self._request(f"put tape {label} into the library")
+
+    def _request(self, sentence: str) -> None:
+        if not self._ask(sentence):
+            raise NoTape(f"nobody could {sentence}")

@@ -1,0 +1,161 @@
+"""`tapefs rebuild` and `tapefs import`: reading tapes one after the other, then entering what they say. Blocking.
+
+The caller owns the state folder: no sidecar runs meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from catalog.errors import NotFound
+from catalog.ids import InstallationId
+from catalog.ledger import Ledger
+from catalog.records import BackupSet, VolumeState
+from drivers.errors import DeviceGone, DriveError
+from drivers.interface import Drive
+from tapefs.errors import NotNow, TapeError
+from tapefs.home import Home
+from tapefs.rebuild.plan import Plan, installation_of, plan_of
+from tapefs.rebuild.records import Method, Survey
+from tapefs.rebuild.scribe import Outcome, enter
+from tapefs.rebuild.store import SurveyStore
+from tapefs.rebuild.walk import Blank, survey_tape
+
+log = structlog.get_logger(__name__)
+
+Tell = Callable[[str, int, int], None]
+
+
+class Tapes(Protocol):
+    """Who puts tapes into the drive; see `tapefs.rebuild.loading`."""
+
+    drive: Drive
+
+    def tapes(self) -> list[str]:
+        """Return the labels of the tapes that are here."""
+        ...
+
+    def put_in(self, label: str) -> None:
+        """Have the tape in the drive and threaded. Raises NoTape, drive errors."""
+        ...
+
+
+@dataclass(slots=True)
+class Report:
+    """What a rebuild or an import has done."""
+
+    surveys: Sequence[Survey]
+    outcome: Outcome
+    #: Tapes without anything for a catalog, and why: foreign, blank, unreadable.
+    passed_over: dict[str, str] = field(default_factory=dict)
+    #: Sentences for people: what of the tapes does not count, and what they do not know.
+    ignored: list[str] = field(default_factory=list)
+    unsettled: list[str] = field(default_factory=list)
+    #: It goes on with the next one: something is missing that other tapes may have.
+    is_open: bool = False
+
+
+def rebuild(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wanted: Sequence[str], tell: Tell) -> Report:
+    """Make the catalog of the tapes; of all that are here, or of those that are `wanted` by label.
+
+    One that was interrupted, or that lacked a tape, goes on. Raises NotNow when the ledger has sets of its own,
+    NoTape, DeviceGone, StorageFailed, Conflict.
+    """
+    store = SurveyStore(home.rebuild)
+    if not store.is_there and ledger.backup_sets():
+        raise NotNow(
+            f"the catalog of {home.path} has sets already: `tapefs import` takes tapes into it; to make it anew from "
+            f"the tapes, move {home.ledger} away"
+        )
+    passed_over = _read_all(home, tapes, store, method, wanted, tell)
+    surveys = store.surveys()
+    if not ledger.backup_sets() and (found := installation_of(surveys)) is not None:
+        ledger.take_identity(found)
+    report = _enter(home, ledger, surveys, ledger.installation().installation_id, passed_over, tell)
+    if not report.is_open:
+        store.forget()
+    return report
+
+
+def import_tapes(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wanted: Sequence[str], tell: Tell) -> Report:
+    """Take tapes of another installation into the catalog, with all their sets. Raises as `rebuild`."""
+    store = SurveyStore(home.path / "import")
+    passed_over = _read_all(home, tapes, store, method, wanted, tell)
+    surveys = store.surveys()
+    known = [survey for survey in surveys if _is_known(ledger, survey)]
+    for survey in known:
+        passed_over[survey.tape.label] = "the catalog knows this tape already"
+    surveys = [survey for survey in surveys if survey not in known]
+    report = _enter(home, ledger, surveys, ledger.installation().installation_id, passed_over, tell)
+    store.forget()
+    return report
+
+
+def _is_known(ledger: Ledger, survey: Survey) -> bool:
+    try:
+        ledger.volume(survey.tape.volume_id)
+    except NotFound:
+        return False
+    return True
+
+
+def _enter(
+    home: Home,
+    ledger: Ledger,
+    surveys: Sequence[Survey],
+    installation_id: InstallationId,
+    passed_over: dict[str, str],
+    tell: Tell,
+) -> Report:
+    taken = {volume.label: volume.volume_id for volume in ledger.volumes() if volume.state is not VolumeState.BLANK}
+    plan = plan_of(surveys, installation_id, taken)
+    outcome = enter(home, ledger, plan, tell)
+    ignored = [f"tape {survey.tape.label}: {sentence}" for survey in surveys for sentence in survey.ignored]
+    return Report(
+        surveys=surveys,
+        outcome=outcome,
+        passed_over=passed_over,
+        ignored=ignored + plan.ignored,
+        unsettled=list(dict.fromkeys(plan.unsettled)),
+        is_open=any(_may_come(plan, backup_set) for backup_set, _ in outcome.incomplete),
+    )
+
+
+def _may_come(plan: Plan, backup_set: BackupSet) -> bool:
+    """May another tape have what a set lacks?"""
+    found = plan.sets[backup_set.set_id]
+    return bool(found.lacks()) or (found.parent_id is not None and found.parent_id not in plan.sets)
+
+
+def _read_all(
+    home: Home, tapes: Tapes, store: SurveyStore, method: Method, wanted: Sequence[str], tell: Tell
+) -> dict[str, str]:
+    """Read the tapes that were not read yet; return those that have nothing for us, and why."""
+    read = [survey.tape for survey in store.surveys() if _has_trailers(home, survey)]
+    known = {tape.barcode or tape.label for tape in read}
+    passed_over: dict[str, str] = {}
+    for label in wanted or tapes.tapes():
+        if label in known and label not in wanted:
+            continue
+        try:
+            tell(label, 0, 0)
+            tapes.put_in(label)
+            survey = survey_tape(home, tapes.drive, method, tell)
+        except Blank:
+            passed_over[label] = "it is blank"
+        except DeviceGone:
+            raise
+        except (TapeError, DriveError) as error:
+            log.warning("a tape is passed over", tape=label, error=str(error))
+            passed_over[label] = str(error)
+        else:
+            store.keep(survey)
+    return passed_over
+
+
+def _has_trailers(home: Home, survey: Survey) -> bool:
+    return all(home.trailer(segment.segment).exists() for segment in survey.segments)

@@ -1,0 +1,430 @@
+"""A tape is read for its catalog: from label to end of data, structure by structure. Blocking; the drive's thread.
+
+What is damaged costs only itself: an index that cannot be read is made up for by the trailers of its segments, a
+trailer by its payload. What is torn at the end of the data is noted, so that the next writer may overwrite it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import structlog
+import zstandard
+
+from catalog.ids import SegmentId, VolumeId
+from drivers.errors import EndOfData, ReadFailed
+from drivers.interface import BlockNo, Drive, FileNo, Position
+from tapefs.errors import BadStructure, NotBlank, WrongTape
+from tapefs.format.identify import foreign_format, is_ours
+from tapefs.format.records import End, Header, Label
+from tapefs.format.structures import read_header, read_label, read_set_label
+from tapefs.home import Home
+from tapefs.rebuild.payloads import take_payload
+from tapefs.rebuild.records import Index, Method, Segment, Survey, Tape, Torn
+from tapefs.rebuild.trailers import IndexReading, end_of, take_trailer
+from tapefs.tape.blocks import LARGEST_BLOCK_BYTES, BlockReader
+
+log = structlog.get_logger(__name__)
+
+#: How every zstd frame begins.
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_LABEL_FILES = 2
+
+#: Told what is being read, for people: tape, tape file, segments so far.
+Tell = Callable[[str, int, int], None]
+
+
+class Blank(WrongTape):
+    """There is nothing on the tape."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A segment whose three tape files are there."""
+
+    header: Header
+    at: Position
+    payload_block: int
+    trailer_block: int
+    end_block: int
+
+
+@dataclass(slots=True)
+class _Findings:
+    headers: list[Header] = field(default_factory=list)
+    places: list[_Place] = field(default_factory=list)
+    indexes: list[Index] = field(default_factory=list)
+    torn: list[Torn] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    #: By segment: what the last line of its trailer says, its length, and whether the trailer was made anew.
+    trailers: dict[SegmentId, tuple[End, int, bool]] = field(default_factory=dict)
+    #: Behind the last structure that is whole, or at least was finished.
+    end: Position = field(default_factory=lambda: Position(BlockNo(0), FileNo(0)))
+    suspect: str = ""
+
+
+def survey_tape(home: Home, drive: Drive, method: Method, tell: Tell) -> Survey:
+    """Read the threaded tape; local trailers of what is found are in `home` then.
+
+    Raises Blank, NotBlank when it is somebody else's, BadStructure when not even its label can be made out, drive
+    errors, StorageFailed.
+    """
+    return _Walk(home, drive, method, tell).run()
+
+
+class _Walk:
+    """One tape, read once."""
+
+    def __init__(self, home: Home, drive: Drive, method: Method, tell: Tell) -> None:
+        self._home = home
+        self._drive = drive
+        self._method = method
+        self._tell = tell
+        self._found = _Findings()
+        self._reader = BlockReader(drive, LARGEST_BLOCK_BYTES // 16)
+
+    def run(self) -> Survey:
+        """Read it."""
+        found = self._found
+        tape, label_bytes = self._labels()
+        found.end = self._drive.position()
+        while True:
+            at = self._drive.position()
+            self._tell(tape.label, at.file, len(found.places))
+            try:
+                is_more = self._structure(at)
+            except ReadFailed as error:
+                is_more = self._pass_over(at, str(error))
+            if not is_more:
+                break
+        self._drive.seek_end()
+        self._judge_end(self._drive.position())
+        remaining_bytes = self._drive.status().remaining_bytes
+        segments = [segment for place in found.places if (segment := self._segment_at(tape, place)) is not None]
+        last = found.indexes[-1] if found.indexes else None
+        is_left = last is not None and last.end_block == found.end.block and not last.head.final
+        return Survey(
+            method=self._method,
+            tape=tape,
+            headers=found.headers,
+            segments=segments,
+            indexes=found.indexes,
+            torn=found.torn,
+            end_block=found.end.block,
+            end_file=found.end.file,
+            label_bytes=label_bytes,
+            is_full=is_left or remaining_bytes == 0,
+            written_ns=max(
+                [tape.created_ns, *(h.created_ns for h in found.headers), *(i.head.created_ns for i in found.indexes)]
+            ),
+            ignored=found.ignored,
+            suspect=found.suspect,
+        )
+
+    # -- labels ------------------------------------------------------------------------------------------------------
+
+    def _labels(self) -> tuple[Tape, int]:
+        """Return who the tape is; the head stands behind its labels then."""
+        drive = self._drive
+        drive.rewind()
+        label, label_bytes = self._label()
+        drive.rewind()
+        try:
+            drive.space_filemarks(1)
+            second = bytes(self._reader.read())
+            volume = read_set_label(second).volume
+            label_bytes += len(second)
+        except (EndOfData, ReadFailed, BadStructure) as error:
+            if label is None:
+                raise BadStructure(f"neither LABEL nor SET LABEL of this tape can be read: {error}") from error
+            self._found.ignored.append(f"the SET LABEL cannot be read: {error}")
+            volume = label.volume
+        drive.rewind()
+        try:
+            drive.space_filemarks(_LABEL_FILES)
+        except EndOfData:
+            drive.seek_end()
+        return self._who(label, volume), label_bytes
+
+    def _label(self) -> tuple[Label | None, int]:
+        try:
+            block = bytes(self._reader.read())
+        except EndOfData:
+            raise Blank("there is nothing on the tape") from None
+        except ReadFailed as error:
+            self._found.ignored.append(f"the LABEL cannot be read: {error}")
+            return None, 0
+        try:
+            return read_label(block), len(block)
+        except NotBlank:
+            raise
+        except BadStructure as error:
+            self._found.ignored.append(f"the LABEL cannot be read: {error}")
+            return None, len(block)
+
+    def _who(self, label: Label | None, volume: VolumeId) -> Tape:
+        status = self._drive.status()
+        if label is not None and label.volume != volume:
+            raise BadStructure(f"the LABEL says that this is tape {label.volume}, the SET LABEL says {volume}")
+        header = self._first_header() if label is None else None
+        if label is None and header is None:
+            raise BadStructure("the LABEL of this tape cannot be read, and there is no HEADER that tells whose it is")
+        told = label or header
+        if told is None:
+            raise AssertionError("one of them is there")
+        return Tape(
+            volume_id=volume,
+            installation_id=told.installation,
+            label=label.label if label is not None else status.barcode or volume,
+            barcode=status.barcode or "",
+            pool=label.pool if label is not None else self._home.settings.backup.pool,
+            created_ns=told.created_ns,
+            block_size=told.block_size,
+            generation=status.medium_generation or 0,
+            capacity_bytes=status.capacity_bytes,
+        )
+
+    def _first_header(self) -> Header | None:
+        """Return what the HEADER behind the labels says, for a tape whose LABEL is gone."""
+        at = self._drive.position()
+        try:
+            return read_header(bytes(self._reader.read()))
+        except (EndOfData, ReadFailed, BadStructure):
+            return None
+        finally:
+            self._drive.locate(at.block)
+
+    # -- structures --------------------------------------------------------------------------------------------------
+
+    def _structure(self, at: Position) -> bool:
+        """Take what begins here; False at the end of data. Raises ReadFailed, other drive errors, StorageFailed."""
+        try:
+            first = bytes(self._reader.read())
+        except EndOfData:
+            return False
+        if not first:
+            return True  # An empty tape file.
+        if is_ours(first):
+            try:
+                header = read_header(first)
+            except BadStructure as error:
+                return self._pass_over(at, str(error))
+            return self._segment(at, header)
+        if first.startswith(_ZSTD):
+            return self._index(at)
+        return self._pass_over(at, f"it is {foreign_format(first)}")
+
+    def _pass_over(self, at: Position, why: str) -> bool:
+        """Leave a tape file alone, and say so; False when the data ends within it."""
+        self._found.ignored.append(f"tape file {at.file} is passed over: {why}")
+        if not self._skip():
+            self._found.suspect = f"its data ends with something that is not understood, at block {at.block}"
+            return False
+        self._found.end = self._drive.position()
+        return True
+
+    def _skip(self) -> bool:
+        """Go behind the next filemark; False when there is none."""
+        try:
+            self._drive.space_filemarks(1)
+        except EndOfData:
+            return False
+        return True
+
+    def _segment(self, at: Position, header: Header) -> bool:
+        """Take a HEADER and what follows it; False when the data ends within."""
+        self._found.headers.append(header)
+        torn = Torn(structure=header.segment, is_index=False, set=header.set, block=at.block)
+        if not self._skip():
+            return self._torn(torn)
+        payload = self._drive.position()
+        first = self._peek()
+        if first is None:
+            return self._torn(torn)
+        if not first or _is_header(first):
+            self._abandoned(at, header, payload if first else None)
+            return True
+        if not self._skip():
+            return self._torn(torn)
+        trailer = self._drive.position()
+        first = self._peek()
+        if first is None:
+            return self._torn(torn)
+        if first == b"" or _is_header(first) or _is_index(first):
+            self._abandoned(at, header, trailer if first else None)
+            return True
+        if not self._skip():
+            return self._torn(torn)
+        end = self._drive.position()
+        place = _Place(header, at, payload.block, trailer.block, end.block)
+        self._found.places.append(place)
+        self._found.end = end
+        if self._method is not Method.INDEX:
+            self._contents(place)
+            self._drive.locate(end.block)
+        return True
+
+    def _peek(self) -> bytes | None:
+        """Return the next block, b"" for a filemark, None at the end of data, some bytes when it is unreadable."""
+        try:
+            return bytes(self._reader.read())
+        except EndOfData:
+            return None
+        except ReadFailed:
+            return b"\0"
+
+    def _torn(self, torn: Torn) -> bool:
+        """The data ends within a structure."""
+        self._found.torn.append(torn)
+        what = "SET INDEX" if torn.is_index else "segment"
+        self._found.ignored.append(f"the {what} at block {torn.block} was never finished: it does not count")
+        return False
+
+    def _abandoned(self, at: Position, header: Header, following: Position | None) -> None:
+        """A segment was given up and something else follows it, or nothing but its filemark."""
+        self._found.ignored.append(
+            f"segment {header.number} of set {header.set[:8]} at tape file {at.file} was given up: it does not count"
+        )
+        if following is not None:
+            self._drive.locate(following.block)
+        self._found.end = self._drive.position()
+
+    def _index(self, at: Position) -> bool:
+        """Take a SET INDEX, or a TRAILER whose HEADER is gone; False when the data ends within."""
+        self._drive.locate(at.block)
+        reading = IndexReading(self._home, takes_trailers=self._method is Method.INDEX)
+        why = ""
+        try:
+            reading.read(self._blocks())
+        except (ReadFailed, BadStructure) as error:
+            why = str(error)
+            self._drive.locate(at.block)
+            if not self._skip():
+                return self._torn_index(at, reading)
+        self._found.end = self._drive.position()
+        self._found.trailers.update({each: (*end, False) for each, end in reading.trailers.items()})
+        if why:
+            self._found.ignored.append(f"the SET INDEX at tape file {at.file} is passed over: {why}")
+        if reading.head is not None:
+            index = Index(
+                head=reading.head,
+                table=reading.table,
+                file=at.file,
+                block=at.block,
+                end_block=self._found.end.block,
+                stored_bytes=reading.stored_bytes,
+                is_whole=not why,
+            )
+            self._found.indexes.append(index)
+        return True
+
+    def _torn_index(self, at: Position, reading: IndexReading) -> bool:
+        if reading.head is None:
+            return self._pass_over(at, "it is torn")
+        head = reading.head
+        return self._torn(Torn(structure=head.index, is_index=True, set=head.set, block=at.block))
+
+    def _blocks(self) -> Iterator[memoryview]:
+        return self._reader.rest_of_file()
+
+    def _judge_end(self, end: Position) -> None:
+        """What lies behind the last whole structure must be what is torn, else nobody appends to it."""
+        found = self._found
+        if end.block > found.end.block and not any(torn.block == found.end.block for torn in found.torn):
+            found.suspect = found.suspect or f"there is something behind block {found.end.block} that is not understood"
+
+    # -- contents ----------------------------------------------------------------------------------------------------
+
+    def _contents(self, place: _Place) -> bool:
+        """Have a segment's local trailer; False when it cannot be had, which is told then."""
+        segment_id = place.header.segment
+        if segment_id in self._found.trailers or self._is_there(segment_id):
+            return True
+        if self._method is not Method.PAYLOADS and self._from_trailer(place):
+            return True
+        return self._from_payload(place)
+
+    def _is_there(self, segment_id: SegmentId) -> bool:
+        """Did a rebuild that was cut off have it already? Its files are kept only when they are whole."""
+        try:
+            end, size = end_of(self._home.trailer(segment_id), segment_id)
+        except (FileNotFoundError, BadStructure):
+            return False
+        self._found.trailers[segment_id] = (end, size, False)
+        return True
+
+    def _from_trailer(self, place: _Place) -> bool:
+        try:
+            self._drive.locate(BlockNo(place.trailer_block))
+            end, size = take_trailer(self._home, place.header.segment, self._blocks())
+        except (ReadFailed, BadStructure) as error:
+            self._found.ignored.append(f"{_named(place)}: its TRAILER cannot be read, its payload is: {error}")
+            return False
+        self._found.trailers[place.header.segment] = (end, size, False)
+        return True
+
+    def _from_payload(self, place: _Place) -> bool:
+        try:
+            self._drive.locate(BlockNo(place.payload_block))
+            end, size = take_payload(self._home, place.header, self._blocks())
+        except (ReadFailed, BadStructure) as error:
+            self._found.ignored.append(f"{_named(place)}: its payload cannot be read: {error}")
+            return False
+        self._found.trailers[place.header.segment] = (end, size, True)
+        return True
+
+    def _segment_at(self, tape: Tape, place: _Place) -> Segment | None:
+        if place.header.volume != tape.volume_id:
+            self._found.ignored.append(f"{_named(place)}: its HEADER says that it lies on tape {place.header.volume}")
+            return None
+        if not self._contents(place):
+            return None
+        end, trailer_bytes, is_anew = self._found.trailers[place.header.segment]
+        header = place.header
+        return Segment(
+            segment=header.segment,
+            set=header.set,
+            number=header.number,
+            codec=header.codec,
+            header_file=place.at.file,
+            header_block=place.at.block,
+            payload_block=place.payload_block,
+            trailer_block=place.trailer_block,
+            end_block=place.end_block,
+            block_size=header.block_size,
+            payload_bytes=end.payload_bytes,
+            plain_bytes=end.plain_bytes,
+            members=end.members,
+            frames=end.frames,
+            payload_sha256=end.payload_sha256,
+            trailer_bytes=trailer_bytes,
+            committed_ns=self._committed_ns(header),
+            is_from_payload=is_anew,
+        )
+
+    def _committed_ns(self, header: Header) -> int:
+        lines = (line for index in self._found.indexes for line in index.table)
+        said = next((line.committed_ns for line in lines if line.segment == header.segment), 0)
+        return said or header.created_ns
+
+
+def _named(place: _Place) -> str:
+    return f"segment {place.header.number} of set {place.header.set[:8]} at tape file {place.at.file}"
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        read_header(block)
+    except BadStructure:
+        return False
+    return True
+
+
+def _is_index(first_block: bytes) -> bool:
+    """Does a SET INDEX begin with this block?"""
+    try:
+        text = zstandard.ZstdDecompressor(max_window_size=8 << 20).decompressobj().decompress(first_block[:1024])
+    except zstandard.ZstdError:
+        return False
+    return text.startswith(b'{"t":"index"')
