@@ -17,6 +17,7 @@ from catalog.records import (
     Adoption,
     BackupSet,
     CopyState,
+    DriveMove,
     Event,
     IndexCopy,
     Installation,
@@ -180,6 +181,14 @@ class Ledger(Protocol):
 
         With `run_type` this run makes a set of that type. With `resume` the newest run is to go on: FAILED or CANCELLED
         becomes QUEUED with the set it has, which is not EXPIRED; else Conflict.
+        """
+        ...
+
+    def requeue_job(self, number: JobNumber, move: DriveMove) -> Job:
+        """The run's drive has failed: RUNNING becomes QUEUED again with its set, to go on; a RUNNING set is FAILED then.
+
+        So does a job that is QUEUED still, its set not having begun. Idempotent by `move`: the newest one again is
+        harmless. Raises NotFound; Conflict when the job has ended, or has left MOST_MOVES drives.
         """
         ...
 

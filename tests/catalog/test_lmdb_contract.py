@@ -11,6 +11,7 @@ import pytest
 from catalog.lmdb_ledger import LmdbLedger
 from tests.catalog.contract_base import Again
 from tests.catalog.contract_base import stage as stage
+from tests.catalog.contract_moving import MovingContract
 from tests.catalog.ledger_contract import LedgerContract
 
 
@@ -28,5 +29,5 @@ def whole(ledger: LmdbLedger, folder: Path) -> Iterator[None]:
         assert opened.verify() == []
 
 
-class TestLmdbLedger(LedgerContract):
+class TestLmdbLedger(LedgerContract, MovingContract):
     pass
