@@ -364,11 +364,10 @@ class Recalls:
         self._lose(self.queue.tape_failed(volume_id), _Refusal("offline", message))
         self._bell.ring()
 
-    def mover_died(self, volume_id: VolumeId) -> None:
-        """What was asked of the mover is to do again, unless that has killed movers before."""
-        self._lose(
-            self.queue.mover_died(volume_id), _Refusal("mover_died", "reading it ended several movers: see the log")
-        )
+    def mover_died(self, volume_id: VolumeId, reason: str) -> None:
+        """What was asked of the mover is to do again, unless that has killed movers, or failed drives, before."""
+        message = f"reading it ended several movers: see the log; the last time: {reason}"
+        self._lose(self.queue.mover_died(volume_id), _Refusal("mover_died", message))
         self._bell.ring()
 
     def settle(

@@ -161,8 +161,8 @@ class Done(_Message, frozen=True, kw_only=True):
 class Failed(_Message, frozen=True, kw_only=True):
     """The command failed.
 
-    `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `damaged`, `not_verified`, `source`, `drive`, `catalog`,
-    `no_space`, `internal`.
+    `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `damaged`, `not_verified`, `source`, `drive_failed` (what
+    another drive may do), `drive` (what another one would not help with), `catalog`, `no_space`, `internal`.
     """
 
     id: int

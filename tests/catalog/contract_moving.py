@@ -18,9 +18,7 @@ def move_of(number: int = 0) -> DriveMove:
 
 
 class MovingContract:
-    def test_a_run_goes_back_into_the_queue(
-        self, ledger: Ledger, stage: Stage, again: Callable[[], Ledger]
-    ) -> None:
+    def test_a_run_goes_back_into_the_queue(self, ledger: Ledger, stage: Stage, again: Callable[[], Ledger]) -> None:
         """Its set fails in the same step, keeps what is committed, and goes on when it is resumed."""
         stage.commit(ledger, "a", 0, 4, 2)
         number, set_id = stage.job.number, stage.backup_set.set_id
