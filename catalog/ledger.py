@@ -185,10 +185,11 @@ class Ledger(Protocol):
         ...
 
     def requeue_job(self, number: JobNumber, move: DriveMove) -> Job:
-        """The run's drive has failed: RUNNING becomes QUEUED again with its set, to go on; a RUNNING set is FAILED then.
+        """The run's drive has failed: RUNNING becomes QUEUED with its set, to go on; that is FAILED then.
 
-        So does a job that is QUEUED still, its set not having begun. Idempotent by `move`: the newest one again is
-        harmless. Raises NotFound; Conflict when the job has ended, or has left MOST_MOVES drives.
+        A set that is SEALED or COMPLETE stays so; a job whose set has not begun simply stays QUEUED. Idempotent by
+        `move`: the newest one again is harmless. Raises NotFound; Conflict when the job has ended, or has left
+        MOST_MOVES drives.
         """
         ...
 

@@ -10,8 +10,8 @@ drives never take the same job or tape. What is done, in this order:
 4. a tape that has had its readers for ten minutes while others wait gets no new ones until it has been left once;
 5. when none of that is to do, copies are read back; a waiting recall interrupts it, a job waits for the copy's end.
 
-A drive that fails while it works loses its mover: what it was doing is for other drives, its tape is taken out if it can
-be, and the drive rests (`health`) before it is tried again. A mover that dies leaves its work likewise.
+A drive that fails while it works loses its mover: what it was doing is for other drives, its tape is taken out if it
+can be, and the drive rests (`health`) before it is tried again. A mover that dies leaves its work likewise.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How the drives are: which can be worked with, which has failed and why, and when it is tried again.
 
-One trio run. A *strike* is a failure of the drive while it worked, as its mover tells it; that a mover died says nothing
-of the drive, and a drive that cannot be opened is simply tried again, at most a minute apart. Behind a strike the drive
-rests, longer each time; behind the last one it is set aside until an operator says otherwise. Work that was done
-to its end takes all strikes away.
+One trio run. A *strike* is a failure of the drive while it worked, as its mover tells it; that a mover died says
+nothing of the drive, and a drive that cannot be opened is simply tried again, at most a minute apart. Behind a strike
+the drive rests, longer each time; behind the last one it is set aside until an operator says otherwise. Work that was
+done to its end takes all strikes away.
 """
 
 from __future__ import annotations

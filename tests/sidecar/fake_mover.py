@@ -2,9 +2,9 @@
 
 What a backup does is told by the job's name (see `_Fake.backup`). HOME/fake.json may hold `bad` (segment -> frames that
 cannot be read), `die` (segments whose recall ends the process), `slow_s` (pause before each frame), `recommend` (the
-order that the drive recommends, whatever it is asked) and `die_recommending`. HOME/DRIVE-fails holds the names of commands
-that this drive fails, HOME/first-fails those that fail once, whichever drive is told first. Every command is noted in HOME/fake.log
-as `NAME JSON`.
+order that the drive recommends, whatever it is asked) and `die_recommending`. HOME/DRIVE-fails holds the names of
+commands that this drive fails, HOME/first-fails those that fail once, whichever drive is told first. Every command is
+noted in HOME/fake.log as `NAME JSON`.
 """
 
 from __future__ import annotations
