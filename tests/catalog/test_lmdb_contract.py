@@ -11,7 +11,6 @@ import pytest
 from catalog.lmdb_ledger import LmdbLedger
 from tests.catalog.contract_base import Again
 from tests.catalog.contract_base import stage as stage
-from tests.catalog.contract_moving import MovingContract
 from tests.catalog.ledger_contract import LedgerContract
 
 
@@ -29,5 +28,5 @@ def whole(ledger: LmdbLedger, folder: Path) -> Iterator[None]:
         assert opened.verify() == []
 
 
-class TestLmdbLedger(LedgerContract, MovingContract):
+class TestLmdbLedger(LedgerContract):
     pass
