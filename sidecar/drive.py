@@ -70,6 +70,8 @@ class DriveTask:
         self.name = name
         #: As DriveState has it; `starting` before the mover has said anything.
         self.state = "starting"
+        #: A sentence for people about something that takes the drive long, "" for nothing.
+        self.note = ""
         #: Sessions in a row in which the mover did not even become ready.
         self.failures = 0
         #: Set when the mover was ready, or could not be started, for the first time.
@@ -139,7 +141,7 @@ class DriveTask:
     async def _session(self) -> None:
         """Start a mover and work with it until it dies."""
         shared = self._shared
-        self._busy, self.state = True, "starting"
+        self._busy, self.state, self.note = True, "starting", ""
         self._bay.tape = None
         self._asking.mover_started()
         reason, is_of_the_drive = SHUTDOWN, False
@@ -187,7 +189,7 @@ class DriveTask:
             self._shared.library.let_go(self.number)
 
     async def _note_failure(self, group: BaseExceptionGroup[BaseException], *, is_strike: bool) -> None:
-        self.state = "failed"
+        self.state, self.note = "failed", ""
         self.failures += 1
         self.tried.set()
         sentence = _sentence(group.subgroup(DriveFailed) or group)
@@ -206,7 +208,7 @@ class DriveTask:
         if isinstance(report, FramesArrived | FramesFailed):
             self._asking.note(report)
         elif isinstance(report, DriveState):
-            self.state = report.state
+            self.state, self.note = report.state, report.note
             self._bay.note(report)
         elif isinstance(report, VerifyProgress | LostFile | Verified):
             self._shared.verifications.note(report)

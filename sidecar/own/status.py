@@ -46,6 +46,7 @@ class StatusCalls:
                 "state": drive.state,
                 "tape": drive.tape,
                 "failure": _failure(drive.health),
+                "note": drive.note or None,
                 **files[drive.name],
             }
             for drive in service.drives

@@ -107,6 +107,8 @@ class DriveReport(msgspec.Struct, frozen=True):
     compresses: bool | None = None
     #: Why it failed; empty while it works.
     reason: str = ""
+    #: A sentence about something that takes long, "" for none.
+    note: str = ""
 
 
 @click.command("drives")
@@ -145,6 +147,8 @@ def drives_command(place: Place, as_json: bool, retry: str | None) -> None:
     for drive in drives:
         if drive.reason:
             click.echo(f"{drive.name} failed: {printable(drive.reason)}")
+        if drive.note:
+            click.echo(f"{drive.name}: {printable(drive.note)}")
 
 
 def _report(home: Home, name: str) -> DriveReport:

@@ -13,11 +13,12 @@ import msgspec
 from drivers.interface import DriveStatus
 
 
-def write_drive_file(folder: Path, name: str, state: str, status: DriveStatus) -> None:
+def write_drive_file(folder: Path, name: str, state: str, status: DriveStatus, note: str = "") -> None:
     """Replace `<name>.json` in `folder`. Not synced: after a power cut the next state comes soon enough."""
     record: dict[str, object] = {
         "name": name,
         "state": state,
+        "note": note,
         "tape": status.barcode,
         "identity": status.identity,
         "compresses": status.compresses,

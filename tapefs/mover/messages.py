@@ -262,10 +262,15 @@ class Verified(_Message, frozen=True, kw_only=True):
 
 
 class DriveState(_Message, frozen=True, kw_only=True):
-    """The drive's state changed. `state` is one of `empty`, `loaded`, `writing`, `reading`, `locating`, `failed`."""
+    """The drive's state changed.
+
+    `state` is one of `empty`, `loaded`, `writing`, `reading`, `locating`, `loading`, `measuring`, `erasing`, `failed`.
+    """
 
     state: str
     barcode: str | None
+    #: A sentence for people about something that takes long; "" for none.
+    note: str = ""
 
 
 Report = (
