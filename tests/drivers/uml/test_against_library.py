@@ -23,7 +23,7 @@ SELECTED = "not BySg or memoryviews or block_by_block or larger_than or every_bl
 @pytest.mark.slow
 def test_contracts_of_drive_and_changer(tmp_path: Path) -> None:
     job = guest.attached(16 * MIB) + guest.selection("contract", arguments=f"-k '{SELECTED}'")
-    ended = run(job, tmp_path, timeout_s=300)
+    ended = run(job, tmp_path, timeout_s=600)
     print(ended.output)
     assert ended.status == 0, ended.output
     assert "skipped" not in ended.output
