@@ -17,7 +17,9 @@ MISSING = why_not("iscsistart", "mt", "mtx", "lsscsi")
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 #: By sg alone only what sg itself can get wrong: ScsiDrive has the whole contract in process and over iSCSI.
-SELECTED = "not BySg or memoryviews or block_by_block or larger_than or every_block or one_process or early_warning"
+IN_FULL = "not BySg or memoryviews or block_by_block or larger_than or every_block or one_process or early_warning"
+#: A cartridge that can be written once would serve one test only.
+SELECTED = f"({IN_FULL}) and not written_once"
 
 
 @pytest.mark.slow
