@@ -18,7 +18,9 @@ from sidecar.answers import json_answer
 from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.jobs import JobCalls
 from sidecar.own.pins import PinCalls
+from sidecar.own.places import PlaceCalls
 from sidecar.own.policy import PolicyCalls
+from sidecar.own.pools import PoolCalls
 from sidecar.own.prompts import PromptCalls
 from sidecar.own.recalls import RecallCalls
 from sidecar.own.reports import ReportCalls
@@ -48,6 +50,8 @@ def make_app(service: Service) -> ASGIApp:
         RecallCalls(service),
         PolicyCalls(service),
         PinCalls(service),
+        PoolCalls(service),
+        PlaceCalls(service),
         PromptCalls(service),
         VerifyCalls(service),
         ReportCalls(service),

@@ -10,17 +10,18 @@ from functools import partial
 import structlog
 import trio
 
-from catalog.ids import VolumeId
-from catalog.records import DriveMove, JobState
+from catalog.errors import CatalogError
+from catalog.ids import JobNumber, VolumeId
+from catalog.records import JobState
 from drivers.errors import DriveError
+from sidecar.allotting import choose, take_over, want_of
 from sidecar.asking import Asking, Step
 from sidecar.bay import Bay
 from sidecar.giving_way import LONGEST_S, LOOK_S
-from sidecar.health import DriveFailed
 from sidecar.jobs import Run
-from sidecar.movers import DRIVE_FAILED, Call, CommandFailed, Mover
+from sidecar.movers import Call, CommandFailed, Mover
 from sidecar.shared import Shared
-from tapefs.errors import NoTape
+from tapefs.errors import NoTape, TapefsError
 from tapefs.mover.messages import Backup, GiveWay, NeedVolume, NoVolume, Report, Unload, VolumeReady
 
 #: A running job waits so long for a tape that another drive has.
@@ -39,8 +40,6 @@ class BackingUp:
         self._run: Run | None = None
         #: The running backup has left its tape, and the drive recalls.
         self._gives_way = False
-        #: Why the drive could not change its tape for the running backup.
-        self._trouble = ""
         self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
 
     def note(self, report: Report) -> None:
@@ -50,53 +49,38 @@ class BackingUp:
         elif self._run is not None:
             self._run.note(report)
 
-    async def mover_died(self, reason: str, *, is_of_the_drive: bool) -> None:
-        """The mover is gone, and with it the backup that ran: it goes on with another drive if this one is to blame."""
-        if self._run is not None and is_of_the_drive:
-            await self._leave_drive(self._run, reason)
-        elif self._run is not None:
+    async def mover_died(self, reason: str) -> None:
+        """The mover is gone, and with it the backup that ran."""
+        if self._run is not None:
             run, self._run = self._run, None
             state = JobState.CANCELLED if run.is_cancelled else JobState.FAILED
             await self._shared.jobs.end(run, state, reason)
         self._shared.library.stop_awaiting(self._bay.number)
 
-    async def _leave_drive(self, run: Run, reason: str) -> None:
-        self._run = None
-        move = DriveMove(
-            drive=self._bay.name, reason=reason, at_ns=self._shared.jobs.now_ns(), tape=self._bay.label or ""
-        )
-        await self._shared.jobs.leave_drive(run, move)
-
     async def run_next(self, mover: Mover, nursery: trio.Nursery) -> None:
-        """Run the next job to its end. Raises MoverDied, DriveFailed; `mover_died` must follow then."""
-        run = self._run = self._shared.jobs.begin_next(self._bay.name, self._shared.fleet.up())
+        """Run the next job to its end. Raises MoverDied; `mover_died` must follow then."""
+        run = self._run = self._shared.jobs.begin_next()
         self._bay.leave_to_another()
         self._shared.recalls.overdue_drives.discard(self._bay.number)
         self._bay.last_was_backup = True
         state, error = await self._work(mover, nursery, run)
-        if state is JobState.COMPLETED:
-            self._shared.fleet.of(self._bay.name).worked()
         self._run = None
         await self._shared.jobs.end(run, state, error)
         self._bay.written()
 
     async def _work(self, mover: Mover, session: trio.Nursery, run: Run) -> tuple[JobState, str]:
-        """Return how the mover says it went. Raises MoverDied, DriveFailed."""
-        self._gives_way, self._trouble = False, ""
+        """Return how the mover says it went. Raises MoverDied."""
+        self._gives_way = False
         self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._provide_tapes, mover, session)
+            nursery.start_soon(self._provide_tapes, mover, session, run.job)
             call = await mover.start_call(lambda number: Backup(id=number, job=run.job))
             nursery.start_soon(self._have_give_way, mover, call.number)
             await run.attach(call, mover)
-            error = await _error_of(call)
+            outcome = await _outcome(call)
             nursery.cancel_scope.cancel()
         self._shared.giving_way.over(self._bay.number)
-        if error is None:
-            return JobState.COMPLETED, ""
-        if error.kind == DRIVE_FAILED or (self._trouble and error.kind != "cancelled"):
-            raise DriveFailed(self._trouble or str(error))
-        return (JobState.CANCELLED if error.kind == "cancelled" else JobState.FAILED), str(error)
+        return outcome
 
     # -- giving way --------------------------------------------------------------------------------------------------
 
@@ -142,7 +126,7 @@ class BackingUp:
 
     # -- its tapes ---------------------------------------------------------------------------------------------------
 
-    async def _provide_tapes(self, mover: Mover, session: trio.Nursery) -> None:
+    async def _provide_tapes(self, mover: Mover, session: trio.Nursery, job: JobNumber) -> None:
         """Answer the running backup's NeedVolume until cancelled."""
         while True:
             need = await self._needs_out.receive()
@@ -152,26 +136,28 @@ class BackingUp:
                 if need.volume_id is not None:
                     volume_id = await self._provide_this(need.volume_id)
                 else:
-                    volume_id = await self._provide(mover, need)
-            except (CommandFailed, NoTape, DriveError) as error:
-                if isinstance(error, CommandFailed) and error.kind == DRIVE_FAILED:
-                    self._trouble = str(error)
+                    volume_id = await self._provide(mover, need, job)
+            except (CommandFailed, TapefsError, DriveError, CatalogError) as error:
                 await mover.tell(NoVolume(reason=str(error)))
             else:
                 await mover.tell(VolumeReady(volume_id=volume_id))
 
-    async def _provide(self, mover: Mover, need: NeedVolume) -> VolumeId:
-        """Choose a tape and bring it into the drive. Raises CommandFailed, NoTape, DriveError.
+    async def _provide(self, mover: Mover, need: NeedVolume, job: JobNumber) -> VolumeId:
+        """Choose a tape and bring it into the drive. Raises CommandFailed, TapefsError, DriveError, CatalogError.
 
         A tape that is threaded already stays; another one is ejected first: while it waits, a backup takes Unload.
         """
         library = self._shared.library
         await library.refresh()
-        volume = library.choose(need.pool, need.exclude, self._bay.number)
-        library.hold(volume.volume_id, self._bay.number)
-        if not need.ejected and library.in_drive(self._bay.number) != volume.label:
+        shared, number = self._shared, self._bay.number
+        want = want_of(shared.home, shared.ledger, job, need.pool, need.exclude, shared.jobs.now_ns())
+        taken = choose(shared.home, shared.ledger, library, want, number)
+        volume = taken.volume
+        library.hold(volume.volume_id, number)
+        await take_over(shared.ledger, taken, want)
+        if not need.ejected and library.in_drive(number) != volume.label:
             await mover.call(lambda number: Unload(id=number))
-        await library.put_in(volume.volume_id, self._bay.number)
+        await library.put_in(volume.volume_id, number)
         return volume.volume_id
 
     async def _provide_this(self, volume_id: VolumeId) -> VolumeId:
@@ -200,9 +186,9 @@ class BackingUp:
         return volume_id
 
 
-async def _error_of(call: Call) -> CommandFailed | None:
+async def _outcome(call: Call) -> tuple[JobState, str]:
     try:
         await call.wait_done()
     except CommandFailed as error:
-        return error
-    return None
+        return (JobState.CANCELLED if error.kind == "cancelled" else JobState.FAILED), str(error)
+    return JobState.COMPLETED, ""

@@ -1,4 +1,4 @@
-"""The tape library: what lies where, which tape to write next, and the robot's moves.
+"""The tape library: what lies where, who works with which tape, and the robot's moves.
 
 One trio run; the changer itself is used in one device thread. A cartridge's barcode is the label of its volume. A
 tape that a drive's task works with is *held* by that drive, so that no other takes it; holding is synchronous, moving
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import structlog
 import trio
@@ -25,6 +25,7 @@ from sidecar.devicethread import DeviceThread
 from sidecar.human import give_eyes
 from tapefs.errors import NoTape
 from tapefs.home import Home
+from tapefs.retention.pools import SCRATCH, Pools
 
 log = structlog.get_logger(__name__)
 
@@ -41,9 +42,6 @@ NATIVE_BYTES = {
     9: 18000 * 10**9,
     10: 30000 * 10**9,
 }
-
-#: States of tapes that may be appended to.
-WRITABLE = (VolumeState.BLANK, VolumeState.APPENDABLE)
 
 
 class Library:
@@ -106,22 +104,10 @@ class Library:
         """Is the tape in the library at all?"""
         return self.place_of(self._ledger.volume(volume_id).label) is not None
 
-    # -- which tape --------------------------------------------------------------------------------------------------
-
-    def choose(self, pool: str, exclude: Collection[VolumeId], drive: int) -> Volume:
-        """Return the tape to append to: the fullest with room, else a blank one. Raises NoTape, with what to do."""
-        candidates = [volume for volume in self._ledger.volumes() if volume.pool == pool]
-        usable = [v for v in candidates if v.volume_id not in exclude and self.is_free_for(v.volume_id, drive)]
-        begun = [v for v in usable if v.state is VolumeState.APPENDABLE and v.used_bytes < v.capacity_bytes]
-        if begun:
-            return max(begun, key=lambda volume: volume.used_bytes)
-        blank = [volume for volume in usable if volume.state is VolumeState.BLANK]
-        if blank:
-            return min(blank, key=lambda volume: volume.label)
-        raise NoTape(_nothing_left(pool, candidates, self.is_here))
+    # -- whose it is -------------------------------------------------------------------------------------------------
 
     def hold(self, volume_id: VolumeId, drive: int) -> None:
-        """Keep a tape for a drive, and no other; to be called right behind `choose` or `is_free_for`."""
+        """Keep a tape for a drive, and no other; to be called right behind the choice or `is_free_for`."""
         self.let_go(drive)
         self._holders[volume_id] = drive
 
@@ -216,7 +202,7 @@ class Library:
         return Volume(
             volume_id=VolumeId(new_uuid()),
             label=label,
-            pool=settings.backup.pool,
+            pool=SCRATCH if SCRATCH in Pools.of(self._home, self._ledger) else settings.backup.pool,
             installation_id=self._ledger.installation().installation_id,
             generation=generation,
             capacity_bytes=self._capacity_of(label) or NATIVE_BYTES.get(generation, 0),
@@ -235,9 +221,3 @@ def _generation(barcode: str) -> int | None:
 def _is_cleaning(barcode: str) -> bool:
     """Does the barcode say that this cartridge cleans the heads? Nothing can be written on it."""
     return barcode.startswith("CLN")
-
-
-def _nothing_left(pool: str, candidates: list[Volume], is_here: Callable[[VolumeId], bool]) -> str:
-    away = [volume.label for volume in candidates if volume.state in WRITABLE and not is_here(volume.volume_id)]
-    hint = f", for instance {away[0]}, which has room" if away else ""
-    return f"no tape with room is left in pool {pool}: put a blank tape into the library{hint}"

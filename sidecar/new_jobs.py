@@ -63,7 +63,9 @@ def changed_job(job: Job, fields: JobFields, names: Mapping[str, str] = OWN_NAME
         changes["excludes"] = check_excludes(fields.excludes, names.get("excludes", "excludes"))
     if fields.description is not UNSET:
         changes["description"] = _text(fields.description, names.get("description", "description"))
-    if fields.retention_days is not UNSET:
+    if fields.copy_pools is not UNSET:
+        changes["copy_pools"] = tuple(dict.fromkeys(fields.copy_pools))
+    if isinstance(fields.retention_days, int):
         check_retention(fields.retention_days, names.get("retention_days", "retention_days"))
     if fields.threads is not UNSET:
         check_threads(fields.threads)

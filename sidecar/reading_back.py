@@ -10,8 +10,7 @@ from collections.abc import Callable
 import trio
 
 from sidecar.bell import Bell
-from sidecar.health import DriveFailed
-from sidecar.movers import DRIVE_FAILED, Call, CommandFailed, Mover
+from sidecar.movers import Call, CommandFailed, Mover
 from sidecar.verifying import MOST_INTERRUPTIONS, CopyTask, Verifications
 from tapefs.mover.messages import Cancel, Verify
 
@@ -31,7 +30,7 @@ class ReadingBack:
         self._task: CopyTask | None = None
 
     async def read(self, mover: Mover, task: CopyTask) -> None:
-        """Read the copy, and tell how that went. Raises MoverDied, DriveFailed; `mover_died` must follow then."""
+        """Read the copy, and tell how that went. Raises MoverDied; `mover_died` must follow then."""
         verifications = self._verifications
         verifications.begin(task)
         self._task = task
@@ -39,8 +38,6 @@ class ReadingBack:
             await self._read(mover, task)
         except CommandFailed as error:
             is_cancelled = verifications.is_cancelled(task)
-            if error.kind == DRIVE_FAILED and not is_cancelled:
-                raise DriveFailed(str(error)) from error
             if error.kind == "cancelled" and not is_cancelled:
                 verifications.put_off(task)
             else:
@@ -50,10 +47,10 @@ class ReadingBack:
         self._task = None
 
     def mover_died(self, reason: str) -> None:
-        """The mover is gone; what it was reading is for another, unless too many have died of it."""
+        """The mover is gone; what it was reading has failed."""
         task, self._task = self._task, None
         if task is not None:
-            self._verifications.drive_failed(task, reason)
+            self._verifications.fail(task, reason)
 
     async def _read(self, mover: Mover, task: CopyTask) -> None:
         """Have the mover do it; it is told to stop when that is wanted. Raises CommandFailed, MoverDied."""

@@ -248,7 +248,7 @@ def _template(job: Job) -> dict[str, object]:
         "tape_device": None,
         "compression_enabled": CODECS[job.codec].is_compressed,
         "encryption_enabled": False,
-        "retention_days": job.retention_days,
+        "retention_days": max(0, job.retention_days),
         "exclude_patterns": list(job.excludes),
         "created_at": moment(job.created_at_ns),
     }

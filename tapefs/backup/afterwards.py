@@ -42,7 +42,7 @@ def replace_earlier(home: Home, ledger: Ledger, mirror: BackupSet, watcher: Watc
     for verdict in outcome.verdicts:
         earlier = verdict.backup_set
         is_earlier = earlier.type == MIRROR and earlier.job_id == mirror.job_id and earlier.number < mirror.number
-        if is_earlier and not verdict.goes:
+        if is_earlier and verdict.why is Why.NEWEST:
             watcher.trouble(mirror.sources[0], f"set {earlier.set_id[:8]} is kept: {verdict.reason}")
 
 

@@ -78,21 +78,31 @@ def make_copies(context: SetContext, drive: Drive, watcher: Watcher, wanted: int
     Raises NoTape, Cancelled, TapeError, StorageFailed when the disk has no room for one segment, drive and catalog
     errors. What is committed then stays.
     """
-    _CopyRun(context, drive, watcher, wanted).run()
+    _CopyRun(context, drive, watcher, wanted=wanted).run()
+
+
+def copy_to_pool(context: SetContext, drive: Drive, watcher: Watcher, pool: str) -> None:
+    """Have a copy of every segment of a COMPLETE set on tapes of a pool; harmless when they are there.
+
+    Raises as `make_copies`.
+    """
+    _CopyRun(context, drive, watcher, pool=pool).run()
 
 
 class _CopyRun:
-    """The making of one further copy."""
+    """The making of one further copy: the one of that number, or the one in that pool."""
 
-    def __init__(self, context: SetContext, drive: Drive, watcher: Watcher, wanted: int) -> None:
+    def __init__(self, context: SetContext, drive: Drive, watcher: Watcher, *, wanted: int = 0, pool: str = "") -> None:
         self._context = context
         self._drive = drive
         self._watcher = watcher
         self._wanted = wanted
+        self._pool = pool
         self._set = context.backup_set
         used = {copy.volume_id for each in self._segments() for copy in context.ledger.copies(each.segment_id)}
         # A tape that has any of the set is not used again: each copy is whole on tapes of its own.
-        self._tapes = TapeSession(context, drive, watcher, context.home.settings.backup, _tried=sorted(used))
+        settings = context.home.settings.backup
+        self._tapes = TapeSession(context, drive, watcher, settings, pool=pool, _tried=sorted(used))
         #: The tape of this copy that is not in the drive and has room left.
         self._begun = self._begun_before(used)
         self._label = ""
@@ -100,7 +110,7 @@ class _CopyRun:
         self._told_at_s = 0.0
 
     def run(self) -> None:
-        while lacking := [each for each in self._segments() if len(self._copies(each)) < self._wanted]:
+        while lacking := [each for each in self._segments() if self._is_lacking(each)]:
             batch = self._spool(lacking)
             _after_spool()
             try:
@@ -114,6 +124,14 @@ class _CopyRun:
 
     def _segments(self) -> list[Segment]:
         return self._context.ledger.segments(self._set.set_id)
+
+    def _is_lacking(self, segment: Segment) -> bool:
+        if self._pool:
+            return not any(self._is_in_pool(copy.volume_id) for copy in self._copies(segment))
+        return len(self._copies(segment)) < self._wanted
+
+    def _is_in_pool(self, volume_id: VolumeId) -> bool:
+        return self._context.ledger.volume(volume_id).pool == self._pool
 
     def _copies(self, segment: Segment) -> list[SegmentCopy]:
         return good_copies(self._context, segment.segment_id)
@@ -209,10 +227,15 @@ class _CopyRun:
         for segment in self._segments():
             good = [copy.volume_id for copy in self._copies(segment)]
             copies = [copy.volume_id for copy in ledger.copies(segment.segment_id)]
-            foreign.update(copies if len(good) < self._wanted else good[: self._wanted - 1])
+            if self._is_lacking(segment):
+                foreign.update(copies)
+            elif not self._pool:
+                foreign.update(good[: self._wanted - 1])
             foreign.update(set(copies) - set(good))
         own = [ledger.volume(volume_id) for volume_id in used - foreign]
-        open_ones = [volume for volume in own if volume.state is VolumeState.APPENDABLE]
+        if self._pool:
+            own = [volume for volume in own if volume.pool == self._pool]
+        open_ones = [each for each in own if each.state is VolumeState.APPENDABLE and not each.location]
         order = ledger.backup_set(self._set.set_id).tapes
         last = max(open_ones, key=lambda volume: order.index(volume.label), default=None)
         return None if last is None else last.volume_id

@@ -14,12 +14,13 @@ import structlog
 from catalog.errors import Damaged
 from catalog.ids import SetId, SetNumber, new_uuid
 from catalog.ledger import Ledger
-from catalog.records import BackupSet, Filters, Job, SetState
+from catalog.records import BackupSet, Filters, Job, JobState, SetState
 from drivers.interface import Drive
 from tapefs.backup.base import Choice, choose_base, same_base
 from tapefs.backup.early_index import EarlyIndex
 from tapefs.backup.engine import Engine
 from tapefs.backup.interrupted import Interrupted
+from tapefs.backup.pool_copies import copy_to_pools
 from tapefs.backup.read_back import read_back
 from tapefs.backup.segment import SetContext
 from tapefs.backup.selection import check_sources
@@ -27,6 +28,7 @@ from tapefs.backup.watcher import Watcher
 from tapefs.codecs import Codec, codec
 from tapefs.home import Home
 from tapefs.report.recorder import Recorder
+from tapefs.retention.pools import Pools
 from tapefs.sets.finish import finish_set
 
 log = structlog.get_logger(__name__)
@@ -38,7 +40,7 @@ def run_backup(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watc
     One that is queued to resume goes on with the set that it has.
 
     Raises SourceError before a set or a tape is touched; NoTape, Cancelled, TapeError, drive and catalog errors. A job
-    that is to be verified raises as `read_back`, too, its set being COMPLETE then.
+    that is to be copied or verified raises as `copy_to_pools` and `read_back`, too, its set being COMPLETE then.
     """
     recorder = Recorder(home, ledger, drive, job, watcher)
     try:
@@ -52,7 +54,7 @@ def run_backup(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watc
 
 def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorder) -> SetId:
     """Make a new set."""
-    sources = check_sources(job.sources)
+    sources, pools = check_sources(job.sources), Pools.of(home, ledger)
     the_codec = codec(job.codec, home.settings.backup.gzip_engine)
     the_codec.encoder(job.level)  # Raises UsageError for a level or a program that is missing.
     choice = choose_base(home, ledger, job)
@@ -60,7 +62,7 @@ def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorde
         if choice.reason:
             log.info("a full set", job=job.number, name=job.name, reason=choice.reason)
         plan = SetPlan(home, ledger, drive, job, the_codec, sources, choice)
-        backup_set = ledger.begin_set(_new_set(job, choice))
+        backup_set = ledger.begin_set(_new_set(job, choice, pools))
         with EarlyIndex(home, backup_set) as early:
             _write(plan, backup_set, recorder, early)
     finally:
@@ -153,14 +155,17 @@ def _names_the_way_out(choice: Choice) -> Iterator[None]:
 
 
 def _complete(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId, watcher: Watcher) -> SetId:
-    """Make the SEALED set COMPLETE, and read it back if that is asked for."""
+    """Make the SEALED set COMPLETE, copy it and read it back if that is asked for."""
     finish_set(home, ledger, set_id, time.time_ns())
+    is_copied = copy_to_pools(home, ledger, drive, job, set_id, watcher)
     if job.verify:
         read_back(home, ledger, drive, job, set_id, watcher)
+    elif is_copied:
+        ledger.finish_job(job.number, JobState.COMPLETED, "", time.time_ns())
     return set_id
 
 
-def _new_set(job: Job, choice: Choice) -> BackupSet:
+def _new_set(job: Job, choice: Choice, pools: Pools) -> BackupSet:
     return BackupSet(
         set_id=SetId(new_uuid()),
         number=SetNumber(0),
@@ -176,4 +181,6 @@ def _new_set(job: Job, choice: Choice) -> BackupSet:
         filters=Filters(**{field: getattr(job, field) for field in Filters.__struct_fields__}),
         parent_id=None if choice.backup_set is None else choice.backup_set.set_id,
         retention_days=job.retention_days,
+        pool=pools.get(job.pool).name,
+        copy_pools=pools.copy_pools_of(job),
     )

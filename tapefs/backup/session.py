@@ -50,8 +50,11 @@ _LABEL_FILES = 2
 class VolumeSource(Protocol):
     """Who puts tapes into the drive."""
 
-    def next_volume(self, exclude: list[VolumeId], *, ejected: bool) -> VolumeId:
-        """Wait until another tape is in the drive, not yet threaded. Raises NoTape, Cancelled."""
+    def next_volume(self, exclude: list[VolumeId], *, ejected: bool, pool: str = "") -> VolumeId:
+        """Wait until another tape is in the drive, not yet threaded. Raises NoTape, Cancelled.
+
+        `pool` is one that copies go to; empty for the pool of the job.
+        """
         ...
 
     def this_volume(self, volume_id: VolumeId) -> None:
@@ -77,6 +80,8 @@ class TapeSession:
     drive: Drive
     source: VolumeSource
     settings: BackupSettings
+    #: Whose tapes; empty: those of the job's pool.
+    pool: str = ""
     tape: OpenTape | None = None
     #: Bytes to the early warning when the drive was last asked, less what was handed over since.
     room_bytes: float = 0.0
@@ -105,7 +110,7 @@ class TapeSession:
         """
         while True:
             loaded = self.drive.status().loaded
-            volume_id = self.source.next_volume(self._tried, ejected=not loaded)
+            volume_id = self.source.next_volume(self._tried, ejected=not loaded, pool=self.pool)
             self._tried.append(volume_id)
             try:
                 return self._stand_at_end_of(volume_id)

@@ -137,7 +137,7 @@ class _Changer:
         self._ledger = ledger
         self._changer = open_changer(home.library_config)
 
-    def next_volume(self, exclude: list[VolumeId], *, ejected: bool) -> VolumeId:
+    def next_volume(self, exclude: list[VolumeId], *, ejected: bool, pool: str = "") -> VolumeId:
         """See `Watcher`."""
         volume = self._ledger.volumes()[0]
         if volume.volume_id in exclude or volume.state is not VolumeState.BLANK:

@@ -15,7 +15,7 @@ import click
 from msgspec import UNSET, UnsetType
 
 from tapefs.cli.output import level_text
-from tapefs.cli.values import Age, Level, Size
+from tapefs.cli.values import Age, Level, RetentionDays, Size
 from tapefs.client.job_fields import JobFields
 from tapefs.codecs import CODECS, check_level
 from tapefs.errors import UsageError
@@ -79,7 +79,15 @@ _OPTIONS = (
         default=None,
         help="Put whole segments on disk first, for sources slower than the drive.  [as the settings say]",
     ),
-    click.option("--retention-days", type=click.IntRange(0), help="Then sets may expire; 0: never.  [default: 0]"),
+    click.option(
+        "--retention-days",
+        type=RetentionDays(),
+        help="Then sets may expire; 0: never; pool: as their pool says.  [default: as the pool says, else 0]",
+    ),
+    click.option("--pool", metavar="POOL", help="Write to tapes of this pool; see `tapefs pool`."),
+    click.option(
+        "--copy-pool", "copy_pools", metavar="POOL", multiple=True, help="Copy to tapes of this one, too; repeatable."
+    ),
     click.option("--description", metavar="TEXT", help="For people."),
 )
 _NAMES = (
@@ -94,6 +102,8 @@ _NAMES = (
         "keep_sources",
         "spool",
         "retention_days",
+        "pool",
+        "copy_pools",
         "description",
     ),
 )
@@ -117,6 +127,7 @@ def _fields(given: dict[str, object]) -> JobFields:
     patterns = [_utf8("--exclude", pattern) for pattern in _many(given.pop("excludes"))]
     for file in _many(given.pop("exclude_from")):
         patterns += patterns_in(file)
+    given["copy_pools"] = list(_many(given["copy_pools"])) or None
     chosen = {name: UNSET if value is None else value for name, value in given.items()}
     return JobFields(excludes=patterns or UNSET, **chosen)  # type: ignore[arg-type]
 

@@ -7,6 +7,7 @@ import msgspec
 
 from tapefs.cli.output import print_json, print_table
 from tapefs.cli.place import Place
+from tapefs.cli.vault import move_command
 from tapefs.client.api import Client, PromptView
 from tapefs.errors import NoSuchThing
 
@@ -73,6 +74,9 @@ def remove_command(place: Place, tape: str) -> None:
 
     with connected(place.home()) as presence:
         presence.client.remove_tape(tape)
+
+
+tape_command.add_command(move_command)
 
 
 def _answer(place: Place, drive: str | None, answer: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from catalog.records import BackupSet, CopyState, Segment, SegmentCopy, SetState
+from catalog.records import AS_POOL, BackupSet, CopyState, Segment, SegmentCopy, SetState
 from tapefs.cli.output import (
     Json,
     iso_time,
@@ -75,6 +75,8 @@ def _long_row(ledger: Ledger, each: BackupSet) -> tuple[str, ...]:
         for segment in ledger.segments(each.set_id)
     ]
     kept = f"{each.retention_days} d" if each.retention_days and each.type != "archive" else "for ever"
+    if each.retention_days == AS_POOL:
+        kept = "by pool"
     return str(min(copies, default=0)), kept, each.parent_id[:8] if each.parent_id is not None else "-"
 
 
@@ -104,7 +106,9 @@ def set_json(each: BackupSet) -> Json:
         **paths("sources", each.sources),
         "directories": each.directories,
         "troubled_files": each.troubled_files,
-        "retention_days": each.retention_days,
+        "retention_days": "pool" if each.retention_days == AS_POOL else each.retention_days,
+        "pool": each.pool or None,
+        "copy_pools": list(each.copy_pools),
         "error": each.error or None,
     }
 
@@ -144,14 +148,23 @@ def _facts(chosen: BackupSet, folder: str) -> list[tuple[str, str]]:
         ("finished", short_time(chosen.finished_at_ns)),
         ("content", f"{chosen.files:,} files, {chosen.directories:,} directories, {size(chosen.bytes)}"),
         ("on tape", f"{size(chosen.stored_bytes)} in {chosen.segments} segments: {' '.join(chosen.tapes) or 'none'}"),
-        ("kept", f"{chosen.retention_days} days" if chosen.retention_days else "for ever"),
-        ("in a mount", folder),
+        ("kept", _kept(chosen)),
     ]
+    if chosen.pool:
+        copies = f", copies in {' and '.join(chosen.copy_pools)}" if chosen.copy_pools else ""
+        facts.append(("pool", chosen.pool + copies))
+    facts.append(("in a mount", folder))
     if chosen.troubled_files:
         facts.append(("troubled", f"{chosen.troubled_files:,} files changed while they were read, or were unreadable"))
     if chosen.error:
         facts.append(("error", chosen.error))
     return facts
+
+
+def _kept(chosen: BackupSet) -> str:
+    if chosen.retention_days == AS_POOL:
+        return "as its pool says"
+    return f"{chosen.retention_days} days" if chosen.retention_days else "for ever"
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,21 @@ class Level(click.ParamType[int]):
             self.fail(f"{value!r} is not a level: give a number, or auto", param, ctx)
 
 
+class RetentionDays(click.ParamType["int | str"]):
+    """Days, or `pool` for what the pool says."""
+
+    name = "days"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return a number or `pool`; what is neither is a usage error."""
+        text = str(value)
+        if text == "pool":
+            return text
+        if not text.isascii() or not text.isdigit():
+            self.fail(f"{text!r} is no number of days: give one, 0 for ever, or pool", param, ctx)
+        return int(text)
+
+
 class SizeRange(click.ParamType[tuple[int, int]]):
     """Sizes as `find -size` takes them: `+1GiB` is more than that, `-10MB` less, `4096` just that."""
 

@@ -59,8 +59,6 @@ class JobView(_View, frozen=True, kw_only=True):
     run_type: str = "full"
     set_type: str | None = None
     error: str | None = None
-    #: What it waits for, in a sentence: a drive that works, or somebody who moves a tape.
-    waits_for: str | None = None
     progress: JobProgress | None = None
     #: The newest ones only; `trouble_count` counts all.
     troubles: list[Trouble] = []
@@ -241,13 +239,13 @@ class Client:
     def __init__(self, socket: Path) -> None:
         self._transport = Transport(socket)
 
+    def call(self, method: str, target: str, body: object, kind: type[T]) -> T:
+        """Make a call of a family that has a module of its own, such as `tapefs.client.pools`."""
+        return decode(self._transport.request(method, target, body) or b"null", kind)
+
     def status(self) -> Status:
         """Ask who answers."""
         return decode(self._transport.request("GET", "/api/v1/status"), Status)
-
-    def retry_drive(self, drive: str) -> None:
-        """Have a drive that has failed tried again now. Raises NoSuchThing, NotNow when it works."""
-        self._transport.request("POST", f"/api/v1/drives/{quote(drive, safe='')}/retry")
 
     def submit(self, job: JobFields, *, run: bool = True, reuse: bool = False) -> JobView:
         """Record a job, and queue it unless `run` is false. Raises UsageError, NoSuchThing, NotNow.

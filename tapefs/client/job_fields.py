@@ -7,10 +7,12 @@ defaults, stands at `catalog.records.Job`; what is allowed in `sidecar.new_jobs`
 from __future__ import annotations
 
 import base64
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
+
+from catalog.records import AS_POOL
 
 
 class EncodedPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,12 +48,18 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     #: None: as the settings say.
     spool: bool | UnsetType | None = UNSET
     description: Annotated[str, msgspec.Meta(max_length=4096)] | UnsetType = UNSET
-    retention_days: int | UnsetType = UNSET
+    #: `pool`: as the rule of its pool says.
+    retention_days: int | Literal["pool"] | UnsetType = UNSET
+    pool: Annotated[str, msgspec.Meta(max_length=64)] | UnsetType = UNSET
+    copy_pools: Annotated[list[str], msgspec.Meta(max_length=8)] | UnsetType = UNSET
 
     def changes(self) -> dict[str, object]:
         """Return the fields that are set."""
         values = ((field, getattr(self, field)) for field in JobFields.__struct_fields__)
-        return {field: value for field, value in values if value is not UNSET}
+        changes = {field: value for field, value in values if value is not UNSET}
+        if changes.get("retention_days") == "pool":
+            changes["retention_days"] = AS_POOL
+        return changes
 
 
 def encoded(path: bytes) -> Path:

@@ -43,9 +43,9 @@ class PostWatcher:
         self._id = command_id
         self._pool = pool
 
-    def next_volume(self, exclude: list[VolumeId], *, ejected: bool) -> VolumeId:
+    def next_volume(self, exclude: list[VolumeId], *, ejected: bool, pool: str = "") -> VolumeId:
         """Ask for a tape; while waiting, eject when told to. Raises NoTape, Cancelled, drive errors."""
-        return self._ask(NeedVolume(id=self._id, pool=self._pool, exclude=list(exclude), ejected=ejected))
+        return self._ask(NeedVolume(id=self._id, pool=pool or self._pool, exclude=list(exclude), ejected=ejected))
 
     def this_volume(self, volume_id: VolumeId) -> None:
         """Eject, and ask for this very tape. Raises NoTape, Cancelled, drive errors."""

@@ -13,13 +13,12 @@ from catalog.errors import NotFound
 from catalog.ids import FrameNo, SegmentId, VolumeId
 from catalog.ledger import Ledger
 from drivers.errors import DeviceGone, DriveError, NotReady, PositionLost
-from drivers.interface import Drive, DriveStatus, RecommendsOrder, TellsProgress
+from drivers.interface import Drive, RecommendsOrder
 from tapefs.backup.run import run_backup
 from tapefs.home import Home
 from tapefs.mover.backup import PostWatcher
 from tapefs.mover.drive_file import write_drive_file
 from tapefs.mover.kinds import kind_of
-from tapefs.mover.lengthy import LengthyWork
 from tapefs.mover.messages import (
     Backup,
     Done,
@@ -66,9 +65,6 @@ class Mover:
         self._name = name
         self._post = post
         self._stager: Stager | None = None
-        self._lengthy = LengthyWork(self._say)
-        if isinstance(drive, TellsProgress):
-            drive.watch(self._lengthy.hear)
         self._work: dict[type, Callable[..., Done]] = {
             Load: self._load,
             Unload: self._unload,
@@ -120,7 +116,6 @@ class Mover:
         self._forget_stager()
         volume = self._ledger.volume(command.volume_id)
         self._tell("locating")
-        self._lengthy.expect(volume.label)
         self._drive.load()
         check_label(self._drive, volume)
         return Done(id=command.id)
@@ -160,7 +155,7 @@ class Mover:
     def _backup(self, command: Backup) -> Done:
         self._forget_stager()
         job = self._ledger.job(command.job)
-        pool = self._home.settings.backup.pool
+        pool = job.pool or self._home.settings.backup.pool
         watcher = PostWatcher(self._post, self._drive, command.id, pool, self._serve_meanwhile)
         self._tell("writing")
         set_id = run_backup(self._home, self._ledger, self._drive, job, watcher)
@@ -257,16 +252,12 @@ class Mover:
 
     def _tell(self, state: str) -> None:
         status = self._drive.status()
-        self._lengthy.told(state, status)
-        self._say(state, status)
-
-    def _say(self, state: str, status: DriveStatus, note: str = "") -> None:
         try:
-            write_drive_file(self._home.drives, self._name, state, status, note)
+            write_drive_file(self._home.drives, self._name, state, status)
         except OSError as error:
             # It is for people to look at: a full disk must not end the mover, whose answer says what failed.
             log.warning("the drive's state is not in its file", drive=self._name, error=str(error))
-        self._post.send(DriveState(state=state, barcode=status.barcode, note=note))
+        self._post.send(DriveState(state=state, barcode=status.barcode))
 
 
 class _Announcer:

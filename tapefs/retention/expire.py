@@ -18,6 +18,7 @@ from catalog.ids import SegmentId, SetId
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, CopyState, SetState
 from tapefs.home import Home
+from tapefs.retention.holds import holds_on
 from tapefs.retention.policy import MIRROR, NOTHING_MORE, Verdict, Wish, decide
 from tapefs.staging.area import StagingArea
 
@@ -45,7 +46,8 @@ def verdicts_of(ledger: Ledger, now_ns: int, wish: Wish = NOTHING_MORE) -> list[
     complete = [each for each in sets if each.state is SetState.COMPLETE]
     verified = [each.set_id for each in complete if each.type == MIRROR and is_verified(ledger, each)]
     damaged = [each.set_id for each in complete if is_damaged(ledger, each)]
-    return decide(sets, ledger.jobs(), now_ns, wish, verified, damaged)
+    holds = holds_on(ledger, complete)
+    return decide(sets, ledger.jobs(), now_ns, wish, verified, damaged, holds)
 
 
 def is_verified(ledger: Ledger, backup_set: BackupSet) -> bool:

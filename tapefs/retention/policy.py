@@ -1,18 +1,20 @@
 """Which sets stay and which go, and why. Pure: a function of the ledger's records and a time.
 
 A set stays as long as one that stays builds on it, whatever else is said of it. Nobody but an operator who names it
-lets go of a job's newest complete set.
+lets go of a job's newest complete set. Where its job and the pools of its tapes say how long, the longest counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
 from catalog.ids import JobId, SetId
-from catalog.records import BackupSet, Job, JobState, SetState
+from catalog.records import AS_POOL, BackupSet, Job, JobState, SetState
+from tapefs.retention.rules import Hold
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_DAY = 86_400 * _NS_PER_S
@@ -70,6 +72,8 @@ class Wish:
 
 
 NOTHING_MORE = Wish()
+Holds = Mapping[SetId, Sequence[Hold]]
+NO_HOLDS: Holds = {}
 
 
 def decide(
@@ -79,14 +83,16 @@ def decide(
     wish: Wish = NOTHING_MORE,
     verified: Collection[SetId] = frozenset(),
     damaged: Collection[SetId] = frozenset(),
+    holds: Holds = NO_HOLDS,
 ) -> list[Verdict]:
     """Return a verdict on every set that has not expired, by number.
 
     `verified` are sets all of whose data was read back from tape; only such a mirror replaces earlier ones. Of the
-    `damaged` something is known to be on no tape any more: they are no reason to let an older one go.
+    `damaged` something is known to be on no tape any more: they are no reason to let an older one go. `holds` are the
+    rules of the pools on whose tapes sets lie.
     """
     known = sorted((each for each in sets if each.state is not SetState.EXPIRED), key=lambda each: each.number)
-    scene = _Scene(known, jobs, now_ns, wish, frozenset(verified), frozenset(damaged))
+    scene = _Scene(known, jobs, now_ns, wish, frozenset(verified), frozenset(damaged), holds)
     verdicts = {each.set_id: scene.verdict(each) for each in known}
     # Newest first, so that a chain is held from its end.
     for each in reversed(known):
@@ -109,7 +115,9 @@ class _Scene:
         wish: Wish,
         verified: frozenset[SetId],
         damaged: frozenset[SetId],
+        holds: Holds,
     ) -> None:
+        self._holds = holds
         self._jobs = {job.job_id: job for job in jobs}
         self._now_ns = now_ns
         self._wish = wish
@@ -164,7 +172,12 @@ class _Scene:
             return Verdict(each, Why.NEWEST, "no verified mirror of its job has taken its place")
         if missed := what_is_missed(each, newer):
             return Verdict(each, Why.NEWEST, f"{_called(newer)} {missed}: look at the source, then name this set")
-        return Verdict(each, Why.REPLACED, f"{_called(newer)} has taken its place")
+        replaced = f"{_called(newer)} has taken its place"
+        last, _ = _longest(self._holds.get(each.set_id, ()))
+        if last is None or _end(last) <= self._now_ns:
+            return Verdict(each, Why.REPLACED, replaced)
+        held = self._held(each, last, "")
+        return Verdict(each, held.why, f"{replaced}, but {held.reason}")
 
     def _aged(self, each: BackupSet) -> Verdict:
         if self._newest[each.job_id] is each:
@@ -173,11 +186,39 @@ class _Scene:
             return Verdict(each, Why.NEWEST, "it is the newest set of its job that is not known to be damaged")
         if not each.retention_days:
             return Verdict(each, Why.FOR_EVER, "it was made without an end of its retention")
-        until_ns = each.finished_at_ns + each.retention_days * _NS_PER_DAY
-        days = f"{each.retention_days} day{'s' if each.retention_days > 1 else ''}"
-        if until_ns > self._now_ns:
-            return Verdict(each, Why.YOUNG, f"its {days} end on {_day(until_ns)}")
-        return Verdict(each, Why.AGED, f"its {days} ended on {_day(until_ns)}")
+        holds = list(self._holds.get(each.set_id, ()))
+        own = None
+        if each.retention_days != AS_POOL:
+            days = f"{each.retention_days} day{'s' if each.retention_days > 1 else ''}"
+            own = Hold(f"its {days}", each.finished_at_ns + each.retention_days * _NS_PER_DAY)
+            holds.insert(0, own)
+        last, others = _longest(holds)
+        if last is None:
+            return Verdict(each, Why.FOR_EVER, "it is kept as its pool says, and that names no end")
+        longer = f", longer than {' and '.join(other.by for other in others)}" if others else ""
+        if last is not own or last.until_ns is None:
+            return self._held(each, last, longer)
+        if last.until_ns > self._now_ns:
+            return Verdict(each, Why.YOUNG, f"{last.by} end on {_day(last.until_ns)}{longer}")
+        return Verdict(each, Why.AGED, f"{last.by} ended on {_day(last.until_ns)}{longer}")
+
+    def _held(self, each: BackupSet, hold: Hold, longer: str) -> Verdict:
+        """Return what becomes of a set that a pool keeps or has kept."""
+        if hold.until_ns is None:
+            return Verdict(each, Why.FOR_EVER, f"{hold.by} keeps it for ever{longer}")
+        if hold.until_ns > self._now_ns:
+            return Verdict(each, Why.YOUNG, f"{hold.by} keeps it until {_day(hold.until_ns)}{longer}")
+        return Verdict(each, Why.AGED, f"{hold.by} kept it until {_day(hold.until_ns)}{longer}")
+
+
+def _end(hold: Hold) -> float:
+    return math.inf if hold.until_ns is None else hold.until_ns
+
+
+def _longest(holds: Sequence[Hold]) -> tuple[Hold | None, list[Hold]]:
+    """Return the hold that ends last, and the others."""
+    last = max(holds, key=_end, default=None)
+    return last, [each for each in holds if each is not last]
 
 
 def what_is_missed(before: BackupSet, after: BackupSet) -> str:

@@ -37,14 +37,15 @@ class LocalWatcher:
         self.meanwhile: Callable[[], None] = lambda: None
         self.gave_way = 0
 
-    def next_volume(self, exclude: list[VolumeId], *, ejected: bool) -> VolumeId:
+    def next_volume(self, exclude: list[VolumeId], *, ejected: bool, pool: str = "") -> VolumeId:
         self.asked += 1
         if not ejected:
             self._drive.unload()
         self._clear_drive()
         for state in (VolumeState.APPENDABLE, VolumeState.BLANK):
             for volume in self._ledger.volumes():
-                if volume.state is state and volume.volume_id not in exclude:
+                in_pool = volume.pool == (pool or "default")
+                if in_pool and volume.state is state and volume.volume_id not in exclude:
                     self._put_in(volume)
                     return volume.volume_id
         raise NoTape("no tape with room is left")

@@ -224,7 +224,7 @@ def test_the_base_needs_no_tape(tmp_path: Path, rig: Rig, tree: Path, monkeypatc
     rig.watcher.put_in("TP0002L9")
     take_out(rig.home.library, label, shelf)
     real, gone = rig.watcher.next_volume, rig.ledger.volume_by_label(label).volume_id
-    next_volume = lambda exclude, *, ejected: real([*exclude, gone], ejected=ejected)  # noqa: E731
+    next_volume = lambda exclude, *, ejected, pool: real([*exclude, gone], ejected=ejected, pool=pool)  # noqa: E731
     monkeypatch.setattr(rig.watcher, "next_volume", next_volume)
     second = run(rig, job, tree, "echo more >>d/a; mv d/b d/B")
     assert rig.ledger.backup_set(second).parent_id == full

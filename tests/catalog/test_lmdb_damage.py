@@ -87,8 +87,8 @@ def test_values_under_each_others_keys_are_noticed(folder: Path, stage: Stage) -
 
 def test_a_lost_record_is_noticed(folder: Path, stage: Stage) -> None:
     values = _everything(folder)
-    # A pin has no second witness: who loses one loses a wish to keep bytes near, and asks again. Nor has a pool: the
-    # rule that stands for one that is not recorded keeps everything.
+    # A pin has no second witness: who loses one loses a wish to keep bytes near, and asks again. Nor has a pool: jobs
+    # go on with the rules of one that was never recorded, and no tape of it is overwritten by itself.
     alone = {"meta", "events", "intents", "index_copies", "pins", "pools"}
     with spoiling(folder) as spoil:
         for name in set(DATABASES) - alone:

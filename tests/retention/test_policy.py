@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.ids import JobId, JobNumber, SetId, SetNumber
-from catalog.records import BackupSet, Job, JobState, SetState
+from catalog.records import AS_POOL, BackupSet, Job, JobState, SetState
 from tapefs.retention.policy import FAILED_DAYS, Verdict, Why, Wish, decide
+from tapefs.retention.rules import Hold
 from tests.catalog.builders import NOW, job_of, set_of, uuid_of
 
 DAY_NS = 86_400 * 10**9
@@ -204,3 +205,49 @@ def check(verdict: Verdict, wish: Wish) -> None:
     if verdict.goes and each.state is SetState.COMPLETE and each.set_id not in wish.named and each.type != "mirror":
         assert each.retention_days
         assert each.finished_at_ns + each.retention_days * DAY_NS <= NOW
+
+
+# -- pools -----------------------------------------------------------------------------------------------------------
+
+
+def hold(days: float | None, by: str = "pool p (6 months)") -> Hold:
+    return Hold(by, None if days is None else NOW + int(days * DAY_NS))
+
+
+@pytest.mark.parametrize(
+    ("retention_days", "holds", "wanted", "said"),
+    [
+        (30, [hold(5)], Why.YOUNG, "pool p (6 months) keeps it until"),
+        (30, [hold(-5)], Why.AGED, "pool p (6 months) kept it until"),
+        (30, [hold(-20)], Why.AGED, "its 30 days ended on"),
+        (60, [hold(-20)], Why.YOUNG, "its 60 days end on"),
+        (30, [hold(None)], Why.FOR_EVER, "keeps it for ever, longer than its 30 days"),
+        (30, [hold(-20), hold(1, "pool q")], Why.YOUNG, "pool q keeps it"),
+        (0, [hold(-20)], Why.FOR_EVER, "without an end"),
+        (AS_POOL, [], Why.FOR_EVER, "names no end"),
+        (AS_POOL, [hold(-1)], Why.AGED, "kept it until"),
+        (AS_POOL, [hold(-1), hold(1, "pool q")], Why.YOUNG, "pool q keeps it until"),
+        (AS_POOL, [hold(None)], Why.FOR_EVER, "keeps it for ever"),
+    ],
+)
+def test_the_longest_of_job_and_pools_counts(retention_days, holds, wanted, said):
+    """The set is 40 days old."""
+    old = made(1, days_ago=40, retention_days=retention_days)
+    verdict = decide([old, made(2)], [JOB], NOW, holds={old.set_id: holds})[0]
+    assert verdict.why is wanted
+    assert said in verdict.reason
+
+
+def test_a_pool_keeps_mirrors_that_were_replaced():
+    first, second = made(1, days_ago=3, type="mirror"), made(2, type="mirror")
+    for holds, wanted in (([hold(1)], Why.YOUNG), ([hold(-1)], Why.REPLACED), ([hold(None)], Why.FOR_EVER)):
+        verdicts = decide([first, second], [JOB], NOW, verified=[second.set_id], holds={first.set_id: holds})
+        assert [verdict.why for verdict in verdicts] == [wanted, Why.NEWEST]
+
+
+def test_who_names_a_set_is_told_what_kept_it():
+    old = made(1, days_ago=40)
+    wish = Wish(named=frozenset({old.set_id}))
+    verdict = decide([old, made(2)], [JOB], NOW, wish, holds={old.set_id: [hold(5)]})[0]
+    assert verdict.why is Why.NAMED
+    assert "although pool p" in verdict.reason

@@ -1,0 +1,91 @@
+"""Which tape a running backup gets: what it wants, what the ledger knows, and what lies where. One trio run.
+
+The choice itself is a pure function, `tapefs.retention.allocation`. Reading the ledger takes 45 ms for 10,000 sets and
+is done in place, because nobody else may take the tape between the choice and `Library.hold`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import structlog
+import trio
+
+from catalog.ids import JobNumber, VolumeId
+from catalog.ledger import Ledger
+from catalog.records import Volume, VolumeState
+from sidecar.library import Library
+from tapefs.errors import NoTape
+from tapefs.home import Home
+from tapefs.retention import allocation
+from tapefs.retention.allocation import Answer, Candidate, Choice, Source, Want
+from tapefs.retention.candidates import candidates_of
+from tapefs.retention.pools import SCRATCH, Pools
+
+log = structlog.get_logger(__name__)
+
+
+def want_of(
+    home: Home, ledger: Ledger, number: JobNumber, pool: str, exclude: Collection[VolumeId], now_ns: int
+) -> Want:
+    """Return what a running job wants. Raises NotFound, NoSuchThing."""
+    job = ledger.job(number)
+    found = Pools.of(home, ledger).get(pool)
+    return Want(pool=found, now_ns=now_ns, job_id=job.job_id, set_id=job.set_id, exclude=exclude)
+
+
+def weigh(home: Home, ledger: Ledger, library: Library, want: Want, drive: int | None) -> Choice:
+    """Say of every tape of the pool whether a drive could have it now; without a drive, whether any could."""
+    pools = Pools.of(home, ledger)
+    known = candidates_of(ledger, pools, want.now_ns, want.zone)
+    return allocation.choose(want, [_placed(library, each, drive) for each in known])
+
+
+def choose(home: Home, ledger: Ledger, library: Library, want: Want, drive: int) -> Answer:
+    """Return the tape to write next, with where it comes from. Raises NoTape, with what to do."""
+    choice = weigh(home, ledger, library, want, drive)
+    if choice.taken is None:
+        raise NoTape(_nothing_left(ledger, library, want, choice))
+    return choice.taken
+
+
+async def take_over(ledger: Ledger, taken: Answer, want: Want) -> None:
+    """Have a tape of the scratch pool belong to the pool it was taken for. Raises catalog errors."""
+    volume = taken.volume
+    log.info("tape chosen", tape=volume.label, pool=want.pool.name, reason=taken.reason)
+    if taken.source is Source.SCRATCH:
+        await trio.to_thread.run_sync(ledger.assign_volume, volume.volume_id, want.pool.name, want.now_ns)
+
+
+def _placed(library: Library, each: Candidate, drive: int | None) -> Candidate:
+    volume_id = each.volume.volume_id
+    is_here = library.is_here(volume_id)
+    is_held = drive is not None and is_here and not library.is_free_for(volume_id, drive)
+    return Candidate(
+        each.volume, each.begun_at_ns, each.jobs, each.sets, is_in_library=is_here, is_held=is_held, reuse=each.reuse
+    )
+
+
+def _nothing_left(ledger: Ledger, library: Library, want: Want, choice: Choice) -> str:
+    name = want.pool.name
+    away = [answer.volume for answer in choice.answers if _would_do(answer.volume, library)]
+    hint = ""
+    if away:
+        where = f" and lies in {away[0].location}" if away[0].location else ""
+        hint = f", for instance {away[0].label}, which has room{where}"
+    elif blank := _blank_elsewhere(ledger, name):
+        hint = f", or give it one of pool {blank.pool}: `tapefs pool assign {name} {blank.label}`"
+    why = f"; `tapefs pool show {name}` says why no other" if choice.answers else ""
+    return f"no tape with room is left in pool {name}: put a blank tape into the library{hint}{why}"
+
+
+def _would_do(volume: Volume, library: Library) -> bool:
+    """Is only its place against a tape?"""
+    has_room = volume.state is VolumeState.APPENDABLE and volume.used_bytes < volume.capacity_bytes
+    is_away = bool(volume.location) or not library.is_here(volume.volume_id)
+    return is_away and (has_room or volume.state is VolumeState.BLANK)
+
+
+def _blank_elsewhere(ledger: Ledger, name: str) -> Volume | None:
+    blank = (each for each in ledger.volumes() if each.state is VolumeState.BLANK and each.pool not in (name, SCRATCH))
+    return next(blank, None)

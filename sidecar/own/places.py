@@ -1,0 +1,103 @@
+"""Where tapes lie and should lie, and why things stay: /api/v1/vault, /api/v1/explain and the location of a tape."""
+
+from __future__ import annotations
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from catalog.errors import NotFound
+from catalog.records import Volume
+from sidecar.allotting import weigh
+from sidecar.answers import json_answer
+from sidecar.new_pools import check_text
+from sidecar.requests import body_of
+from sidecar.service import Service
+from tapefs.client.pools import Due
+from tapefs.retention.allocation import Want
+from tapefs.retention.candidates import tapes_with_sets
+from tapefs.retention.explain import explain_set, explain_tape
+from tapefs.retention.holds import begun_at_ns
+from tapefs.retention.places import Placement, placement
+from tapefs.retention.pools import Pools
+from tapefs.vfs.roster import Roster
+
+
+class LocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of PUT /api/v1/tapes/{tape}/location."""
+
+    #: Empty: in the library.
+    location: str
+
+
+class PlaceCalls:
+    """Places and reasons, as our own programs see them."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        """Return the routes of this family."""
+        return [
+            Route("/api/v1/tapes/{tape}/location", self.move, methods=["PUT"]),
+            Route("/api/v1/vault", self.vault, methods=["GET"]),
+            Route("/api/v1/explain/{what}", self.explain, methods=["GET"]),
+        ]
+
+    async def move(self, request: Request) -> Response:
+        """Note where a tape lies; 204."""
+        body, ledger = await body_of(request, LocationBody), self._service.ledger
+        volume = ledger.volume_by_label(str(request.path_params["tape"]))
+        location, now_ns = check_text(body.location, "location"), self._service.jobs.now_ns()
+        await trio.to_thread.run_sync(ledger.move_volume, volume.volume_id, location, now_ns)
+        return Response(status_code=204)
+
+    async def vault(self, request: Request) -> Response:
+        """Show every tape that lies elsewhere, or should."""
+        found = await trio.to_thread.run_sync(self._placements)
+        return json_answer([_due(each) for each in found if each.volume.location or each.should])
+
+    async def explain(self, request: Request) -> Response:
+        """Say all of a tape, by its label, or of a set, by whatever names it. A tape's label comes first."""
+        what = str(request.path_params["what"])
+        try:
+            volume = self._service.ledger.volume_by_label(what)
+        except NotFound:
+            sentences = await trio.to_thread.run_sync(self._of_set, what)
+        else:
+            sentences = self._of_tape(volume)
+        return json_answer({"sentences": sentences})
+
+    def _of_set(self, what: str) -> list[str]:
+        ledger = self._service.ledger
+        found = Roster(ledger.backup_sets()).find_any(what)
+        return explain_set(ledger, found, self._service.jobs.now_ns())
+
+    def _of_tape(self, volume: Volume) -> list[str]:
+        service, pools = self._service, Pools.of(self._service.home, self._service.ledger)
+        pool, now_ns = pools.find(volume.pool) or pools.get(""), service.jobs.now_ns()
+        choice = weigh(service.home, service.ledger, service.library, Want(pool=pool, now_ns=now_ns), None)
+        element = service.library.place_of(volume.label)
+        place = "" if element is None else f"{element.kind.value} {element.number}"
+        return explain_tape(service.ledger, pools, volume, place, choice, now_ns)
+
+    def _placements(self) -> list[Placement]:
+        service, pools = self._service, Pools.of(self._service.home, self._service.ledger)
+        now_ns = service.jobs.now_ns()
+        return [
+            placement(volume, pools.find(volume.pool), sets, begun_at_ns(service.ledger, volume), now_ns)
+            for volume, sets in tapes_with_sets(service.ledger)
+        ]
+
+
+def _due(each: Placement) -> Due:
+    return Due(
+        tape=each.volume.label,
+        pool=each.volume.pool,
+        location=each.volume.location,
+        should=each.should,
+        is_due=each.is_due,
+        reason=each.reason,
+    )

@@ -1,0 +1,134 @@
+"""Pools, places and reasons, as the sidecar tells them. Blocking; for any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from tapefs.client.api import Client
+
+
+class PoolFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rules of a pool, every one optional: one that is not set stays as it is, or takes its default.
+
+    What they mean stands at `catalog.pool_records.Pool`, the texts of rules at `tapefs.retention.rules`.
+    """
+
+    description: str | UnsetType = UNSET
+    retention: str | UnsetType = UNSET
+    allocation: str | UnsetType = UNSET
+    copy_pools: list[str] | UnsetType = UNSET
+    use_scratch: bool | UnsetType = UNSET
+    reuse: bool | UnsetType = UNSET
+    reuse_grace_days: int | UnsetType = UNSET
+    vault: str | UnsetType = UNSET
+    vault_after_days: int | UnsetType = UNSET
+
+    def changes(self) -> dict[str, object]:
+        """Return the fields that are set."""
+        values = ((field, getattr(self, field)) for field in PoolFields.__struct_fields__)
+        return {field: value for field, value in values if value is not UNSET}
+
+
+class TapeAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of a tape when one is to be written."""
+
+    tape: str
+    pool: str
+    state: str
+    #: `begun`, `blank`, `scratch` or `reused`; None: it is not taken.
+    source: str | None
+    reason: str
+
+
+class PoolView(msgspec.Struct, frozen=True, kw_only=True):
+    """A pool as the sidecar tells it."""
+
+    name: str
+    description: str
+    retention: str
+    allocation: str
+    copy_pools: list[str]
+    use_scratch: bool
+    reuse: bool
+    reuse_grace_days: int
+    vault: str
+    vault_after_days: int
+    #: It is the pool of the settings.
+    is_default: bool
+    #: How many tapes it has, by state.
+    tapes: dict[str, int]
+    #: Label of the tape that is written next, and what is said of all; only of a pool that is shown alone.
+    next: str | None = None
+    answers: list[TapeAnswer] = []
+
+
+class Due(msgspec.Struct, frozen=True, kw_only=True):
+    """A tape, where it lies, and where it should."""
+
+    tape: str
+    pool: str
+    #: Empty: in the library.
+    location: str
+    should: str
+    is_due: bool
+    reason: str
+
+
+class _Explained(msgspec.Struct, frozen=True, kw_only=True):
+    sentences: list[str]
+
+
+class _Assigned(msgspec.Struct, frozen=True, kw_only=True):
+    tapes: list[str]
+
+
+class PoolClient:
+    """The calls. Each may raise Unreachable, NoSuchThing, NotNow and UsageError."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self) -> list[PoolView]:
+        """Ask for all pools, by name."""
+        return self._client.call("GET", "/api/v1/pools", None, list[PoolView])
+
+    def show(self, name: str) -> PoolView:
+        """Ask for one, and for what is said of its tapes."""
+        return self._client.call("GET", f"/api/v1/pools/{_part(name)}", None, PoolView)
+
+    def create(self, name: str, fields: PoolFields) -> PoolView:
+        """Make a pool."""
+        return self._client.call("POST", "/api/v1/pools", {"name": name, **fields.changes()}, PoolView)
+
+    def edit(self, name: str, fields: PoolFields) -> PoolView:
+        """Change the rules of a pool."""
+        return self._client.call("PATCH", f"/api/v1/pools/{_part(name)}", fields.changes(), PoolView)
+
+    def delete(self, name: str) -> None:
+        """Forget a pool that nobody uses."""
+        self._client.call("DELETE", f"/api/v1/pools/{_part(name)}", None, type(None))
+
+    def assign(self, name: str, tapes: Sequence[str]) -> Sequence[str]:
+        """Put blank tapes into a pool; returns their labels."""
+        body = {"tapes": list(tapes)}
+        return self._client.call("POST", f"/api/v1/pools/{_part(name)}/tapes", body, _Assigned).tapes
+
+    def move(self, tape: str, location: str) -> None:
+        """Note where a tape lies; empty for the library."""
+        self._client.call("PUT", f"/api/v1/tapes/{_part(tape)}/location", {"location": location}, type(None))
+
+    def vault(self) -> Sequence[Due]:
+        """Ask where tapes lie, and where they should."""
+        return self._client.call("GET", "/api/v1/vault", None, list[Due])
+
+    def explain(self, what: str) -> Sequence[str]:
+        """Ask for all that is to be said of a tape or a set."""
+        return self._client.call("GET", f"/api/v1/explain/{_part(what)}", None, _Explained).sentences
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")
