@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,16 +112,18 @@ def test_backup_evict_restore_compare(installation: Installation, library: Libra
 
 
 def test_a_target_that_dies_within_a_backup(installation: Installation, library: Library, tmp_path: Path) -> None:
-    """The run fails and says so, nothing half is shown; when the library is back it goes on where it was."""
+    """The run waits and says so, nothing half is shown; when the library is back it goes on where it was."""
     tree = random_files(tmp_path / "tree", 40, 2_000_000)
     sidecar = _serve(installation)
     job = installation.run("backup", tree, "--no-wait").strip()
     wait_until(lambda: any(s["segments"] for s in installation.listing("sets")), "the first segment")
     library.kill()
-    wait_until(lambda: _state(installation, job) == "failed", "the end of the job")
+    wait_until(lambda: _shown(installation, job)["state"] == "queued", "the job's way back into the queue")
     assert [each["state"] for each in installation.listing("sets")] != ["complete"]
+    assert "waits for another drive: drive" in installation.run("jobs")
     library.start()
-    installation.run("job", "resume", job)
+    wait_until(lambda: _shown(installation, job)["state"] == "completed", "the end of the job")
+    assert _shown(installation, job)["runs"] == 1
     set_id = str(installation.listing("sets")[-1]["set_id"])
     installation.run("evict", "--all")
     installation.run("restore", set_id, "--to", tmp_path / "all")
@@ -129,7 +132,7 @@ def test_a_target_that_dies_within_a_backup(installation: Installation, library:
 
 
 def test_a_drive_that_is_gone_leaves_the_work_to_the_other(library: Library, tmp_path: Path) -> None:
-    """Its tape stays where it is; the run goes on with the other drive, and nothing of it is lost."""
+    """Its tape is stuck there; the run goes on with the other drive by itself, and nothing of it is lost."""
     port = int(library.unit.split("/")[2].partition(":")[2])
     cutters = [Cutter(port) for _ in range(DRIVES)]
     installation = Installation(tmp_path)
@@ -146,10 +149,13 @@ def test_a_drive_that_is_gone_leaves_the_work_to_the_other(library: Library, tmp
         states = {each["name"]: each["state"] for each in installation.listing("drives")}
         number = next(number for number in range(DRIVES) if states[f"drive{number}"] == "writing")
         cutters[number].close()
-        wait_until(lambda: _state(installation, job) == "failed", "the end of the run")
-        installation.run("job", "resume", job)
+        wait_until(lambda: _shown(installation, job)["state"] == "completed", "the end of the run")
+        (move,) = _shown(installation, job)["moves"]
+        assert move["drive"] == f"drive{number}"
+        assert f"drive{number} failed: " in installation.run("drives")
         set_id = str(installation.listing("sets")[-1]["set_id"])
         assert sum(tape["used_bytes"] > 0 for tape in installation.listing("tapes")) == 2  # type: ignore[operator]
+        assert move["reason"] in installation.run("report", set_id)
         cutters[number] = Cutter(port, listen=cutters[number].port)
         installation.run("evict", "--all")
         installation.run("restore", set_id, "--to", tmp_path / "all")
@@ -167,5 +173,7 @@ def _serve(installation: Installation) -> subprocess.Popen[bytes]:
     return sidecar
 
 
-def _state(installation: Installation, job: str) -> object:
-    return json.loads(installation.run("job", "show", job, "--json"))["state"]
+def _shown(installation: Installation, job: str) -> dict[str, Any]:
+    shown = json.loads(installation.run("job", "show", job, "--json"))
+    assert isinstance(shown, dict)
+    return shown

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
 import msgspec
@@ -23,7 +24,7 @@ from catalog.crash import crash_point
 from catalog.errors import StorageFailed
 from catalog.ids import BlockNo, FileNo, SegmentId, VolumeId
 from catalog.records import CopyState, Intent, IntentKind, Segment, SegmentCopy, SetTotals, VolumeEnd, VolumeState
-from drivers.errors import DiskFull, EndOfMedium, WriteFailed
+from drivers.errors import DiskFull, EndOfMedium, PositionLost, WriteFailed
 from drivers.interface import BlockNo as DriveBlock
 from drivers.interface import Drive
 from tapefs.backup.segment import CommittedSegment, SetContext
@@ -33,9 +34,9 @@ from tapefs.backup.watcher import BackupProgress, Watcher
 from tapefs.errors import BadStructure, TapeError
 from tapefs.format.records import Header
 from tapefs.format.structures import header_block, read_header
+from tapefs.tape.again import load_known, or_once_more
 from tapefs.tape.append import OpenTape
 from tapefs.tape.blocks import BlockReader, BlockWriter
-from tapefs.tape.label import check_label
 from tapefs.verify.places import blocks_from
 
 log = structlog.get_logger(__name__)
@@ -145,16 +146,15 @@ class _CopyRun:
             # The tape that is being written is needed again: its index is written when it is left for good.
             self._begun, self._tapes.tape = self._tapes.tape.volume.volume_id, None
         self._watcher.this_volume(source.volume_id)
-        self._drive.load()
         volume = self._context.ledger.volume(source.volume_id)
-        check_label(self._drive, volume)
         self._label = volume.label
+        or_once_more(self._drive, volume, partial(load_known, self._drive, volume))
         found: list[_Spooled] = []
         try:
             for segment, copy in self._on_tape(lacking, source.volume_id):
                 if not self._has_room(segment, is_first=not found):
                     break
-                found.append(self._read(segment, copy))
+                found.append(or_once_more(self._drive, volume, partial(self._read, segment, copy)))
         except BaseException:
             for spooled in found:
                 spooled.file.close()
@@ -264,17 +264,27 @@ class _CopyRun:
             self._tapes.require_more_than_labels()
             self._tapes.leave(self._totals(), None)
             return False
+        copied_bytes = self._copied_bytes
         try:
             committed = self._write(self._tapes.at_hand(), spooled)
         except DiskFull:
             raise
         except (EndOfMedium, WriteFailed) as error:
+            self._copied_bytes = copied_bytes
             self._tapes.leave(self._totals(), error)
             return False
+        except PositionLost as error:
+            self._copied_bytes = copied_bytes
+            self._stand_again(error)
+            return self._try(spooled)
         self._tapes.segments.append(committed)
         self._tapes.unindexed.append(committed)
         self._tapes.look_at_room()
         return True
+
+    def _stand_again(self, trouble: PositionLost) -> None:
+        """After a reset: stand where the committed data of the tape at hand ends, or of another. Raises `trouble`."""
+        self._label = self._tapes.stand_again(trouble).volume.label
 
     def _write(self, tape: OpenTape, spooled: _Spooled) -> CommittedSegment:
         """Write HEADER, PAYLOAD and TRAILER, sync, commit. Raises drive and catalog errors."""
@@ -360,6 +370,8 @@ class _CopyRun:
             except (EndOfMedium, WriteFailed) as error:
                 tapes.leave(self._totals(), error)
                 self._open_next()
+            except PositionLost as error:
+                self._stand_again(error)
             else:
                 tapes.unindexed.clear()
                 return

@@ -10,9 +10,9 @@ from typing import TypeVar, cast
 import structlog
 
 from catalog.errors import NotFound
-from catalog.ids import FrameNo, SegmentId, VolumeId
+from catalog.ids import FrameNo, SegmentId
 from catalog.ledger import Ledger
-from drivers.errors import DeviceGone, DriveError, NotReady, PositionLost
+from drivers.errors import DeviceGone, DriveError, NotReady
 from drivers.interface import Drive, RecommendsOrder
 from tapefs.backup.run import run_backup
 from tapefs.home import Home
@@ -42,6 +42,7 @@ from tapefs.mover.verifying import PostVerifyWatcher
 from tapefs.recall.locates import LocateLog, learn
 from tapefs.recall.stager import Stager
 from tapefs.sets.finish import finish_all
+from tapefs.tape.again import or_once_more
 from tapefs.tape.label import check_label, name_for_people
 from tapefs.verify.copy import verify_copy
 
@@ -171,19 +172,9 @@ class Mover:
 
     def _recall(self, command: Recall) -> Done:
         self._tell("reading")
-        self._or_once_more(command.volume_id, lambda: self._fetch(command))
+        volume = self._ledger.volume(command.volume_id)
+        or_once_more(self._drive, volume, lambda: self._fetch(command), self._forget_stager)
         return Done(id=command.id)
-
-    def _or_once_more(self, volume_id: VolumeId, work: Callable[[], T]) -> T:
-        """Do what reads the tape in the drive; if the drive was reset, once more, when the tape is known again."""
-        try:
-            return work()
-        except PositionLost as error:
-            log.warning("the drive was reset, the tape is checked and read on", volume=volume_id, error=str(error))
-        self._forget_stager()
-        self._drive.load()
-        check_label(self._drive, self._ledger.volume(volume_id))
-        return work()
 
     def _fetch(self, command: Recall) -> None:
         if self._stager is None:
@@ -216,8 +207,10 @@ class Mover:
         if copy is None:
             raise NotFound(f"segment {command.segment_id} is not on this tape")
         watcher = PostVerifyWatcher(self._post, command.id)
-        finding = self._or_once_more(
-            command.volume_id, lambda: verify_copy(self._home, self._ledger, self._drive, copy, watcher)
+        finding = or_once_more(
+            self._drive,
+            self._ledger.volume(command.volume_id),
+            lambda: verify_copy(self._home, self._ledger, self._drive, copy, watcher),
         )
         self._post.send(
             Verified(

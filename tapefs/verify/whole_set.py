@@ -6,6 +6,7 @@ What was read back since the set was completed is not read again, so a verificat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from catalog.ids import SetId, VolumeId
@@ -13,7 +14,7 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet, CopyState, SegmentCopy
 from drivers.interface import Drive
 from tapefs.home import Home
-from tapefs.tape.label import check_label
+from tapefs.tape.again import load_known, or_once_more
 from tapefs.verify.copy import VerifyWatcher, verify_copy
 
 
@@ -47,10 +48,10 @@ def verify_set(home: Home, ledger: Ledger, drive: Drive, set_id: SetId, watcher:
         if not due:
             continue
         watcher.this_volume(volume_id)
-        drive.load()
-        check_label(drive, ledger.volume(volume_id))
+        volume = ledger.volume(volume_id)
+        or_once_more(drive, volume, partial(load_known, drive, volume))
         for copy in due:
-            verify_copy(home, ledger, drive, copy, watcher)
+            or_once_more(drive, volume, partial(verify_copy, home, ledger, drive, copy, watcher))
     found = [copy for copies in _by_tape(ledger, set_id).values() for copy in copies]
     return SetFinding(len(found), [copy for copy in found if copy.state is CopyState.DAMAGED])
 
