@@ -25,6 +25,7 @@ from catalog.ledger_store import (
     giving_up,
     jobs,
     layout,
+    moving,
     pins,
     pools,
     segments,
@@ -46,6 +47,7 @@ from catalog.records import (
     Adoption,
     BackupSet,
     CopyState,
+    DriveMove,
     Event,
     IndexCopy,
     Installation,
@@ -77,6 +79,7 @@ _ADD_JOB = operation("add_job")
 _EDIT_JOB = operation("edit_job")
 _DELETE_JOB = operation("delete_job")
 _QUEUE_JOB = operation("queue_job")
+_REQUEUE_JOB = operation("requeue_job")
 _FINISH_JOB = operation("finish_job")
 _BEGIN_SET = operation("begin_set")
 _SEAL_SET = operation("seal_set")
@@ -292,6 +295,10 @@ class LmdbLedger:
         if resume:
             return self._write(_QUEUE_JOB, jobs.resume, number, now_ns)
         return self._write(_QUEUE_JOB, jobs.queue, number, now_ns, run_type)
+
+    def requeue_job(self, number: JobNumber, move: DriveMove) -> Job:
+        """The run's drive has failed: it becomes QUEUED, to go on. Idempotent by `move`. Raises NotFound, Conflict."""
+        return self._write(_REQUEUE_JOB, moving.requeue, number, move)
 
     def finish_job(self, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
         """End a run; the same state again is harmless. COMPLETED needs the run's set, if any, to be COMPLETE.

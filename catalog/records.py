@@ -134,6 +134,22 @@ class Volume(Record, frozen=True, kw_only=True):
         return self.barcode or self.label
 
 
+#: A run may leave so many drives that have failed; then it fails.
+MOST_MOVES = 3
+
+
+class DriveMove(Record, frozen=True, kw_only=True):
+    """A run has left a drive that failed, to go on with another, or with the same when that works again."""
+
+    #: Name of the drive that failed.
+    drive: str
+    #: Its sentence for people.
+    reason: str
+    at_ns: int
+    #: Label of the tape that was in it; empty: none.
+    tape: str = ""
+
+
 class Job(Record, frozen=True, kw_only=True):
     """A backup task: what to back up, and the state of its newest run."""
 
@@ -185,6 +201,8 @@ class Job(Record, frozen=True, kw_only=True):
     run_type: str = ""
     #: The queued run goes on with `set_id`, which failed, behind its last committed segment.
     resume: bool = False
+    #: The drives that the newest run has left because they failed, oldest first.
+    moves: tuple[DriveMove, ...] = ()
     created_at_ns: int = 0
     queued_at_ns: int = 0
     started_at_ns: int = 0

@@ -5,7 +5,7 @@ All calls block. A drive is used by one thread of one process; a changer likewis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType, Protocol, runtime_checkable
@@ -174,6 +174,37 @@ class RecommendsOrder(Protocol):
         tape has no order to tell, not for so many, or none that makes sense; then the caller uses its own. The tape
         does not move. Raises NotReady, PositionLost, DeviceFailed, and ValueError for what is no extent.
         """
+        ...
+
+
+class Lengthy(Enum):
+    """What takes a drive so long that people must be told how far it is."""
+
+    LOADING = "loading"
+    #: The first load of a new LTO-9 cartridge, of which the drive makes itself a picture; up to two hours.
+    MEASURING = "measuring"
+    ERASING = "erasing"
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """How far a drive is with something lengthy."""
+
+    doing: Lengthy
+    #: 0 … 1; None when the drive does not tell.
+    share: float | None = None
+
+
+#: Hears how far it is, from the thread that uses the drive; None when it is over, however it ended.
+Listener = Callable[[Busy | None], None]
+
+
+@runtime_checkable
+class TellsProgress(Protocol):
+    """What some drives can besides: they tell how far they are with what takes long."""
+
+    def watch(self, listener: Listener) -> None:
+        """Have `listener` told from now on, instead of another one; it must not use the drive."""
         ...
 
 

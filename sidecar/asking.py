@@ -14,7 +14,8 @@ import trio
 from catalog.ids import VolumeId
 from drivers.errors import DriveError
 from sidecar.bay import Bay
-from sidecar.movers import Call, CommandFailed, Mover
+from sidecar.health import DriveFailed
+from sidecar.movers import DRIVE_FAILED, Call, CommandFailed, Mover
 from sidecar.recalls import Request
 from sidecar.shared import Shared
 from sidecar.tape_order import VERY_FEW, Round
@@ -53,10 +54,10 @@ class Asking:
         """There is another mover, which was asked for nothing."""
         self._asks = []
 
-    def mover_died(self) -> None:
+    def mover_died(self, reason: str) -> None:
         """The mover is gone; others may give what it was asked for."""
         if self._bay.tape is not None:
-            self._recalls.mover_died(self._bay.tape)
+            self._recalls.mover_died(self._bay.tape, reason)
         self._recalls.overdue_drives.discard(self._bay.number)
         # Else it would die of it again, and the frames of the round be given up.
         self._dies_recommending = self._dies_recommending or self._is_recommending
@@ -107,7 +108,10 @@ class Asking:
     # -- steps -------------------------------------------------------------------------------------------------------
 
     async def mount(self, mover: Mover, volume_id: VolumeId, is_overdue: bool) -> None:
-        """Get a tape into the drive, threaded and checked; recalls from it fail when that does not work."""
+        """Get a tape into the drive, threaded and checked; recalls from it fail when that does not work.
+
+        Raises DriveFailed, MoverDied: then they are for another drive, unless several have failed with that tape.
+        """
         self._bay.last_was_backup = False
         if is_overdue:
             self._recalls.overdue_drives.add(self._bay.number)
@@ -117,6 +121,10 @@ class Asking:
             await self._bay.thread(mover, volume_id)
         except (CommandFailed, NoTape, DriveError) as error:
             self._recalls.tape_failed(volume_id, str(error))
+        except DriveFailed as error:
+            if self._bay.is_given_up(volume_id):
+                self._recalls.tape_failed(volume_id, str(error))
+            raise
 
     async def _ask(
         self, mover: Mover, nursery: trio.Nursery, volume_id: VolumeId, requests: list[Request], is_round: bool
@@ -171,8 +179,12 @@ class Asking:
         message, has_room_again = "the mover ended the recall without these frames", False
         try:
             await call.wait_done()
+            self._shared.fleet.of(self._bay.name).worked()
         except CommandFailed as error:
             message = str(error)
+            if error.kind == DRIVE_FAILED:
+                # What it has not given is to do again, by whichever drive gets the tape: see `mover_died`.
+                raise DriveFailed(message) from error
             if error.kind == "no_space":
                 # It ends by itself: without anything left to drop the recall fails.
                 has_room_again = await self._shared.make_room() > 0

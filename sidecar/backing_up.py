@@ -12,14 +12,15 @@ import trio
 
 from catalog.errors import CatalogError
 from catalog.ids import JobNumber, VolumeId
-from catalog.records import JobState
+from catalog.records import DriveMove, JobState
 from drivers.errors import DriveError
 from sidecar.allotting import choose, take_over, want_of
 from sidecar.asking import Asking, Step
 from sidecar.bay import Bay
 from sidecar.giving_way import LONGEST_S, LOOK_S
+from sidecar.health import DriveFailed
 from sidecar.jobs import Run
-from sidecar.movers import Call, CommandFailed, Mover
+from sidecar.movers import DRIVE_FAILED, Call, CommandFailed, Mover, MoverDied
 from sidecar.shared import Shared
 from tapefs.errors import NoTape, TapefsError
 from tapefs.mover.messages import Backup, GiveWay, NeedVolume, NoVolume, Report, Unload, VolumeReady
@@ -40,6 +41,8 @@ class BackingUp:
         self._run: Run | None = None
         #: The running backup has left its tape, and the drive recalls.
         self._gives_way = False
+        #: Why the drive could not change its tape for the running backup.
+        self._trouble = ""
         self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
 
     def note(self, report: Report) -> None:
@@ -49,38 +52,53 @@ class BackingUp:
         elif self._run is not None:
             self._run.note(report)
 
-    async def mover_died(self, reason: str) -> None:
-        """The mover is gone, and with it the backup that ran."""
-        if self._run is not None:
+    async def mover_died(self, reason: str, *, is_of_the_drive: bool) -> None:
+        """The mover is gone, and with it the backup that ran: it goes on with another drive if this one is to blame."""
+        if self._run is not None and is_of_the_drive:
+            await self._leave_drive(self._run, reason)
+        elif self._run is not None:
             run, self._run = self._run, None
             state = JobState.CANCELLED if run.is_cancelled else JobState.FAILED
             await self._shared.jobs.end(run, state, reason)
         self._shared.library.stop_awaiting(self._bay.number)
 
+    async def _leave_drive(self, run: Run, reason: str) -> None:
+        self._run = None
+        move = DriveMove(
+            drive=self._bay.name, reason=reason, at_ns=self._shared.jobs.now_ns(), tape=self._bay.label or ""
+        )
+        await self._shared.jobs.leave_drive(run, move)
+
     async def run_next(self, mover: Mover, nursery: trio.Nursery) -> None:
-        """Run the next job to its end. Raises MoverDied; `mover_died` must follow then."""
-        run = self._run = self._shared.jobs.begin_next()
+        """Run the next job to its end. Raises MoverDied, DriveFailed; `mover_died` must follow then."""
+        run = self._run = self._shared.jobs.begin_next(self._bay.name, self._shared.fleet.up())
         self._bay.leave_to_another()
         self._shared.recalls.overdue_drives.discard(self._bay.number)
         self._bay.last_was_backup = True
         state, error = await self._work(mover, nursery, run)
+        if state is JobState.COMPLETED:
+            self._shared.fleet.of(self._bay.name).worked()
         self._run = None
         await self._shared.jobs.end(run, state, error)
         self._bay.written()
 
     async def _work(self, mover: Mover, session: trio.Nursery, run: Run) -> tuple[JobState, str]:
-        """Return how the mover says it went. Raises MoverDied."""
-        self._gives_way = False
+        """Return how the mover says it went. Raises MoverDied, DriveFailed."""
+        self._gives_way, self._trouble = False, ""
         self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._provide_tapes, mover, session, run.job)
             call = await mover.start_call(lambda number: Backup(id=number, job=run.job))
             nursery.start_soon(self._have_give_way, mover, call.number)
             await run.attach(call, mover)
-            outcome = await _outcome(call)
+            error = await _error_of(call)
             nursery.cancel_scope.cancel()
         self._shared.giving_way.over(self._bay.number)
-        return outcome
+        if error is None:
+            return JobState.COMPLETED, ""
+        if error.kind == DRIVE_FAILED or (self._trouble and error.kind != "cancelled"):
+            raise DriveFailed(self._trouble or str(error))
+        return (JobState.CANCELLED if error.kind == "cancelled" else JobState.FAILED), str(error)
 
     # -- giving way --------------------------------------------------------------------------------------------------
 
@@ -137,7 +155,11 @@ class BackingUp:
                     volume_id = await self._provide_this(need.volume_id)
                 else:
                     volume_id = await self._provide(mover, need, job)
+            except (DriveFailed, MoverDied):
+                raise
             except (CommandFailed, TapefsError, DriveError, CatalogError) as error:
+                if isinstance(error, CommandFailed) and error.kind == DRIVE_FAILED:
+                    self._trouble = str(error)
                 await mover.tell(NoVolume(reason=str(error)))
             else:
                 await mover.tell(VolumeReady(volume_id=volume_id))
@@ -186,9 +208,9 @@ class BackingUp:
         return volume_id
 
 
-async def _outcome(call: Call) -> tuple[JobState, str]:
+async def _error_of(call: Call) -> CommandFailed | None:
     try:
         await call.wait_done()
     except CommandFailed as error:
-        return (JobState.CANCELLED if error.kind == "cancelled" else JobState.FAILED), str(error)
-    return JobState.COMPLETED, ""
+        return error
+    return None

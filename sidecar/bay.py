@@ -10,13 +10,17 @@ import trio
 
 from catalog.ids import VolumeId
 from drivers.errors import DriveError
-from sidecar.movers import CommandFailed, Mover
+from sidecar.health import DriveFailed
+from sidecar.movers import DRIVE_FAILED, CommandFailed, Mover
 from sidecar.reading_back import YIELD_S
 from sidecar.shared import Shared
 from sidecar.tape_order import TapeOrder
 from tapefs.errors import NoTape
 from tapefs.mover.messages import DriveState, Load, Ready, Unload
 from tapefs.recall.locates import motion_of_drive
+
+#: So many drives may fail when they load one tape; then the tape may be to blame, and is left alone.
+MOST_FAILED_LOADS = 2
 
 #: What the states of DriveState mean for a tape in the drive.
 _NOT_THREADED = ("empty", "failed")
@@ -63,7 +67,10 @@ class Bay:
         )
 
     async def thread(self, mover: Mover, volume_id: VolumeId) -> None:
-        """Get a tape into the drive, threaded and checked. Raises CommandFailed, NoTape, DriveError."""
+        """Get a tape into the drive, threaded and checked.
+
+        Raises CommandFailed, NoTape, DriveError when the tape cannot be had, DriveFailed when the drive is to blame.
+        """
         library = self._shared.library
         library.hold(volume_id, self.number)
         try:
@@ -71,11 +78,24 @@ class Bay:
                 await self.eject(mover)
             await library.put_in(volume_id, self.number)
             await mover.call(lambda number: Load(id=number, volume_id=volume_id))
-        except (CommandFailed, NoTape, DriveError):
+        except (CommandFailed, NoTape, DriveError) as error:
             library.let_go(self.number)
+            if isinstance(error, CommandFailed) and error.kind == DRIVE_FAILED:
+                failed = self._shared.fleet.failed_loads
+                failed[volume_id] = failed.get(volume_id, 0) + 1
+                raise DriveFailed(str(error)) from error
             raise
+        self._shared.fleet.failed_loads.pop(volume_id, None)
         self._is_threaded, self.is_written = True, False
         self._now_in(volume_id)
+
+    def is_given_up(self, volume_id: VolumeId) -> bool:
+        """Have so many drives failed with this tape that no other is tried? Counts anew then."""
+        failed = self._shared.fleet.failed_loads
+        if failed.get(volume_id, 0) < MOST_FAILED_LOADS:
+            return False
+        del failed[volume_id]
+        return True
 
     async def eject(self, mover: Mover) -> None:
         """Unthread the tape in the drive. Raises CommandFailed."""
@@ -85,12 +105,14 @@ class Bay:
             self._is_threaded = False
 
     async def give_up(self, mover: Mover) -> None:
-        """Bring the tape back to its slot, because another drive waits for it."""
+        """Bring the tape back to its slot, because another drive waits for it. Raises DriveFailed, MoverDied."""
         library = self._shared.library
         try:
             await self.eject(mover)
             await library.put_away(self.number)
         except (CommandFailed, NoTape, DriveError) as error:
+            if isinstance(error, CommandFailed) and error.kind == DRIVE_FAILED:
+                raise DriveFailed(str(error)) from error
             log.warning("a tape that another drive waits for stays", drive=self.name, error=str(error))
             await trio.sleep(YIELD_S)  # It is tried again, but not all the time.
         else:

@@ -9,6 +9,9 @@ drives never take the same job or tape. What is done, in this order:
    waited so long that it gives way at the end of a segment (`giving_way`), or for its end;
 4. a tape that has had its readers for ten minutes while others wait gets no new ones until it has been left once;
 5. when none of that is to do, copies are read back; a waiting recall interrupts it, a job waits for the copy's end.
+
+A drive that fails while it works loses its mover: what it was doing is for other drives, its tape is taken out if it
+can be, and the drive rests (`health`) before it is tried again. A mover that dies leaves its work likewise.
 """
 
 from __future__ import annotations
@@ -23,12 +26,15 @@ from drivers.errors import DriveError
 from sidecar.asking import Asking, Step
 from sidecar.backing_up import BackingUp
 from sidecar.bay import Bay
+from sidecar.emptying import empty_drive, note_in_tape
+from sidecar.health import DriveFailed, Health
 from sidecar.movers import CommandFailed, Mover, MoverDied, open_mover
 from sidecar.reading_back import ReadingBack
 from sidecar.recovery import has_sealed
 from sidecar.shared import Shared
 from sidecar.verifying import CopyTask
 from tapefs.errors import NoTape
+from tapefs.mover.drive_file import write_failure
 from tapefs.mover.messages import (
     DriveState,
     FinishSets,
@@ -46,6 +52,10 @@ from tapefs.mover.wire import WireError
 STAY_S = 600.0
 #: Pause before a mover is started again: doubled each time, back to the first after a mover has lived long enough.
 FIRST_PAUSE_S, LONGEST_PAUSE_S, LIVED_S = 0.25, 60.0, 60.0
+#: Starts in a row that fail before a drive counts as not working.
+HOPELESS = 3
+#: So often a drive without work looks whether a job is for it by now, and one that is set aside tells those who wait.
+LOOK_S = 5.0
 
 SHUTDOWN = "interrupted: the sidecar was stopped while the backup ran; `tapefs job resume` goes on"
 
@@ -60,6 +70,8 @@ class DriveTask:
         self.name = name
         #: As DriveState has it; `starting` before the mover has said anything.
         self.state = "starting"
+        #: A sentence for people about something that takes the drive long, "" for nothing.
+        self.note = ""
         #: Sessions in a row in which the mover did not even become ready.
         self.failures = 0
         #: Set when the mover was ready, or could not be started, for the first time.
@@ -70,6 +82,12 @@ class DriveTask:
         self._asking = Asking(self._bay, shared)
         self._backing_up = BackingUp(self._bay, self._asking, shared)
         self._reading_back = ReadingBack(shared.verifications, shared.bell, self._asking.is_waited_for)
+        self.health: Health = shared.fleet.of(name)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Is nobody to wait for this drive?"""
+        return self.failures >= HOPELESS or self.health.is_set_aside
 
     @property
     def tape(self) -> str | None:
@@ -89,26 +107,44 @@ class DriveTask:
         """Keep a mover working for ever."""
         pause_s = FIRST_PAUSE_S
         while True:
-            began = trio.current_time()
+            began, is_strike = trio.current_time(), False
             try:
                 await self._session()
-            except* (MoverDied, WireError, CatalogError, DriveError, OSError) as group:
-                await self._note_failure(group)
+            except* (DriveFailed, MoverDied, WireError, CatalogError, DriveError, OSError) as group:
+                is_strike = group.subgroup(DriveFailed) is not None
+                await self._note_failure(group, is_strike=is_strike)
+            if is_strike:
+                await empty_drive(self._shared, self.number, self.health)
             self._busy = False
             if trio.current_time() - began > LIVED_S:
                 pause_s = FIRST_PAUSE_S
-            await trio.sleep(pause_s)
+            if await self._rest(pause_s, is_strike=is_strike):
+                pause_s = FIRST_PAUSE_S
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _rest(self, pause_s: float, *, is_strike: bool) -> bool:
+        """Wait until the drive is to be tried again; return whether an operator has said so."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell_waiting)
+            is_retried = await self.health.rest(pause_s, is_strike=is_strike)
+            nursery.cancel_scope.cancel()
+        return is_retried
+
+    async def _tell_waiting(self) -> None:
+        """Who comes while a drive is set aside is told so, too."""
+        while self.health.is_set_aside:
+            await self._shared.on_failure(self.health.sentence())
+            await trio.sleep(LOOK_S)
 
     # -- the life of a mover -----------------------------------------------------------------------------------------
 
     async def _session(self) -> None:
         """Start a mover and work with it until it dies."""
         shared = self._shared
-        self._busy, self.state = True, "starting"
+        self._busy, self.state, self.note = True, "starting", ""
         self._bay.tape = None
         self._asking.mover_started()
-        reason = SHUTDOWN
+        reason, is_of_the_drive = SHUTDOWN, False
         try:
             async with open_mover(
                 shared.home, self.name, self.number, command=shared.mover_command, inherit=shared.inherit
@@ -119,40 +155,52 @@ class DriveTask:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(mover.run_reports, self._on_report)
                     nursery.start_soon(self._work, mover, nursery)
-        except* (MoverDied, WireError):
-            reason = f"the mover of {self.name} ended while the backup ran: see the log; `tapefs job resume` goes on"
-            raise
         except* (CatalogError, DriveError, OSError) as group:
             reason = f"{self.name}: {_sentence(group)}"
             raise
+        except* (MoverDied, WireError):
+            reason, is_of_the_drive = f"the mover of {self.name} ended while the backup ran: see the log", True
+            raise
+        except* DriveFailed as group:
+            reason, is_of_the_drive = _sentence(group), True
+            raise
         finally:
-            await self._clean_up(reason)
+            self.health.is_up = False
+            await self._clean_up(reason, is_of_the_drive=is_of_the_drive)
 
     async def _begin(self, mover: Mover) -> None:
         ready = await mover.wait_ready()
         self.failures = 0
         self._bay.note(ready)
         self.state = "loaded" if ready.loaded else "empty"
+        self.health.opened()
         self.tried.set()
         log.info("drive ready", drive=self.name, tape=ready.barcode, pid=mover.pid)
 
-    async def _clean_up(self, reason: str) -> None:
+    async def _clean_up(self, reason: str, *, is_of_the_drive: bool) -> None:
         """The mover is gone: bring to an end what it was doing."""
         if self._shared.library.eyes is not None:
             self._shared.library.eyes.close(self.number)
         with trio.CancelScope(shield=True):
-            await self._backing_up.mover_died(reason)
+            await self._backing_up.mover_died(reason, is_of_the_drive=is_of_the_drive)
             self._reading_back.mover_died(reason.replace("the backup ran", "it was read"))
-            self._asking.mover_died()
+            self._asking.mover_died(reason.replace("the backup ran", "it was read"))
             self._bay.leave_to_another()
             self._shared.library.let_go(self.number)
 
-    async def _note_failure(self, group: BaseExceptionGroup[BaseException]) -> None:
-        self.state = "failed"
+    async def _note_failure(self, group: BaseExceptionGroup[BaseException], *, is_strike: bool) -> None:
+        self.state, self.note = "failed", ""
         self.failures += 1
         self.tried.set()
-        sentence = _sentence(group)
-        log.error("drive failed", drive=self.name, error=sentence, failures=self.failures)
+        sentence = _sentence(group.subgroup(DriveFailed) or group)
+        self.health.failed(sentence, is_strike=is_strike)
+        log.error("drive failed", drive=self.name, error=sentence, failures=self.failures, tape=self.tape)
+        try:
+            await trio.to_thread.run_sync(write_failure, self._shared.home.drives, self.name, sentence)
+        except OSError as error:
+            log.warning("the drive's failure is not in its file", drive=self.name, error=str(error))
+        if is_strike and self.tape is not None:
+            await note_in_tape(self._shared, self.tape, f"was in {self.name} when that failed: {sentence}")
         await self._shared.on_failure(sentence)
 
     def _on_report(self, report: Report) -> None:
@@ -160,7 +208,7 @@ class DriveTask:
         if isinstance(report, FramesArrived | FramesFailed):
             self._asking.note(report)
         elif isinstance(report, DriveState):
-            self.state = report.state
+            self.state, self.note = report.state, report.note
             self._bay.note(report)
         elif isinstance(report, VerifyProgress | LostFile | Verified):
             self._shared.verifications.note(report)
@@ -175,7 +223,9 @@ class DriveTask:
             step = self._choose(mover, nursery)
             self._busy = step is not None
             if step is None:
-                await self._shared.bell.wait_rung()
+                # A run that this drive has failed is for it, too, when no other has taken it for long.
+                with trio.move_on_after(LOOK_S if self._shared.jobs.has_queued() else float("inf")):
+                    await self._shared.bell.wait_rung()
             else:
                 await step()
 
@@ -193,7 +243,8 @@ class DriveTask:
                     return step
             if queue.has_asked(bay.tape):
                 return None
-        if jobs.has_queued() and (other is None or not bay.last_was_backup):
+        is_for_us = jobs.has_queued_for(self.name, self._shared.fleet.up())
+        if is_for_us and (other is None or not bay.last_was_backup):
             return partial(self._backup, mover, nursery)
         if other is not None:
             return partial(asking.mount, mover, *other)
@@ -231,8 +282,13 @@ class DriveTask:
                 await self._bay.thread(mover, task.volume_id)
             except (CommandFailed, NoTape, DriveError) as error:
                 self._shared.verifications.tape_failed(task.volume_id, str(error))
+            except DriveFailed as error:
+                if self._bay.is_given_up(task.volume_id):
+                    self._shared.verifications.tape_failed(task.volume_id, str(error))
+                raise
             return  # What is to do may have changed meanwhile.
         await self._reading_back.read(mover, task)
+        self.health.worked()
 
 
 def _sentence(group: BaseExceptionGroup[BaseException]) -> str:

@@ -128,7 +128,7 @@ class Evictor:
         if await trio.to_thread.run_sync(self._area.used_bytes) <= limit_bytes:
             return 0
         segments = await trio.to_thread.run_sync(self._area.segments)
-        tapes = {segment_id: self._recalls.nearest(segment_id) for segment_id in segments}
+        tapes = {segment_id: self._recalls.whereabouts.nearest(segment_id) for segment_id in segments}
         held, ahead = self._pins.held(), self._recalls.walks.ahead()
         make_room = partial(self._make_room, limit_bytes, wanted, held, both(held, ahead), tapes)
         freed = await trio.to_thread.run_sync(make_room)

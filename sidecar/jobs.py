@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,8 +18,9 @@ import trio
 
 from catalog.ids import JobNumber, SetId
 from catalog.ledger import Ledger
-from catalog.records import BackupSet, Job, JobState, SetState
+from catalog.records import MOST_MOVES, BackupSet, DriveMove, Job, JobState, SetState
 from sidecar.bell import Bell
+from sidecar.health import OTHER_DRIVE_S
 from sidecar.movers import Call, Mover, MoverDied
 from sidecar.new_jobs import CHAIN_TYPES
 from tapefs.errors import NotNow
@@ -103,6 +104,8 @@ class Jobs:
         self._queue = deque(job.number for job in sorted(queued, key=lambda job: (job.queued_at_ns, job.number)))
         self._running: dict[JobNumber, Run] = {}
         self._ended: dict[JobNumber, Run] = {}
+        #: The runs so far of those that are queued to go on with another drive.
+        self._moved: dict[JobNumber, Run] = {}
 
     # -- for HTTP ----------------------------------------------------------------------------------------------------
 
@@ -171,6 +174,7 @@ class Jobs:
         job = self._ledger.job(number)
         if number in self._queue:
             self._queue.remove(number)
+            self._moved.pop(number, None)
             await self._finish(number, JobState.CANCELLED, "cancelled before it began")
         elif number in self._running and job.state in OPEN_STATES:
             await self._running[number].cancel()
@@ -183,6 +187,21 @@ class Jobs:
         """Does a job wait for a drive?"""
         return bool(self._queue)
 
+    def has_queued_for(self, drive: str, drives_up: Collection[str]) -> bool:
+        """Does a job wait that this drive may run? `drives_up`: those that work."""
+        return self._next_for(drive, drives_up) is not None
+
+    def _next_for(self, drive: str, drives_up: Collection[str]) -> JobNumber | None:
+        """Return the first job that the drive may run: a run that it has failed leaves it to others for a while."""
+        for number in self._queue:
+            moves = self._ledger.job(number).moves
+            others = set(drives_up) - {drive} - {move.drive for move in moves}
+            if not others or all(move.drive != drive for move in moves):
+                return number
+            if self.now_ns() - moves[-1].at_ns > OTHER_DRIVE_S * 1e9:
+                return number
+        return None
+
     def has_running(self) -> bool:
         """Does a mover work on a job?"""
         return bool(self._running)
@@ -191,11 +210,33 @@ class Jobs:
         """Is no job queued or running?"""
         return not self._queue and not self._running
 
-    def begin_next(self) -> Run:
-        """Take the next job out of the queue; there must be one. `end` must follow."""
-        number = self._queue.popleft()
+    def begin_next(self, drive: str, drives_up: Collection[str]) -> Run:
+        """Take the next job for the drive out of the queue; there must be one. `end` or `leave_drive` must follow."""
+        number = self._next_for(drive, drives_up)
+        if number is None:
+            raise AssertionError("no job waits for this drive")
+        self._queue.remove(number)
         run = self._running[number] = Run(number)
+        if (before := self._moved.pop(number, None)) is not None:
+            run.troubles, run.trouble_count = before.troubles, before.trouble_count
         return run
+
+    async def leave_drive(self, run: Run, move: DriveMove) -> Job:
+        """The run's drive has failed: queue it to go on with another, or end it if that cannot be or has been often.
+
+        It is the next then; what was committed stays.
+        """
+        if run.is_cancelled:
+            return await self.end(run, JobState.CANCELLED, move.reason)
+        with trio.CancelScope(shield=True):
+            job = await trio.to_thread.run_sync(leave_drive, self._home, self._ledger, run.job, move)
+        if job.state is not JobState.QUEUED:
+            return await self.end(run, job.state, job.error)
+        self._moved[run.job] = run
+        self._queue.appendleft(run.job)
+        self._over(run)
+        log.warning("job leaves its drive", job=run.job, name=job.name, drive=move.drive, tape=move.tape or None)
+        return job
 
     async def end(self, run: Run, state: JobState, error: str) -> Job:
         """The run is over: bring set and job to an end in the ledger, unless the mover has. `error` says why it failed.
@@ -205,18 +246,27 @@ class Jobs:
         try:
             job = await self._finish(run.job, state, error)
         finally:
-            run.call = run.mover = None
-            self._running.pop(run.job, None)
             self._remember(run)
-            run.ended.set()
-            self._bell.ring()
+            self._over(run)
         log.info("job ended", job=run.job, name=job.name, state=job.state.value, error=job.error)
         return job
 
-    async def fail_queued(self, reason: str) -> None:
-        """Fail all jobs that wait for a drive."""
-        while self._queue:
-            await self._finish(self._queue.popleft(), JobState.FAILED, reason)
+    def _over(self, run: Run) -> None:
+        """No mover works on the run any more."""
+        run.call = run.mover = None
+        self._running.pop(run.job, None)
+        run.ended.set()
+        self._bell.ring()
+
+    async def fail_queued(self, reason: str, *, spares_moved: bool) -> None:
+        """Fail all jobs that wait for a drive; with `spares_moved` not the runs that a drive has failed before."""
+        for number in list(self._queue):
+            moves = self._ledger.job(number).moves
+            if moves and spares_moved:
+                continue
+            self._queue.remove(number)
+            self._moved.pop(number, None)
+            await self._finish(number, JobState.FAILED, story_of(moves, number) if moves else reason)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -239,6 +289,32 @@ class Jobs:
 def _course(job: Job) -> tuple[str, tuple[bytes, ...], str]:
     """Return what jobs have in common that are the same to somebody who names sources only."""
     return job.name, job.sources, "chain" if job.type in CHAIN_TYPES else job.type
+
+
+def leave_drive(home: Home, ledger: Ledger, number: JobNumber, move: DriveMove) -> Job:
+    """Bring a run whose drive has failed back into the queue, or to its end; return the job. Blocking, idempotent.
+
+    A run that has come to its end all the same stays so; one that was left by too many drives fails with all of it.
+    """
+    job = ledger.job(number)
+    if job.state not in OPEN_STATES:
+        return job
+    is_whole = job.set_id is not None and ledger.backup_set(job.set_id).state in _WHOLE
+    if job.state is JobState.RUNNING and is_whole and not job.verify:
+        return finish(home, ledger, number, JobState.FAILED, move.reason, move.at_ns)
+    if len(job.moves) >= MOST_MOVES:
+        return finish(home, ledger, number, JobState.FAILED, story_of((*job.moves, move), number), move.at_ns)
+    queued = ledger.requeue_job(number, move)
+    if queued.set_id is not None:
+        end_interrupted(home, ledger, queued.set_id, move.reason, move.at_ns)
+    return queued
+
+
+def story_of(moves: tuple[DriveMove, ...], number: JobNumber) -> str:
+    """Tell on which drives a run has failed, and what to do."""
+    parts = [f"{move.drive}{f' with tape {move.tape}' if move.tape else ''}: {move.reason}" for move in moves]
+    way_out = f"what was committed is kept, `tapefs job resume {number}` goes on when the drives were seen to"
+    return f"{len(moves)} times a drive failed within the run: {'; then '.join(parts)}; {way_out}"
 
 
 def finish(home: Home, ledger: Ledger, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:

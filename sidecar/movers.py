@@ -32,6 +32,9 @@ END_S = 10.0
 #: How long a killed one may take to be gone.
 KILL_S = 2.0
 
+#: Kind of a failure that is the drive's: another one may do what was asked.
+DRIVE_FAILED = "drive_failed"
+
 log = structlog.get_logger(__name__)
 
 

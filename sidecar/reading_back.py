@@ -10,7 +10,8 @@ from collections.abc import Callable
 import trio
 
 from sidecar.bell import Bell
-from sidecar.movers import Call, CommandFailed, Mover
+from sidecar.health import DriveFailed
+from sidecar.movers import DRIVE_FAILED, Call, CommandFailed, Mover
 from sidecar.verifying import MOST_INTERRUPTIONS, CopyTask, Verifications
 from tapefs.mover.messages import Cancel, Verify
 
@@ -30,7 +31,7 @@ class ReadingBack:
         self._task: CopyTask | None = None
 
     async def read(self, mover: Mover, task: CopyTask) -> None:
-        """Read the copy, and tell how that went. Raises MoverDied; `mover_died` must follow then."""
+        """Read the copy, and tell how that went. Raises MoverDied, DriveFailed; `mover_died` must follow then."""
         verifications = self._verifications
         verifications.begin(task)
         self._task = task
@@ -38,6 +39,8 @@ class ReadingBack:
             await self._read(mover, task)
         except CommandFailed as error:
             is_cancelled = verifications.is_cancelled(task)
+            if error.kind == DRIVE_FAILED and not is_cancelled:
+                raise DriveFailed(str(error)) from error
             if error.kind == "cancelled" and not is_cancelled:
                 verifications.put_off(task)
             else:
@@ -47,10 +50,10 @@ class ReadingBack:
         self._task = None
 
     def mover_died(self, reason: str) -> None:
-        """The mover is gone; what it was reading has failed."""
+        """The mover is gone; what it was reading is for another, unless too many have died of it."""
         task, self._task = self._task, None
         if task is not None:
-            self._verifications.fail(task, reason)
+            self._verifications.drive_failed(task, reason)
 
     async def _read(self, mover: Mover, task: CopyTask) -> None:
         """Have the mover do it; it is told to stop when that is wanted. Raises CommandFailed, MoverDied."""

@@ -15,7 +15,7 @@ import trio
 from catalog.errors import NotFound
 from catalog.ids import FrameNo, SegmentId, VolumeId
 from catalog.ledger import Ledger
-from catalog.records import CopyState, SegmentCopy, VolumeState
+from drivers.errors import DriveError
 from drivers.interface import ElementKind
 from sidecar.arrivals import Arrivals
 from sidecar.bell import Bell
@@ -26,14 +26,16 @@ from sidecar.readings import Outcome, Reading, Wait
 from sidecar.recall_log import Entry
 from sidecar.recalls import Place, RecallQueue, Waiter
 from sidecar.walks import Walks
+from sidecar.whereabouts import Whereabouts
 from tapefs.home import Home
 from tapefs.mover.messages import FrameRange
 from tapefs.spans import Spans
 from tapefs.staging.stage import SegmentStage
-from tapefs.staging.worth import MOUNT_S, Tape
 
 #: How often deadlines are looked at.
 DEADLINES_S = 1.0
+#: So long an inventory counts when a tape is missed.
+INVENTORY_S = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +83,7 @@ class Recalls:
         self._home = home
         self._ledger = ledger
         self._library = library
+        self.whereabouts = Whereabouts(ledger, library)
         self._arrivals = arrivals
         self._bell = bell
         self.queue = RecallQueue()
@@ -94,8 +97,23 @@ class Recalls:
         self.staged = trio.Event()
         #: Frames that movers have staged since the start, or found staged.
         self.fetched_frames = 0
+        self._looking = trio.Lock()
+        self._looked_s = -math.inf
 
     # -- wishes ------------------------------------------------------------------------------------------------------
+
+    async def look_around(self, segments: Iterable[SegmentId]) -> None:
+        """Ask the robot anew if no tape of one of the segments is here: somebody may have put one in meanwhile."""
+        if not any(self.whereabouts.is_away(segment_id) for segment_id in set(segments)):
+            return
+        async with self._looking:
+            if trio.current_time() < self._looked_s + INVENTORY_S:
+                return
+            try:
+                await self._library.refresh()
+            except DriveError as error:
+                log.warning("the library does not tell what is in it", error=str(error))
+            self._looked_s = trio.current_time()
 
     def wait_for(self, wishes: Sequence[Wish]) -> None:
         """Note waiting readers; those whose frames are here or cannot be had are told at once, over the arrivals."""
@@ -352,8 +370,8 @@ class Recalls:
 
     def failed(self, volume_id: VolumeId, frames: FrameRange, message: str) -> None:
         """A mover cannot read frames from this tape; other copies are tried first."""
-        log.warning("frames unreadable", segment=frames.segment_id, first=frames.first, last=frames.last, error=message)
-        self._lose(self.queue.failed(volume_id, frames), _Refusal("read_failed", message))
+        _log_unreadable(frames, message)
+        self._lose_of_all("read_failed", message, volume_id, self.queue.failed(volume_id, frames))
         self._bell.ring()
 
     def tape_failed(self, volume_id: VolumeId, message: str) -> None:
@@ -361,14 +379,13 @@ class Recalls:
         self.walks.tape_failed(volume_id)
         self.walks.leave(volume_id)
         log.warning("tape unusable for recalls", volume=volume_id, error=message)
-        self._lose(self.queue.tape_failed(volume_id), _Refusal("offline", message))
+        self._lose_of_all("offline", message, volume_id, self.queue.tape_failed(volume_id))
         self._bell.ring()
 
-    def mover_died(self, volume_id: VolumeId) -> None:
-        """What was asked of the mover is to do again, unless that has killed movers before."""
-        self._lose(
-            self.queue.mover_died(volume_id), _Refusal("mover_died", "reading it ended several movers: see the log")
-        )
+    def mover_died(self, volume_id: VolumeId, reason: str) -> None:
+        """What was asked of the mover is to do again, unless that has killed movers, or failed drives, before."""
+        message = f"reading it ended several movers: see the log; the last time: {reason}"
+        self._lose(self.queue.mover_died(volume_id), _Refusal("mover_died", message))
         self._bell.ring()
 
     def settle(
@@ -382,7 +399,9 @@ class Recalls:
             if self._staged(frames.segment_id, [frames]) == [True]:
                 self.arrived(frames)
             else:
-                self.failed(volume_id, frames, message)
+                _log_unreadable(frames, message)
+                self._lose(self.queue.failed(volume_id, frames), _Refusal("read_failed", message))
+                self._bell.ring()
 
     def ask_again(self, volume_id: VolumeId, asked: Sequence[FrameRange], later: Sequence[FrameRange]) -> None:
         """A mover had no room for the frames, and now there is: what is left of them is to do again."""
@@ -399,8 +418,10 @@ class Recalls:
             missing = _Refusal("not_found", f"there is no segment {segment_id} in the catalog")
             return _Found([], {}, dict.fromkeys(ranges, missing), 0)
         here = dict(zip(ranges, self._staged(segment_id, ranges), strict=True))
-        places, refusal = self._places(segment_id)
-        refused = {frames: refusal for frames in ranges if refusal is not None}
+        places = self.whereabouts.places(segment_id)
+        refused: dict[FrameRange, _Refusal] = {}
+        if not places:
+            refused = dict.fromkeys(ranges, _Refusal(*self.whereabouts.why_nowhere(segment_id)))
         beyond = _Refusal("not_found", f"segment {segment_id} has only {segment.frames} frames")
         refused |= {frames: beyond for frames in ranges if frames.last >= segment.frames}
         return _Found(places, here, refused, -(-segment.plain_bytes // max(1, segment.frames)))
@@ -413,35 +434,6 @@ class Recalls:
             return [stage.has(range(frames.first, frames.last + 1)) for frames in ranges]
         finally:
             stage.close()
-
-    def _places(self, segment_id: SegmentId) -> tuple[list[Place], _Refusal | None]:
-        """Return the copies, best first: in a drive, in a slot; damaged ones and those on doubtful tapes last."""
-        copies = self._ledger.copies(segment_id)
-        if not copies:
-            return [], _Refusal("no_copy", f"segment {segment_id} is on no tape that the catalog knows")
-        frames = self._ledger.segment(segment_id).frames
-        places = [_place(copy, frames) for copy in sorted(copies, key=self._rank)]
-        present = [place for place in places if self._library.is_here(place.volume_id)]
-        if not present:
-            labels = ", ".join(self._ledger.volume(place.volume_id).label for place in places)
-            return [], _Refusal("offline", f"tape {labels} is not in the library: put it in")
-        return present, None
-
-    def nearest(self, segment_id: SegmentId) -> Tape:
-        """Return how far its nearest copy is from a drive."""
-        places = [
-            self._library.place_of(self._ledger.volume(c.volume_id).label) for c in self._ledger.copies(segment_id)
-        ]
-        kinds = {place.kind for place in places if place is not None}
-        if not kinds:
-            return Tape(None)
-        return Tape(0.0 if ElementKind.DRIVE in kinds else MOUNT_S)
-
-    def _rank(self, copy: SegmentCopy) -> tuple[bool, bool]:
-        volume = self._ledger.volume(copy.volume_id)
-        place = self._library.place_of(volume.label)
-        is_doubtful = volume.state is VolumeState.SUSPECT or copy.state is CopyState.DAMAGED
-        return is_doubtful, place is None or place.kind is not ElementKind.DRIVE
 
     def _is_answered(self, frames: FrameRange, found: _Found) -> bool:
         if found.here.get(frames):
@@ -460,6 +452,12 @@ class Recalls:
             self._end_joined(frames, Outcome.FAILED)
             self._arrivals.failed(frames, refusal.error, refusal.message)
 
+    def _lose_of_all(self, error: str, message: str, volume_id: VolumeId, ranges: Iterable[FrameRange]) -> None:
+        """Tell that frames cannot be had of this tape, nor of any other."""
+        for frames in ranges:
+            told = self.whereabouts.told_of_all(message, volume_id, frames.segment_id)
+            self._lose([frames], _Refusal(error, told))
+
     def _note_released(self, outcome: Outcome, reason: str = "", segments: Iterable[SegmentId] = ()) -> None:
         """Note what became of the waiters that the queue has let go, and whose frames do not come any more."""
         touched = set(segments)
@@ -475,5 +473,5 @@ def _range(segment_id: SegmentId, run: tuple[int, int]) -> FrameRange:
     return FrameRange(segment_id, FrameNo(run[0]), FrameNo(run[1]))
 
 
-def _place(copy: SegmentCopy, frames: int) -> Place:
-    return Place(copy.volume_id, copy.payload_block, copy.trailer_block - copy.payload_block, max(frames, 1))
+def _log_unreadable(frames: FrameRange, message: str) -> None:
+    log.warning("frames unreadable", segment=frames.segment_id, first=frames.first, last=frames.last, error=message)

@@ -27,6 +27,7 @@ from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor, limit_bytes
 from sidecar.gates import BodyLimits, TokenGate
 from sidecar.giving_way import GivingWay
+from sidecar.health import Fleet
 from sidecar.jobs import Jobs
 from sidecar.library import Library
 from sidecar.listeners import Connections, HttpServer
@@ -164,6 +165,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     limit = await trio.to_thread.run_sync(limit_bytes, home)
     recalls = Recalls(home, ledger, library, arrivals, bell, Walks(limit))
     verifications = Verifications(ledger, bell)
+    fleet = Fleet(drive_name(number) for number in range(home.settings.library.drive_count))
     services: list[Service] = []
 
     async def drive_failed(reason: str) -> None:
@@ -179,6 +181,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         recalls=recalls,
         giving_way=GivingWay(recalls.queue, home.settings.recall.backup_yields_after_s),
         verifications=verifications,
+        fleet=fleet,
         bell=bell,
         mover_command=options.command,
         inherit=options.inherit,
@@ -187,7 +190,12 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         read_on_bytes=limit // READ_ON_SHARE,
     )
     drives = [DriveTask(number, drive_name(number), shared) for number in range(home.settings.library.drive_count)]
-    services.append(Service(home, ledger, library, jobs, recalls, verifications, arrivals, evictor, pins, drives))
+    services.append(
+        Service(
+            home, ledger, library, jobs, recalls, verifications, arrivals, evictor, pins, drives, fleet,
+            ends_by_itself=options.until_idle,
+        )
+    )  # fmt: skip
     for drive in drives:
         library.in_drive(drive.number)
     return services[0]

@@ -9,6 +9,7 @@ from catalog.ledger import Ledger
 from sidecar.arrivals import Arrivals
 from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor
+from sidecar.health import Fleet
 from sidecar.jobs import Jobs
 from sidecar.library import Library
 from sidecar.pins import Pins
@@ -31,6 +32,9 @@ class Service:
     evictor: Evictor
     pins: Pins
     drives: Sequence[DriveTask]
+    fleet: Fleet
+    #: A command has started this sidecar for its own work, and somebody waits for the answer.
+    ends_by_itself: bool
 
     def is_idle(self) -> bool:
         """Is there nothing to do for a drive, and does none do anything?"""
@@ -38,13 +42,24 @@ class Service:
         return parts_are_idle and all(drive.is_idle for drive in self.drives)
 
     async def drive_failed(self, reason: str) -> None:
-        """A mover has died. When no drive works at all, nobody is left waiting for one."""
-        if all(drive.failures >= HOPELESS for drive in self.drives):
-            await self.jobs.fail_queued(f"no drive works: {reason}")
+        """A drive has failed, or its mover has died. When no drive works at all, nobody is left waiting for one.
+
+        A run that one has failed in the middle waits all the same, where the sidecar stays.
+        """
+        if all(drive.is_hopeless for drive in self.drives):
+            await self.jobs.fail_queued(f"no drive works: {reason}", spares_moved=not self.ends_by_itself)
             for volume_id in self.recalls.queue.tapes():
                 self.recalls.tape_failed(volume_id, f"no drive works: {reason}")
             self.verifications.fail_all(f"no drive works: {reason}")
+            return
+        for drive in self.drives:
+            if drive.is_hopeless and drive.tape is not None:
+                self._leave_stuck(drive)
 
-
-#: Starts in a row that fail before a drive counts as not working.
-HOPELESS = 3
+    def _leave_stuck(self, drive: DriveTask) -> None:
+        """Nobody waits for a tape that does not come out of a drive that has failed: other copies are read, if any."""
+        tape = self.ledger.volume_by_label(drive.tape or "")
+        message = f"tape {tape.label} is stuck in {drive.name}, which does not work: {drive.health.sentence()}"
+        if tape.volume_id in self.recalls.queue.tapes():
+            self.recalls.tape_failed(tape.volume_id, message)
+        self.verifications.tape_failed(tape.volume_id, message)

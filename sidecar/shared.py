@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from catalog.ledger import Ledger
 from sidecar.bell import Bell
 from sidecar.giving_way import GivingWay
+from sidecar.health import Fleet
 from sidecar.jobs import Jobs
 from sidecar.library import Library
 from sidecar.movers import MoverCommand
@@ -27,6 +28,7 @@ class Shared:
     recalls: Recalls
     giving_way: GivingWay
     verifications: Verifications
+    fleet: Fleet
     bell: Bell
     mover_command: MoverCommand
     #: Descriptors that movers keep open: the lock on the state folder.

@@ -29,6 +29,8 @@ NEWEST_LOST = 100
 NEWEST_RUNS = 100
 #: A copy is put off for recalls so often; then it is read to its end.
 MOST_INTERRUPTIONS = 3
+#: So many drives may fail, or movers die, while a copy is read; then it counts as not read.
+MOST_FAILURES = 3
 
 
 class TaskState(Enum):
@@ -62,6 +64,7 @@ class CopyTask:
     is_old: bool = False
     done_bytes: int = 0
     interruptions: int = 0
+    drive_failures: int = 0
     #: What is wrong with it, or why it was not read.
     problems: list[str] = field(default_factory=list)
     files: int = 0
@@ -226,6 +229,15 @@ class Verifications:
         task.state = TaskState.CANCELLED if is_cancelled else TaskState.UNREAD
         task.problems = [message]
         self._end(task)
+
+    def drive_failed(self, task: CopyTask, message: str) -> None:
+        """The drive failed, or its mover died, while it was read: it is for whichever drive gets the tape next."""
+        task.drive_failures += 1
+        if task.drive_failures >= MOST_FAILURES or self.is_cancelled(task):
+            self.fail(task, message, is_cancelled=self.is_cancelled(task))
+        else:
+            task.state, task.done_bytes = TaskState.WAITING, 0
+            self._end(task)
 
     def tape_failed(self, volume_id: VolumeId, message: str) -> None:
         """The tape cannot be had: nothing on it is read."""

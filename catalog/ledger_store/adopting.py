@@ -149,9 +149,12 @@ def _adopt_job(tx: Writer, job: Job, now_ns: int) -> JobNumber:
 
 def _refresh_job(tx: Writer, known: Job, job: Job) -> None:
     """A newer set of a job that was adopted before has come up: the job is as after that."""
-    if known.state in (JobState.QUEUED, JobState.RUNNING) or known.runs >= job.runs:
-        return
-    tx.put(JOBS, job_key(known.number), msgspec.structs.replace(job, number=known.number))
+    newest = None if known.set_id is None else tx.find(SETS, text_key(known.set_id))
+    if newest is not None and not newest.is_adopted:
+        return  # It has run here since.
+    is_newer = known.runs < job.runs or (known.runs == job.runs and known.set_id is None)
+    if known.state not in (JobState.QUEUED, JobState.RUNNING) and is_newer:
+        tx.put(JOBS, job_key(known.number), msgspec.structs.replace(job, number=known.number))
 
 
 def _free_job_number(tx: Writer, wish: JobNumber) -> JobNumber:
@@ -190,9 +193,11 @@ def _adopt_set(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:
 
 
 def _in_place_of(known: BackupSet, backup_set: BackupSet) -> BackupSet:
-    return msgspec.structs.replace(
-        backup_set, number=known.number, job_number=known.job_number, tapes=known.tapes, segments=known.segments
+    # More is known now of the order of its tapes.
+    adopted = msgspec.structs.replace(
+        backup_set, number=known.number, job_number=known.job_number, segments=known.segments
     )
+    return _on_tapes(adopted, known.tapes)
 
 
 def _free_set_number(tx: Writer, wish: SetNumber) -> SetNumber:

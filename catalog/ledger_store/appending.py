@@ -89,6 +89,7 @@ def label(tx: Writer, volume_id: VolumeId, token: int, end: VolumeEnd, now_ns: i
 def move_end(tx: Writer, volume: Volume, end: VolumeEnd, now_ns: int) -> None:
     """Record that the tape's committed data ends further on, and close the intents before there.
 
+    What was noted of an APPENDABLE tape is over: it was written to without trouble.
     Those are the intent of what is committed, and of torn structures that it has overwritten. Raises Conflict when the
     data would end before where it does.
     """
@@ -98,7 +99,12 @@ def move_end(tx: Writer, volume: Volume, end: VolumeEnd, now_ns: int) -> None:
             f"it cannot end at block {end.block}, file {end.file}"
         )
     moved = msgspec.structs.replace(
-        volume, end_block=end.block, end_file=end.file, used_bytes=end.used_bytes, written_at_ns=now_ns
+        volume,
+        end_block=end.block,
+        end_file=end.file,
+        used_bytes=end.used_bytes,
+        written_at_ns=now_ns,
+        reason="" if volume.state is VolumeState.APPENDABLE else volume.reason,
     )
     tx.put(VOLUMES, text_key(volume.volume_id), moved)
     _close(tx, volume.volume_id, end.block)

@@ -8,7 +8,7 @@ from catalog.errors import Conflict, NotFound
 from catalog.ids import JobNumber
 from catalog.ledger_store.tables import COUNTERS, JOB_COUNTER, JOB_IDS, JOBS, SETS, job_key, text_key
 from catalog.ledger_store.transaction import Reader, Writer, plain_text
-from catalog.records import BackupSet, Job, JobState, SetState
+from catalog.records import MOST_MOVES, BackupSet, DriveMove, Job, JobState, SetState
 
 _ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
 _FINISHED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
@@ -17,7 +17,7 @@ _MAX_NUMBER = 2**64 - 1
 _RESUMABLE = frozenset({SetState.FAILED, SetState.SEALED, SetState.COMPLETE})
 #: What becomes of a job; the other fields say what it was asked to do, and only `edit` changes them.
 _COURSE = frozenset(
-    {"number", "job_id", "state", "runs", "run_type", "set_id", "resume", "error"}
+    {"number", "job_id", "state", "runs", "run_type", "set_id", "resume", "moves", "error"}
     | {"created_at_ns", "queued_at_ns", "started_at_ns", "finished_at_ns"}
 )
 _REQUEST = tuple(field for field in Job.__struct_fields__ if field not in _COURSE)
@@ -101,6 +101,7 @@ def queue(tx: Writer, number: JobNumber, now_ns: int, run_type: str) -> Job:
             run_type=run_type,
             set_id=None,
             resume=False,
+            moves=(),
             queued_at_ns=now_ns,
             started_at_ns=0,
             finished_at_ns=0,
@@ -119,7 +120,14 @@ def resume(tx: Writer, number: JobNumber, now_ns: int) -> Job:
     if backup_set is None or backup_set.state not in _RESUMABLE:
         raise Conflict(f"job {number} has no set to go on with: run it anew")
     queued = msgspec.structs.replace(
-        job, state=JobState.QUEUED, resume=True, queued_at_ns=now_ns, started_at_ns=0, finished_at_ns=0, error=""
+        job,
+        state=JobState.QUEUED,
+        resume=True,
+        moves=(),
+        queued_at_ns=now_ns,
+        started_at_ns=0,
+        finished_at_ns=0,
+        error="",
     )
     return _change(tx, queued, now_ns)
 
@@ -182,6 +190,22 @@ def is_active_with(tx: Reader, backup_set: BackupSet) -> bool:
     """Is the set's job queued or running, with this set as that of its newest run?"""
     job = tx.find(JOBS, job_key(backup_set.job_number))
     return job is not None and job.set_id == backup_set.set_id and job.state in _ACTIVE
+
+
+def put_back(tx: Writer, job: Job, move: DriveMove) -> Job:
+    """The active job becomes QUEUED because of `move`, to go on with its set if it has one. Raises Conflict."""
+    if job.state not in _ACTIVE:
+        raise Conflict(f"job {job.number} is {job.state.value}: it cannot leave drive {move.drive}")
+    if len(job.moves) >= MOST_MOVES:
+        raise Conflict(f"job {job.number} has left {len(job.moves)} drives that failed: no other is tried")
+    queued = msgspec.structs.replace(
+        job,
+        state=JobState.QUEUED,
+        resume=job.set_id is not None,
+        moves=(*job.moves, move),
+        started_at_ns=0,
+    )
+    return _change(tx, queued, move.at_ns)
 
 
 def _finish(tx: Writer, job: Job, state: JobState, error: str, now_ns: int) -> Job:

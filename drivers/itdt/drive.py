@@ -22,7 +22,7 @@ from drivers.errors import (
     NotSupported,
     WriteFailed,
 )
-from drivers.interface import BlockNo, Counters, DriveStatus, FileNo, Position
+from drivers.interface import BlockNo, Busy, Counters, DriveStatus, FileNo, Lengthy, Listener, Position
 from drivers.itdt.answers import find_flag
 from drivers.itdt.marks import Marks
 from drivers.itdt.tool import Itdt
@@ -44,10 +44,15 @@ class ItdtDrive:
         self._itdt = itdt
         self._counters = Counters()
         self._loaded = False
+        self._listener: Listener = lambda busy: None
         self._marks = Marks()
         self._lock: int | None = _take(lock)
         self._folder = tempfile.TemporaryDirectory(prefix="tapefs-itdt-")
         self._identity: tuple[str, int] | None = None
+
+    def watch(self, listener: Listener) -> None:
+        """Tell that a first load goes on. See `TellsProgress.watch`."""
+        self._listener = listener
 
     # -- the cartridge -----------------------------------------------------------------------------------------------
 
@@ -56,7 +61,11 @@ class ItdtDrive:
         self._check_open()
         if not self._loaded:
             self._itdt.load()
-            self._itdt.wait_ready()
+            try:
+                # It has answered that it is becoming ready: it is asked again only a minute later.
+                self._itdt.wait_ready(lambda: self._listener(Busy(Lengthy.MEASURING)))
+            finally:
+                self._listener(None)
             self._loaded, self._marks = True, Marks()
             self._count(loads=1)
         self._itdt.move_head("rewind")

@@ -100,8 +100,11 @@ class Itdt:
             return False
         return True
 
-    def wait_ready(self) -> None:
-        """Ask until it is ready, as IBM's sample does: a new LTO-9 tape takes up to two hours. Raises DriveError."""
+    def wait_ready(self, waits: Callable[[], None] = lambda: None) -> None:
+        """Ask until it is ready, as IBM's sample does: a new LTO-9 tape takes up to two hours. Raises DriveError.
+
+        `waits` is called before each pause.
+        """
         for left in reversed(range(READY_TRIES)):
             ended = self._program.run(["-f", self.device, "tur"], SHORT_S)
             problem = _problem(ended)
@@ -112,6 +115,7 @@ class Itdt:
             if left == 0 or again not in (Again.LATER, Again.BY_ITSELF):
                 raise self._error(ended, problem, ["tur"], Doing.LOAD, 0)
             if again is Again.LATER:
+                waits()
                 self._sleep(READY_PAUSE_S)
 
     # -- drives ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from drivers.errors import (
     TransportFailed,
     WriteProtected,
 )
-from drivers.interface import BlockNo, DriveStatus, FileNo, Position
+from drivers.interface import BlockNo, DriveStatus, FileNo, Listener, Position
 from drivers.scsi import cdb as commands
 from drivers.scsi.cdb import MAX_24, Space
 from drivers.scsi.device import Clock, Done
@@ -61,10 +61,15 @@ class ScsiDrive:
         self._device = self._session.device
         self._tally = Tally(self._session.notes.counters, self._device.clock.now)
         self._is_dirty = False
+        self._listener: Listener = lambda busy: None
         self._reader = BlockReader(self._session)
         self._ordering = Ordering(self._device)
         #: Length of the largest block that is known.
         self._largest_bytes = 256 * 1024
+
+    def watch(self, listener: Listener) -> None:
+        """Tell how far a first load or a long erase is. See `TellsProgress.watch`."""
+        self._listener = listener
 
     # -- loading -------------------------------------------------------------------------------------------------
 
@@ -85,7 +90,7 @@ class ScsiDrive:
     def _load(self, is_loaded: bool, compress: bool | None) -> None:
         if not is_loaded:
             self._thread()
-        wait_ready(self._device, limit_s=MEDIUM_OPTIMISATION_S, report=self._session.report)
+        wait_ready(self._device, limit_s=MEDIUM_OPTIMISATION_S, report=self._session.report, listener=self._listener)
         self._device.run(commands.rewind(), Doing.LOAD)
         self._session.settle(compress)
         self._session.steady_after_rewind()
@@ -206,7 +211,9 @@ class ScsiDrive:
         """Go to block 0. See `Drive.rewind`."""
         self._session.check_open()
         if self._session.lost:
-            wait_ready(self._device, limit_s=MEDIUM_OPTIMISATION_S, report=self._session.report)
+            wait_ready(
+                self._device, limit_s=MEDIUM_OPTIMISATION_S, report=self._session.report, listener=self._listener
+            )
         with self._tally.timed("rewind"):
             try:
                 self._rewind()
@@ -354,7 +361,7 @@ class ScsiDrive:
         was_dirty, self._is_dirty = self._is_dirty, True
         with self._tally.timed("write"):
             try:
-                erase(self._session, long=long)
+                erase(self._session, long=long, listener=self._listener)
             except (WriteProtected, NotSupported):
                 self._is_dirty = was_dirty  # Nothing was done.
                 raise

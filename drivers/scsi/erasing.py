@@ -7,6 +7,7 @@ begin the latter and to answer at once, and then how far it is; one that does no
 from __future__ import annotations
 
 from drivers.errors import NotReady, NotSupported
+from drivers.interface import Busy, Lengthy, Listener
 from drivers.scsi import cdb as commands
 from drivers.scsi.device import Device
 from drivers.scsi.outcomes import Doing
@@ -22,12 +23,15 @@ _ERASING = (0x00, 0x18)
 _OPERATION_IN_PROGRESS = (0x00, 0x16)
 
 
-def erase(session: DriveSession, *, long: bool) -> None:
+def erase(session: DriveSession, *, long: bool, listener: Listener = lambda busy: None) -> None:
     """Erase; the head stands where it stood. Raises as `Drive.erase`; nothing was done when it is NotSupported."""
     at = session.known_block()
     _begin(session, at, long=long)
     if long:
-        _wait(session)
+        try:
+            _wait(session, listener)
+        finally:
+            listener(None)
     session.check_steady()
     session.stands_at(None)
     # Behind a long erase the standard leaves open where the head is.
@@ -51,7 +55,7 @@ def _begin(session: DriveSession, at: int, *, long: bool) -> None:
             return
 
 
-def _wait(session: DriveSession) -> None:
+def _wait(session: DriveSession, listener: Listener) -> None:
     """Wait until an erase that goes on in the drive has ended, with word of how far it is. Raises its failure."""
     device = session.device
     begun_s = device.clock.now()
@@ -61,6 +65,7 @@ def _wait(session: DriveSession) -> None:
         now_s = device.clock.now()
         if now_s - begun_s > limit_s:
             raise NotReady(f"{device.name} has been erasing for {(now_s - begun_s) / 3600:.1f} h [{sense.codes}]")
+        listener(Busy(Lengthy.ERASING, sense.progress))
         if now_s >= next_report_s:
             session.report(_progress(device, sense, now_s - begun_s))
             next_report_s = now_s + _REPORT_EVERY_S

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from drivers.errors import NotReady
+from drivers.interface import Busy, Lengthy, Listener
 from drivers.scsi import cdb as commands
 from drivers.scsi.device import Device
 from drivers.scsi.outcomes import Again, Doing, outcome_of
@@ -16,6 +17,8 @@ Report = Callable[[str], None]
 _POLL_S = 1.0
 _FIRST_REPORT_S = 30.0
 _REPORT_EVERY_S = 60.0
+#: Drives of every generation have loaded a tape that they know by then.
+_LONG_LOAD_S = 180.0
 _IN_PROGRESS = (0x04, 0x3E)
 
 
@@ -24,12 +27,27 @@ def is_becoming_ready(sense: Sense) -> bool:
     return sense.key is Key.NOT_READY and sense.asc in _IN_PROGRESS and outcome_of(sense).again is Again.LATER
 
 
-def wait_ready(device: Device, *, limit_s: float, report: Report) -> None:
-    """Wait until the drive is ready, at most `limit_s`; `report` hears how far it is.
+def wait_ready(device: Device, *, limit_s: float, report: Report, listener: Listener = lambda busy: None) -> None:
+    """Wait until the drive is ready, at most `limit_s`; `report` hears sentences of it, `listener` how far it is.
 
     A new LTO-9 cartridge is measured for up to two hours at its first load. Raises NotReady and others when the drive
     is not ready for another reason.
     """
+    is_told = False
+
+    def tell(busy: Busy) -> None:
+        nonlocal is_told
+        is_told = True
+        listener(busy)
+
+    try:
+        _wait(device, limit_s, report, tell)
+    finally:
+        if is_told:
+            listener(None)
+
+
+def _wait(device: Device, limit_s: float, report: Report, tell: Callable[[Busy], None]) -> None:
     begun_s = device.clock.now()
     next_report_s = begun_s + _FIRST_REPORT_S
     while True:
@@ -42,6 +60,11 @@ def wait_ready(device: Device, *, limit_s: float, report: Report) -> None:
         now_s = device.clock.now()
         if now_s - begun_s > limit_s:
             raise NotReady(f"{device.name} has been becoming ready for {now_s - begun_s:.0f} s [{done.sense.codes}]")
+        # A load that is none of the first is over by then; and only the first tells how far it is.
+        if done.sense.progress is not None or now_s - begun_s >= _LONG_LOAD_S:
+            tell(Busy(Lengthy.MEASURING, done.sense.progress))
+        elif now_s - begun_s >= _FIRST_REPORT_S:
+            tell(Busy(Lengthy.LOADING))
         if now_s >= next_report_s:
             report(_progress(device.name, done.sense, now_s - begun_s))
             next_report_s = now_s + _REPORT_EVERY_S

@@ -37,7 +37,7 @@ from drivers.errors import (
     PositionLost,
     WriteProtected,
 )
-from drivers.interface import BlockNo, Drive, DriveStatus, Position, RecommendsOrder
+from drivers.interface import BlockNo, Drive, DriveStatus, Listener, Position, RecommendsOrder, TellsProgress
 from drivers.st.device import MAX_BLOCK_BYTES, Flag, Op, Option, TapeNode
 
 #: st's errors behind which the drive's sense has to be found: what is wrong is not told by the number.
@@ -59,7 +59,7 @@ _OFF = (
 )
 
 
-class Beside(Drive, RecommendsOrder, Protocol):
+class Beside(Drive, RecommendsOrder, TellsProgress, Protocol):
     """The drive that takes SCSI commands to the same device, and hears what went past it."""
 
     def passed_by(self, *, read: tuple[int, int], written: tuple[int, int], is_warned: bool) -> None:
@@ -108,6 +108,10 @@ class StDrive:
         #: Why the position is lost, "" while it is not.
         self._lost = ""
         self._passing: _Passing | None = None
+
+    def watch(self, listener: Listener) -> None:
+        """Tell how far a first load or a long erase is; see `TellsProgress.watch`."""
+        self._scsi.watch(listener)
 
     # -- loading -------------------------------------------------------------------------------------------------
 

@@ -34,10 +34,12 @@ class VirtualChanger:
         read_library(folder)
 
     def inventory(self) -> list[Element]:
-        """Return all drives, then all slots."""
+        """Return all drives, then all slots, then all ports."""
         library = self._read()
         drives = [_element(ElementKind.DRIVE, number, each.barcode) for number, each in enumerate(library.drives)]
-        return drives + [_element(ElementKind.SLOT, number, each) for number, each in enumerate(library.slots)]
+        kinds = [ElementKind.SLOT] * library.first_port + [ElementKind.PORT] * library.ports
+        slots = zip(kinds, library.slots, strict=False)
+        return drives + [_element(kind, number, barcode) for number, (kind, barcode) in enumerate(slots)]
 
     def load(self, slot: int, drive: int) -> None:
         """Move a cartridge from a slot into a drive. See `Changer.load`."""

@@ -24,7 +24,7 @@ from drivers.errors import (
     WriteFailed,
     WriteProtected,
 )
-from drivers.interface import DriveStatus
+from drivers.interface import Busy, DriveStatus, Lengthy, Listener
 from drivers.tape_files import MovesOverFiles
 from drivers.virtual.cartridge import Cartridge
 from drivers.virtual.drive_state import DriveRecord, read_drive, write_drive
@@ -34,12 +34,14 @@ from drivers.virtual.mechanics import Mechanics
 from drivers.virtual.memory import Attribute, MemoryRecord, read_memory, write_memory
 from drivers.virtual.pace import Pace, parse_mode
 from drivers.virtual.spacing import Spaced, plan_blocks
-from drivers.virtual.state import StateRecord, read_state
+from drivers.virtual.state import StateRecord, read_state, set_measured
 
 #: SCSI gives the length of a block 24 bits.
 MAX_BLOCK_BYTES = 2**24 - 1
 _MIN_RESERVE_BYTES = 8 * 1024 * 1024
 _CLOSED = -1
+#: How often it is told how far the first load of a cartridge is.
+_MEASURING_STEPS = 100
 
 
 def reserve_bytes(capacity_bytes: int) -> int:
@@ -71,6 +73,7 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
         #: Why nothing works any more, "" while it does.
         self._dead = ""
         self._cartridge: Cartridge | None = None
+        self._listener: Listener = lambda busy: None
         self._position_lost = False
         try:
             record = read_drive(folder, number)
@@ -125,6 +128,7 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
         if self._threaded is not None:
             self.rewind()
             return
+        self._measure()
         # The changer looks whether a cartridge is threaded under the same lock.
         with library_lock(self._folder):
             barcode = read_library(self._folder).bay(self._number).barcode
@@ -148,6 +152,50 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
             write_memory(tape.folder, memory, sync=False)
         self._mechanics.load()
         self._remember()
+
+    def watch(self, listener: Listener) -> None:
+        """Tell how far a first load is. See `TellsProgress.watch`."""
+        self._listener = listener
+
+    def _measure(self) -> None:
+        """Measure a cartridge that never was; one that is taken away or loses power meanwhile is measured anew."""
+        seconds = self._first_load_s()
+        if not seconds:
+            return
+        try:
+            for number in range(_MEASURING_STEPS):
+                self._listener(Busy(Lengthy.MEASURING, number / _MEASURING_STEPS))
+                self._mechanics.measure(seconds / _MEASURING_STEPS)
+        finally:
+            self._listener(None)
+        self._note_measured()
+
+    def first_load_s(self) -> float:
+        """Return the seconds by the clock that measuring the cartridge in the drive will take.
+
+        0 when that was done, or when this drive waits for nothing.
+        """
+        self._check_alive()
+        return self._mechanics.waited_s(self._first_load_s())
+
+    def skip_measuring(self) -> None:
+        """The cartridge in the drive is measured: somebody has waited for that."""
+        self._check_alive()
+        self._mechanics.measured(self._first_load_s())
+        self._note_measured()
+
+    def _first_load_s(self) -> float:
+        barcode = read_library(self._folder).bay(self._number).barcode
+        if barcode is None or self._threaded is not None:
+            return 0.0
+        state = read_state(cartridge_folder(self._folder, barcode))
+        return state.first_load_s if self._can_write(state.generation) else 0.0
+
+    def _note_measured(self) -> None:
+        with library_lock(self._folder):
+            barcode = read_library(self._folder).bay(self._number).barcode
+            if barcode is not None:
+                set_measured(cartridge_folder(self._folder, barcode))
 
     def unload(self) -> None:
         """Sync, rewind, unthread and eject. See `Drive.unload`."""
@@ -328,6 +376,11 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
             raise
         self._mechanics.erase(tape.head_byte, tape.capacity_bytes if long else tape.head_byte)
         self._remember()
+
+    def long_erase_s(self) -> float:
+        """Return the seconds by the clock that a long erase from the head takes; 0 when nothing waits."""
+        tape = self._medium()
+        return self._mechanics.waited_s(self._mechanics.erase_s(tape.head_byte, tape.capacity_bytes))
 
     def write_block(self, block: bytes | memoryview) -> bool:
         """Write one block at the head. See `Drive.write_block`."""

@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from drivers.errors import DeviceFailed, EndOfMedium, PositionLost, ReadFailed, WriteFailed
-from drivers.interface import BlockNo, Drive, DriveStatus, Position
+from drivers.interface import BlockNo, Drive, DriveStatus, Listener, Position
 from drivers.virtual.memory import Attribute, MemoryRecord
 from drivers.virtual.spacing import Spaced
 
@@ -113,6 +113,22 @@ class BreakableDrive(Drive, Protocol):
 
     def space_back(self, count: int) -> int:
         """Go back over filemarks; return how many were passed."""
+        ...
+
+    def watch(self, listener: Listener) -> None:
+        """Have `listener` told how far a first load is."""
+        ...
+
+    def first_load_s(self) -> float:
+        """Return the seconds by the clock that measuring the cartridge in the drive will take."""
+        ...
+
+    def long_erase_s(self) -> float:
+        """Return the seconds by the clock that a long erase from the head takes."""
+        ...
+
+    def skip_measuring(self) -> None:
+        """The cartridge in the drive is measured: somebody has waited for that."""
         ...
 
     def nearest_first(self, extents: Sequence[tuple[int, int]]) -> list[int]:
@@ -263,6 +279,22 @@ class FaultyDrive:
     def space_back(self, count: int) -> int:
         """See `BreakableDrive.space_back`."""
         return self._drive.space_back(count)
+
+    def watch(self, listener: Listener) -> None:
+        """See `BreakableDrive.watch`."""
+        self._drive.watch(listener)
+
+    def first_load_s(self) -> float:
+        """See `BreakableDrive.first_load_s`."""
+        return self._drive.first_load_s()
+
+    def long_erase_s(self) -> float:
+        """See `BreakableDrive.long_erase_s`."""
+        return self._drive.long_erase_s()
+
+    def skip_measuring(self) -> None:
+        """See `BreakableDrive.skip_measuring`."""
+        self._drive.skip_measuring()
 
     def nearest_first(self, extents: Sequence[tuple[int, int]]) -> list[int]:
         """See `BreakableDrive.nearest_first`."""

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -38,9 +39,16 @@ class LibraryRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
     #: Part of the drives' serial numbers.
     serial: str
-    #: Barcode per slot.
+    #: Barcode per slot, ports behind the others.
     slots: list[str | None]
     drives: list[DriveBay]
+    #: So many of the last slots are ports, through which cartridges come in and go out.
+    ports: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    @property
+    def first_port(self) -> int:
+        """Return the number of the first slot that is a port."""
+        return max(0, len(self.slots) - self.ports)
 
     def barcodes(self) -> list[str]:
         """Return the barcodes of all cartridges, in slots and drives."""

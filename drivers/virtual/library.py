@@ -27,6 +27,8 @@ from drivers.virtual.layout import (
 from drivers.virtual.state import create_cartridge, read_state
 
 MAX_TAPES = 9999
+#: As many as fit behind that many slots, and more than any library has.
+MAX_PORTS = 96
 MIN_TAPE_BYTES = 1024 * 1024
 
 
@@ -86,12 +88,19 @@ def _barcode(number: int, generation: int, *, worm: bool = False) -> str:
 
 
 def add_blank(
-    folder: Path, *, tape_bytes: int, generation: int | None = None, barcode: str | None = None, worm: bool = False
+    folder: Path,
+    *,
+    tape_bytes: int,
+    generation: int | None = None,
+    barcode: str | None = None,
+    worm: bool = False,
+    first_load_s: float = 0.0,
 ) -> str:
     """Put a blank cartridge into the first free slot, or into a new one; return its barcode.
 
-    `worm`: what is written on it can never be overwritten. Without `generation` that of the first drive, without
-    `barcode` the next free one. Raises ValueError, ChangerError when the barcode exists, DeviceFailed.
+    `worm`: what is written on it can never be overwritten. `first_load_s`: its first load takes so long. Without
+    `generation` that of the first drive, without `barcode` the next free one. Raises ValueError, ChangerError when the
+    barcode exists, DeviceFailed.
     """
     with library_lock(folder):
         library = read_library(folder)
@@ -101,7 +110,14 @@ def add_blank(
         _check_barcode(folder, name)
         try:
             path = cartridge_folder(folder, name)
-            create_cartridge(path, barcode=name, generation=number, capacity_bytes=tape_bytes, worm=worm)
+            create_cartridge(
+                path,
+                barcode=name,
+                generation=number,
+                capacity_bytes=tape_bytes,
+                worm=worm,
+                first_load_s=first_load_s,
+            )
             sync_folder(path.parent)
         except OSError as error:
             raise DeviceFailed(f"cannot make the cartridge {name}: {error.strerror}") from error
@@ -110,7 +126,9 @@ def add_blank(
 
 
 def add_from(folder: Path, source: Path) -> str:
-    """Copy a cartridge's folder of another library into this one, as `add_blank`; return its barcode.
+    """Copy a cartridge's folder of another library into this one; return its barcode.
+
+    It comes into a free port, else into a slot as with `add_blank`.
 
     Raises ChangerError when the barcode exists, DeviceFailed when `source` is no sound cartridge.
     """
@@ -122,8 +140,24 @@ def add_from(folder: Path, source: Path) -> str:
             _copy_durably(source, cartridge_folder(folder, barcode))
         except OSError as error:
             raise DeviceFailed(f"cannot copy {source}: {error.strerror or error}") from error
-        write_library(folder, _with_new(library, barcode))
+        write_library(folder, _with_new(library, barcode, by_port=True))
     return barcode
+
+
+def set_ports(folder: Path, ports: int) -> None:
+    """Give a library so many ports, behind its slots. Raises ChangerError when a port to go holds a cartridge.
+
+    Also raises ValueError, DeviceFailed; no drive and no robot may be in use.
+    """
+    if not 0 <= ports <= MAX_PORTS:
+        raise ValueError(f"a virtual library has 0 to {MAX_PORTS} ports, not {ports}")
+    with library_lock(folder):
+        library = read_library(folder)
+        old = library.slots[library.first_port :]
+        if any(old[ports:]):
+            raise ChangerError(f"{next(filter(None, old[ports:]))} lies in a port: move it to a slot first")
+        slots = library.slots[: library.first_port] + (old + [None] * ports)[:ports]
+        write_library(folder, msgspec.structs.replace(library, slots=slots, ports=ports))
 
 
 def take_out(folder: Path, barcode: str, target: Path) -> None:
@@ -181,10 +215,14 @@ def _check_barcode(folder: Path, barcode: str) -> None:
         raise ChangerError(f"the library has a cartridge {barcode} already")
 
 
-def _with_new(library: LibraryRecord, barcode: str) -> LibraryRecord:
-    if None in library.slots:
+def _with_new(library: LibraryRecord, barcode: str, *, by_port: bool = False) -> LibraryRecord:
+    """Return the library with a new cartridge: in a free port if that is wanted and there, else in a slot."""
+    first = library.first_port
+    if by_port and None in library.slots[first:]:
+        return library.with_slot(library.slots.index(None, first), barcode)
+    if None in library.slots[:first]:
         return library.with_slot(library.slots.index(None), barcode)
-    return msgspec.structs.replace(library, slots=[*library.slots, barcode])
+    return msgspec.structs.replace(library, slots=[*library.slots[:first], barcode, *library.slots[first:]])
 
 
 def set_write_protected(folder: Path, barcode: str, protected: bool) -> None:

@@ -44,6 +44,18 @@ class Mechanics:
         self._tally.loads += 1
         self._spend("load", self._drive.load_s())
 
+    def measure(self, seconds: float) -> None:
+        """Account for a part of the first load of a new cartridge; it counts as `load` time."""
+        self._spend("load", seconds)
+
+    def measured(self, seconds: float) -> None:
+        """Count the seconds of a first load that somebody else has waited for."""
+        self._tally.seconds["load"] += seconds
+
+    def waited_s(self, seconds: float) -> float:
+        """Return the seconds by the clock that modelled ones take; 0 when nothing waits."""
+        return self._pace.clock_s(seconds)
+
     def unload(self, from_byte: int) -> None:
         """Account for rewinding and unthreading; the latter counts as `load` time."""
         self.rewind(from_byte)
@@ -94,6 +106,10 @@ class Mechanics:
             self._spend("locate", self._medium.locate_s(to_byte, from_byte))
             self._stream = ""
         self._stopped = True
+
+    def erase_s(self, from_byte: int, to_byte: int) -> float:
+        """Return the modelled seconds of writing over a part of the tape and coming back."""
+        return self._medium.write_s(to_byte - from_byte) + self._medium.locate_s(to_byte, from_byte)
 
     def stop(self) -> None:
         """The drive emptied its buffer onto the tape and stands."""

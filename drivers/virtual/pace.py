@@ -69,6 +69,10 @@ class Pace:
             self._sleep(self._due_s - now_s)
             self._slept_s += self._now() - now_s
 
+    def clock_s(self, seconds: float) -> float:
+        """Return the seconds by the clock that `seconds` of the model take; 0 when nothing waits."""
+        return 0.0 if self._speed is None else seconds / self._speed
+
     def host_s(self) -> float:
         """Return the host's own time: the clock's, less what was slept here."""
         return self._now() - self._slept_s

@@ -57,6 +57,8 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True):
     write_protected: bool = False
     #: Write once, read many: nothing that is written can be overwritten.
     worm: bool = False
+    #: Modelled seconds that its first load takes, in which a new LTO-9 cartridge is measured; 0: that has been done.
+    first_load_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     #: Grows with every durable replacement.
     serial: _Natural = 0
     end_of_data: EndRecord = EndRecord(file=0, block=0, byte=0)
@@ -159,7 +161,28 @@ def boot_id() -> str:
         return ""
 
 
-def create_cartridge(folder: Path, *, barcode: str, generation: int, capacity_bytes: int, worm: bool = False) -> None:
+def set_measured(folder: Path) -> None:
+    """Note durably that the first load of a cartridge is done; nobody may have it threaded. Raises DeviceFailed."""
+    state = read_state(folder)
+    if state.first_load_s:
+        try:
+            write_state(folder, msgspec.structs.replace(state, first_load_s=0.0))
+        except OSError as error:
+            raise DeviceFailed(f"cannot write the state of {folder}: {error.strerror}") from error
+
+
+def create_cartridge(
+    folder: Path, *, barcode: str, generation: int, capacity_bytes: int, worm: bool = False, first_load_s: float = 0.0
+) -> None:
     """Make a blank cartridge; its folder must not exist. Raises OSError."""
     os.mkdir(folder, 0o700)
-    write_state(folder, StateRecord(barcode=barcode, generation=generation, capacity_bytes=capacity_bytes, worm=worm))
+    write_state(
+        folder,
+        StateRecord(
+            barcode=barcode,
+            generation=generation,
+            capacity_bytes=capacity_bytes,
+            worm=worm,
+            first_load_s=first_load_s,
+        ),
+    )

@@ -179,11 +179,11 @@ class Blocks:
             raise self.failure(error, count) from error
         return Done(sense=self._early_warning() if is_warned else None)
 
-    def erase(self, command: Command) -> Done:
+    def erase(self, command: Command, long: bool) -> Done:
         """ERASE(6): nothing is behind the head any more, and if it is long, that took its time."""
-        return self._erase(long=bool(command.cdb[1] & 1))
+        return self._erase(long=long)
 
-    def erase_16(self, command: Command) -> Done:
+    def erase_16(self, command: Command, long: bool) -> Done:
         """ERASE(16), which says from where on."""
         self._check_partition(command.cdb[3], 3)
         block = command.number(4, 8)
@@ -192,7 +192,7 @@ class Blocks:
                 self._drive.locate(BlockNo(block))
         except DriveError as error:
             raise self.failure(error) from error
-        return self._erase(long=bool(command.cdb[1] & 1))
+        return self._erase(long=long)
 
     def _erase(self, *, long: bool) -> Done:
         try:

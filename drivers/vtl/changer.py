@@ -66,8 +66,9 @@ class ChangerServer(LogicalUnit):
         self._tapes = list(tapes)
         #: Where the cartridge with a barcode was taken from last.
         self._sources: dict[str, int] = {}
-        slots = sum(each.kind is ElementKind.SLOT for each in changer.inventory())
-        self._modes = Modes(_pages(len(self._tapes), slots), ModeHeader, lambda specific, descriptor: False)
+        kinds = [each.kind for each in changer.inventory()]
+        counts = (len(self._tapes), kinds.count(ElementKind.SLOT), kinds.count(ElementKind.PORT))
+        self._modes = Modes(_pages(*counts), ModeHeader, lambda specific, descriptor: False)
         self._logs = Logs(
             {
                 0x12: lambda: [flags_parameter(0, bytes(8))],
@@ -234,13 +235,18 @@ class ChangerServer(LogicalUnit):
         return Done(length, length)
 
 
-def _pages(drives: int, slots: int) -> list[ModePage]:
-    numbers = (PICKER, 1, FIRST_SLOT, slots, 0, 0, FIRST_DRIVE, drives)
+def _pages(drives: int, slots: int, ports: int) -> list[ModePage]:
+    numbers = (PICKER, 1, FIRST_SLOT, slots, FIRST_SLOT + slots if ports else 0, ports, FIRST_DRIVE, drives)
     addresses = "".join(f"{each:04x}" for each in numbers) + "0000"
     return [
         fixed_page(0x1D, addresses),
         # One picker that cannot turn.
         fixed_page(0x1E, "00 00"),
-        # Cartridges are kept in slots and drives, moved and exchanged between them.
-        fixed_page(0x1F, "0A 00 00 0A 00 0A 00 00 00 00 00 0A 00 0A 00 00 00 00"),
+        fixed_page(0x1F, _WITH_PORTS if ports else _WITHOUT_PORTS),
     ]
+
+
+#: What can keep cartridges (picker, slots, ports, drives), and from where to where they are moved and exchanged: from
+#: none to the picker, else anywhere.
+_WITHOUT_PORTS = "0A 00 00 0A 00 0A 00 00 00 00 00 0A 00 0A 00 00 00 00"
+_WITH_PORTS = "0E 00 00 0E 0E 0E 00 00 00 00 00 0E 0E 0E 00 00 00 00"

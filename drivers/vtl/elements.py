@@ -25,6 +25,13 @@ class ElementType(IntEnum):
     DRIVE = 4
 
 
+_TYPES = {
+    ElementKind.DRIVE: ElementType.DRIVE,
+    ElementKind.SLOT: ElementType.STORAGE,
+    ElementKind.PORT: ElementType.IMPORT_EXPORT,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ElementState:
     """One element, ready to be told."""
@@ -41,14 +48,14 @@ class ElementState:
 
 
 def address_of(place: Place) -> int:
-    """Return the element address of a drive or slot."""
+    """Return the element address of a drive, slot or port; ports come behind the last slot."""
     kind, number = place
     return number + (FIRST_DRIVE if kind is ElementKind.DRIVE else FIRST_SLOT)
 
 
 def type_of(kind: ElementKind) -> ElementType:
-    """Return the element type of a drive or slot."""
-    return ElementType.DRIVE if kind is ElementKind.DRIVE else ElementType.STORAGE
+    """Return the element type of a place."""
+    return _TYPES[kind]
 
 
 def place_of(address: int, elements: list[Element], field: int) -> Place:
@@ -85,7 +92,9 @@ def _descriptor(each: ElementState, *, tags: bool, name_bytes: int) -> bytes:
     full = each.barcode is not None
     # A transport element has no access bit.
     accessible = each.accessible and each.type is not ElementType.TRANSPORT
-    head = each.address.to_bytes(2, "big") + bytes([full | 0x08 * accessible]) + bytes(6)
+    # A port can be opened to put cartridges in and to take them out, and an operator's hand put in what is there.
+    port = 0x30 | 0x02 * (full and each.source is None) if each.type is ElementType.IMPORT_EXPORT else 0
+    head = each.address.to_bytes(2, "big") + bytes([full | 0x08 * accessible | port]) + bytes(6)
     if full and each.source is not None:
         head += b"\x81" + each.source.to_bytes(2, "big")
     else:

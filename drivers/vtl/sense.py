@@ -25,6 +25,7 @@ class Key(IntEnum):
 FILEMARK_DETECTED = 0x0001
 END_OF_PARTITION = 0x0002
 BEGINNING_OF_PARTITION = 0x0004
+ERASE_IN_PROGRESS = 0x0018
 END_OF_DATA = 0x0005
 WRITE_FAULT = 0x0300
 BECOMING_READY = 0x0401
@@ -78,6 +79,8 @@ class Sense:
     #: Byte of the CDB, or of the parameters, that is refused.
     field: int | None = None
     in_cdb: bool = True
+    #: How far something is that goes on, 0 … 1.
+    progress: float | None = None
 
     def encode(self, *, descriptors: bool = False) -> bytes:
         """Return the bytes, in fixed or in descriptor format."""
@@ -89,6 +92,12 @@ class Sense:
     def _field_pointer(self) -> bytes:
         return bytes([0x80 | 0x40 * self.in_cdb]) + (self.field or 0).to_bytes(2, "big")
 
+    def _key_specific(self) -> bytes | None:
+        """Return the three bytes that mean a field with ILLEGAL REQUEST, and progress with NO SENSE and NOT READY."""
+        if self.progress is not None:
+            return b"\x80" + min(int(self.progress * 65536), 65535).to_bytes(2, "big")
+        return self._field_pointer() if self.field is not None else None
+
     def _fixed(self) -> bytes:
         data = bytearray(18)
         data[0], data[2], data[7] = 0x70, self.key | self._flags(), 10
@@ -97,16 +106,18 @@ class Sense:
             data[0] |= 0x80
             data[3:7] = (self.information % 2**32).to_bytes(4, "big")
         data[12:14] = self.code.to_bytes(2, "big")
-        if self.field is not None:
-            data[15:18] = self._field_pointer()
+        specific = self._key_specific()
+        if specific is not None:
+            data[15:18] = specific
         return bytes(data)
 
     def _descriptors(self) -> bytes:
         parts = b""
         if self.information is not None:
             parts += bytes([0x00, 0x0A, 0x80, 0]) + (self.information % 2**64).to_bytes(8, "big")
-        if self.field is not None:
-            parts += bytes([0x02, 0x06, 0, 0]) + self._field_pointer() + b"\0"
+        specific = self._key_specific()
+        if specific is not None:
+            parts += bytes([0x02, 0x06, 0, 0]) + specific + b"\0"
         if self._flags():
             parts += bytes([0x04, 0x02, 0, self._flags()])
         return bytes([0x72, self.key]) + self.code.to_bytes(2, "big") + bytes([0, 0, 0, len(parts)]) + parts

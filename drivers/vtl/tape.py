@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 
 from drivers.errors import DriveError, IncompatibleMedium, NotReady
@@ -16,8 +15,8 @@ from drivers.vtl.commands import Access, Answer, Command, Done, Nexus, Operation
 from drivers.vtl.density import density_report
 from drivers.vtl.failures import sense_of
 from drivers.vtl.inquiry import TAPE, Identity
+from drivers.vtl.lengthy import Interrupted, LengthyWork
 from drivers.vtl.sense import (
-    BECOMING_READY,
     INCOMPATIBLE_MEDIUM,
     INVALID_FIELD_IN_CDB,
     LOAD_REQUIRED,
@@ -77,8 +76,8 @@ class TapeServer(LogicalUnit):
         self._attributes = Attributes(drive)
         self._order = TapeOrder(drive)
         self._speaker: Nexus | None = None
-        #: A cartridge is being threaded by a thread of its own, which holds the lock.
-        self._is_becoming_ready = False
+        #: A cartridge is being threaded or measured, or the tape erased.
+        self._lengthy = LengthyWork()
         #: Has an initiator moved the tape since it was threaded?
         self._is_used = True
         super().__init__(identity)
@@ -94,31 +93,38 @@ class TapeServer(LogicalUnit):
         A paced drive is becoming ready meanwhile, and this returns at once.
         """
         if self._is_paced:
-            self._begin_threading(None)
+            self._lengthy.begin(lambda: self._thread(None))
         else:
             self._thread(None)
 
-    def _begin_threading(self, by: Nexus | None) -> None:
-        self._is_becoming_ready = True
-        threading.Thread(target=self._thread, args=(by,), name="vtl load", daemon=True).start()
-
     def _thread(self, by: Nexus | None) -> None:
         """Thread the cartridge; initiators but the one that asked for it hear of it."""
-        with self.lock:
-            try:
+        try:
+            self._measure()
+            with self.lock:
                 self._drive.load()
-            except NotReady:
-                log.debug("there is no cartridge to be threaded")
-            except DriveError as error:
-                log.warning("a cartridge cannot be threaded: %s", error)
-            else:
                 self._is_used = by is not None
                 self._threaded(by)
-            finally:
-                self._is_becoming_ready = False
+        except NotReady:
+            log.debug("there is no cartridge to be threaded")
+        except DriveError as error:
+            # A drive that was let go while its thread began has nothing to tell.
+            level = logging.DEBUG if self._lengthy.is_closing else logging.WARNING
+            log.log(level, "a cartridge cannot be threaded: %s", error)
+
+    def _measure(self) -> None:
+        """Wait for a cartridge that is being measured, without the lock. Raises DriveError, Interrupted."""
+        with self.lock:
+            seconds = self._drive.first_load_s()
+        if seconds:
+            self._lengthy.wait(seconds)
+            with self.lock:
+                self._drive.skip_measuring()
 
     def is_threaded(self) -> bool:
-        """Tell whether a cartridge is threaded; a drive that does not answer does not give it back, either."""
+        """Tell whether a cartridge is threaded or about to be; a drive that does not answer does not give it back."""
+        if self._lengthy:
+            return True
         with self.lock:
             try:
                 return self._drive.status().loaded
@@ -130,6 +136,8 @@ class TapeServer(LogicalUnit):
 
         Raises CheckCondition.
         """
+        if self._lengthy:
+            raise refuse(REMOVAL_PREVENTED_BY_DRIVE)
         with self.lock:
             if self.preventing:
                 raise refuse(REMOVAL_PREVENTED)
@@ -151,7 +159,8 @@ class TapeServer(LogicalUnit):
                 log.warning("a drive cannot be reset: %s", error)
 
     def close(self) -> None:
-        """Let go of the drive."""
+        """Let go of the drive; what takes long is broken off."""
+        self._lengthy.close()
         with self.lock:
             self._drive.close()
 
@@ -167,12 +176,12 @@ class TapeServer(LogicalUnit):
     def execute(
         self, nexus: Nexus, cdb: bytes, data_out: memoryview | None = None, data_in: memoryview | None = None
     ) -> Answer:
-        """See `LogicalUnit.execute`. What needs a tape does not wait for one that is being threaded."""
-        if self._is_becoming_ready and cdb and cdb[0] in _WHEN_READY:
-            sense = Sense(Key.NOT_READY, BECOMING_READY)
+        """See `LogicalUnit.execute`. What needs a tape does not wait for one that is being threaded or erased."""
+        if self._lengthy and cdb and cdb[0] in _WHEN_READY:
             if cdb[0] != _REQUEST_SENSE:
-                return self.refusal(sense)
-            done = Command(nexus, cdb, data_in=data_in or memoryview(b"")).give(sense.encode(), cdb[4])
+                return self.refusal(self._lengthy.refusal())
+            sense = self._lengthy.told().encode(descriptors=bool(cdb[1] & 1))
+            done = Command(nexus, cdb, data_in=data_in or memoryview(b"")).give(sense, cdb[4])
             return Answer(Status.GOOD, b"", done.moved_bytes, done.wanted_bytes)
         return super().execute(nexus, cdb, data_out, data_in)
 
@@ -211,7 +220,7 @@ class TapeServer(LogicalUnit):
             operation("WRITE FILEMARKS(6)", "10 01 FF FF FF 00", medium(blocks.write_filemarks), timeout_s=_WRITE_S),
             operation("SPACE(6)", "11 0F FF FF FF 00", medium(blocks.space), timeout_s=_LOCATE_S),
             operation("MODE SELECT(6)", "15 11 00 00 FF 00", lambda c: self._select(c, modes.select_6)),
-            operation("ERASE(6)", "19 03 00 00 00 00", medium(blocks.erase), timeout_s=_ERASE_S),
+            operation("ERASE(6)", "19 03 00 00 00 00", medium(self._erase), timeout_s=_ERASE_S),
             operation("MODE SENSE(6)", "1A 08 FF FF FF 00", modes.sense_6, Access.READER),
             operation("LOAD UNLOAD", "1B 01 00 00 0F 00", self._load_unload, timeout_s=_LOAD_S),
             operation("PREVENT ALLOW MEDIUM REMOVAL", "1E 00 00 00 03 00", self._prevent),
@@ -270,7 +279,7 @@ class TapeServer(LogicalUnit):
             operation(
                 "ERASE(16)",
                 "93 03 00 FF FF FF FF FF FF FF FF FF 00 00 00 00",
-                medium(blocks.erase_16),
+                medium(self._erase_16),
                 timeout_s=_ERASE_S,
             ),
             *(self._order_operations() if self._drive.status().generation >= _KNOWS_ORDER else ()),
@@ -370,7 +379,7 @@ class TapeServer(LogicalUnit):
         if wanted == 0x01 and is_immediate and self._is_paced and not self._drive.status().loaded:
             if self._drive.status().barcode is None:
                 raise not_ready(NO_MEDIUM)
-            self._begin_threading(command.nexus)
+            self._lengthy.begin(lambda: self._thread(command.nexus))
         elif wanted & 0x01:
             self._load(command.nexus, hold=bool(wanted & 0x08))
         else:
@@ -383,7 +392,11 @@ class TapeServer(LogicalUnit):
             return
         self._is_used = True
         try:
+            if self._is_paced and not was_threaded:
+                self._measure_unlocked()
             self._drive.load()
+        except Interrupted as error:
+            raise not_ready(NO_MEDIUM) from error
         except NotReady as error:
             raise not_ready(NO_MEDIUM) from error
         except IncompatibleMedium as error:
@@ -392,6 +405,34 @@ class TapeServer(LogicalUnit):
             self._blocks.found_again()
         else:
             self._threaded(nexus)
+
+    def _measure_unlocked(self) -> None:
+        """Let others hear meanwhile that the drive is becoming ready: the command at hand has the lock, once."""
+        self._lengthy.start()
+        self.lock.release()
+        try:
+            self._measure()
+        finally:
+            self.lock.acquire()
+            self._lengthy.end()
+
+    def _erase(self, command: Command) -> Done:
+        """ERASE(6)."""
+        return self._erased(command, self._blocks.erase)
+
+    def _erase_16(self, command: Command) -> Done:
+        """ERASE(16)."""
+        return self._erased(command, self._blocks.erase_16)
+
+    def _erased(self, command: Command, erase: Callable[[Command, bool], Done]) -> Done:
+        """Erase; a paced drive that is to answer at once goes on for as long as it takes."""
+        is_long, is_immediate = bool(command.cdb[1] & 1), bool(command.cdb[1] & 2)
+        if not (is_long and is_immediate and self._is_paced):
+            return erase(command, is_long)
+        done = erase(command, False)
+        seconds = self._drive.long_erase_s()
+        self._lengthy.begin(lambda: self._lengthy.wait(seconds), erases=True)
+        return done
 
     def _unload(self) -> None:
         if self.preventing:

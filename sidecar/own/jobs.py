@@ -19,6 +19,7 @@ from sidecar.jobs import JobView, Run
 from sidecar.new_jobs import changed_job, check_run_type, check_sources, new_job
 from sidecar.requests import Page, body_of, number_in_path, page_of
 from sidecar.service import Service
+from sidecar.waiting import waits_for
 from tapefs.client.job_fields import JobFields, encoded
 from tapefs.report.present import streaming_of
 from tapefs.retention.pools import Pools
@@ -67,14 +68,14 @@ class JobCalls:
         """Show all jobs, oldest first; `limit` and `offset` as everywhere, by default the newest thousand."""
         views = self._service.jobs.views()
         if "limit" in request.query_params or "offset" in request.query_params:
-            return json_answer([view_of(view) for view in page_of(request).cut(views)])
-        return json_answer([view_of(view) for view in views[-WHOLE_PAGE.limit :]])
+            return json_answer([self._view(view) for view in page_of(request).cut(views)])
+        return json_answer([self._view(view) for view in views[-WHOLE_PAGE.limit :]])
 
     async def show(self, request: Request) -> Response:
         """Show one job, and whether the drive streamed in its newest run. The report is read in a thread."""
         view = self._service.jobs.view(_number(request))
         streaming = await trio.to_thread.run_sync(streaming_of, self._service.home, view.job)
-        return json_answer({**view_of(view), **streaming})
+        return json_answer({**self._view(view), **streaming})
 
     async def create(self, request: Request) -> Response:
         """Record a job, and queue it unless `run` is false."""
@@ -88,13 +89,13 @@ class JobCalls:
             await self._service.jobs.edit(number, partial(self._changed, fields=changes))
         if body.run:
             await self._service.jobs.queue(number, "" if known is None or known.type == job.type else job.type)
-        return json_answer(view_of(self._service.jobs.view(number)), 202 if body.run else 201)
+        return json_answer(self._view(self._service.jobs.view(number)), 202 if body.run else 201)
 
     async def edit(self, request: Request) -> Response:
         """Change what a job is asked to do; what the body does not name stays."""
         number, body = _number(request), await body_of(request, JobFields)
         await self._service.jobs.edit(number, partial(self._changed, fields=body))
-        return json_answer(view_of(self._service.jobs.view(number)))
+        return json_answer(self._view(self._service.jobs.view(number)))
 
     async def delete(self, request: Request) -> Response:
         """Forget a job; its sets stay."""
@@ -108,19 +109,22 @@ class JobCalls:
         job = self._service.jobs.view(number).job
         await trio.to_thread.run_sync(check_sources, job.sources, "sources")
         await self._service.jobs.queue(number, "" if body.type is UNSET else check_run_type(job, body.type))
-        return json_answer(view_of(self._service.jobs.view(number)), 202)
+        return json_answer(self._view(self._service.jobs.view(number)), 202)
 
     async def resume(self, request: Request) -> Response:
         """Queue a job whose newest run failed or was cancelled, to go on with it."""
         number = _number(request)
         await self._service.jobs.resume(number)
-        return json_answer(view_of(self._service.jobs.view(number)), 202)
+        return json_answer(self._view(self._service.jobs.view(number)), 202)
 
     async def cancel(self, request: Request) -> Response:
         """Take a job out of the queue, or have it stop at the next good place."""
         number = _number(request)
         await self._service.jobs.cancel(number)
-        return json_answer(view_of(self._service.jobs.view(number)), 202)
+        return json_answer(self._view(self._service.jobs.view(number)), 202)
+
+    def _view(self, view: JobView) -> dict[str, object]:
+        return {**view_of(view), "waits_for": waits_for(self._service, view)}
 
     def _pools(self) -> Pools:
         return Pools.of(self._service.home, self._service.ledger)
@@ -146,6 +150,10 @@ def view_of(view: JobView) -> dict[str, object]:
         "run_type": job.run_type or job.type,
         "set_type": view.backup_set.type if view.backup_set else None,
         "error": job.error or None,
+        "moves": [
+            {"drive": move.drive, "tape": move.tape or None, "reason": move.reason, "at": moment(move.at_ns)}
+            for move in job.moves
+        ],
         "runs": job.runs,
         "created_at": moment(job.created_at_ns),
         "queued_at": moment(job.queued_at_ns),

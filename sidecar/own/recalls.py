@@ -120,6 +120,7 @@ class RecallCalls:
             Wish(waiter.id, frames_of(waiter, ["body", "waiters", place]), waiter.deadline_s, waiter.reader())
             for place, waiter in enumerate(body.waiters)
         ]
+        await self._service.recalls.look_around(wish.frames.segment_id for wish in wishes)
         self._service.recalls.wait_for(wishes)
         return json_answer({"accepted": len(wishes)}, 202)
 
@@ -132,6 +133,7 @@ class RecallCalls:
         """Have frames staged without waiting."""
         body = await body_of(request, StageBody)
         ranges = [frames_of(span, ["body", "segments", place]) for place, span in enumerate(body.segments)]
+        await self._service.recalls.look_around(frames.segment_id for frames in ranges)
         self._service.recalls.order(ranges)
         return json_answer({"accepted": len(ranges)}, 202)
 

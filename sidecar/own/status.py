@@ -1,4 +1,4 @@
-"""GET /api/v1/status and GET /health."""
+"""GET /api/v1/status, GET /health and POST /api/v1/drives/{drive}/retry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sidecar.answers import json_answer
+from sidecar.answers import json_answer, moment
+from sidecar.health import Health
 from sidecar.service import Service
 from tapefs import __version__
 
@@ -24,7 +25,11 @@ class StatusCalls:
 
     def routes(self) -> list[Route]:
         """Return the routes of this family."""
-        return [Route("/health", self.health), Route("/api/v1/status", self.status)]
+        return [
+            Route("/health", self.health),
+            Route("/api/v1/status", self.status),
+            Route("/api/v1/drives/{drive}/retry", self.retry, methods=["POST"]),
+        ]
 
     async def health(self, request: Request) -> Response:
         """Tell that HTTP works, and whether every drive does."""
@@ -36,7 +41,14 @@ class StatusCalls:
         service = self._service
         files = await trio.to_thread.run_sync(_files, service.home.drives, [d.name for d in service.drives])
         drives = [
-            {"name": drive.name, "state": drive.state, "tape": drive.tape, **files[drive.name]}
+            {
+                "name": drive.name,
+                "state": drive.state,
+                "tape": drive.tape,
+                "failure": _failure(drive.health),
+                "note": drive.note or None,
+                **files[drive.name],
+            }
             for drive in service.drives
         ]
         return json_answer(
@@ -48,6 +60,24 @@ class StatusCalls:
                 "drives": drives,
             }
         )
+
+    async def retry(self, request: Request) -> Response:
+        """An operator says that a drive that has failed works again: it is tried at once. 202."""
+        health = self._service.fleet.of(str(request.path_params["drive"]))
+        health.retry()
+        return json_answer({"name": health.name}, 202)
+
+
+def _failure(health: Health) -> dict[str, object] | None:
+    if not health.reason:
+        return None
+    return {
+        "reason": health.reason,
+        "since": moment(health.failed_at_ns),
+        "stuck_tape": health.stuck or None,
+        "set_aside": health.is_set_aside,
+        "sentence": health.sentence(),
+    }
 
 
 def _files(folder: Path, names: list[str]) -> dict[str, dict[str, object]]:

@@ -53,6 +53,7 @@ COMMANDS = {
     "rebuild": "tapefs.cli.rebuild",
     "import": "tapefs.cli.rebuild",
     "taf": "tapefs.cli.taf",
+    "library": "tapefs.cli.virtual",
     "vtl": "tapefs.cli.vtl",
     "doctor": "tapefs.cli.doctor",
     "version": "tapefs.cli.setting_up",

@@ -96,7 +96,7 @@ def _finish(client: Client, view: JobView) -> str:
         view = _cancel(client, view.number)
     _tell_troubles(view)
     if view.state is JobState.CANCELLED:
-        raise Cancelled(f"job {view.number} was cancelled: {view.error or 'nothing of it is shown'}")
+        raise Cancelled(_cancelled_words(view))
     if view.state is not JobState.COMPLETED or view.set_id is None:
         raise TapefsError(view.error or f"job {view.number} ended as {view.state.value} without a reason")
     if view.set_type not in (None, view.run_type):
@@ -107,6 +107,15 @@ def _finish(client: Client, view: JobView) -> str:
     return view.set_id
 
 
+def _cancelled_words(view: JobView) -> str:
+    """Say it once, and what is known besides."""
+    error = view.error or ""
+    for said in ("it was cancelled", "cancelled"):
+        if error.startswith(said):
+            return f"job {view.number} was cancelled{error.removeprefix(said) or '; nothing of it is shown'}"
+    return f"job {view.number} was cancelled: {error or 'nothing of it is shown'}"
+
+
 def _wait(client: Client, view: JobView) -> JobView:
     with reporting("backup") as reporter:
         pause_s = FIRST_POLL_S
@@ -114,7 +123,9 @@ def _wait(client: Client, view: JobView) -> JobView:
             time.sleep(pause_s)
             pause_s = min(1.2 * pause_s, POLL_S)
             view = client.job(view.number)
-            if view.progress is None:
+            if view.waits_for:
+                reporter.update(0, None, f"waits {view.waits_for}")
+            elif view.progress is None:
                 reporter.update(0, None, _words(view))
             else:
                 path = f", at {view.progress.path}" if view.progress.path else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from catalog.records import Job
+from catalog.records import Job, JobState
 from tapefs.cli.output import Json, iso_time, paths, print_json, print_table, short_ids, short_time
 from tapefs.cli.place import Place, ledger_of
 from tapefs.client.job_fields import JobFields
@@ -40,11 +40,18 @@ def list_jobs(place: Place, as_json: bool) -> None:
                 short_time(job.queued_at_ns),
                 short_time(job.finished_at_ns),
                 short.get(job.set_id, job.set_id) if job.set_id is not None else "-",
-                job.error,
+                job.error or _why_it_waits(job),
             )
             for job in jobs
         ],
     )
+
+
+def _why_it_waits(job: Job) -> str:
+    """Return why a job that has begun is queued again."""
+    if job.state is not JobState.QUEUED or not job.moves:
+        return ""
+    return f"waits for another drive: {job.moves[-1].drive} failed: {job.moves[-1].reason}"
 
 
 def job_json(job: Job) -> Json:
@@ -59,6 +66,10 @@ def job_json(job: Job) -> Json:
         "runs": job.runs,
         "set_id": job.set_id,
         "error": job.error or None,
+        "moves": [
+            {"drive": move.drive, "tape": move.tape or None, "reason": move.reason, "at": iso_time(move.at_ns)}
+            for move in job.moves
+        ],
         "created_at": iso_time(job.created_at_ns),
         "queued_at": iso_time(job.queued_at_ns),
         "started_at": iso_time(job.started_at_ns),

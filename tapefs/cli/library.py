@@ -7,7 +7,7 @@ import msgspec
 
 from catalog.records import BackupSet, Volume
 from drivers.registry import drive_name
-from tapefs.cli.output import Json, iso_time, print_json, print_table, short_time, size
+from tapefs.cli.output import Json, iso_time, print_json, print_table, printable, short_time, size
 from tapefs.cli.place import Place, ledger_of
 from tapefs.errors import HomeError
 from tapefs.home import Home
@@ -105,14 +105,25 @@ class DriveReport(msgspec.Struct, frozen=True):
     counters: DriveCounters = DriveCounters()
     #: Does it compress what is written? None: it was never opened.
     compresses: bool | None = None
+    #: Why it failed; empty while it works.
+    reason: str = ""
+    #: A sentence about something that takes long, "" for none.
+    note: str = ""
 
 
 @click.command("drives")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--retry", metavar="DRIVE", help="Have this one, which has failed, tried again at once.")
 @click.pass_obj
-def drives_command(place: Place, as_json: bool) -> None:
-    """List the drives with their counters."""
+def drives_command(place: Place, as_json: bool, retry: str | None) -> None:
+    """List the drives with their counters, and why one has failed."""
     home = place.home()
+    if retry is not None:
+        from tapefs.client.presence import connected
+
+        with connected(home) as presence:
+            presence.client.retry_drive(retry)
+        return
     drives = [_report(home, name) for name in map(drive_name, range(home.settings.library.drive_count))]
     if as_json:
         print_json([msgspec.to_builtins(drive) for drive in drives])
@@ -133,6 +144,11 @@ def drives_command(place: Place, as_json: bool) -> None:
             for drive in drives
         ],
     )
+    for drive in drives:
+        if drive.reason:
+            click.echo(f"{drive.name} failed: {printable(drive.reason)}")
+        if drive.note:
+            click.echo(f"{drive.name}: {printable(drive.note)}")
 
 
 def _report(home: Home, name: str) -> DriveReport:

@@ -100,6 +100,9 @@ def _run_facts(chosen: BackupSet, run: RunReport) -> list[tuple[str, str]]:
         ("finished", ended + (f", the last of {run.runs} runs" if run.runs > 1 else "")),
         ("content", f"{content.files:,} files, {content.directories:,} directories, {size(content.bytes)}"),
     ]
+    for move in run.moves:
+        tape = f" with tape {move.tape} in it" if move.tape else ""
+        facts.append(("left a drive", f"{short_time(move.at_ns)}: {move.drive} failed{tape}: {move.reason}"))
     if chosen.parent_id:
         changes = f"{content.new_files:,} new, {content.changed_files:,} changed, {content.removed_files:,} gone"
         facts.append(("changes", f"{changes}; {size(content.read_bytes)} read to be stored"))

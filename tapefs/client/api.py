@@ -59,6 +59,8 @@ class JobView(_View, frozen=True, kw_only=True):
     run_type: str = "full"
     set_type: str | None = None
     error: str | None = None
+    #: What it waits for, in a sentence: a drive that works, or somebody who moves a tape.
+    waits_for: str | None = None
     progress: JobProgress | None = None
     #: The newest ones only; `trouble_count` counts all.
     troubles: list[Trouble] = []
@@ -246,6 +248,10 @@ class Client:
     def status(self) -> Status:
         """Ask who answers."""
         return decode(self._transport.request("GET", "/api/v1/status"), Status)
+
+    def retry_drive(self, drive: str) -> None:
+        """Have a drive that has failed tried again now. Raises NoSuchThing, NotNow when it works."""
+        self._transport.request("POST", f"/api/v1/drives/{quote(drive, safe='')}/retry")
 
     def submit(self, job: JobFields, *, run: bool = True, reuse: bool = False) -> JobView:
         """Record a job, and queue it unless `run` is false. Raises UsageError, NoSuchThing, NotNow.

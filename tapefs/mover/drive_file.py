@@ -1,4 +1,7 @@
-"""The drive's newest state as a file, for `tapefs drives`. Written by the thread that has the drive."""
+"""The drive's newest state as a file, for `tapefs drives`.
+
+Written by the thread that has the drive; while no mover has it, by the sidecar.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,30 @@ import msgspec
 from drivers.interface import DriveStatus
 
 
-def write_drive_file(folder: Path, name: str, state: str, status: DriveStatus) -> None:
+def write_drive_file(folder: Path, name: str, state: str, status: DriveStatus, note: str = "") -> None:
     """Replace `<name>.json` in `folder`. Not synced: after a power cut the next state comes soon enough."""
-    record = {
+    record: dict[str, object] = {
         "name": name,
         "state": state,
+        "note": note,
         "tape": status.barcode,
         "identity": status.identity,
         "compresses": status.compresses,
         "counters": asdict(status.counters),
     }
+    _replace(folder, name, record)
+
+
+def write_failure(folder: Path, name: str, reason: str) -> None:
+    """Say in the drive's file that it has failed; what is known of it otherwise stays. Raises OSError."""
+    try:
+        record = msgspec.json.decode((folder / f"{name}.json").read_bytes(), type=dict[str, object])
+    except (FileNotFoundError, msgspec.DecodeError):
+        record = {"name": name}
+    _replace(folder, name, {**record, "state": "failed", "reason": reason})
+
+
+def _replace(folder: Path, name: str, record: dict[str, object]) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     temporary = folder / f".{name}.json"
     temporary.write_bytes(msgspec.json.encode(record))

@@ -161,8 +161,8 @@ class Done(_Message, frozen=True, kw_only=True):
 class Failed(_Message, frozen=True, kw_only=True):
     """The command failed.
 
-    `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `damaged`, `not_verified`, `source`, `drive`, `catalog`,
-    `no_space`, `internal`.
+    `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `damaged`, `not_verified`, `source`, `drive_failed` (what
+    another drive may do), `drive` (what another one would not help with), `catalog`, `no_space`, `internal`.
     """
 
     id: int
@@ -262,10 +262,15 @@ class Verified(_Message, frozen=True, kw_only=True):
 
 
 class DriveState(_Message, frozen=True, kw_only=True):
-    """The drive's state changed. `state` is one of `empty`, `loaded`, `writing`, `reading`, `locating`, `failed`."""
+    """The drive's state changed.
+
+    `state` is one of `empty`, `loaded`, `writing`, `reading`, `locating`, `loading`, `measuring`, `erasing`, `failed`.
+    """
 
     state: str
     barcode: str | None
+    #: A sentence for people about something that takes long; "" for none.
+    note: str = ""
 
 
 Report = (

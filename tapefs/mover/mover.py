@@ -13,12 +13,13 @@ from catalog.errors import NotFound
 from catalog.ids import FrameNo, SegmentId
 from catalog.ledger import Ledger
 from drivers.errors import DeviceGone, DriveError, NotReady
-from drivers.interface import Drive, RecommendsOrder
+from drivers.interface import Drive, DriveStatus, RecommendsOrder, TellsProgress
 from tapefs.backup.run import run_backup
 from tapefs.home import Home
 from tapefs.mover.backup import PostWatcher
 from tapefs.mover.drive_file import write_drive_file
 from tapefs.mover.kinds import kind_of
+from tapefs.mover.lengthy import LengthyWork
 from tapefs.mover.messages import (
     Backup,
     Done,
@@ -66,6 +67,9 @@ class Mover:
         self._name = name
         self._post = post
         self._stager: Stager | None = None
+        self._lengthy = LengthyWork(self._say)
+        if isinstance(drive, TellsProgress):
+            drive.watch(self._lengthy.hear)
         self._work: dict[type, Callable[..., Done]] = {
             Load: self._load,
             Unload: self._unload,
@@ -117,6 +121,7 @@ class Mover:
         self._forget_stager()
         volume = self._ledger.volume(command.volume_id)
         self._tell("locating")
+        self._lengthy.expect(volume.label)
         self._drive.load()
         check_label(self._drive, volume)
         return Done(id=command.id)
@@ -245,12 +250,16 @@ class Mover:
 
     def _tell(self, state: str) -> None:
         status = self._drive.status()
+        self._lengthy.told(state, status)
+        self._say(state, status)
+
+    def _say(self, state: str, status: DriveStatus, note: str = "") -> None:
         try:
-            write_drive_file(self._home.drives, self._name, state, status)
+            write_drive_file(self._home.drives, self._name, state, status, note)
         except OSError as error:
             # It is for people to look at: a full disk must not end the mover, whose answer says what failed.
             log.warning("the drive's state is not in its file", drive=self._name, error=str(error))
-        self._post.send(DriveState(state=state, barcode=status.barcode))
+        self._post.send(DriveState(state=state, barcode=status.barcode, note=note))
 
 
 class _Announcer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from catalog.ids import BlockNo, FileNo, InstallationId, JobId, JobNumber, SegmentId, SetId, SetNumber, VolumeId
@@ -51,16 +51,20 @@ class FoundSet:
         """The set that it builds on."""
         return self.told.base_set if isinstance(self.told, IndexHead) else self.told.parent_set
 
-    def lacks(self) -> str:
-        """Say which segments are missing, and where they are; empty when none is known to be."""
-        gaps = [number for number in range(max(self.segments, default=-1) + 1) if number not in self.segments]
-        numbers = sorted({*gaps, *self.missing})
+    @property
+    def goes_on(self) -> bool:
+        """Does it go on on another tape? That is what an index before a change of tapes says."""
+        return self.final is None and isinstance(self.told, IndexHead)
+
+    def lacks(self, known: Collection[int]) -> str:
+        """Say which segments are missing beside those `known` by number, and where they are; empty when none is."""
+        gaps = [number for number in range(max(known, default=-1) + 1) if number not in known]
+        numbers = sorted({*gaps, *(number for number in self.missing if number not in known)})
         if not numbers:
-            return "" if self.segments else "none of its segments was found"
-        tapes = sorted({line.label for line in self.missing.values()})
+            return "" if known else "none of its segments was found"
+        tapes = sorted({line.label for number, line in self.missing.items() if number in numbers})
         where = f", on tape {', '.join(tapes)}" if tapes else ""
-        total = len(self.segments) + len(numbers)
-        return f"{len(numbers)} of {total} segments are missing{where}"
+        return f"{len(numbers)} of {len(known) + len(numbers)} segments are missing{where}"
 
 
 @dataclass(slots=True)
@@ -223,7 +227,7 @@ def _volume(plan: Plan, survey: Survey) -> Volume:
 
 def set_record(plan: Plan, found: FoundSet) -> BackupSet:
     """Return the ledger's record of a set: FAILED, because its index is not built yet."""
-    told, final = found.told, found.final
+    told = found.told
     head = told if isinstance(told, IndexHead) else None
     record = BackupSet(
         set_id=found.set_id,
@@ -246,7 +250,7 @@ def set_record(plan: Plan, found: FoundSet) -> BackupSet:
         troubled_files=0 if head is None else head.troubled_files,
         segments=len(found.segments),
         tapes=found.tapes,
-        error=found.lacks() or ("" if final is not None else "no final SET INDEX of it was found") or UNBUILT,
+        error=UNBUILT,
         is_adopted=True,
         is_imported=found.is_imported,
     )

@@ -121,14 +121,16 @@ def _enter(
         passed_over=passed_over,
         ignored=ignored + plan.ignored,
         unsettled=list(dict.fromkeys(plan.unsettled)),
-        is_open=any(_may_come(plan, backup_set) for backup_set, _ in outcome.incomplete),
+        is_open=any(_may_come(ledger, plan, backup_set) for backup_set, _ in outcome.incomplete),
     )
 
 
-def _may_come(plan: Plan, backup_set: BackupSet) -> bool:
+def _may_come(ledger: Ledger, plan: Plan, backup_set: BackupSet) -> bool:
     """May another tape have what a set lacks?"""
     found = plan.sets[backup_set.set_id]
-    return bool(found.lacks()) or (found.parent_id is not None and found.parent_id not in plan.sets)
+    numbers = [segment.number for segment in ledger.segments(backup_set.set_id)]
+    lacks_parent = found.parent_id is not None and found.parent_id not in plan.sets
+    return found.goes_on or lacks_parent or bool(found.lacks(numbers))
 
 
 def _read_all(

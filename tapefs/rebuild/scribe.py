@@ -93,7 +93,8 @@ def _finish(home: Home, ledger: Ledger, plan: Plan, found: FoundSet, outcome: Ou
         return ""
     if known.state is not SetState.FAILED or not known.is_adopted:
         return f"the catalog knows it as {known.state.value}"
-    why = found.lacks() or _lacks_parent(ledger, found)
+    segments = ledger.segments(found.set_id)
+    why = found.lacks([segment.number for segment in segments]) or _lacks_parent(ledger, found)
     totals = None
     if not why:
         try:
@@ -101,6 +102,8 @@ def _finish(home: Home, ledger: Ledger, plan: Plan, found: FoundSet, outcome: Ou
         except (TapeError, CatalogError) as error:
             log.warning("the index of a set cannot be built", set=found.set_id, error=str(error))
             why = str(error)
+            if found.goes_on:
+                why = f"it goes on on another tape, which was not read ({why})"
     if totals is None:
         _note(ledger, plan, found, why)
         return why
@@ -111,6 +114,7 @@ def _finish(home: Home, ledger: Ledger, plan: Plan, found: FoundSet, outcome: Ou
         files=totals.files,
         directories=totals.directories,
         bytes=totals.bytes,
+        stored_bytes=sum(segment.stored_bytes for segment in segments),
     )
     _after_index()
     ledger.adopt(Adoption(sets=(sealed,)), time.time_ns())

@@ -109,6 +109,10 @@ def _run(run: RunReport) -> dict[str, object]:
         "started_at": iso_time(run.started_at_ns),
         "finished_at": iso_time(run.finished_at_ns),
         "interrupted": run.interrupted,
+        "moves": [
+            {"drive": move.drive, "tape": move.tape or None, "reason": move.reason, "at": iso_time(move.at_ns)}
+            for move in run.moves
+        ],
         "new_files": run.content.new_files,
         "changed_files": run.content.changed_files,
         "removed_files": run.content.removed_files,

@@ -25,7 +25,7 @@ from tapefs.home import Home
 from tapefs.report.ending import ended
 from tapefs.report.files import TroubleFile, read_report, write_report
 from tapefs.report.metering import MeteredDrive
-from tapefs.report.records import BufferUse, Files, Path, RunReport, Stage
+from tapefs.report.records import BufferUse, Files, Move, Path, RunReport, Stage
 from tapefs.tape.fill import FillCounts
 
 log = structlog.get_logger(__name__)
@@ -196,6 +196,7 @@ def _blank(job: Job, backup_set: BackupSet, earlier: RunReport | None) -> RunRep
         level=backup_set.level,
         sources=[Path.of(source) for source in backup_set.sources],
         runs=1 if earlier is None else earlier.runs + 1,
+        moves=[Move(drive=each.drive, tape=each.tape, reason=each.reason, at_ns=each.at_ns) for each in job.moves],
         begun_at_ns=backup_set.started_at_ns,
         started_at_ns=time.time_ns(),
         content=Files() if earlier is None else earlier.content,

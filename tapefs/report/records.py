@@ -59,6 +59,16 @@ class BufferUse(msgspec.Struct, frozen=True, kw_only=True):
     stops: int = 0
 
 
+class Move(msgspec.Struct, frozen=True, kw_only=True):
+    """A drive that the run has left because it failed."""
+
+    drive: str
+    #: Label of the tape that was in it; empty: none.
+    tape: str
+    reason: str
+    at_ns: int
+
+
 class TapeUse(msgspec.Struct, frozen=True, kw_only=True):
     """What the set has on one tape."""
 
@@ -105,6 +115,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     #: It was killed: `finished_at_ns` is when that was noticed, and what only its process knew is missing.
     interrupted: bool = False
+    #: The drives that failed, oldest first, until the one that has made what this tells of.
+    moves: list[Move] = []
     #: Of all runs.
     content: Files = Files()
     stored_bytes: int = 0

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
-
 from catalog.crash import crash_point
 from catalog.ids import VolumeId
 from catalog.ledger import Ledger
@@ -53,9 +51,6 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
         raise WriteProtected(f"tape {volume.label} is write-protected: move its tab, or use another tape")
     if status.barcode not in (None, volume.code):
         raise WrongTape(f"the tape in the drive has barcode {status.barcode}, not {volume.code}: check the library")
-    if status.capacity_bytes:
-        # For a tape that the library brought, the ledger has what its generation holds; virtual ones can be smaller.
-        volume = msgspec.structs.replace(volume, capacity_bytes=status.capacity_bytes)
     claim = ledger.claim_volume(volume_id)
     if volume.state is VolumeState.BLANK:
         volume = _as_told(ledger, volume, status)

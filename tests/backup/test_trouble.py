@@ -7,15 +7,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from catalog.errors import StorageFailed
-from catalog.ids import VolumeId
 from catalog.index.model import EntryFlag
 from catalog.index.reader import IndexReader
-from catalog.lmdb_ledger import LmdbLedger
-from catalog.records import SetState, Volume, VolumeState
+from catalog.records import SetState, VolumeState
 from drivers.errors import DeviceFailed, DiskFull
 from drivers.virtual.faults import AnyFault, EarlyEnd, FaultyDrive, PowerCut, WriteError
 from drivers.virtual.layout import cartridge_folder
@@ -270,19 +267,15 @@ def test_tapes_that_are_too_small_are_not_used_up(make_rig: Callable[..., Rig], 
     assert not [volume for volume in rig.ledger.volumes() if volume.state is VolumeState.FULL]
 
 
-def test_a_tape_that_is_smaller_than_the_ledger_thinks(
-    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The ledger has nominal sizes of what a real library brings; virtual cartridges behind it can have any."""
-    real = LmdbLedger.volume
-
-    def nominal(ledger: LmdbLedger, volume_id: VolumeId) -> Volume:
-        return msgspec.structs.replace(real(ledger, volume_id), capacity_bytes=18 * 10**12)
-
-    monkeypatch.setattr(LmdbLedger, "volume", nominal)
+def test_a_tape_that_is_smaller_than_the_ledger_thinks(rig: Rig, tmp_path: Path) -> None:
+    """The ledger has nominal sizes of what a real library brings; cartridges can have any, and the drive tells it."""
+    real_bytes = {volume.capacity_bytes for volume in rig.ledger.volumes()}
+    for volume in rig.ledger.volumes():
+        rig.ledger.size_volume(volume.volume_id, 18 * 10**12, volume.generation)
     tree = random_files(tmp_path / "tree", 20, 1_000_000)
     rig.backup(tree)
     assert snapshot(Path(f"{extract(rig, tmp_path / 'out')}{tree}")) == snapshot(tree)
+    assert {volume.capacity_bytes for volume in rig.ledger.volumes() if volume.used_bytes} == real_bytes
 
 
 def test_a_set_that_cannot_begin_is_no_running_one(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ class AdoptingContract:
         ledger.adopt(Adoption(sets=(whole,)), NOW)
         known = ledger.backup_set(SET.set_id)
         assert (known.state, known.files, known.segments) == (SetState.SEALED, 9, 1)
-        assert known.tapes == ("T9", "T8")
+        assert known.tapes == ("T8", "T9")
         ledger.complete_set(SET.set_id, NOW)
         ledger.adopt(FOUND, NOW)
         assert ledger.backup_set(SET.set_id).state is SetState.COMPLETE

@@ -9,7 +9,7 @@ import msgspec
 from catalog.ids import InstallationId, JobNumber
 from catalog.ledger import Ledger
 from catalog.pool_records import Pool
-from catalog.records import Adoption, CopyState, IntentKind, JobState, SetState, VolumeState
+from catalog.records import Adoption, CopyState, DriveMove, IntentKind, JobState, SetState, VolumeState
 from tests.catalog.builders import (
     LABEL_END,
     NOW,
@@ -44,6 +44,7 @@ FOUND = Adoption(
     segments=(FOUND_SEGMENT,),
     copies=(copy_of(FOUND_SEGMENT, FOUND_TAPE, 4, 2),),
 )
+MOVE = DriveMove(drive="drive0", reason="it does not answer", at_ns=NOW)
 PIN = pin_of("pin", SEGMENT, (0, 3))
 
 #: Name of the operation, and what does it. Every writing operation occurs.
@@ -79,6 +80,8 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("fail_set", lambda ledger: ledger.fail_set(OTHER_SET.set_id, "no tape", NOW)),
     ("finish_job", lambda ledger: ledger.finish_job(OTHER_JOB.number, JobState.FAILED, "no tape", NOW)),
     ("queue_job", lambda ledger: ledger.queue_job(OTHER_JOB.number, NOW, resume=True)),
+    ("resume_set", lambda ledger: ledger.resume_set(OTHER_SET.set_id, NOW)),
+    ("requeue_job", lambda ledger: ledger.requeue_job(OTHER_JOB.number, MOVE)),
     ("resume_set", lambda ledger: ledger.resume_set(OTHER_SET.set_id, NOW)),
     ("fail_set", lambda ledger: ledger.fail_set(OTHER_SET.set_id, "no tape", NOW)),
     ("finish_job", lambda ledger: ledger.finish_job(OTHER_JOB.number, JobState.FAILED, "no tape", NOW)),

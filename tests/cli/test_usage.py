@@ -89,6 +89,7 @@ def test_without_a_state_folder(tapefs, home_path, command):
         "mount": ["/mnt"],
         "job": ["list"],
         "tape": ["inserted"],
+        "library": ["ports", "1"],
         "restore": ["docs", "--to", "/tmp/x"],
     }
     outcome = tapefs(command, *arguments.get(command, []))

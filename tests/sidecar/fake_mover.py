@@ -2,8 +2,9 @@
 
 What a backup does is told by the job's name (see `_Fake.backup`). HOME/fake.json may hold `bad` (segment -> frames that
 cannot be read), `die` (segments whose recall ends the process), `slow_s` (pause before each frame), `recommend` (the
-order that the drive recommends, whatever it is asked) and `die_recommending`. Every command is noted in HOME/fake.log
-as `NAME JSON`.
+order that the drive recommends, whatever it is asked) and `die_recommending`. HOME/DRIVE-fails holds the names of
+commands that this drive fails, HOME/first-fails those that fail once, whichever drive is told first. Every command is
+noted in HOME/fake.log as `NAME JSON`.
 """
 
 from __future__ import annotations
@@ -95,7 +96,19 @@ class _Fake:
         status = self.drive.status()
         self.post.send(DriveState(state="loaded" if status.loaded else "empty", barcode=status.barcode))
 
+    def _fail(self, command: msgspec.Struct) -> None:
+        name = type(command).__name__
+        always, once = self.home.path / f"{self.name}-fails", self.home.path / "first-fails"
+        if always.exists() and name in always.read_text().split():
+            raise _Refused("drive_failed", f"{self.name}: it has a hardware fault")
+        if once.exists() and name in once.read_text().split():
+            with suppress(FileNotFoundError):  # The other one was faster.
+                once.rename(self.home.path / "first-failed")
+                raise _Refused("drive_failed", f"{self.name}: it has a hardware fault")
+
     def _serve(self, command: Load | Unload | Backup | FinishSets | Recall | Recommend | Verify) -> Done | Failed:
+        if not isinstance(command, Backup):
+            self._fail(command)
         if isinstance(command, Load):
             if self.script.get("bad_tape") == self.ledger.volume(command.volume_id).label:
                 raise _Refused("wrong_tape", "the label is of another tape")
@@ -179,6 +192,7 @@ class _Fake:
         )
         for number in range(TROUBLES):
             self.post.send(Trouble(id=command.id, path=f"/srv/{number}", reason="it vanished"))
+        self._fail(command)
         if job.name == "fail":
             raise _Refused("source", "/srv is gone: mount it")
         if job.name == "die":

@@ -30,7 +30,7 @@ async def ended_in_the_ledger(home: Home, ledger: LmdbLedger) -> tuple[Jobs, Run
     jobs = Jobs(home, ledger, Bell(), now_ns=lambda: 7)
     job = await jobs.create(Job(number=JobNumber(0), job_id=JobId(new_uuid()), name="docs", sources=(b"/docs",)))
     await jobs.queue(job.number)
-    run = jobs.begin_next()
+    run = jobs.begin_next("drive0", {"drive0"})
     ledger.finish_job(job.number, JobState.FAILED, "the tape broke", 7)
     return jobs, run
 

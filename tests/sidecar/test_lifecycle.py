@@ -101,20 +101,29 @@ def test_a_token_that_others_may_read(home: Home) -> None:
 
 
 def test_a_mover_killed_during_a_backup(home: Home) -> None:
+    """The run goes on with the next mover; what it has told before is not forgotten."""
     with running(home) as rig:
         number = rig.submit("hang")
         rig.wait_progress(number)
         os.kill(rig.mover_pid(), signal.SIGKILL)
-        job = rig.wait_job(number, "failed")
-        assert "the mover of drive0 ended while the backup ran" in job["error"]
-        assert job["trouble_count"] == 120
+        wait_until(lambda: rig.job(number)["trouble_count"] == 240, "the run does not go on")
+        job = rig.job(number)
+        assert (job["state"], job["runs"], job["waits_for"]) == ("running", 1, None)
+        assert [move["drive"] for move in job["moves"]] == ["drive0"]
+        assert "the mover of drive0 ended while the backup ran" in job["moves"][0]["reason"]
+        rig.unix("POST", f"/api/v1/jobs/{number}/cancel")
+        rig.wait_job(number, "cancelled")
         rig.wait_job(rig.submit("ok"), "completed")
     assert set_states(home) == [SetState.FAILED, SetState.COMPLETE]
 
 
-def test_a_mover_that_ends_by_itself(home: Home) -> None:
+def test_a_run_that_ends_every_mover(home: Home) -> None:
+    """It is given to a few of them, and then fails with all of it."""
     with running(home) as rig:
-        assert "the mover of drive0 ended" in rig.wait_job(rig.submit("die"), "failed")["error"]
+        job = rig.wait_job(rig.submit("die"), "failed")
+        assert job["error"].startswith("4 times a drive failed within the run: drive0: the mover of drive0 ended")
+        assert "`tapefs job resume 1`" in job["error"]
+        assert len(rig.commands("Backup")) == 4
         rig.wait_job(rig.submit("ok"), "completed")
 
 

@@ -18,7 +18,9 @@ def test_status(rig: Rig) -> None:
     assert status["version"] == __version__
     assert status["home"] == str(rig.home.path)
     assert status["pid"] == rig.process.pid
-    assert [set(drive) for drive in status["drives"]] == [{"name", "state", "tape", "compresses", "counters"}]
+    assert [set(drive) for drive in status["drives"]] == [
+        {"name", "state", "tape", "failure", "compresses", "counters"}
+    ]
     assert rig.unix("GET", "/health").body == {"status": "ok", "drives": {"drive0": status["drives"][0]["state"]}}
     assert Client(rig.home.socket).status().installation_id == status["installation_id"]
 

@@ -128,7 +128,7 @@ def test_a_bad_frame_is_an_error_on_the_stream_and_the_others_come(home: Home) -
         recall(rig, waiter(segment, 1, 3))
         got = [next(lines) for _ in range(3)]
         assert [line.get("error") for line in got] == [None, "read_failed", None]
-        assert got[1]["message"] == "frame 2 is unreadable"
+        assert got[1]["message"] == "tape TP0001L9: frame 2 is unreadable"
         assert (got[1]["first"], got[1]["last"]) == (2, 2)
 
 
@@ -159,7 +159,7 @@ def test_a_wrong_label_is_told_and_the_drive_goes_on(home: Home) -> None:
     script(home, bad_tape="TP0001L9")
     with running(home) as rig, rig.arrivals() as lines:
         recall(rig, waiter(bad, 0, 0))
-        assert next(lines)["message"] == "the label is of another tape"
+        assert next(lines)["message"] == "tape TP0001L9: the label is of another tape"
         recall(rig, waiter(good, 0, 0))
         arrived(lines, good, 0)
 

@@ -10,10 +10,13 @@ from threading import Event
 
 import pytest
 
+from drivers.errors import ChangerError
+from drivers.interface import ElementKind
+from drivers.scsi.changer import ScsiChanger
 from drivers.virtual.changer import VirtualChanger
 from drivers.virtual.drive import VirtualDrive
 from drivers.virtual.faults import FaultyDrive, PowerCut
-from drivers.virtual.library import create_library, take_out
+from drivers.virtual.library import add_blank, add_from, create_library, set_ports, take_out
 from drivers.vtl.changer import ChangerServer
 from drivers.vtl.tape import TapeServer
 from tests.drivers.vtl.bench import MIB, Hand
@@ -258,3 +261,74 @@ def test_a_drive_that_lost_its_power_says_so_and_others_go_on(tmp_path: Path) ->
     changer.close()
     for each in tapes:
         each.close()
+
+
+# -- ports -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_ports(tmp_path: Path) -> Iterator[Hand]:
+    """Three slots, the last one empty, and two ports, of which the first holds a cartridge that came through it."""
+    folder = tmp_path / "library"
+    create_library(folder, tapes=3, tape_bytes=16 * MIB, drives=1, generation=9)
+    take_out(folder, "TP0003L9", tmp_path / "shelf")
+    set_ports(folder, 2)
+    add_from(folder, tmp_path / "shelf")
+    tape = TapeServer(VirtualDrive(folder, 0))
+    changer = ChangerServer(VirtualChanger(folder), [tape], "LIBRARY1")
+    yield Hand(changer)
+    changer.close()
+    tape.close()
+
+
+def test_ports_lie_behind_the_slots(with_ports: Hand) -> None:
+    page = with_ports.good("1A 08 1D 00 FF 00")
+    assert page == bytes.fromhex("17 00 00 00 1D 12 0001 0001 1000 0003 1003 0002 0100 0001 0000")
+    data = status(with_ports, 3)
+    assert data[:4] == bytes.fromhex("1003 0002")
+    first, second = data[16:68], data[68:120]
+    # It can be opened both ways, and what lies there was put in by hand.
+    assert (first[:3], first[12:20]) == (bytes.fromhex("1003 3b"), b"TP0003L9")
+    assert second[:3] == bytes.fromhex("1004 38")
+
+
+def test_the_robot_moves_to_ports_and_from_them(with_ports: Hand) -> None:
+    with_ports.good(move(0x1003, 0x100))
+    with_ports.good(move(0x1001, 0x1004))
+    data = status(with_ports, 3)
+    # The robot put it there, from slot 1.
+    assert data[68:71] == bytes.fromhex("1004 39")
+    assert data[77:80] == bytes.fromhex("81 1001")
+    assert with_ports(move(0x1000, 0x1004)).sense == "5 3B0D"
+    assert with_ports(move(0x1003, 0x1002)).sense == "5 3B0E"
+    assert with_ports(move(0x1000, 0x1005)).sense == "5 2101"
+    with_ports.good(move(0x100, 0x1003))
+    assert status(with_ports, 3)[:4] == bytes.fromhex("1003 0002")
+
+
+def test_our_changer_sees_them_as_ports(with_ports: Hand) -> None:
+    changer = ScsiChanger(with_ports.transport, [])
+    kinds = [(each.kind, each.number, each.barcode) for each in changer.inventory()]
+    assert kinds[-2:] == [(ElementKind.PORT, 3, "TP0003L9"), (ElementKind.PORT, 4, None)]
+    changer.transfer(3, 2)
+    assert [each.barcode for each in changer.inventory()][3:] == ["TP0003L9", None, None]
+    changer.close()
+
+
+def test_a_port_that_holds_a_cartridge_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "library"
+    create_library(folder, tapes=2, tape_bytes=16 * MIB, drives=1, generation=9)
+    set_ports(folder, 3)
+    VirtualChanger(folder).transfer(0, 4)
+    with pytest.raises(ChangerError, match="TP0001L9 lies in a port"):
+        set_ports(folder, 1)
+    VirtualChanger(folder).transfer(4, 2)
+    set_ports(folder, 1)
+    kinds = [(each.kind.value, each.barcode) for each in VirtualChanger(folder).inventory()]
+    assert kinds == [("drive", None), ("slot", None), ("slot", "TP0002L9"), ("port", "TP0001L9")]
+    # A new one never comes between the ports.
+    add_blank(folder, tape_bytes=16 * MIB)
+    add_blank(folder, tape_bytes=16 * MIB)
+    kinds = [(each.kind.value, each.barcode) for each in VirtualChanger(folder).inventory()]
+    assert [kind for kind, _ in kinds] == ["drive", "slot", "slot", "slot", "port"]
+    assert kinds[-1] == ("port", "TP0001L9")

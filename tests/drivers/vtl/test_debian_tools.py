@@ -16,6 +16,7 @@ JOB = """
 load_tape_modules
 home=/tmp/home
 "$PROJECT"/.venv/bin/tapefs --home $home init --tapes 3 --tape-size 32MiB --drives 2 >/dev/null
+"$PROJECT"/.venv/bin/tapefs --home $home library ports 2
 umask 077
 echo 'a secret of joe' >/tmp/joe
 echo 'a secret of vtl' >/tmp/own
@@ -77,6 +78,13 @@ mtx -f $changer unload 2 0
 mtx -f $changer exchange 1 2
 mtx -f $changer load 1 1
 mtx -f $changer status
+
+echo "== ports"
+mtx -f $changer transfer 2 5
+mtx -f $changer transfer 3 4
+mtx -f $changer status | grep -v Transfer
+mtx -f $changer transfer 5 2
+mtx -f $changer status | grep EXPORT
 kill $vtl
 wait $vtl
 """
@@ -84,12 +92,14 @@ wait $vtl
 EXPECTED = """\
 == changer
 Loading media from Storage Element 2 into drive 0...done
-Storage Changer /dev/sgN:2 Drives, 3 Slots ( 0 Import/Export )
+Storage Changer /dev/sgN:2 Drives, 5 Slots ( 2 Import/Export )
 Data Transfer Element 0:Full (Storage Element 2 Loaded):VolumeTag = TP0002L9
 Data Transfer Element 1:Empty
 Storage Element 1:Full :VolumeTag=TP0001L9
 Storage Element 2:Empty
 Storage Element 3:Full :VolumeTag=TP0003L9
+Storage Element 4 IMPORT/EXPORT:Empty
+Storage Element 5 IMPORT/EXPORT:Empty
 == positions
 At block 18.
 At block 6.
@@ -115,12 +125,23 @@ dd: error writing '/dev/nst0': No space left on device
 25+0 records in
 Unloading drive 0 into Storage Element 2...done
 Loading media from Storage Element 1 into drive 1...done
-Storage Changer /dev/sgN:2 Drives, 3 Slots ( 0 Import/Export )
+Storage Changer /dev/sgN:2 Drives, 5 Slots ( 2 Import/Export )
 Data Transfer Element 0:Empty
 Data Transfer Element 1:Full (Storage Element 1 Loaded):VolumeTag = TP0002L9
 Storage Element 1:Empty
 Storage Element 2:Full :VolumeTag=TP0001L9
 Storage Element 3:Full :VolumeTag=TP0003L9
+Storage Element 4 IMPORT/EXPORT:Empty
+Storage Element 5 IMPORT/EXPORT:Empty
+== ports
+Storage Changer /dev/sgN:2 Drives, 5 Slots ( 2 Import/Export )
+Storage Element 1:Empty
+Storage Element 2:Empty
+Storage Element 3:Empty
+Storage Element 4 IMPORT/EXPORT:Full :VolumeTag=TP0003L9
+Storage Element 5 IMPORT/EXPORT:Full :VolumeTag=TP0001L9
+Storage Element 4 IMPORT/EXPORT:Full :VolumeTag=TP0003L9
+Storage Element 5 IMPORT/EXPORT:Empty
 """
 
 

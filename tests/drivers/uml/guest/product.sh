@@ -74,7 +74,10 @@ let_go() {
 serve() {
     "$tapefs" serve --listen 127.0.0.1:0 "$@" >>"$SHARE"/serve.log 2>&1 &
     sidecar=$!
-    tries_long test -S "$TAPEFS_HOME"/sidecar.sock
+    until [[ -S $TAPEFS_HOME/sidecar.sock ]]; do
+        kill -0 "$sidecar" || { cat "$SHARE"/serve.log >&2; return 1; }
+        sleep 0.05
+    done
 }
 
 serve_no_more() {
@@ -91,6 +94,18 @@ for each in json.load(sys.stdin):
         each = each[name]
     print(each)' "$1"
 }
+
+# field_of NAME JSON-OBJECT
+field_of() { field "$1" <<<"[$2]"; }
+
+# node_of LUN COLUMN: of lsscsi's line about a unit of the target, its last column (2: sg) or the one before (1).
+node_of() { lsscsi -g | awk -v lun=":$1]" -v column="$2" 'index($1, lun) { print $(NF - 2 + column) }'; }
+
+# serial_of NODE: as the drive tells it to sg_inq.
+serial_of() { sg_inq -p 0x80 "$1" | sed -n 's/.*[Ss]erial number: *\([^ ]*\).*/\1/p'; }
+
+# finished JOB: it has come to a good end.
+finished() { [[ $(field_of state "$("$tapefs" job show "$1" --json)") == completed ]]; }
 
 # setting NAME VALUE: of the section [backup].
 setting() { sed -i "s/^# $1 = [^ ]*/$1 = $2/" "$TAPEFS_HOME"/tapefs.toml; }

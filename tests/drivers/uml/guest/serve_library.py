@@ -2,11 +2,12 @@
 
 serve_library.py FOLDER PORT BYTES [TAPES]: two drives, two cartridges of that size or as many as told, and a slot more
 than cartridges. LUN 0 is the changer. A library that is there already is served as it is, and TAPEFS_FAULTS works as
-for `tapefs vtl`.
+for `tapefs vtl`. With MOTION=scaled:N in the environment each device has a thread: none waits for another.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -22,7 +23,7 @@ def main(folder: Path, port: int, cartridge_bytes: int, tapes: int = 2) -> None:
     if not folder.exists():
         made = create_library(folder, tapes=tapes + 1, tape_bytes=cartridge_bytes, drives=DRIVES, generation=9)
         take_out(folder, made[-1], folder.parent / "shelf")
-    with LibraryTarget(folder, "account", TARGET) as target:
+    with LibraryTarget(folder, os.environ.get("MOTION", "account"), TARGET) as target:
         target.start("127.0.0.1", port)
         print("serving", flush=True)
         threading.Event().wait()

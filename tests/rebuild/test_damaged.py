@@ -1,0 +1,240 @@
+"""Tapes that are missing, damaged, torn, foreign, or there twice; and rebuilds that are cut off."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from catalog.crash import known_points
+from catalog.lmdb_ledger import LmdbLedger
+from catalog.records import SegmentCopy, SetState, VolumeState
+from drivers.registry import open_changer
+from tapefs.errors import NotNow
+from tapefs.rebuild.records import Method
+from tests.backup.rig import Rig
+from tests.backup.trees import random_files
+from tests.rebuild.same import Before, now_indexes, now_trailers, records, reopened
+from tests.rebuild.test_rebuild import chain, rebuilt
+
+SMALL = "segment_bytes = 1048576\nthreads = 2"
+
+
+def taken_away(rig: Rig, tmp_path: Path) -> Before:
+    rig.close()
+    return Before(rig.home, LmdbLedger.open(rig.home.ledger), tmp_path / "aside")
+
+
+def tape_file(rig: Rig, copy: SegmentCopy, behind_header: int) -> Path:
+    """HEADER 0, PAYLOAD 1, TRAILER 2."""
+    label = rig.ledger.volume(copy.volume_id).label
+    return rig.home.library / "cartridges" / label / f"{copy.header_file + behind_header:05}"
+
+
+def flip(path: Path, place: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(place, os.SEEK_END if place < 0 else os.SEEK_SET)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 0x40]))
+
+
+def indexes_of(rig: Rig, label: str) -> list[Path]:
+    volume = rig.ledger.volume_by_label(label)
+    places = [
+        index.file
+        for each in rig.ledger.backup_sets()
+        for index in rig.ledger.index_copies(each.set_id)
+        if index.volume_id == volume.volume_id
+    ]
+    return [rig.home.library / "cartridges" / label / f"{place:05}" for place in places]
+
+
+@pytest.mark.log_warnings
+def test_a_damaged_index_costs_nothing(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """Wherever the bit is: the trailers of its segments are read instead, by itself; only the index is lost."""
+    rig = make_rig(backup_settings=SMALL)
+    rig.backup(random_files(tmp_path / "a", 60, 50_000), name="a")
+    rig.backup(random_files(tmp_path / "b", 60, 50_000), name="b")
+    first, second = indexes_of(rig, "TP0001L9")
+    flip(first, 30)
+    flip(second, -5)
+    before = taken_away(rig, tmp_path)
+    report = rebuilt(rig.home)
+    reopened(rig)
+    assert len(report.outcome.complete) == 2
+    assert sum("SET INDEX" in sentence for sentence in report.ignored) == 2
+    assert now_indexes(rig.home) == before.indexes()
+    assert now_trailers(rig.home) == before.trailers()
+    assert rig.ledger.verify() == []
+    volume = rig.ledger.volume_by_label("TP0001L9")
+    known = before.records["volume TP0001L9"]
+    assert (volume.end_block, volume.state) == (getattr(known, "end_block", None), VolumeState.APPENDABLE)
+
+
+@pytest.mark.log_warnings
+def test_a_missing_tape_is_named_and_comes_later(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """Sets that need it are told with its name, all others are back; with the tape the same command goes on."""
+    rig = make_rig(tapes=5, tape_bytes=16 * 1024**2, backup_settings="segment_bytes = 2097152\nthreads = 2")
+    tree = random_files(tmp_path / "small", 4, 50_000)
+    rig.backup(tree, name="small", type="incremental")
+    job = rig.ledger.jobs()[0]
+    rig.backup(random_files(tmp_path / "large", 30, 700_000), name="large")
+    assert rig.ledger.backup_sets()[1].tapes[:2] == ("TP0001L9", "TP0002L9")
+    (tree / "more").write_text("more")
+    rig.again(job)
+    before = taken_away(rig, tmp_path)
+
+    report = rebuilt(rig.home, Method.INDEX, "TP0001L9")
+    assert [each.name for each in report.outcome.complete] == ["small"]
+    ((incomplete, why),) = report.outcome.incomplete
+    assert (incomplete.name, incomplete.state) == ("large", SetState.FAILED)
+    assert "on another tape" in why
+    assert report.is_open
+
+    report = rebuilt(rig.home)
+    reopened(rig)
+    assert len(report.outcome.complete) == 3
+    assert records(rig.ledger) == before.records
+    assert now_indexes(rig.home) == before.indexes()
+    assert rig.ledger.verify() == []
+    assert not rig.home.rebuild.exists()
+
+
+@pytest.mark.log_warnings
+def test_the_last_tape_alone_names_the_first(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    rig = make_rig(tapes=3, tape_bytes=16 * 1024**2, backup_settings="segment_bytes = 2097152\nthreads = 2")
+    rig.backup(random_files(tmp_path / "large", 30, 700_000), name="large")
+    before = taken_away(rig, tmp_path)
+    report = rebuilt(rig.home, Method.INDEX, "TP0002L9")
+    ((_, why),) = report.outcome.incomplete
+    assert "segments are missing, on tape TP0001L9" in why
+    assert report.is_open
+    report = rebuilt(rig.home)
+    reopened(rig)
+    assert not report.is_open
+    assert records(rig.ledger) == before.records
+
+
+@pytest.mark.log_warnings
+def test_a_torn_segment_at_the_end_is_overwritten_by_the_next(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """What was never finished does not count, and does not keep the tape from being written on."""
+    rig = make_rig(backup_settings=SMALL)
+    rig.backup(random_files(tmp_path / "a", 20, 50_000), name="a")
+    rig.close()
+    code = (
+        "import sys; from pathlib import Path; from tests.backup.rig import Rig\n"
+        "Rig.existing(Path(sys.argv[1])).backup(Path(sys.argv[2]), name='torn')"
+    )
+    source = random_files(tmp_path / "torn", 60, 50_000)
+    child = subprocess.run(
+        [sys.executable, "-c", code, str(rig.home.path), str(source)],
+        env=os.environ | {"TAPEFS_CRASH_AT": "segment.payload.after:2"},
+        check=False,
+        timeout=120,
+    )
+    assert child.returncode == -signal.SIGKILL
+    ledger = LmdbLedger.open(rig.home.ledger)
+    end_block = ledger.volume_by_label("TP0001L9").end_block
+    before = Before(rig.home, ledger, tmp_path / "aside")
+    report = rebuilt(rig.home)
+    reopened(rig)
+    assert any("never finished" in sentence for sentence in report.ignored)
+    assert rig.ledger.volume_by_label("TP0001L9").end_block == end_block
+    assert [each.name for each in report.outcome.complete] == ["a"]
+    assert [each.name for each, _ in report.outcome.incomplete] == ["torn"]
+    assert now_indexes(rig.home) == before.indexes()
+    again = rig.backup(source, name="again")
+    assert rig.ledger.backup_set(again).tapes == ("TP0001L9",)
+    assert rig.ledger.verify() == []
+
+
+@pytest.mark.log_warnings
+def test_foreign_tapes_are_left_alone(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    rig = make_rig(tapes=3)
+    rig.backup(random_files(tmp_path / "a", 3, 5_000), name="a")
+    before = taken_away(rig, tmp_path)
+    changer = open_changer(rig.home.library_config)
+    from drivers.registry import open_drive
+
+    drive = open_drive(rig.home.library_config, 0)
+    slot = next(each.number for each in changer.inventory() if each.barcode == "TP0003L9")
+    if drive.status().barcode is not None:
+        drive.unload()
+        free = next(each.number for each in changer.inventory() if not each.full and each.kind.value == "slot")
+        changer.unload(0, free)
+    changer.load(slot, 0)
+    drive.load()
+    drive.write_block(b"AMANDA: TAPESTART DATE 20260101 TAPE T1".ljust(32768, b"\0"))
+    drive.write_filemarks(1, sync=True)
+    drive.unload()
+    drive.close()
+    changer.close()
+    report = rebuilt(rig.home)
+    reopened(rig)
+    assert "AMANDA" in report.passed_over["TP0003L9"]
+    assert "blank" in report.passed_over["TP0002L9"]
+    assert records(rig.ledger) == before.records
+
+
+def test_a_catalog_with_sets_is_not_rebuilt(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    rig = make_rig()
+    rig.backup(random_files(tmp_path / "a", 3, 5_000), name="a")
+    rig.close()
+    with pytest.raises(NotNow, match="import"):
+        rebuilt(rig.home)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tapefs.home import open_home
+from tests.rebuild.test_rebuild import rebuilt
+rebuilt(open_home(Path(sys.argv[1])))
+"""
+
+
+def crash_points() -> list[str]:
+    own = sorted(name for name in known_points() if name.startswith(("rebuild.", "ledger.adopt.", "ledger.take_")))
+    return [*own, "rebuild.trailer.after:3", "rebuild.set.after:2", "index.rename.before", "ledger.complete_set.after"]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Before]:
+    """Return a state folder without a catalog, and what that was."""
+    folder = tmp_path_factory.mktemp("bare")
+    rig = Rig(folder, tapes=2, backup_settings="segment_bytes = 1048576")
+    chain(rig, folder)
+    return rig.home.path, taken_away(rig, folder)
+
+
+@pytest.mark.log_warnings
+@pytest.mark.parametrize("point", crash_points())
+def test_killed_at(point: str, bare: tuple[Path, Before], tmp_path: Path) -> None:
+    """Killed anywhere, the same command goes on, and the catalog is as it was."""
+    path, before = bare
+    home = tmp_path / "home"
+    shutil.copytree(path, home, symlinks=True)
+    environment = os.environ | {"TAPEFS_CRASH_AT": point}
+    child = subprocess.run([sys.executable, "-c", CHILD, str(home)], env=environment, check=False, timeout=120)
+    assert child.returncode == -signal.SIGKILL
+    again = Rig.__new__(Rig)
+    from tapefs.home import open_home
+
+    again.home = open_home(home)
+    rebuilt(again.home)
+    reopened(again)
+    try:
+        assert records(again.ledger) == before.records
+        assert now_indexes(again.home) == before.indexes()
+        assert now_trailers(again.home) == before.trailers()
+        assert again.ledger.verify() == []
+        assert not again.home.rebuild.exists()
+    finally:
+        again.close()
