@@ -19,6 +19,7 @@ from drivers.errors import DeviceGone, DriveError
 from drivers.interface import Drive
 from tapefs.errors import NotNow, TapeError
 from tapefs.home import Home
+from tapefs.rebuild.payloads import members_file
 from tapefs.rebuild.plan import Plan, installation_of, plan_of
 from tapefs.rebuild.records import Method, Survey
 from tapefs.rebuild.scribe import Outcome, enter
@@ -75,7 +76,7 @@ def rebuild(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wanted: Se
     surveys = store.surveys()
     if not ledger.backup_sets() and (found := installation_of(surveys)) is not None:
         ledger.take_identity(found)
-    report = _enter(home, ledger, surveys, ledger.installation().installation_id, passed_over, tell)
+    report = _enter(home, ledger, store, surveys, ledger.installation().installation_id, passed_over, tell)
     if not report.is_open:
         store.forget()
     return report
@@ -90,7 +91,7 @@ def import_tapes(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wante
     for survey in known:
         passed_over[survey.tape.label] = "the catalog knows this tape already"
     surveys = [survey for survey in surveys if survey not in known]
-    report = _enter(home, ledger, surveys, ledger.installation().installation_id, passed_over, tell)
+    report = _enter(home, ledger, store, surveys, ledger.installation().installation_id, passed_over, tell)
     store.forget()
     return report
 
@@ -106,6 +107,7 @@ def _is_known(ledger: Ledger, survey: Survey) -> bool:
 def _enter(
     home: Home,
     ledger: Ledger,
+    store: SurveyStore,
     surveys: Sequence[Survey],
     installation_id: InstallationId,
     passed_over: dict[str, str],
@@ -113,7 +115,7 @@ def _enter(
 ) -> Report:
     taken = {volume.label: volume.volume_id for volume in ledger.volumes() if volume.state is not VolumeState.BLANK}
     plan = plan_of(surveys, installation_id, taken)
-    outcome = enter(home, ledger, plan, tell)
+    outcome = enter(home, ledger, plan, store.folder, tell)
     ignored = [f"tape {survey.tape.label}: {sentence}" for survey in surveys for sentence in survey.ignored]
     return Report(
         surveys=surveys,
@@ -137,7 +139,7 @@ def _read_all(
     home: Home, tapes: Tapes, store: SurveyStore, method: Method, wanted: Sequence[str], tell: Tell
 ) -> dict[str, str]:
     """Read the tapes that were not read yet; return those that have nothing for us, and why."""
-    read = [survey.tape for survey in store.surveys() if _has_trailers(home, survey)]
+    read = [survey.tape for survey in store.surveys() if _has_trailers(home, store, survey)]
     known = {tape.barcode or tape.label for tape in read}
     passed_over: dict[str, str] = {}
     for label in wanted or tapes.tapes():
@@ -146,7 +148,7 @@ def _read_all(
         try:
             tell(label, 0, 0)
             tapes.put_in(label)
-            survey = survey_tape(home, tapes.drive, method, tell)
+            survey = survey_tape(home, tapes.drive, method, tell, store.folder)
         except Blank:
             passed_over[label] = "it is blank"
         except DeviceGone:
@@ -159,5 +161,10 @@ def _read_all(
     return passed_over
 
 
-def _has_trailers(home: Home, survey: Survey) -> bool:
-    return all(home.trailer(segment.segment).exists() for segment in survey.segments)
+def _has_trailers(home: Home, store: SurveyStore, survey: Survey) -> bool:
+    """Is there what was found in its segments?"""
+    return all(
+        home.trailer(segment.segment).exists()
+        or (segment.is_from_payload and members_file(store.folder, segment.segment).exists())
+        for segment in survey.segments
+    )

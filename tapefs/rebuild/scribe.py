@@ -6,22 +6,24 @@ Everything is idempotent: a rebuild that was killed is run again and goes on. Bl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 import structlog
 
 from catalog.crash import crash_point
-from catalog.errors import CatalogError, NotFound
-from catalog.ids import SetId
+from catalog.errors import CatalogError, NotFound, StorageFailed
+from catalog.ids import SegmentId, SetId
 from catalog.index.model import Totals
 from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
-from catalog.records import Adoption, BackupSet, SetState
+from catalog.records import Adoption, BackupSet, Segment, SetState
 from tapefs.errors import TapeError
 from tapefs.home import Home
+from tapefs.rebuild.assembly import assemble
 from tapefs.rebuild.plan import FoundSet, Plan, adoption_of, set_record
 from tapefs.search.names import write_names
 from tapefs.sets.build import build_index
@@ -47,8 +49,10 @@ class Outcome:
     incomplete: list[tuple[BackupSet, str]] = field(default_factory=list)
 
 
-def enter(home: Home, ledger: Ledger, plan: Plan, tell: Callable[[str, int, int], None]) -> Outcome:
+def enter(home: Home, ledger: Ledger, plan: Plan, folder: Path, tell: Callable[[str, int, int], None]) -> Outcome:
     """Take everything in and build the indexes; `tell` hears the set at hand, its place and how many there are.
+
+    `folder` has what was found in payloads.
 
     Raises Conflict, StorageFailed, other errors of the ledger.
     """
@@ -60,7 +64,7 @@ def enter(home: Home, ledger: Ledger, plan: Plan, tell: Callable[[str, int, int]
     for place, found in enumerate(order):
         backup_set = ledger.backup_set(found.set_id)
         tell(f"set {backup_set.number} ({backup_set.name})", place, len(order))
-        why = _finish(home, ledger, plan, found, outcome)
+        why = _finish(home, ledger, plan, folder, found, outcome)
         backup_set = ledger.backup_set(found.set_id)
         if why:
             outcome.incomplete.append((backup_set, why))
@@ -83,7 +87,7 @@ def _parents_first(plan: Plan) -> Iterator[FoundSet]:
         yield from reversed(chain)
 
 
-def _finish(home: Home, ledger: Ledger, plan: Plan, found: FoundSet, outcome: Outcome) -> str:
+def _finish(home: Home, ledger: Ledger, plan: Plan, folder: Path, found: FoundSet, outcome: Outcome) -> str:
     """Have the set COMPLETE; return why that cannot be."""
     known = ledger.backup_set(found.set_id)
     if known.state is SetState.COMPLETE:
@@ -98,7 +102,7 @@ def _finish(home: Home, ledger: Ledger, plan: Plan, found: FoundSet, outcome: Ou
     totals = None
     if not why:
         try:
-            totals = _build(home, ledger, known, found)
+            totals = _build(home, folder, segments, known, found)
         except (TapeError, CatalogError) as error:
             log.warning("the index of a set cannot be built", set=found.set_id, error=str(error))
             why = str(error)
@@ -147,18 +151,30 @@ def _lacks_parent(ledger: Ledger, found: FoundSet) -> str:
     return ""
 
 
-def _build(home: Home, ledger: Ledger, backup_set: BackupSet, found: FoundSet) -> Totals:
+def _build(home: Home, folder: Path, segments: Sequence[Segment], backup_set: BackupSet, found: FoundSet) -> Totals:
     """Build the namespace index, and return what it shows. Raises BadStructure, StorageFailed, Damaged."""
     set_id = backup_set.set_id
-    trailers = [home.trailer(segment.segment_id) for segment in ledger.segments(set_id)]
-    is_exact = found.final is not None and not any(each.is_from_payload for each in found.segments.values())
-    home.names(set_id).unlink(missing_ok=True)
+    from_payload = {each.segment for each in found.segments.values() if each.is_from_payload}
     with ExitStack() as stack:
         base = None if found.parent_id is None else stack.enter_context(IndexReader(home.index(found.parent_id)))
+        if from_payload:
+            missing = [(each.segment_id, each.segment_id in from_payload) for each in segments]
+            _assemble(home, folder, missing, base)
+        home.names(set_id).unlink(missing_ok=True)
+        trailers = [home.trailer(each.segment_id) for each in segments]
+        # What could not be read has a line in a TRAILER only.
+        is_exact = found.final is not None and not from_payload
         check = promised_by(backup_set).check if is_exact else _anything
         totals = build_index(home.index(set_id), set_id, trailers, base, check=check)
     write_names(home, set_id)
     return totals
+
+
+def _assemble(home: Home, folder: Path, segments: Sequence[tuple[SegmentId, bool]], base: IndexReader | None) -> None:
+    try:
+        assemble(home, folder, segments, base)
+    except OSError as error:
+        raise StorageFailed(f"cannot read what was found in payloads: {error}", retryable=False) from error
 
 
 def _anything(_: Totals) -> None:

@@ -20,17 +20,17 @@ class SurveyStore:
     """A folder of surveys."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     @property
     def is_there(self) -> bool:
         """Is a rebuild under way?"""
-        return self._folder.is_dir()
+        return self.folder.is_dir()
 
     def surveys(self) -> list[Survey]:
         """Return all, by label. Raises Damaged."""
         found = []
-        for path in self._folder.glob("*.json") if self.is_there else ():
+        for path in self.folder.glob("*.json") if self.is_there else ():
             try:
                 found.append(msgspec.json.decode(path.read_bytes(), type=Survey))
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -41,16 +41,16 @@ class SurveyStore:
 
     def keep(self, survey: Survey) -> None:
         """Keep what a tape says; in place of what it said before. Raises StorageFailed."""
-        path = self._folder / f"{survey.tape.volume_id}.json"
+        path = self.folder / f"{survey.tape.volume_id}.json"
         part = path.with_suffix(".part")
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             with part.open("wb") as file:
                 file.write(msgspec.json.encode(survey))
                 file.flush()
                 os.fsync(file.fileno())
             part.rename(path)
-            sync_folder(self._folder)
+            sync_folder(self.folder)
         except OSError as error:
             raise StorageFailed(f"cannot write {path}: {error.strerror}", retryable=False) from error
         _after_survey()
@@ -58,4 +58,4 @@ class SurveyStore:
     def forget(self) -> None:
         """All is entered. Raises OSError."""
         if self.is_there:
-            shutil.rmtree(self._folder)
+            shutil.rmtree(self.folder)

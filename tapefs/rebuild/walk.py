@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 import zstandard
@@ -20,7 +21,7 @@ from tapefs.format.identify import foreign_format, is_ours
 from tapefs.format.records import End, Header, Label
 from tapefs.format.structures import read_header, read_label, read_set_label
 from tapefs.home import Home
-from tapefs.rebuild.payloads import take_payload
+from tapefs.rebuild.payloads import members_file, take_payload
 from tapefs.rebuild.records import Index, Method, Segment, Survey, Tape, Torn
 from tapefs.rebuild.trailers import IndexReading, end_of, take_trailer
 from tapefs.tape.blocks import LARGEST_BLOCK_BYTES, BlockReader
@@ -64,20 +65,21 @@ class _Findings:
     suspect: str = ""
 
 
-def survey_tape(home: Home, drive: Drive, method: Method, tell: Tell) -> Survey:
-    """Read the threaded tape; local trailers of what is found are in `home` then.
+def survey_tape(home: Home, drive: Drive, method: Method, tell: Tell, folder: Path) -> Survey:
+    """Read the threaded tape; local trailers of what is found are in `home` then, what payloads hold is in `folder`.
 
     Raises Blank, NotBlank when it is somebody else's, BadStructure when not even its label can be made out, drive
     errors, StorageFailed.
     """
-    return _Walk(home, drive, method, tell).run()
+    return _Walk(home, drive, method, tell, folder).run()
 
 
 class _Walk:
     """One tape, read once."""
 
-    def __init__(self, home: Home, drive: Drive, method: Method, tell: Tell) -> None:
+    def __init__(self, home: Home, drive: Drive, method: Method, tell: Tell, folder: Path) -> None:
         self._home = home
+        self._folder = folder
         self._drive = drive
         self._method = method
         self._tell = tell
@@ -347,12 +349,17 @@ class _Walk:
 
     def _is_there(self, segment_id: SegmentId) -> bool:
         """Did a rebuild that was cut off have it already? Its files are kept only when they are whole."""
-        try:
-            end, size = end_of(self._home.trailer(segment_id), segment_id)
-        except (FileNotFoundError, BadStructure):
-            return False
-        self._found.trailers[segment_id] = (end, size, False)
-        return True
+        for path, is_payload in (
+            (self._home.trailer(segment_id), False),
+            (members_file(self._folder, segment_id), True),
+        ):
+            try:
+                end, size = end_of(path, segment_id)
+            except (FileNotFoundError, BadStructure):
+                continue
+            self._found.trailers[segment_id] = (end, 0 if is_payload else size, is_payload)
+            return True
+        return False
 
     def _from_trailer(self, place: _Place) -> bool:
         try:
@@ -367,11 +374,11 @@ class _Walk:
     def _from_payload(self, place: _Place) -> bool:
         try:
             self._drive.locate(BlockNo(place.payload_block))
-            end, size = take_payload(self._home, place.header, self._blocks())
+            end = take_payload(self._folder, place.header, self._blocks())
         except (ReadFailed, BadStructure) as error:
             self._found.ignored.append(f"{_named(place)}: its payload cannot be read: {error}")
             return False
-        self._found.trailers[place.header.segment] = (end, size, True)
+        self._found.trailers[place.header.segment] = (end, 0, True)
         return True
 
     def _segment_at(self, tape: Tape, place: _Place) -> Segment | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import lmdb
 import msgspec
 
+from catalog.ids import DirectoryNo
+from catalog.index.model import EntryFlag
+from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import SetState
@@ -90,3 +94,34 @@ def reopened(rig: Rig) -> None:
     rig.ledger = LmdbLedger.open(rig.home.ledger)
     rig.drive = open_drive(rig.home.library_config, 0)
     rig.watcher = LocalWatcher(rig.home, rig.ledger, rig.drive)
+
+
+def shown(path: Path) -> dict[bytes, tuple[object, ...]]:
+    """Return by path what an index shows that an archive holds, too, with numbers, places, attributes and checksums."""
+    found: dict[bytes, tuple[object, ...]] = {}
+    with IndexReader(path) as reader:
+        waiting = [(b"", reader.directory(DirectoryNo(0)))]
+        while waiting:
+            above, directory = waiting.pop()
+            attributes = reader.directory_xattrs(directory.number) if directory.flags else []
+            found[above + b"/"] = (
+                directory.number,
+                *((directory.mode, directory.uid, directory.gid, directory.mtime_ns) if above else ()),
+                directory.files_count,
+                directory.directories_count,
+                attributes,
+            )
+            for _, number, entry in reader.list_from(directory, 0):
+                name = above + b"/" + entry.name
+                if stat.S_ISDIR(entry.mode):
+                    waiting.append((name, reader.directory(DirectoryNo(entry.offset))))
+                    found[name] = (number,)
+                    continue
+                flags = entry.flags & int(EntryFlag.SPLIT | EntryFlag.SPARSE | EntryFlag.XATTRS)
+                found[name] = (
+                    number, entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns, entry.rdev, entry.target,
+                    entry.segment, entry.offset, flags, reader.first_name(number),
+                    reader.xattrs(number) if flags & int(EntryFlag.XATTRS) else (),
+                    reader.extents(number) if flags & int(EntryFlag.SPLIT | EntryFlag.SPARSE) else (),
+                )  # fmt: skip
+    return found

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from catalog.crash import known_points
@@ -20,7 +21,7 @@ from tapefs.errors import NotNow
 from tapefs.rebuild.records import Method
 from tests.backup.rig import Rig
 from tests.backup.trees import random_files
-from tests.rebuild.same import Before, now_indexes, now_trailers, records, reopened
+from tests.rebuild.same import Before, now_indexes, now_trailers, records, reopened, shown
 from tests.rebuild.test_rebuild import chain, rebuilt
 
 SMALL = "segment_bytes = 1048576\nthreads = 2"
@@ -76,6 +77,37 @@ def test_a_damaged_index_costs_nothing(make_rig: Callable[..., Rig], tmp_path: P
     volume = rig.ledger.volume_by_label("TP0001L9")
     known = before.records["volume TP0001L9"]
     assert (volume.end_block, volume.state) == (getattr(known, "end_block", None), VolumeState.APPENDABLE)
+
+
+@pytest.mark.log_warnings
+@pytest.mark.parametrize("damaged", [(0,), (1,), (1, 2), (3,)])
+def test_a_damaged_trailer_is_made_up_for_by_its_payload(
+    make_rig: Callable[..., Rig], tmp_path: Path, damaged: tuple[int, ...]
+) -> None:
+    """First, middle or last: the directories that go on over segments fit, and everything is shown as before."""
+    rig = make_rig(backup_settings=SMALL)
+    tree = tmp_path / "a"
+    for name in ("one", "two/deep", "two/deeper", "zz"):
+        random_files(tree / name, 20, 60_000)
+    set_id = rig.backup(tree, name="a")
+    segments = rig.ledger.segments(set_id)
+    assert len(segments) == 5
+    for number in damaged:
+        (copy,) = rig.ledger.copies(segments[number].segment_id)
+        flip(tape_file(rig, copy, 2), 20)
+    before = taken_away(rig, tmp_path)
+    report = rebuilt(rig.home, Method.TRAILERS)
+    reopened(rig)
+    assert sum("its payload is" in sentence for sentence in report.ignored) == len(damaged)
+    assert [each.set_id for each in report.outcome.complete] == [set_id]
+    was, now = (shown(folder / f"{set_id}.lmdb") for folder in (before.aside / "index", rig.home.indexes))
+    assert now == was
+    assert rig.ledger.segments(set_id) == [
+        msgspec.structs.replace(segment, committed_at_ns=now_known.committed_at_ns)
+        for segment, now_known in zip(segments, rig.ledger.segments(set_id), strict=True)
+    ]
+    # What was read from a payload can be read from tape again.
+    assert rig.ledger.verify() == []
 
 
 @pytest.mark.log_warnings
