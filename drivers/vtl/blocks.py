@@ -18,6 +18,7 @@ from drivers.vtl.sense import (
     END_OF_PARTITION,
     FILEMARK_DETECTED,
     INVALID_FIELD_IN_CDB,
+    PAST_BEGINNING,
     POWER_ON,
     CheckCondition,
     Key,
@@ -138,6 +139,26 @@ class Blocks:
             if actual != size_bytes:
                 return Done(moved, moved, Sense(Key.NO_SENSE, wrong_length=True, information=left))
         return Done(moved, count * size_bytes)
+
+    def verify(self, command: Command) -> Done:
+        """VERIFY(6): read, and send nothing. What is to be compared with it nobody sends here."""
+        reading = replace(command, cdb=bytes([command.cdb[0], command.cdb[1] & _FIXED]) + command.cdb[2:])
+        count, size_bytes = self._count(reading)
+        room = memoryview(bytearray(count * size_bytes if size_bytes else count))
+        return Done(sense=self.read(replace(reading, data_in=room)).sense)
+
+    def format(self, command: Command) -> Done:
+        """FORMAT MEDIUM, into the one partition that there is: the tape is blank then."""
+        if command.cdb[2] & 0x0F:
+            raise refuse(INVALID_FIELD_IN_CDB, 2)
+        if command.number(3, 2):
+            raise refuse(INVALID_FIELD_IN_CDB, 3)
+        try:
+            if self._drive.position().block:
+                raise refuse(PAST_BEGINNING)
+        except DriveError as error:
+            raise self.failure(error) from error
+        return self._erase(long=False)
 
     def write(self, command: Command) -> Done:
         """WRITE(6). What the initiator does not send whole is not written at all."""

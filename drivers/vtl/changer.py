@@ -28,6 +28,7 @@ from drivers.vtl.sense import (
     INVALID_ELEMENT,
     INVALID_FIELD_IN_CDB,
     MODE_CHANGED,
+    REMOVAL_PREVENTED,
     REMOVAL_PREVENTED_BY_DRIVE,
     SOURCE_EMPTY,
     CheckCondition,
@@ -90,6 +91,7 @@ class ChangerServer(LogicalUnit):
             operation("INITIALIZE ELEMENT STATUS", "07 00 00 00 00 00", self._initialize, timeout_s=_INVENTORY_S),
             operation("MODE SELECT(6)", "15 11 00 00 FF 00", lambda c: self._select(c, modes.select_6)),
             operation("MODE SENSE(6)", "1A 08 FF FF FF 00", modes.sense_6, Access.READER),
+            operation("OPEN/CLOSE IMPORT/EXPORT ELEMENT", "1B 00 FF FF 01 00", self._open_port),
             operation("PREVENT ALLOW MEDIUM REMOVAL", "1E 00 00 00 01 00", self._prevent),
             operation("POSITION TO ELEMENT", "2B 00 FF FF FF FF 00 00 01 00", self._position, timeout_s=_MOVE_S),
             operation(
@@ -98,6 +100,7 @@ class ChangerServer(LogicalUnit):
                 self._initialize_range,
                 timeout_s=_INVENTORY_S,
             ),
+            operation("LOG SELECT", "4C 03 FF FF 00 00 00 FF FF 00", self._logs.select, Access.READER),
             operation("LOG SENSE", "4D 01 FF FF 00 FF FF FF FF 00", self._logs.sense, Access.ALWAYS),
             operation("MODE SELECT(10)", "55 11 00 00 00 00 00 FF FF 00", lambda c: self._select(c, modes.select_10)),
             operation("MODE SENSE(10)", "5A 18 FF FF 00 00 00 FF FF 00", modes.sense_10, Access.READER),
@@ -218,10 +221,20 @@ class ChangerServer(LogicalUnit):
         self._place(command, 4)
         return Done()
 
+    def _open_port(self, command: Command) -> Done:
+        """OPEN/CLOSE IMPORT/EXPORT ELEMENT: `tapefs library` is the hand behind the door, and opens it by itself."""
+        address = command.number(2, 2)
+        found = next((each for each in self._elements() if each.address == address), None)
+        if found is None or found.type is not ElementType.IMPORT_EXPORT:
+            raise refuse(INVALID_ELEMENT, 2)
+        if self.preventing and not command.cdb[4] & 0x01:
+            raise refuse(REMOVAL_PREVENTED)
+        return Done()
+
     # -- the rest ------------------------------------------------------------------------------------------------
 
     def _prevent(self, command: Command) -> Done:
-        """Nobody can open this library; who asks is remembered all the same."""
+        """Ports stay closed while somebody prevents removal; there is no other door."""
         if command.cdb[4] & 1:
             self.preventing.add(command.nexus)
         else:

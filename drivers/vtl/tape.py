@@ -20,6 +20,7 @@ from drivers.vtl.sense import (
     INCOMPATIBLE_MEDIUM,
     INVALID_FIELD_IN_CDB,
     LOAD_REQUIRED,
+    LOG_CHANGED,
     LUN_RESET,
     MEDIUM_CHANGED,
     MODE_CHANGED,
@@ -45,9 +46,9 @@ log = logging.getLogger(__name__)
 
 REVISION = "0001"
 _READ, _WRITE, _REQUEST_SENSE = 0x08, 0x0A, 0x03
-#: REWIND, WRITE FILEMARKS, SPACE, ERASE, LOAD UNLOAD, LOCATE, WRITE ATTRIBUTE,
+#: REWIND, FORMAT MEDIUM, VERIFY, WRITE FILEMARKS, SPACE, ERASE, LOAD UNLOAD, LOCATE, WRITE ATTRIBUTE,
 #: GENERATE RECOMMENDED ACCESS ORDER.
-_SLOW = frozenset((0x01, 0x10, 0x11, 0x19, 0x1B, 0x2B, 0x80, 0x8D, 0x91, 0x92, 0x93, 0xA4))
+_SLOW = frozenset((0x01, 0x04, 0x10, 0x11, 0x13, 0x19, 0x1B, 0x2B, 0x80, 0x8D, 0x91, 0x92, 0x93, 0xA4))
 #: What is answered with "becoming ready" while a cartridge is being threaded.
 _WHEN_READY = _SLOW | {0x00, _REQUEST_SENSE, _READ, _WRITE, 0x34}
 #: Seconds that commands may take, as LTO-9 drives report them.
@@ -218,6 +219,8 @@ class TapeServer(LogicalUnit):
             operation("READ(6)", "08 03 FF FF FF 00", medium(self._noted(blocks.read)), timeout_s=_READ_S),
             operation("WRITE(6)", "0A 01 FF FF FF 00", medium(self._noted(blocks.write)), timeout_s=_WRITE_S),
             operation("WRITE FILEMARKS(6)", "10 01 FF FF FF 00", medium(blocks.write_filemarks), timeout_s=_WRITE_S),
+            operation("VERIFY(6)", "13 05 FF FF FF 00", medium(self._noted(blocks.verify)), timeout_s=_READ_S),
+            operation("FORMAT MEDIUM", "04 03 0F FF FF 00", medium(blocks.format), timeout_s=_WRITE_S),
             operation("SPACE(6)", "11 0F FF FF FF 00", medium(blocks.space), timeout_s=_LOCATE_S),
             operation("MODE SELECT(6)", "15 11 00 00 FF 00", lambda c: self._select(c, modes.select_6)),
             operation("ERASE(6)", "19 03 00 00 00 00", medium(self._erase), timeout_s=_ERASE_S),
@@ -242,6 +245,7 @@ class TapeServer(LogicalUnit):
                 )
             ),
             operation("REPORT DENSITY SUPPORT", "44 01 00 00 00 00 00 FF FF 00", self._densities, Access.READER),
+            operation("LOG SELECT", "4C 03 FF FF 00 00 00 FF FF 00", self._log_select, Access.READER),
             operation("LOG SENSE", "4D 01 FF FF 00 FF FF FF FF 00", self._logs.pages.sense, Access.ALWAYS),
             operation("MODE SELECT(10)", "55 11 00 00 00 00 00 FF FF 00", lambda c: self._select(c, modes.select_10)),
             operation("MODE SENSE(10)", "5A 18 FF FF 00 00 00 FF FF 00", modes.sense_10, Access.READER),
@@ -357,6 +361,11 @@ class TapeServer(LogicalUnit):
             self.tell_others(command.nexus, MODE_CHANGED)
         length = len(command.data_out)
         return Done(length, length)
+
+    def _log_select(self, command: Command) -> Done:
+        done = self._logs.pages.select(command)
+        self.tell_others(command.nexus, LOG_CHANGED)
+        return done
 
     def _prevent(self, command: Command) -> Done:
         kind = command.cdb[4] & 3

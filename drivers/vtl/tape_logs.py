@@ -62,6 +62,14 @@ class Tally:
     read_errors: int = 0
 
 
+@dataclass(slots=True)
+class Since:
+    """What had been counted when the counters of a page began anew."""
+
+    errors: int = 0
+    processed_bytes: int = 0
+
+
 class TapeLogs:
     """Reads drive and cartridge for LOG SENSE."""
 
@@ -80,10 +88,11 @@ class TapeLogs:
         self._is_prevented = is_prevented
         self.alerts = Alerts()
         self.tally = Tally()
+        self._written_since, self._read_since = Since(), Since()
         self.pages = Logs(
             {
-                0x02: lambda: self._errors(self.tally.write_errors, self._drive.status().counters.bytes_written),
-                0x03: lambda: self._errors(self.tally.read_errors, self._drive.status().counters.bytes_read),
+                0x02: lambda: self._errors(self._written(), self._written_since),
+                0x03: lambda: self._errors(self._read(), self._read_since),
                 0x0C: self._sequential_access,
                 0x11: self._device_status,
                 0x12: lambda: [flags_parameter(0, self.alerts.bitmap())],
@@ -91,12 +100,29 @@ class TapeLogs:
                 0x17: self._volume_statistics,
                 0x2E: self._tape_alert,
                 0x31: self._capacity,
-            }
+            },
+            {0x02: self._reset_written, 0x03: self._reset_read, 0x2E: self.alerts.clear},
         )
 
-    def _errors(self, hard: int, processed_bytes: int) -> list[bytes]:
-        """Return the error counters: none corrected, bytes processed, none left uncorrected but `hard`."""
-        return [*(parameter(code, 0, 4) for code in range(5)), parameter(5, processed_bytes, 8), parameter(6, hard, 4)]
+    def _written(self) -> Since:
+        return Since(self.tally.write_errors, self._drive.status().counters.bytes_written)
+
+    def _read(self) -> Since:
+        return Since(self.tally.read_errors, self._drive.status().counters.bytes_read)
+
+    def _reset_written(self) -> None:
+        self._written_since = self._written()
+
+    def _reset_read(self) -> None:
+        self._read_since = self._read()
+
+    def _errors(self, now: Since, before: Since) -> list[bytes]:
+        """Return the error counters: none corrected, bytes processed, none left uncorrected but the hard ones."""
+        return [
+            *(parameter(code, 0, 4) for code in range(5)),
+            parameter(5, now.processed_bytes - before.processed_bytes, 8),
+            parameter(6, now.errors - before.errors, 4),
+        ]
 
     def _tape_alert(self) -> list[bytes]:
         flags = [parameter(number, self.alerts.is_raised(number), 1) for number in range(1, ALERTS + 1)]

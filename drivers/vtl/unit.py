@@ -161,6 +161,10 @@ class LogicalUnit(ABC):
             operation("INQUIRY", "12 01 FF FF FF 00", self._inquiry, Access.ANYBODY),
             operation("RESERVE(6)", "16 00 00 00 00 00", reservations.reserve, Access.ALWAYS),
             operation("RELEASE(6)", "17 00 00 00 00 00", reservations.release, Access.ANYBODY),
+            # Some software knows only these, which do the same.
+            operation("RESERVE(10)", "56 00 00 00 00 00 00 00 00 00", reservations.reserve, Access.ALWAYS),
+            operation("RELEASE(10)", "57 00 00 00 00 00 00 00 00 00", reservations.release, Access.ANYBODY),
+            operation("SEND DIAGNOSTIC", "1D 04 00 00 00 00", lambda command: Done()),
             operation("REPORT LUNS", "A0 00 FF 00 00 00 FF FF FF FF 00 00", self._report_luns, Access.ANYBODY),
             operation(
                 "REPORT SUPPORTED OPERATION CODES",

@@ -19,7 +19,7 @@ def test_status(rig: Rig) -> None:
     assert status["home"] == str(rig.home.path)
     assert status["pid"] == rig.process.pid
     assert [set(drive) for drive in status["drives"]] == [
-        {"name", "state", "tape", "failure", "compresses", "counters"}
+        {"name", "state", "tape", "failure", "note", "compresses", "counters"}
     ]
     assert rig.unix("GET", "/health").body == {"status": "ok", "drives": {"drive0": status["drives"][0]["state"]}}
     assert Client(rig.home.socket).status().installation_id == status["installation_id"]

@@ -332,3 +332,14 @@ def test_a_port_that_holds_a_cartridge_stays(tmp_path: Path) -> None:
     kinds = [(each.kind.value, each.barcode) for each in VirtualChanger(folder).inventory()]
     assert [kind for kind, _ in kinds] == ["drive", "slot", "slot", "slot", "port"]
     assert kinds[-1] == ("port", "TP0001L9")
+
+
+def test_ports_open_unless_somebody_prevents_it(with_ports: Hand) -> None:
+    with_ports.good("1B 00 10 03 00 00")
+    with_ports.good("1E 00 00 00 01 00")
+    assert with_ports("1B 00 10 03 00 00").sense == "5 5302"
+    with_ports.good("1B 00 10 03 01 00")
+    with_ports.good("1E 00 00 00 00 00")
+    with_ports.good("1B 00 10 03 00 00")
+    assert with_ports("1B 00 10 00 00 00").sense == "5 2101"
+    with_ports.good("4C 02 40 00 00 00 00 00 00 00")

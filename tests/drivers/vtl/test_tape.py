@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from drivers.scsi.transport import Status
 from drivers.virtual.changer import VirtualChanger
 from drivers.virtual.drive import VirtualDrive
 from drivers.virtual.faults import EarlyEnd, ReadError, Reset, WriteError
@@ -578,3 +579,88 @@ def test_a_reset_of_the_unit_loses_the_position(server: TapeServer, hand: Hand) 
     assert hand.write(b"x").sense == "3 3B00"
     hand.good(REWIND)
     assert hand.read(1).data == b"0"
+
+
+# -- what other software sends besides ------------------------------------------------------------------------------
+
+
+def test_log_select_has_counters_begin_anew(server: TapeServer, hand: Hand) -> None:
+    other = Hand(server, "other")
+    fill(hand, b"x" * 1000, b"")
+    written = "4D 00 42 00 00 00 05 FF FF 00"
+    assert int.from_bytes(hand.good(written)[8:16], "big") == 1000
+    hand.good("4C 02 43 00 00 00 00 00 00 00")
+    assert int.from_bytes(hand.good(written)[8:16], "big") == 1000
+    hand.good("4C 02 40 00 00 00 00 00 00 00")
+    assert int.from_bytes(hand.good(written)[8:16], "big") == 0
+    assert [other(TUR).sense, other(TUR).sense] == ["6 2A02", ""]
+    fill(hand, b"y" * 300)
+    assert int.from_bytes(hand.good(written)[8:16], "big") == 300
+    hand.good("4C 00 C2 00 00 00 00 00 00 00")
+    assert int.from_bytes(hand.good(written)[8:16], "big") == 0
+    # The life of drive and cartridge goes on counting.
+    assert hand.good("4D 00 54 00 00 00 00 FF FF 00")[4:12] == bytes([0, 0, 3, 4, 0, 0, 0, 1])
+
+
+def test_log_select_clears_tape_alert(tmp_path: Path) -> None:
+    server = make_tape(tmp_path / "library", WriteError(block=0))
+    hand = Hand(server)
+    assert hand.write(b"x").sense == "3 0C00"
+    alerts = "4D 00 52 00 00 00 00 00 40 00"
+    assert hand.good(alerts)[8:] != bytes(8)
+    hand.good("4C 02 6E 00 00 00 00 00 00 00")
+    assert hand.good(alerts)[8:] == bytes(8)
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("cdb", "data", "sense"),
+    [
+        ("4C 03 00 00 00 00 00 00 00 00", b"", "5 2400"),
+        ("4C 02 3E 00 00 00 00 00 00 00", b"", "5 2400"),
+        ("4C 02 42 01 00 00 00 00 00 00", b"", "5 2400"),
+        ("4C 02 42 00 00 00 00 00 08 00", bytes(8), "5 2400"),
+        ("4C 00 42 00 00 00 00 00 08 00", bytes(8), "5 2600"),
+        ("4C 00 42 00 00 00 00 00 08 00", bytes(4), "5 1A00"),
+    ],
+)
+def test_what_log_select_does_not_take(hand: Hand, cdb: str, data: bytes, sense: str) -> None:
+    assert hand(cdb, data).sense == sense
+
+
+def test_verify_reads_without_sending(hand: Hand) -> None:
+    fill(hand, b"x" * 500, b"y" * 500, b"")
+    hand.good(REWIND)
+    assert hand("13 00 00 01 F4 00").sense == ""
+    assert hand.where() == (1, 0)
+    got = hand("13 00 00 01 F3 00")
+    assert (got.flags, got.information) == ("I", -1)
+    assert hand("13 00 00 01 F4 00").flags == "F"
+    assert hand("13 00 00 01 F4 00").sense == "8 0005"
+    assert hand("13 02 00 01 F4 00").sense == "5 2400"
+    hand.good("15 10 00 00 0C 00", bytes.fromhex("00000008 00000000 000001F4"))
+    hand.good(REWIND)
+    assert hand("13 01 00 00 02 00").sense == ""
+    assert hand.where() == (2, 0)
+
+
+def test_format_makes_a_blank_tape(hand: Hand) -> None:
+    fill(hand, b"x", b"")
+    assert hand("04 00 00 00 00 00").sense == "5 3B0C"
+    hand.good(REWIND)
+    assert hand("04 00 01 00 00 00").sense == "5 2400"
+    hand.good("04 00 00 00 00 00")
+    assert hand.read().sense == "8 0005"
+
+
+def test_reservations_by_the_longer_commands(server: TapeServer, hand: Hand) -> None:
+    other = Hand(server, "other")
+    hand.good("56 00 00 00 00 00 00 00 00 00")
+    assert other(REWIND).status is Status.RESERVATION_CONFLICT
+    hand.good("57 00 00 00 00 00 00 00 00 00")
+    other.good(REWIND)
+
+
+def test_the_self_test_is_passed(hand: Hand) -> None:
+    hand.good("1D 04 00 00 00 00")
+    assert hand("1D 04 00 00 08 00").sense == "5 2400"
