@@ -73,8 +73,12 @@ class Ledger(Protocol):
         """Take the tape for writing: count its fencing token up and return it. Older holders then fail to commit."""
         ...
 
-    def label_volume(self, volume_id: VolumeId, claim: int, end: VolumeEnd, now_ns: int) -> None:
+    def label_volume(
+        self, volume_id: VolumeId, claim: int, end: VolumeEnd, now_ns: int, key_fingerprint: str = ""
+    ) -> None:
         """BLANK becomes APPENDABLE, its label having been written and read back; closes the label's intent.
+
+        `key_fingerprint`: of the key that all its data is encrypted with from now on.
 
         Raises StaleClaim, Conflict.
         """

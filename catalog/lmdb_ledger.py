@@ -205,9 +205,11 @@ class LmdbLedger:
         """Count the tape's fencing token up and return it. Raises NotFound."""
         return self._write(_CLAIM_VOLUME, volumes.claim, volume_id)
 
-    def label_volume(self, volume_id: VolumeId, claim: int, end: VolumeEnd, now_ns: int) -> None:
+    def label_volume(
+        self, volume_id: VolumeId, claim: int, end: VolumeEnd, now_ns: int, key_fingerprint: str = ""
+    ) -> None:
         """BLANK becomes APPENDABLE; closes the label's intent. Raises NotFound, StaleClaim, Conflict."""
-        self._write(_LABEL_VOLUME, appending.label, volume_id, claim, end, now_ns)
+        self._write(_LABEL_VOLUME, appending.label, volume_id, claim, end, now_ns, key_fingerprint)
 
     def mark_volume(self, volume_id: VolumeId, state: VolumeState, reason: str = "") -> None:
         """Set the state. Raises NotFound, and Conflict when a tape with data would become BLANK."""

@@ -127,6 +127,8 @@ class Volume(Record, frozen=True, kw_only=True):
     barcode: str = ""
     #: Of a BLANK tape that was given up: what its label may be written over, as `tapefs.tape.identity` names it.
     overwrites: str = ""
+    #: Of the key that all its data is encrypted with, fixed when it is labelled; empty: it is not encrypted.
+    key_fingerprint: str = ""
 
     @property
     def code(self) -> str:
@@ -299,8 +301,13 @@ class Segment(Record, frozen=True, kw_only=True):
     stored_bytes: int
     members: int
     frames: int
+    #: Of the payload as it is on tape.
     payload_sha256: bytes
     committed_at_ns: int
+    #: Of the key it is encrypted with; empty: it is not.
+    key_fingerprint: str = ""
+    #: Encrypted: the age header and nonce that the payload begins with, so that any place of it can be read at once.
+    preamble: bytes = b""
 
 
 class SegmentCopy(Record, frozen=True, kw_only=True):
@@ -316,6 +323,8 @@ class SegmentCopy(Record, frozen=True, kw_only=True):
     end_block: BlockNo
     #: Block size the payload was cut into.
     block_size: int
+    #: Of the trailer as it is on this tape, where that is encrypted: each copy is by itself.
+    trailer_sha256: bytes = b""
     #: When it was read back wholly the last time; 0: never.
     verified_at_ns: int = 0
     state: CopyState = CopyState.GOOD

@@ -15,6 +15,7 @@ import trio
 from catalog.errors import NotFound
 from catalog.ids import FrameNo, SegmentId, VolumeId
 from catalog.ledger import Ledger
+from catalog.records import Segment
 from drivers.errors import DriveError
 from drivers.interface import ElementKind
 from sidecar.arrivals import Arrivals
@@ -27,7 +28,9 @@ from sidecar.recall_log import Entry
 from sidecar.recalls import Place, RecallQueue, Waiter
 from sidecar.walks import Walks
 from sidecar.whereabouts import Whereabouts
+from tapefs.errors import KeyMissing
 from tapefs.home import Home
+from tapefs.keys.reading import identity_of
 from tapefs.mover.messages import FrameRange
 from tapefs.spans import Spans
 from tapefs.staging.stage import SegmentStage
@@ -417,14 +420,25 @@ class Recalls:
         except NotFound:
             missing = _Refusal("not_found", f"there is no segment {segment_id} in the catalog")
             return _Found([], {}, dict.fromkeys(ranges, missing), 0)
+        locked = self._locked(segment)
         here = dict(zip(ranges, self._staged(segment_id, ranges), strict=True))
-        places = self.whereabouts.places(segment_id)
+        places = [] if locked is not None else self.whereabouts.places(segment_id)
         refused: dict[FrameRange, _Refusal] = {}
         if not places:
-            refused = dict.fromkeys(ranges, _Refusal(*self.whereabouts.why_nowhere(segment_id)))
+            refused = dict.fromkeys(ranges, locked or _Refusal(*self.whereabouts.why_nowhere(segment_id)))
         beyond = _Refusal("not_found", f"segment {segment_id} has only {segment.frames} frames")
         refused |= {frames: beyond for frames in ranges if frames.last >= segment.frames}
         return _Found(places, here, refused, -(-segment.plain_bytes // max(1, segment.frames)))
+
+    def _locked(self, segment: Segment) -> _Refusal | None:
+        """Why a segment cannot be decrypted, so that no tape is moved for it; None: it can, or need not be."""
+        if not segment.key_fingerprint:
+            return None
+        try:
+            identity_of(self._home, segment.key_fingerprint)
+        except KeyMissing as error:
+            return _Refusal("locked", str(error))
+        return None
 
     def _staged(self, segment_id: SegmentId, ranges: Sequence[FrameRange]) -> list[bool]:
         stage = SegmentStage.open(self._home.staging, segment_id)

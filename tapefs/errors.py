@@ -15,12 +15,16 @@
     │   └── SetDamaged      a set was read back, and something of it is not as it was written
     ├── NotVerified         a set is complete, but could not be read back
     ├── NoTape              no tape with room is left
+    ├── KeyMissing          what is on tape is encrypted, and its key is locked or not here
+    ├── KeyUnfit            a tape is not written to because of the key it has, or lacks
+    ├── WrongPassphrase     a passphrase does not open a key
     ├── CodecFailed         what compresses has failed, a program for instance
     ├── Unreachable         the sidecar does not answer
     ├── RecallFailed        the bytes cannot be fetched from tape now
     │   ├── RecallTimedOut  they did not come before the reader's deadline; the recall goes on
     │   ├── RecallDenied    the reader may not have them fetched: a rule, an operator, or recalls are switched off
     │   ├── RecallOverLimit its user has had as much fetched in this hour as he may
+    │   ├── RecallLocked    what is on tape is encrypted, and its key is locked or not here
     │   └── RecallDeferred  they are being fetched; a rule says that the reader does not wait
     ├── NoRoom              the staging area has no room for what is asked for
     ├── StagingDamaged      staged bytes were not what came from tape
@@ -94,6 +98,23 @@ class NoTape(TapefsError):
     """No tape with room is left."""
 
 
+class KeyMissing(TapefsError):
+    """What is on tape is encrypted, and the key is not at hand: it is locked, or not here at all."""
+
+    def __init__(self, message: str, fingerprint: str = "") -> None:
+        super().__init__(message)
+        #: Of the key; empty when nothing tells it.
+        self.fingerprint = fingerprint
+
+
+class KeyUnfit(TapefsError):
+    """A tape cannot be written to because of the key it has, or lacks; it is passed over as it is."""
+
+
+class WrongPassphrase(TapefsError):
+    """A passphrase does not open what it should."""
+
+
 class CodecFailed(TapefsError):
     """A frame could not be compressed."""
 
@@ -128,6 +149,10 @@ class RecallDenied(RecallFailed):
 
 class RecallOverLimit(RecallFailed):
     """Its user has had as much fetched in this hour as he may."""
+
+
+class RecallLocked(RecallFailed):
+    """What is on tape is encrypted, and its key is locked or not here."""
 
 
 class RecallDeferred(RecallFailed):

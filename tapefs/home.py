@@ -10,6 +10,7 @@ trailers/       the trailer of every segment as it is on tape, <segment id>.zst,
 staging/        per segment <segment id>.plain (sparse) and <segment id>.map
 library/        the virtual library
 reports/        what runs and verifications found, <set id>.json and more; made when the first one is written
+keys/           keys of encrypted tapes, <name>.<number>.json and .age; made with the first one
 spool/          files without names: what is collected before it goes to tape, 7z archives,
                 segments of jobs that are spooled, segments to be copied
 rebuild/        what a rebuild has found, <volume id>.json for each tape, until all that it names is there
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,6 +34,7 @@ from msgspec import Meta
 
 from drivers.config import IscsiConfig, LibraryConfig
 from tapefs.errors import HomeError
+from tapefs.keys.ring import Keyring
 
 FORMAT = 1
 VARIABLE = "TAPEFS_HOME"
@@ -182,6 +184,21 @@ class RecallSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     user_waiting_reads: _Count = 2400
 
 
+class EncryptionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """With which keys new tapes are encrypted."""
+
+    #: Name of a key (`tapefs key`); empty: new tapes are not encrypted.
+    key: str = ""
+    #: The same by pool; a pool that is not named here has `key`.
+    pools: dict[str, str] = {}
+    #: File with the passphrase that unlocks the keys it fits when a sidecar starts; relative to the state folder.
+    passphrase_file: str = ""
+
+    def key_of(self, pool: str) -> str:
+        """Return the key's name for new tapes of a pool; empty for none."""
+        return self.pools.get(pool, self.key)
+
+
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the sidecar listens beside its Unix socket."""
 
@@ -197,6 +214,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     staging: StagingSettings = StagingSettings()
     recall: RecallSettings = RecallSettings()
     http: HttpSettings = HttpSettings()
+    encryption: EncryptionSettings = EncryptionSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +223,8 @@ class Home:
 
     path: Path
     settings: Settings
+    #: The keys that are unlocked in this process.
+    keyring: Keyring = field(default_factory=Keyring, compare=False, repr=False)
 
     @property
     def token(self) -> Path:
@@ -260,6 +280,11 @@ class Home:
     def drives(self) -> Path:
         """Folder of the drives' newest states."""
         return self.path / "drives"
+
+    @property
+    def keys(self) -> Path:
+        """Folder of the keys."""
+        return self.path / "keys"
 
     @property
     def reports(self) -> Path:

@@ -63,7 +63,7 @@ def drop_intent(tx: Writer, structure_id: str) -> None:
             tx.tell("intent.dropped", structure_id, intent.volume_id)
 
 
-def label(tx: Writer, volume_id: VolumeId, token: int, end: VolumeEnd, now_ns: int) -> None:
+def label(tx: Writer, volume_id: VolumeId, token: int, end: VolumeEnd, now_ns: int, key_fingerprint: str = "") -> None:
     """BLANK becomes APPENDABLE; the same again is harmless. Raises NotFound, StaleClaim, Conflict."""
     volume = volumes.claimed(tx, volume_id, token)
     labelled = msgspec.structs.replace(
@@ -75,6 +75,7 @@ def label(tx: Writer, volume_id: VolumeId, token: int, end: VolumeEnd, now_ns: i
         used_bytes=end.used_bytes,
         written_at_ns=now_ns,
         labelled_at_ns=now_ns,
+        key_fingerprint=key_fingerprint,
     )
     known = {"written_at_ns": volume.written_at_ns, "labelled_at_ns": volume.labelled_at_ns}
     if volume == msgspec.structs.replace(labelled, **known):

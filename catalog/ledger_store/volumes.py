@@ -84,6 +84,7 @@ def _as_added(volume: Volume) -> Volume:
         written_at_ns=0,
         claim=0,
         labelled_at_ns=0,
+        key_fingerprint="",
         location="",
         overwrites="",
     )

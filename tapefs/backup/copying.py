@@ -37,6 +37,7 @@ from tapefs.format.structures import header_block, read_header
 from tapefs.tape.again import load_known, or_once_more
 from tapefs.tape.append import OpenTape
 from tapefs.tape.blocks import BlockReader, BlockWriter
+from tapefs.tape.files import TapeFile
 from tapefs.verify.places import blocks_from
 
 log = structlog.get_logger(__name__)
@@ -112,7 +113,8 @@ class _CopyRun:
 
     def run(self) -> None:
         while lacking := [each for each in self._segments() if self._is_lacking(each)]:
-            batch = self._spool(lacking)
+            self._turn_to(lacking[0].key_fingerprint)
+            batch = self._spool([each for each in lacking if each.key_fingerprint == self._tapes.wanted_key])
             _after_spool()
             try:
                 self._write_batch(batch)
@@ -122,6 +124,15 @@ class _CopyRun:
         if self._tapes.unindexed:
             self._write_index()
         self._index_the_rest()
+
+    def _turn_to(self, key: str) -> None:
+        """Have tapes with this key: what is copied is encrypted with it, or not at all, and all on a tape is alike."""
+        tapes, ledger = self._tapes, self._context.ledger
+        tapes.wanted_key = key
+        if tapes.tape is not None and tapes.tape.volume.key_fingerprint != key:
+            tapes.leave(self._totals(), None)
+        if self._begun is not None and ledger.volume(self._begun).key_fingerprint != key:
+            self._begun = None
 
     def _segments(self) -> list[Segment]:
         return self._context.ledger.segments(self._set.set_id)
@@ -303,8 +314,8 @@ class _CopyRun:
         _after_payload()
         trailer_block = drive.position().block
         with self._context.home.trailer(segment.segment_id).open("rb") as file:
-            trailer = BlockWriter(drive, spooled.block_size)
-            self._feed(trailer, file)
+            trailer = TapeFile(drive, spooled.block_size, tape.recipient, "trailer", segment.segment_id)
+            trailer_sha256 = self._feed(trailer, file)
         _after_trailer()
         drive.write_filemarks(1, sync=True)
         _after_sync()
@@ -318,11 +329,12 @@ class _CopyRun:
             trailer_block=BlockNo(trailer_block),
             end_block=BlockNo(position.block),
             block_size=spooled.block_size,
+            trailer_sha256=trailer_sha256 if tape.recipient else b"",
         )
         end = VolumeEnd(
             block=BlockNo(position.block),
             file=FileNo(position.file),
-            used_bytes=start.used_bytes + blocks.bytes + trailer.bytes,
+            used_bytes=start.used_bytes + blocks.bytes + trailer.stored_bytes,
         )
         self._context.ledger.commit_segment(segment, copy, tape.claim, end, tape.volume.label)
         tape.end = end
@@ -341,7 +353,7 @@ class _CopyRun:
         )
         self._context.ledger.open_intent(intent, tape.claim)
 
-    def _feed(self, blocks: BlockWriter, file: IO[bytes]) -> bytes:
+    def _feed(self, blocks: BlockWriter | TapeFile, file: IO[bytes]) -> bytes:
         file.seek(0)
         while data := file.read(_READ_BYTES):
             blocks.write(data)
@@ -382,6 +394,7 @@ class _CopyRun:
         for volume_id in {each.copy.volume_id: None for places in self._places() for each in places}:
             is_open = self._context.ledger.volume(volume_id).state is VolumeState.APPENDABLE
             if is_open and not self._is_indexed(volume_id):
+                tapes.wanted_key = self._context.ledger.volume(volume_id).key_fingerprint
                 tapes.reopen(volume_id)
                 tapes.segments = self._on(volume_id)
                 tapes.unindexed = list(tapes.segments)

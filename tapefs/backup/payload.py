@@ -25,7 +25,6 @@ from tapefs.format.frames import frame_checksum
 from tapefs.format.records import DirectoryEntered, DirectoryLeft, as_bytes
 from tapefs.format.sevenzip import SIGNATURE_BYTES, ArchiveIndex, signature_header
 from tapefs.format.tar import part_name
-from tapefs.tape.blocks import BlockWriter
 
 _COPY_BYTES = 1 << 20
 #: By another name, because in a class that has a field `bytes` that is what `bytes` means.
@@ -64,10 +63,12 @@ class Payload(Protocol):
 
 
 class ByteSink(Protocol):
-    """Takes a stream of bytes: a `BlockWriter`, or a file of the spool."""
+    """Takes a stream of bytes: a `TapeFile`, or a file of the spool."""
 
-    #: Taken in so far.
-    bytes: int
+    @property
+    def bytes(self) -> int:
+        """Taken in so far."""
+        ...
 
     def write(self, data: Octets) -> None:
         """Take in bytes. Raises drive errors, or OSError."""
@@ -111,7 +112,7 @@ class ArchivePayload:
     devices, fifos, and names that share the content of an earlier member of the segment.
     """
 
-    def __init__(self, blocks: BlockWriter, scratch: Path, frame_bytes: int) -> None:
+    def __init__(self, blocks: ByteSink, scratch: Path, frame_bytes: int) -> None:
         """`scratch` is where the files are; no frame is longer than `frame_bytes`."""
         self._blocks = blocks
         self._scratch = scratch

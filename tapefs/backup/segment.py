@@ -19,11 +19,12 @@ from tapefs.backup.scan import Checkpoint
 from tapefs.backup.source import Seen
 from tapefs.backup.tally import Tally
 from tapefs.codecs import Codec
-from tapefs.format.records import End, Header, split_sources
+from tapefs.format.records import AGE, End, Header, split_sources
 from tapefs.format.structures import header_block
 from tapefs.home import BackupSettings, Home
 from tapefs.tape.append import OpenTape
-from tapefs.tape.blocks import BlockWriter
+from tapefs.tape.blocks import BlockSink
+from tapefs.tape.files import TapeFile
 from tapefs.tape.fill import FillBuffer, FillCounts
 
 _before_intent = crash_point("segment.intent.before")
@@ -83,6 +84,7 @@ class CommittedSegment:
     trailer_bytes: int
 
 
+_READ_BYTES = 1024 * 1024
 #: The early warning comes 2 % before the end at most, and what is in the buffer then must still fit.
 _BUFFERS_ON_A_TAPE = 250
 
@@ -105,15 +107,15 @@ class SegmentWriter:
         self._tape = tape
         self._plan = plan
         self._fill = FillBuffer(drive, _buffer_bytes(context.home.settings.backup, tape), fills)
-        self._blocks = BlockWriter(self._fill, tape.volume.block_size)
+        self._blocks = self._tape_file(self._fill, "payload")
         self._body = body or SegmentBody(context.home.trailer(plan.segment_id), self._new_payload(), context.early)
         self._payload_block = BlockNo(0)
         self._may_be_committed = False
 
     @property
     def stored_bytes(self) -> int:
-        """Payload bytes so far."""
-        return self._blocks.bytes
+        """Payload bytes on tape so far, and on their way there."""
+        return self._blocks.stored_bytes
 
     @property
     def end_is_near(self) -> bool:
@@ -159,11 +161,14 @@ class SegmentWriter:
         trailer_bytes = self._body.close_trailer(self._end(payload_sha256))
         _after_local_trailer()
         trailer_block = BlockNo(self._drive.position().block)
-        self._write_trailer()
+        trailer = self._tape_file(self._drive, "trailer")
+        trailer_sha256 = self._write_trailer(trailer)
         _after_trailer()
         self._drive.write_filemarks(1, sync=True)
         _after_sync()
-        committed = self._commit(payload_sha256, trailer_block, trailer_bytes)
+        segment = self._segment(payload_sha256)
+        copy = self._copy(trailer_block, trailer_sha256 if self._tape.recipient else b"")
+        committed = self._commit(segment, copy, trailer.stored_bytes, trailer_bytes)
         _after_commit()
         return committed
 
@@ -175,6 +180,10 @@ class SegmentWriter:
         """The segment has not come to be: the drive is nobody's, the local trailer goes."""
         self._fill.close()
         self._body.discard(keep_trailer=self._may_be_committed)
+
+    def _tape_file(self, sink: BlockSink, what: str) -> TapeFile:
+        tape = self._tape
+        return TapeFile(sink, tape.volume.block_size, tape.recipient, what, self._plan.segment_id)
 
     def _new_payload(self) -> Payload:
         context = self._context
@@ -200,6 +209,8 @@ class SegmentWriter:
             installation=volume.installation_id,
             volume=volume.volume_id,
             codec=self._context.codec.format,
+            encryption=AGE if self._tape.recipient else None,
+            key_fingerprint=volume.key_fingerprint or None,
             block_size=volume.block_size,
             host=self._context.host,
             set_started_ns=backup_set.started_at_ns,
@@ -212,48 +223,58 @@ class SegmentWriter:
             segment=self._plan.segment_id,
             number=self._plan.number,
             payload_sha256=payload_sha256,
-            payload_bytes=self._blocks.bytes,
+            payload_bytes=self._blocks.stored_bytes,
             payload_blocks=self._blocks.blocks,
             plain_bytes=self._body.plain_bytes,
             members=self._body.members,
             frames=self._body.frames,
+            key_fingerprint=self._tape.volume.key_fingerprint or None,
+            preamble=self._blocks.preamble,
         )
 
-    def _write_trailer(self) -> None:
-        blocks = BlockWriter(self._drive, self._tape.volume.block_size)
+    def _write_trailer(self, blocks: TapeFile) -> bytes:
         with self._body.trailer_path.open("rb") as trailer:
-            while data := trailer.read(self._tape.volume.block_size):
+            while data := trailer.read(_READ_BYTES):
                 blocks.write(data)
-        blocks.finish()
+        return blocks.finish()
 
-    def _commit(self, payload_sha256: bytes, trailer_block: BlockNo, trailer_bytes: int) -> CommittedSegment:
-        start, position = self._tape.end, self._drive.position()
-        segment = Segment(
+    def _segment(self, payload_sha256: bytes) -> Segment:
+        return Segment(
             segment_id=self._plan.segment_id,
             set_id=self._context.backup_set.set_id,
             number=self._plan.number,
             codec=self._context.codec.format,
             plain_bytes=self._body.plain_bytes,
-            stored_bytes=self._blocks.bytes,
+            stored_bytes=self._blocks.stored_bytes,
             members=self._body.members,
             frames=self._body.frames,
             payload_sha256=payload_sha256,
             committed_at_ns=time.time_ns(),
+            key_fingerprint=self._tape.volume.key_fingerprint,
+            preamble=self._blocks.preamble,
         )
-        copy = SegmentCopy(
-            segment_id=segment.segment_id,
+
+    def _copy(self, trailer_block: BlockNo, trailer_sha256: bytes) -> SegmentCopy:
+        start = self._tape.end
+        return SegmentCopy(
+            segment_id=self._plan.segment_id,
             volume_id=self._tape.volume.volume_id,
             header_file=start.file,
             header_block=start.block,
             payload_block=self._payload_block,
             trailer_block=trailer_block,
-            end_block=BlockNo(position.block),
+            end_block=BlockNo(self._drive.position().block),
             block_size=self._tape.volume.block_size,
+            trailer_sha256=trailer_sha256,
         )
+
+    def _commit(
+        self, segment: Segment, copy: SegmentCopy, stored_trailer_bytes: int, trailer_bytes: int
+    ) -> CommittedSegment:
         end = VolumeEnd(
-            block=BlockNo(position.block),
-            file=FileNo(position.file),
-            used_bytes=start.used_bytes + self._blocks.bytes + trailer_bytes,
+            block=copy.end_block,
+            file=FileNo(self._drive.position().file),
+            used_bytes=self._tape.end.used_bytes + segment.stored_bytes + stored_trailer_bytes,
         )
         label = self._tape.volume.label
         # From here on the trailer stays: a commit that raises may be done all the same.

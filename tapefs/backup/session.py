@@ -25,8 +25,9 @@ from drivers.errors import (
 from drivers.interface import BlockNo, Drive
 from tapefs.backup.segment import CommittedSegment, SetContext
 from tapefs.backup.set_index import write_set_index
-from tapefs.errors import NoTape, TapeError
+from tapefs.errors import KeyUnfit, NoTape, TapeError
 from tapefs.home import BackupSettings
+from tapefs.keys.policy import TapeKeys
 from tapefs.tape.append import OpenTape, open_for_append
 
 log = structlog.get_logger(__name__)
@@ -90,6 +91,8 @@ class TapeSession:
     #: All segments of the set so far, and those that no SET INDEX repeats yet.
     segments: list[CommittedSegment] = field(default_factory=list)
     unindexed: list[CommittedSegment] = field(default_factory=list)
+    #: Fingerprint of the key that tapes must have, empty for none; None: what the settings say.
+    wanted_key: str | None = None
     _tried: list[VolumeId] = field(default_factory=list)
     #: Resets of the drive that came one after the other without a segment between, and where.
     _resets: int = 0
@@ -116,7 +119,7 @@ class TapeSession:
                 return self._stand_at_end_of(volume_id)
             except DiskFull:
                 raise
-            except IncompatibleMedium as error:
+            except (IncompatibleMedium, KeyUnfit) as error:
                 self._pass_over(volume_id, str(error))
                 continue
             except (TapeError, WriteProtected, WriteFailed, ReadFailed, EndOfMedium) as error:
@@ -137,7 +140,7 @@ class TapeSession:
             return self._stand_at_end_of(volume.volume_id)
         except DiskFull:
             raise
-        except NoTape as error:
+        except (NoTape, KeyUnfit) as error:
             log.warning("the tape does not come back after recalls, another is used", error=str(error))
         except (TapeError, WriteProtected, WriteFailed, ReadFailed, EndOfMedium) as error:
             self._set_aside(volume.volume_id, str(error))
@@ -182,7 +185,8 @@ class TapeSession:
     def _open(self, volume_id: VolumeId) -> OpenTape:
         # What is compressed already would only grow in a drive that tries again.
         self.drive.load(compress=not self.context.codec.is_compressed)
-        return open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns())
+        keys = TapeKeys(self.context.home, self.wanted_key)
+        return open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns(), keys)
 
     def look_at_room(self) -> None:
         """Ask the drive; only while the intake thread owns it."""

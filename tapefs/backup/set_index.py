@@ -18,7 +18,7 @@ from tapefs.backup.segment import CommittedSegment, SetContext
 from tapefs.format.catalog_settings import job_settings, set_settings
 from tapefs.format.records import IndexEnd, IndexHead, IndexSegment, split_sources
 from tapefs.tape.append import OpenTape
-from tapefs.tape.blocks import BlockWriter
+from tapefs.tape.files import TapeFile
 
 _LEVEL = 3
 _READ_BYTES = 1024 * 1024
@@ -57,7 +57,7 @@ def write_set_index(
     )
     context.ledger.open_intent(intent, tape.claim)
     _before_index()
-    blocks = BlockWriter(drive, volume.block_size)
+    blocks = TapeFile(drive, volume.block_size, tape.recipient, "index", index_id)
     head = _head(context, index_id, volume.installation_id, totals, now_ns, final=final)
     for piece in _stored(context, head, segments, delta):
         blocks.write(piece)
@@ -75,7 +75,7 @@ def write_set_index(
         end_block=BlockNo(position.block),
     )
     end = VolumeEnd(
-        block=BlockNo(position.block), file=FileNo(position.file), used_bytes=start.used_bytes + blocks.bytes
+        block=BlockNo(position.block), file=FileNo(position.file), used_bytes=start.used_bytes + blocks.stored_bytes
     )
     if final and context.backup_set.state is not SetState.COMPLETE:
         context.ledger.seal_set(set_id, totals, index, tape.claim, end, now_ns)

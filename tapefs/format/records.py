@@ -44,6 +44,8 @@ DirectoryNumber = Annotated[DirectoryNo, _COUNT]
 Octets = bytes
 #: XXH3-128, most significant byte first.
 FrameSum = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+#: `Header.encryption` of the only way there is.
+AGE = "age"
 #: SHA-256, or nothing.
 Sha256 = Annotated[bytes, msgspec.Meta(max_length=32)]
 
@@ -104,7 +106,10 @@ class Header(_Structure, frozen=True, kw_only=True):
     installation: InstallationUuid
     volume: VolumeUuid
     codec: str
+    #: `age`: PAYLOAD and TRAILER are age files.
     encryption: str | None = None
+    #: Of the key that they are encrypted with.
+    key_fingerprint: str | None = None
     block_size: Count
     host: str
     #: When the set was begun, and when this segment was.
@@ -253,11 +258,15 @@ class End(_Structure, frozen=True, kw_only=True, tag_field="t", tag="end"):
     #: Ordinal of the segment in its set.
     number: Count
     payload_sha256: Sha256
+    #: As they are on tape: encrypted, if they are.
     payload_bytes: Count
     payload_blocks: Count
     plain_bytes: Count
     members: Count
     frames: Count
+    #: Of an encrypted payload: fingerprint of its key, and the age header with the nonce in front of its chunks.
+    key_fingerprint: str | None = None
+    preamble: Octets = b""
 
 
 TrailerLine = DirectoryEntered | Member | DirectoryPart | DirectoryLeft | FrameLine | End

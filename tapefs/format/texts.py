@@ -12,6 +12,15 @@ _DD_BYTES = 1 << 20
 
 _TAR = "tar --xattrs --xattrs-include='*' --acls --numeric-owner -xpf -"
 
+#: What decrypts a tape file; the key is in key.txt.
+AGE_COMMAND = "age -d -i key.txt"
+
+#: In the HEADER of an encrypted segment.
+_ENCRYPTED = """\
+It is encrypted as the program age does it; key.txt has the key with the fingerprint
+{fingerprint}, on one line: AGE-SECRET-KEY-1...
+"""
+
 #: In the HEADER of a 7z.
 _NOT_IN_7Z = """\
 A 7z holds names, contents, times and modes. Owners, hard links, devices and the like are in the
@@ -56,18 +65,30 @@ def set_label_text(s: SetLabel) -> str:
     return f"""\
 This is tape number {s.sequence} of the volume set {_quoted(s.volume_set)}, counted from 1.
 The tape before it: {s.previous_volume or "none"}.
-Its data is {"encrypted; key fingerprint " + _quoted(s.key_fingerprint) if s.key_fingerprint else "not encrypted"}.
+{_encryption_text(s.key_fingerprint)}
 How to read the tape stands in tape file 0.
 
 The next line but one says the same to programs; the last line is a checksum of all before it.
 """
 
 
+def _encryption_text(fingerprint: str | None) -> str:
+    if fingerprint is None:
+        return "Its data is not encrypted."
+    return f"""\
+Its data is encrypted; key fingerprint {_quoted(fingerprint)}.
+This label, the one before it and the HEADERs are not. All else are files of the program
+age (age-encryption.org/v1): with the key in key.txt, put behind each dd: | {AGE_COMMAND}
+The fingerprint of a key: age-keygen -y key.txt | tr -d '\\n' | sha256sum | cut -c-32"""
+
+
 def header_text(h: Header, payload_file: int, codec: Codec) -> str:
     """Return the lines of a HEADER, each ended by a newline; `codec` is that of the payload."""
-    dd = _dd(h.block_size)
-    decrypt = f"decrypt ({h.encryption})" if h.encryption else ""
+    decrypt = AGE_COMMAND if h.encryption else ""
+    dd = " | ".join(filter(None, (_dd(h.block_size), decrypt)))
+    key = _ENCRYPTED.format(fingerprint=_quoted(h.key_fingerprint or "")) if h.encryption else ""
     commands = "\n".join(f"  {line}" for line in restore_commands(h.block_size, codec, decrypt))
+    trailer = payload_file + 1
     kind, to_list, missing = ("tar", '"tar -tvf -"', "") if codec.is_tar else ("7z", '"7z l"', _NOT_IN_7Z)
     return f"""\
 The next file on this tape is a piece of a backup: segment {h.number} of the {_quoted(h.type)} backup
@@ -78,7 +99,7 @@ it into the current directory, as root (every command is one line):
   mt -f /dev/nst0 rewind
   mt -f /dev/nst0 fsf {payload_file}
 {commands}
-{missing}To list it only, end the last command with {to_list}. Tape file {payload_file + 1} is the TRAILER, the list
+{key}{missing}To list it only, end the last command with {to_list}. Tape file {trailer} is the TRAILER, the list
 of the contents with SHA-256 sums; if it is missing, the writing was interrupted and this
 archive may be cut short:
   {dd} | zstd -dc

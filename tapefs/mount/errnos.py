@@ -13,6 +13,7 @@ from tapefs.errors import (
     RecallDeferred,
     RecallDenied,
     RecallFailed,
+    RecallLocked,
     RecallOverLimit,
     RecallTimedOut,
     TapefsError,
@@ -37,6 +38,8 @@ _ERRNOS: dict[type[BaseException], int] = {
     RecallDenied: errno.EPERM,
     RecallOverLimit: errno.EDQUOT,
     RecallDeferred: errno.EAGAIN,
+    # "Required key not available": what fscrypt answers for a file whose key is locked.
+    RecallLocked: errno.ENOKEY,
     RecallFailed: errno.EIO,
     Unreachable: errno.EIO,
     TapefsError: errno.EIO,

@@ -24,6 +24,7 @@ from tapefs.errors import (
     RecallDeferred,
     RecallDenied,
     RecallFailed,
+    RecallLocked,
     RecallOverLimit,
     RecallTimedOut,
     TapefsError,
@@ -58,6 +59,9 @@ _REFUSALS: dict[str, type[RecallFailed]] = {
     "limit": RecallOverLimit,
     "deferred": RecallDeferred,
 }
+
+#: What the sidecar calls failures that are no common ones.
+_FAILURES: dict[str, type[RecallFailed]] = {"locked": RecallLocked}
 
 log = structlog.get_logger("tapefs.mount")
 
@@ -307,7 +311,7 @@ class Recalls:
             return
         error = None
         if arrival.error is not None:
-            error = RecallFailed(arrival.message or arrival.error)
+            error = _FAILURES.get(arrival.error, RecallFailed)(arrival.message or arrival.error)
             log.error(
                 "recall failed", segment=arrival.segment, first=arrival.first, last=arrival.last, reason=str(error)
             )

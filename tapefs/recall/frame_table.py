@@ -25,7 +25,7 @@ def frame_table(home: Home, ledger: Ledger, drive: Drive, copy: SegmentCopy) -> 
     """Return the frames of a segment of which `copy` lies on the tape in the drive.
 
     The index of an expired set is gone, and files of it may still be open: then the trailer on tape says it, which
-    costs a locate. Raises NotFound, BadStructure, drive errors other than ReadFailed, OSError.
+    costs a locate. Raises NotFound, BadStructure, KeyMissing, drive errors other than ReadFailed, OSError.
     """
     segment = ledger.segment(copy.segment_id)
     try:

@@ -11,6 +11,7 @@ from drivers.interface import BlockNo, Drive
 from tapefs.codecs import Codec
 from tapefs.errors import BadStructure
 from tapefs.format.frames import frame_checksum
+from tapefs.keys.chunks import Unsealer
 from tapefs.recall.locates import LocateLog
 from tapefs.tape.blocks import BlockReader
 
@@ -29,12 +30,15 @@ class PayloadReader:
         codec: Codec,
         locates: LocateLog | None = None,
         read_over_bytes: int = 0,
+        unsealer: Unsealer | None = None,
     ) -> None:
+        """With an `unsealer` the payload is encrypted; `rows` count the bytes before that."""
         self.copy = copy
         self._most_over = read_over_bytes // copy.block_size
         self.rows = rows
         self._drive = drive
         self._codec = codec
+        self._unsealer = unsealer
         self._locates = locates
         self._blocks = BlockReader(drive, copy.block_size)
         #: Bytes of the payload that were read and not yet used, and where they begin; the head stands behind them.
@@ -59,16 +63,24 @@ class PayloadReader:
         self._base = None
 
     def _stored(self, row: FrameRow) -> bytes:
+        end = row.offset + row.stored_bytes
+        if self._unsealer is None:
+            return self._on_tape(row.offset, end, end)
+        places = self._unsealer.places
+        # The next frame begins in the chunk in which this one ends.
+        sealed = self._on_tape(*places.extent(row.offset, row.stored_bytes), places.chunk_at(end))
+        return self._unsealer.open(sealed, row.offset, row.stored_bytes)
+
+    def _on_tape(self, first: int, end: int, kept_from: int) -> bytes:
+        """Return bytes `first` to `end` of the payload as it is on tape; those from `kept_from` on stay at hand."""
         base = self._base
-        if base is None or not base <= row.offset <= base + len(self._buffer):
-            base = self._locate(row.offset)
-        start = row.offset - base
-        end = start + row.stored_bytes
-        while len(self._buffer) < end:
+        if base is None or not base <= first <= base + len(self._buffer):
+            base = self._locate(first)
+        while len(self._buffer) < end - base:
             self._buffer += self._next_block()
-        stored = bytes(self._buffer[start:end])
-        del self._buffer[:end]
-        self._base = base + end
+        stored = bytes(self._buffer[first - base : end - base])
+        del self._buffer[: min(kept_from, end) - base]
+        self._base = min(kept_from, end)
         return stored
 
     def _locate(self, offset: int) -> int:

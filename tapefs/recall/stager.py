@@ -20,8 +20,9 @@ from drivers.interface import Drive
 from drivers.virtual.generations import GENERATIONS
 from drivers.virtual.motion import motion_of
 from tapefs.codecs import codec_of_format
-from tapefs.errors import BadStructure
+from tapefs.errors import BadStructure, KeyMissing
 from tapefs.home import Home
+from tapefs.keys.reading import open_payload
 from tapefs.recall.frame_table import frame_table
 from tapefs.recall.locates import LocateLog
 from tapefs.recall.payload import PayloadReader
@@ -82,7 +83,7 @@ class Stager:
         """
         try:
             stage = self._open(segment_id)
-        except BadStructure as error:
+        except (BadStructure, KeyMissing) as error:
             self._listener.failed(segment_id, first, last, str(error))
             return
         failures, number, is_first = 0, first, True
@@ -116,7 +117,7 @@ class Stager:
             self._reached = segment_id, number = following
             try:
                 stage = self._open(segment_id)
-            except BadStructure as error:
+            except (BadStructure, KeyMissing) as error:
                 log.warning("nothing is read ahead", segment=segment_id, reason=str(error))
                 return
             left_bytes -= stage.extent_of(number)[1]
@@ -147,9 +148,12 @@ class Stager:
         if not copies:
             raise NotFound(f"segment {segment_id} is not on this tape")
         segment = self._ledger.segment(segment_id)
+        unsealer = open_payload(self._home, segment)
         rows = frame_table(self._home, self._ledger, self._drive, copies[0])
         codec = codec_of_format(segment.codec)
-        self._reader = PayloadReader(self._drive, copies[0], rows, codec, self._locates, self._read_over_bytes)
+        self._reader = PayloadReader(
+            self._drive, copies[0], rows, codec, self._locates, self._read_over_bytes, unsealer
+        )
         self._stage = SegmentStage.create(self._home.staging, segment_id, rows)
         return self._stage
 

@@ -21,6 +21,9 @@ from tapefs.format.identify import is_ours
 from tapefs.format.lines import read_lines
 from tapefs.format.records import IndexHead, IndexLine
 from tapefs.format.structures import read_header
+from tapefs.keys.age import Header, is_age, parse
+from tapefs.keys.identity import Recipient
+from tapefs.keys.policy import TapeKeys
 from tapefs.tape.blocks import BlockReader
 from tapefs.tape.label import check_label, write_label
 
@@ -38,12 +41,14 @@ class OpenTape:
     #: Fencing token of this writer.
     claim: int
     end: VolumeEnd
+    #: What is written to it is encrypted for this one; None: it is not.
+    recipient: Recipient | None = None
 
 
-def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: int) -> OpenTape:
-    """Take the threaded tape for writing and stand at its end.
+def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: int, keys: TapeKeys) -> OpenTape:
+    """Take the threaded tape for writing and stand at its end. A blank one is labelled, with the key `keys` has for it.
 
-    Raises WrongTape, NotBlank, LedgerMismatch, WriteProtected, and what drive and ledger raise.
+    Raises WrongTape, NotBlank, LedgerMismatch, WriteProtected, KeyUnfit, and what drive and ledger raise.
     """
     volume = ledger.volume(volume_id)
     status = drive.status()
@@ -53,8 +58,11 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
         raise WrongTape(f"the tape in the drive has barcode {status.barcode}, not {volume.code}: check the library")
     claim = ledger.claim_volume(volume_id)
     if volume.state is VolumeState.BLANK:
-        volume = _as_told(ledger, volume, status)
-        return OpenTape(volume, claim, write_label(drive, ledger, volume, claim, now_ns))
+        key = keys.of_new_tape(volume.pool)
+        volume = msgspec.structs.replace(_as_told(ledger, volume, status), key_fingerprint=key)
+        recipient = keys.recipient(volume)
+        return OpenTape(volume, claim, write_label(drive, ledger, volume, claim, now_ns), recipient)
+    recipient = keys.recipient(volume)
     check_label(drive, volume)
     volume = _as_told(ledger, volume, status)
     drive.seek_end()
@@ -69,7 +77,7 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
         _give_up_uncommitted(drive, ledger, volume)
     for intent in ledger.intents(volume_id):
         ledger.drop_intent(intent.structure_id)
-    return OpenTape(volume, claim, end)
+    return OpenTape(volume, claim, end, recipient)
 
 
 def _as_told(ledger: Ledger, volume: Volume, status: DriveStatus) -> Volume:
@@ -106,6 +114,8 @@ def _identity(drive: Drive, volume: Volume) -> str | None:
     """Return the uuid of the structure that begins here; None when not even its first block is whole."""
     try:
         block = bytes(BlockReader(drive, volume.block_size).read())
+        if is_age(block):
+            return _uuid_of(parse(block))
         return read_header(block).segment if is_ours(block) else _index_of(block)
     except EndOfData:
         return None
@@ -114,6 +124,13 @@ def _identity(drive: Drive, volume: Volume) -> str | None:
             f"tape {volume.label} has something at block {volume.end_block} that is not ours ({error}): "
             "use another tape"
         ) from error
+
+
+def _uuid_of(header: Header) -> str:
+    """Return the uuid of an encrypted SET INDEX: that is told without the key. Raises BadStructure."""
+    if header.clear is None or header.clear.what != "index":
+        raise BadStructure("something encrypted that is no SET INDEX")
+    return header.clear.uuid
 
 
 def _index_of(first_block: bytes) -> str:

@@ -62,7 +62,7 @@ def write_label(drive: Drive, ledger: Ledger, volume: Volume, claim: int, now_ns
     """Label a blank tape and read the label back. Raises NotBlank and writes nothing when there is something on it.
 
     A label of this very volume, left by a crash while labelling, is written once more; what was given up is written
-    over, if it is just what `volume.overwrites` says.
+    over, if it is just what `volume.overwrites` says. `volume.key_fingerprint` is that of the key it is to have.
     """
     label = Label(
         volume=volume.volume_id,
@@ -83,10 +83,13 @@ def write_label(drive: Drive, ledger: Ledger, volume: Volume, claim: int, now_ns
         opened_at_ns=now_ns,
     )
     ledger.open_intent(intent, claim)
-    blocks = [
-        label_block(label),
-        set_label_block(SetLabel(volume=volume.volume_id, volume_set=volume.volume_id, sequence=1)),
-    ]
+    set_label = SetLabel(
+        volume=volume.volume_id,
+        volume_set=volume.volume_id,
+        sequence=1,
+        key_fingerprint=volume.key_fingerprint or None,
+    )
+    blocks = [label_block(label), set_label_block(set_label)]
     _before_label()
     drive.rewind()
     drive.write_block(blocks[0])
@@ -98,7 +101,7 @@ def write_label(drive: Drive, ledger: Ledger, volume: Volume, claim: int, now_ns
     position = drive.position()
     check_label(drive, volume)
     end = VolumeEnd(block=BlockNo(position.block), file=FileNo(position.file), used_bytes=sum(map(len, blocks)))
-    ledger.label_volume(volume.volume_id, claim, end, now_ns)
+    ledger.label_volume(volume.volume_id, claim, end, now_ns, volume.key_fingerprint)
     drive.locate(position.block)
     return end
 

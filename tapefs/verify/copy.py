@@ -8,6 +8,7 @@ buffer.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -16,19 +17,25 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Protocol
 
+import structlog
+
 from catalog.ledger import Ledger
 from catalog.records import CopyState, Segment, SegmentCopy
 from drivers.errors import ReadFailed
 from drivers.interface import Drive
 from tapefs.codecs import codec_of_format
-from tapefs.errors import BadStructure
+from tapefs.errors import BadStructure, KeyMissing
 from tapefs.format.structures import read_header
 from tapefs.home import Home
+from tapefs.keys.chunks import Places, Unsealer
+from tapefs.keys.reading import open_file, open_payload
 from tapefs.verify.damage import Damage, forget_damage, write_damage
 from tapefs.verify.payload import PayloadScan
 from tapefs.verify.places import blocks_from, is_same, open_trailer
 from tapefs.verify.sums import Sums
 from tapefs.verify.trailer import Trailer, frames_of, touched
+
+log = structlog.get_logger(__name__)
 
 #: After so many unreadable frames in a row some are passed over unread, each time twice as many: a drive may try for a
 #: minute before it gives a block up, and a stretch that long is lost anyhow.
@@ -80,7 +87,7 @@ def verify_copy(home: Home, ledger: Ledger, drive: Drive, copy: SegmentCopy, wat
     segment = ledger.segment(copy.segment_id)
     reading = _Reading(home, drive, segment, copy, watcher)
     with ExitStack() as files:
-        trailer = open_trailer(home, drive, segment, copy, reading.problem, files)
+        trailer = reading.open_trailer(files)
         reading.header()
         reading.payload(trailer)
         reading.trailer(trailer)
@@ -119,10 +126,14 @@ class _Reading:
     """The parts of a copy, one after the other, and what is found."""
 
     def __init__(self, home: Home, drive: Drive, segment: Segment, copy: SegmentCopy, watcher: VerifyWatcher) -> None:
+        self._home = home
         self._drive = drive
         self._segment = segment
         self._copy = copy
         self._watcher = watcher
+        #: Of an encrypted payload: where its chunks lie, and what decrypts them, if the key is at hand.
+        self._places = Places(len(segment.preamble), segment.stored_bytes) if segment.key_fingerprint else None
+        self._unsealer = self._open_payload()
         self._threads = home.settings.backup.threads or len(os.sched_getaffinity(0))
         self._scan = PayloadScan(drive, copy, segment.stored_bytes)
         #: Why something of the payload could not be read, the first time.
@@ -134,6 +145,26 @@ class _Reading:
     def problem(self, sentence: str) -> None:
         """Something is not as it was written."""
         self.finding.problems.append(sentence)
+
+    def _open_payload(self) -> Unsealer | None:
+        try:
+            return open_payload(self._home, self._segment)
+        except KeyMissing as error:
+            log.info("read back without its key", segment=self._segment.segment_id, reason=str(error))
+            return None
+
+    @property
+    def _is_sealed(self) -> bool:
+        """Is it encrypted, and its key not at hand? Then only the SHA-256 of all of it tells damage."""
+        return self._places is not None and self._unsealer is None
+
+    def open_trailer(self, files: ExitStack) -> Trailer | None:
+        """Return the trailer to compare with; None when there is none that can be read."""
+        try:
+            return open_trailer(self._home, self._drive, self._segment, self._copy, self.problem, files)
+        except KeyMissing as error:
+            log.info("the trailer on tape cannot be read", segment=self._segment.segment_id, reason=str(error))
+            return None
 
     def header(self) -> None:
         """Read the HEADER and the filemark behind it. Raises drive errors other than ReadFailed."""
@@ -166,10 +197,13 @@ class _Reading:
                 if skip:
                     skip -= 1
                 else:
-                    stored = self._read(frame.line.at, frame.line.stored)
+                    stored = self._read_stored(frame.line.at, frame.line.stored)
                     failures = 0 if stored is not None else failures + 1
                     skip = 1 << (failures - _FAILURES_IN_A_ROW) if failures > _FAILURES_IN_A_ROW else 0
-                sums.add(frame, stored)
+                if stored is not None and self._is_sealed:
+                    sums.pass_over(frame)
+                else:
+                    sums.add(frame, stored)
             sums.finish()
         finally:
             sums.close()
@@ -182,9 +216,23 @@ class _Reading:
             if self._read(start, min(size, end - start)) is None:
                 return
 
-    def _read(self, offset: int, length: int) -> bytes | None:
+    def _read_stored(self, offset: int, length: int) -> bytes | None:
+        """Read what was written at a place, before encryption; without the key return it as it is."""
+        if self._places is None:
+            return self._read(offset, length)
         try:
-            stored = self._scan.frame(offset, length)
+            first, end = self._places.extent(offset, length)
+            sealed = self._read(first, end - first, self._places.chunk_at(offset + length))
+            if sealed is None or self._unsealer is None:
+                return sealed
+            return self._unsealer.open(sealed, offset, length)
+        except BadStructure as error:
+            self._error = self._error or str(error)
+            return None
+
+    def _read(self, offset: int, length: int, kept_from: int | None = None) -> bytes | None:
+        try:
+            stored = self._scan.frame(offset, length, kept_from)
         except (ReadFailed, BadStructure) as error:
             self._error = self._error or str(error)
             return None
@@ -210,18 +258,34 @@ class _Reading:
             return str(error)
         if self.finding.frames or sha256 == self._segment.payload_sha256:
             return ""
-        return "its SHA-256 is another" if sha256 is not None else self._error or "not all of it was read"
+        if sha256 is None:
+            return self._error or "not all of it was read"
+        untold = f"; with key {self._segment.key_fingerprint} unlocked the files can be told" if self._is_sealed else ""
+        return f"its SHA-256 is another{untold}"
 
     def trailer(self, trailer: Trailer | None) -> None:
         """Read the TRAILER and compare it with the one in hand."""
-        if trailer is None or trailer.is_from_tape:
+        if (trailer is None or trailer.is_from_tape) and not self._copy.trailer_sha256:
             return  # It has been read, and what was wrong with it been told.
         try:
             found = blocks_from(self._drive, self._copy, self._copy.trailer_block)
-            if not is_same(found, trailer.pieces()):
+            if not self._is_own_trailer(found, trailer):
                 raise BadStructure("it is another than the one that was written")
+        except KeyMissing as error:
+            # Neither its sum nor the key is here, as after a rebuild.
+            log.info("the trailer on tape was not compared", segment=self._segment.segment_id, reason=str(error))
         except (ReadFailed, BadStructure) as error:
             self.problem(f"TRAILER: {error}")
+
+    def _is_own_trailer(self, found: Iterator[bytes], trailer: Trailer | None) -> bool:
+        """Is it the one that was written to this tape? Raises KeyMissing when that cannot be told, drive errors."""
+        if self._copy.trailer_sha256:
+            sha256 = hashlib.sha256()
+            for block in found:
+                sha256.update(block)
+            return sha256.digest() == self._copy.trailer_sha256
+        expected = iter(()) if trailer is None else trailer.pieces()
+        return is_same(open_file(self._home, found), expected)
 
     def lost_files(self, trailer: Trailer | None) -> Iterator[bytes]:
         """Yield the paths of files with lost content, each once if its lines follow each other."""

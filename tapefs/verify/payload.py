@@ -32,8 +32,10 @@ class PayloadScan:
         #: Number of the first block that is not there, once the tape file has ended too early.
         self._ended_at: int | None = None
 
-    def frame(self, offset: int, length: int) -> bytes:
+    def frame(self, offset: int, length: int, kept_from: int | None = None) -> bytes:
         """Return `length` bytes from `offset` on; offsets ascend. Later ones stay readable when one is not.
+
+        Offsets go back as far as `kept_from` of the call before, which is its end if it is not given.
 
         Raises ReadFailed, BadStructure; other drive errors end the scan.
         """
@@ -48,8 +50,9 @@ class PayloadScan:
             self._lose()
             raise
         data = bytes(memoryview(self._buffer)[offset - base : end])
-        del self._buffer[:end]
-        self._base = base + end
+        kept = end if kept_from is None else min(end, kept_from - base)
+        del self._buffer[:kept]
+        self._base = base + kept
         return data
 
     def finish(self) -> bytes | None:

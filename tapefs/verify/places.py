@@ -19,6 +19,7 @@ from drivers.interface import BlockNo as DriveBlockNo
 from drivers.interface import Drive
 from tapefs.errors import BadStructure
 from tapefs.home import Home
+from tapefs.keys.reading import open_file
 from tapefs.tape.blocks import BlockReader
 from tapefs.verify.trailer import Trailer
 
@@ -64,7 +65,8 @@ def open_trailer(
 ) -> Trailer | None:
     """Return the local trailer if it is whole, else the one on tape, else None, having told what is wrong.
 
-    `files` closes them. Raises OSError, drive errors other than ReadFailed.
+    `files` closes them. Raises OSError, drive errors other than ReadFailed; KeyMissing when only the one on tape is
+    left and cannot be decrypted.
     """
     try:
         local = Trailer(files.enter_context(home.trailer(segment.segment_id).open("rb")))
@@ -76,8 +78,8 @@ def open_trailer(
         log.warning("a local trailer is damaged", segment=segment.segment_id, error=str(error))
     file: BinaryIO = files.enter_context(tempfile.TemporaryFile(dir=home.trailers))  # noqa: SIM115 - `files` closes it
     try:
-        for block in blocks_from(drive, copy, copy.trailer_block):
-            file.write(block)
+        for piece in open_file(home, blocks_from(drive, copy, copy.trailer_block)):
+            file.write(piece)
         from_tape = Trailer(file, is_from_tape=True)
         from_tape.check(segment)
     except (ReadFailed, BadStructure) as error:

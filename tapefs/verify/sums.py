@@ -37,6 +37,7 @@ class DamagedFrame(NamedTuple):
 
 
 _NOT_READ = _Checked(True, [], b"")
+_NOT_OPENED = _Checked(False, [], b"")
 
 
 class Sums:
@@ -46,7 +47,7 @@ class Sums:
         self._codec = codec
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="verify")
         self._most = 2 * threads
-        self._waiting: deque[tuple[Frame, Future[_Checked] | None]] = deque()
+        self._waiting: deque[tuple[Frame, Future[_Checked] | _Checked]] = deque()
         #: Of the content that runs over frames; None: a frame of it is damaged.
         self._running: hashlib._Hash | None = None
         #: Damaged frames, ascending, and contents that are wrong though their frames are not.
@@ -55,7 +56,14 @@ class Sums:
 
     def add(self, frame: Frame, stored: bytes | None) -> None:
         """Check the next frame; None means that it could not be read. Waits for the oldest when many are waiting."""
-        check = None if stored is None else self._threads.submit(_check, self._codec, frame, stored)
+        check = _NOT_READ if stored is None else self._threads.submit(_check, self._codec, frame, stored)
+        self._put(frame, check)
+
+    def pass_over(self, frame: Frame) -> None:
+        """The next frame was read, and cannot be looked into: it is encrypted, and the key is not at hand."""
+        self._put(frame, _NOT_OPENED)
+
+    def _put(self, frame: Frame, check: Future[_Checked] | _Checked) -> None:
         self._waiting.append((frame, check))
         if len(self._waiting) > self._most:
             self._take_oldest()
@@ -71,7 +79,7 @@ class Sums:
 
     def _take_oldest(self) -> None:
         frame, check = self._waiting.popleft()
-        checked = _NOT_READ if check is None else check.result()
+        checked = check if isinstance(check, _Checked) else check.result()
         if checked.is_damaged:
             self.damaged.append(DamagedFrame(frame.number, frame.plain_at, frame.plain_end))
         self.wrong += checked.wrong
@@ -83,7 +91,7 @@ class Sums:
         """Hash what this frame has of a content that is in others, too."""
         if content.at >= frame.plain_at:
             self._running = hashlib.sha256()
-        if checked.is_damaged:
+        if checked.is_damaged or checked is _NOT_OPENED:
             self._running = None
         if self._running is None:
             return
