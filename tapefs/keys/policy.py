@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from catalog.records import Volume
 from tapefs.errors import KeyUnfit
 from tapefs.home import Home
@@ -33,6 +35,10 @@ class TapeKeys:
             return self.wanted
         name = self._settings.key_of(pool)
         return self._store.find(name).fingerprint if name else ""
+
+    def given(self, volume: Volume) -> Volume:
+        """Return a tape that is about to be labelled with its key. Raises as `of_new_tape`."""
+        return msgspec.structs.replace(volume, key_fingerprint=self.of_new_tape(volume.pool))
 
     def is_fit(self, volume: Volume) -> bool:
         """May be written to a tape that is labelled, as far as its key goes? Raises as `of_new_tape`."""

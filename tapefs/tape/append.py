@@ -58,8 +58,7 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
         raise WrongTape(f"the tape in the drive has barcode {status.barcode}, not {volume.code}: check the library")
     claim = ledger.claim_volume(volume_id)
     if volume.state is VolumeState.BLANK:
-        key = keys.of_new_tape(volume.pool)
-        volume = msgspec.structs.replace(_as_told(ledger, volume, status), key_fingerprint=key)
+        volume = keys.given(_as_told(ledger, volume, status))
         recipient = keys.recipient(volume)
         return OpenTape(volume, claim, write_label(drive, ledger, volume, claim, now_ns), recipient)
     recipient = keys.recipient(volume)

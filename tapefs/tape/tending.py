@@ -21,6 +21,7 @@ from catalog.records import IntentKind, Volume, VolumeState
 from drivers.errors import WriteProtected
 from drivers.interface import Drive, DriveStatus
 from tapefs.errors import LedgerMismatch, NotBlank, NotNow, UsageError, WrongTape
+from tapefs.keys.policy import TapeKeys
 from tapefs.retention.living import require_nothing_live
 from tapefs.tape.identity import Identity, Owner, identify
 from tapefs.tape.label import write_label
@@ -70,16 +71,17 @@ class Tended:
     found: Identity
 
 
-def tend(drive: Drive, ledger: Ledger, volume_id: VolumeId, order: Order, now_ns: int) -> Tended:
-    """Do that with the threaded tape, which should be `volume_id`.
+def tend(drive: Drive, ledger: Ledger, volume_id: VolumeId, order: Order, now_ns: int, keys: TapeKeys) -> Tended:
+    """Do that with the threaded tape, which should be `volume_id`; `keys` has the key of one that is labelled.
 
     Raises, before anything is changed: WriteProtected, WrongTape, NotBlank, NotNow when live sets lie on it or force is
-    needed, UsageError when it is called otherwise or its new name is none, Conflict when another tape has that name;
+    needed, NoSuchThing for a key, UsageError when it is called otherwise or its new name is none, Conflict when another tape has that name;
     and drive errors, at any time.
     """
     volume = ledger.volume(volume_id)
     status = drive.status()
     _require_right_cartridge(status, volume)
+    keys.of_new_tape(order.pool or volume.pool)  # Raises now rather than when the old data is given up.
     found = identify(drive, ledger.installation().installation_id)
     if order.task is Task.LABEL:
         _require_blank(ledger, volume, found)
@@ -88,14 +90,14 @@ def tend(drive: Drive, ledger: Ledger, volume_id: VolumeId, order: Order, now_ns
     require_nothing_live(ledger, volume_id, volume.label, now_ns)
     if order.task is Task.LABEL and not _changes(volume, order):
         claim = ledger.claim_volume(volume_id)
-        write_label(drive, ledger, volume, claim, now_ns)
+        write_label(drive, ledger, keys.given(volume), claim, now_ns)
         return Tended(ledger.volume(volume_id), found)
     new = _begin_anew(ledger, volume, status, found, order, now_ns)
     claim = ledger.claim_volume(new.volume_id)
     if order.task is Task.ERASE:
         _erase(drive, ledger, new, claim, is_long=order.is_long)
     else:
-        write_label(drive, ledger, new, claim, now_ns)
+        write_label(drive, ledger, keys.given(new), claim, now_ns)
     return Tended(ledger.volume(new.volume_id), found)
 
 

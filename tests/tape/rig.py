@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from drivers.errors import EndOfData
+from tapefs.keys.policy import TapeKeys
 from tapefs.tape.tending import Order, Tended, tend
 from tests.backup.rig import Rig
 from tests.tape.foreign import Blocks, write
@@ -33,7 +34,8 @@ class TapeRig(Rig):
 
     def tend(self, label: str, order: Order, now_ns: int = NOW) -> Tended:
         self.thread(label)
-        return tend(self.drive, self.ledger, self.ledger.volume_by_label(label).volume_id, order, now_ns)
+        volume_id = self.ledger.volume_by_label(label).volume_id
+        return tend(self.drive, self.ledger, volume_id, order, now_ns, TapeKeys(self.home))
 
     def with_faults(self, monkeypatch: pytest.MonkeyPatch, faults: str) -> None:
         """Open the drive anew, with these faults."""

@@ -15,6 +15,7 @@ from catalog.records import SetState, Volume, VolumeState
 from drivers.errors import WormOverwrite, WriteProtected
 from drivers.virtual.library import add_blank, set_write_protected
 from tapefs.errors import NotBlank, NotNow, UsageError, WrongTape
+from tapefs.keys.policy import TapeKeys
 from tapefs.retention.expire import expire
 from tapefs.retention.policy import Wish
 from tapefs.tape.identity import Owner, identify
@@ -231,7 +232,7 @@ def test_the_wrong_tape_in_the_drive(rig: TapeRig, source: Path) -> None:
             rig.tend(other, order)
     rig.thread(other)
     with pytest.raises(WrongTape, match="barcode"):
-        tend(rig.drive, rig.ledger, volume.volume_id, relabel(volume.label), NOW)
+        tend(rig.drive, rig.ledger, volume.volume_id, relabel(volume.label), NOW, TapeKeys(rig.home))
 
 
 def test_a_protected_tape_stays(rig: TapeRig) -> None:
