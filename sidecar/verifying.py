@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -111,13 +111,14 @@ class Verifications:
     # -- for HTTP ----------------------------------------------------------------------------------------------------
 
     async def start(
-        self, sets: Sequence[SetId], tapes: Sequence[str], *, everything: bool, since_ns: int | None
+        self, sets: Sequence[SetId], tapes: Sequence[str], *, everything: bool, since_ns: int | None, sample: int = 0
     ) -> VerifyRun:
         """Have copies read back: of these sets, on these tapes, or all. Copies read since `since_ns` are not again.
 
-        Raises NoSuchThing, NotNow when a set is not complete.
+        With `sample` of each tape only so many of them, which were read back the longest ago. Raises NoSuchThing,
+        NotNow when a set is not complete.
         """
-        tasks = await trio.to_thread.run_sync(_plan, self._ledger, sets, tapes, everything, since_ns)
+        tasks = await trio.to_thread.run_sync(_plan, self._ledger, sets, tapes, everything, since_ns, sample)
         run = VerifyRun(next(self._numbers), tasks, self._now_ns())
         self._runs[run.number] = run
         self._note_end(run)
@@ -273,7 +274,7 @@ class Verifications:
 
 
 def _plan(
-    ledger: Ledger, sets: Sequence[SetId], tapes: Sequence[str], everything: bool, since_ns: int | None
+    ledger: Ledger, sets: Sequence[SetId], tapes: Sequence[str], everything: bool, since_ns: int | None, sample: int
 ) -> list[CopyTask]:
     """Return the copies, tape by tape in the order of the tape. Blocking. Raises NoSuchThing, NotNow."""
     complete = {each.set_id: each for each in ledger.backup_sets() if each.state is SetState.COMPLETE}
@@ -282,7 +283,8 @@ def _plan(
         copies[(copy.segment_id, copy.volume_id)] = copy
     labels = {volume.volume_id: volume.label for volume in ledger.volumes()}
     tasks = []
-    for copy in sorted(copies.values(), key=lambda copy: (labels.get(copy.volume_id, ""), copy.header_block)):
+    chosen = _longest_ago(ledger, complete, copies.values(), sample) if sample else copies.values()
+    for copy in sorted(chosen, key=lambda copy: (labels.get(copy.volume_id, ""), copy.header_block)):
         segment = ledger.segment(copy.segment_id)
         if segment.set_id in complete:  # Others are never shown.
             task = CopyTask(
@@ -296,6 +298,17 @@ def _plan(
             _pass_over(task, copy, since_ns)
             tasks.append(task)
     return tasks
+
+
+def _longest_ago(
+    ledger: Ledger, complete: dict[SetId, BackupSet], copies: Iterable[SegmentCopy], most: int
+) -> Iterable[SegmentCopy]:
+    """Return of each tape the copies that were read back the longest ago; at first those that never were."""
+    counts: Counter[VolumeId] = Counter()
+    for copy in sorted(copies, key=lambda copy: (copy.verified_at_ns, copy.header_block)):
+        if ledger.segment(copy.segment_id).set_id in complete and counts[copy.volume_id] < most:
+            counts[copy.volume_id] += 1
+            yield copy
 
 
 def _of_sets(ledger: Ledger, sets: Iterable[SetId], complete: dict[SetId, BackupSet]) -> Iterable[SegmentCopy]:

@@ -28,6 +28,7 @@
     │   └── RecallDeferred  they are being fetched; a rule says that the reader does not wait
     ├── NoRoom              the staging area has no room for what is asked for
     ├── StagingDamaged      staged bytes were not what came from tape
+    ├── CatalogInDoubt      ledger, indexes and what else the state folder holds do not agree
     ├── DeviceProblems      drives or changers cannot be used as they are
     └── Cancelled           an operator stopped it
 
@@ -129,6 +130,10 @@ class NoRoom(TapefsError):
 
 class StagingDamaged(TapefsError):
     """Staged bytes are not what came from tape, or were not until they were dropped."""
+
+
+class CatalogInDoubt(TapefsError):
+    """Ledger, indexes and what else the state folder holds do not agree, or cannot be read."""
 
 
 class DeviceProblems(TapefsError):

@@ -134,6 +134,13 @@ class NamesReader:
         at = bisect_right(firsts, entry) - 1
         return EntryNo(firsts[at]), DirectoryNo(directories[at])
 
+    def read_all(self) -> None:
+        """Read everything once, to be sure of it."""
+        for number in range(self.blocks):
+            self.block(number).load()
+        for number in range(len(self._table.chunks)):
+            self._read_chunk(number)
+
     def close(self) -> None:
         """Let go of the file; harmless twice."""
         self._file.close()

@@ -29,6 +29,8 @@ class VerifyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     all: bool = False
     #: What was read back since then is not again; null: everything is. Without a zone it is local time.
     since: datetime | None = None
+    #: Of each tape only so many copies, those read back the longest ago; 0: all.
+    sample: Annotated[int, msgspec.Meta(ge=0, le=_MOST)] = 0
 
 
 class VerifyCalls:
@@ -52,7 +54,11 @@ class VerifyCalls:
         if body.all == bool(body.sets or body.tapes):
             raise Invalid("value_error", ["body"], "name sets or tapes, or ask for all")
         run = await self._service.verifications.start(
-            [SetId(each) for each in body.sets], body.tapes, everything=body.all, since_ns=_nanoseconds(body.since)
+            [SetId(each) for each in body.sets],
+            body.tapes,
+            everything=body.all,
+            since_ns=_nanoseconds(body.since),
+            sample=body.sample,
         )
         return json_answer(view_of(run), 202)
 

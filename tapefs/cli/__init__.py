@@ -31,6 +31,7 @@ COMMANDS = {
     "versions": "tapefs.cli.versions",
     "restore": "tapefs.cli.restore",
     "verify": "tapefs.cli.verify",
+    "check": "tapefs.cli.check",
     "report": "tapefs.cli.reports",
     "tapes": "tapefs.cli.library",
     "drives": "tapefs.cli.library",

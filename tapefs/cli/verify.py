@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import click
 
@@ -36,18 +37,29 @@ _DAY_S = 24 * 3600.0
     help="Pass over what was read back since WHEN: an age such as 12h or 30d, or a time.  [default: 1d]",
 )
 @click.option("--again", is_flag=True, help="Read everything, whenever it was read back before.")
+@click.option(
+    "--sample",
+    type=click.IntRange(1, 10_000),
+    default=None,
+    metavar="N",
+    help="Of each tape only N segments, those read back the longest ago.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: the findings, with the path of every lost file.")
 @click.pass_obj
 def verify_command(
-    place: Place, targets: tuple[str, ...], everything: bool, since_s: float | None, again: bool, as_json: bool
+    place: Place,
+    targets: tuple[str, ...],
+    everything: bool,
+    since_s: float | None,
+    again: bool,
+    sample: int | None,
+    as_json: bool,
 ) -> None:
     """Read segments back from tape and compare them with what was written.
 
     A SET is an id or its beginning, a job's NAME for its newest set, or NAME/TIME; a TAPE is a label. When it is
     interrupted, the same command goes on. The exit code is 1 when anything is damaged, or could not be read.
     """
-    from tapefs.client.presence import connected
-
     if bool(targets) == everything:
         raise click.UsageError("name sets or tapes, or give --all")
     if again and since_s is not None:
@@ -56,13 +68,36 @@ def verify_command(
         sets, tapes = _resolve(catalog, targets)
         home = catalog.home
     since = None if again else datetime.fromtimestamp(time.time() - _DAY_S if since_s is None else since_s, UTC)
+    _tell(home, _read_back(home, Wanted(sets, tapes, everything, since, sample or 0)), as_json=as_json)
+
+
+class Wanted(NamedTuple):
+    """What is to be read back."""
+
+    sets: list[SetId]
+    tapes: list[str]
+    everything: bool
+    since: datetime | None
+    #: Segments of each tape; 0: all.
+    sample: int = 0
+
+
+def read_back_all(home: Home, sample: int) -> None:
+    """Read back every tape, or of each tape `sample` segments; tell what was found. Raises SetDamaged and others."""
+    _tell(home, _read_back(home, Wanted([], [], True, None, sample)), as_json=False)
+
+
+def _read_back(home: Home, wanted: Wanted) -> VerifyView:
+    from tapefs.client.presence import connected
+
     with connected(home) as presence:
-        view = presence.client.verify(sets, tapes, everything=everything, since=since)
+        view = presence.client.verify(
+            wanted.sets, wanted.tapes, everything=wanted.everything, since=wanted.since, sample=wanted.sample
+        )
         try:
-            view = _wait(presence.client, view)
+            return _wait(presence.client, view)
         except KeyboardInterrupt:
-            view = _cancel(presence.client, view)
-    _tell(home, view, as_json=as_json)
+            return _cancel(presence.client, view)
 
 
 def _resolve(catalog: Catalog, targets: tuple[str, ...]) -> tuple[list[SetId], list[str]]:

@@ -287,10 +287,19 @@ class Client:
         self._transport.request("POST", f"/api/v1/jobs/{number}/cancel")
 
     def verify(
-        self, sets: Sequence[str], tapes: Sequence[str], *, everything: bool, since: datetime | None
+        self, sets: Sequence[str], tapes: Sequence[str], *, everything: bool, since: datetime | None, sample: int = 0
     ) -> VerifyView:
-        """Have copies read back; what was read since `since` is not again. Raises NoSuchThing, NotNow."""
-        body = {"sets": list(sets), "tapes": list(tapes), "all": everything, "since": since and since.isoformat()}
+        """Have copies read back; what was read since `since` is not again, of each tape at most `sample` unless 0.
+
+        Raises NoSuchThing, NotNow.
+        """
+        body = {
+            "sets": list(sets),
+            "tapes": list(tapes),
+            "all": everything,
+            "since": since and since.isoformat(),
+            "sample": sample,
+        }
         return decode(self._transport.request("POST", "/api/v1/verify", body), VerifyView)
 
     def verification(self, number: int) -> VerifyView:

@@ -1,0 +1,1 @@
+"""Comparing ledger, indexes, local trailers and staging with each other: one function per check."""
