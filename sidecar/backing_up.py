@@ -24,6 +24,7 @@ from sidecar.movers import DRIVE_FAILED, Call, CommandFailed, Mover, MoverDied
 from sidecar.shared import Shared
 from tapefs.errors import NoTape, TapefsError
 from tapefs.mover.messages import Backup, GiveWay, NeedVolume, NoVolume, Report, Unload, VolumeReady
+from tapefs.retention.allocation import Source
 
 #: A running job waits so long for a tape that another drive has.
 TAPE_PATIENCE_S = 3600.0
@@ -152,9 +153,9 @@ class BackingUp:
                 if need.gave_way:
                     await self._recall_meanwhile(mover, session)
                 if need.volume_id is not None:
-                    volume_id = await self._provide_this(need.volume_id)
+                    ready = VolumeReady(volume_id=await self._provide_this(need.volume_id))
                 else:
-                    volume_id = await self._provide(mover, need, job)
+                    ready = await self._provide(mover, need, job)
             except (DriveFailed, MoverDied):
                 raise
             except (CommandFailed, TapefsError, DriveError, CatalogError) as error:
@@ -162,9 +163,9 @@ class BackingUp:
                     self._trouble = str(error)
                 await mover.tell(NoVolume(reason=str(error)))
             else:
-                await mover.tell(VolumeReady(volume_id=volume_id))
+                await mover.tell(ready)
 
-    async def _provide(self, mover: Mover, need: NeedVolume, job: JobNumber) -> VolumeId:
+    async def _provide(self, mover: Mover, need: NeedVolume, job: JobNumber) -> VolumeReady:
         """Choose a tape and bring it into the drive. Raises CommandFailed, TapefsError, DriveError, CatalogError.
 
         A tape that is threaded already stays; another one is ejected first: while it waits, a backup takes Unload.
@@ -177,10 +178,13 @@ class BackingUp:
         volume = taken.volume
         library.hold(volume.volume_id, number)
         await take_over(shared.ledger, taken, want)
+        is_anew = taken.source is Source.REUSED
+        if is_anew and shared.recalls.queue.has_todo(volume.volume_id):
+            shared.recalls.tape_failed(volume.volume_id, f"tape {volume.label} is begun anew: its sets have expired")
         if not need.ejected and library.in_drive(number) != volume.label:
             await mover.call(lambda number: Unload(id=number))
         await library.put_in(volume.volume_id, number)
-        return volume.volume_id
+        return VolumeReady(volume_id=volume.volume_id, anew=is_anew)
 
     async def _provide_this(self, volume_id: VolumeId) -> VolumeId:
         """Bring this very tape into the drive anew; the mover has ejected what was there. Raises NoTape, DriveError.
@@ -192,17 +196,17 @@ class BackingUp:
         await library.put_away(self._bay.number)
         self._shared.bell.ring()
         await library.refresh()
-        label = self._shared.ledger.volume(volume_id).label
+        volume = self._shared.ledger.volume(volume_id)
         with trio.move_on_after(TAPE_PATIENCE_S) as patience:
             while not library.is_free_for(volume_id, self._bay.number):
                 if not library.is_here(volume_id):
-                    raise NoTape(f"tape {label} is not in the library: put it in")
+                    raise NoTape(library.missing(volume))
                 library.await_tape(volume_id, self._bay.number)
                 self._shared.bell.ring()
                 await self._shared.bell.wait_rung()
         library.stop_awaiting(self._bay.number)
         if patience.cancelled_caught:
-            raise NoTape(f"another drive has had tape {label} for an hour: see `tapefs drives`")
+            raise NoTape(f"another drive has had tape {volume.label} for an hour: see `tapefs drives`")
         library.hold(volume_id, self._bay.number)
         await library.put_in(volume_id, self._bay.number)
         return volume_id

@@ -97,12 +97,24 @@ class Library:
         """Is the tape in the library, and may this drive have it now?"""
         if self._holders.get(volume_id, drive) != drive:
             return False
-        place = self.place_of(self._ledger.volume(volume_id).label)
+        place = self._place(volume_id)
         return place is not None and (place.kind is not ElementKind.DRIVE or place.number == drive)
 
     def is_here(self, volume_id: VolumeId) -> bool:
         """Is the tape in the library at all?"""
-        return self.place_of(self._ledger.volume(volume_id).label) is not None
+        return self._place(volume_id) is not None
+
+    def _place(self, volume_id: VolumeId) -> Element | None:
+        """Return where the tape is; None for one that has been begun anew since, under another id."""
+        try:
+            return self.place_of(self._ledger.volume(volume_id).label)
+        except NotFound:
+            return None
+
+    def missing(self, volume: Volume) -> str:
+        """Say what to do when a tape that is needed is not in the library."""
+        where = f"; it lies in {volume.location}" if volume.location else ""
+        return f"tape {volume.label} is not in the library: put it in{where}"
 
     # -- whose it is -------------------------------------------------------------------------------------------------
 
@@ -135,15 +147,21 @@ class Library:
 
     async def put_in(self, volume_id: VolumeId, drive: int) -> None:
         """Bring the tape into the drive, whose tape, if any, must be ejected. Raises NoTape, DriveError."""
-        label = self._ledger.volume(volume_id).label
+        try:
+            volume = self._ledger.volume(volume_id)
+        except NotFound:
+            raise NoTape(f"tape {volume_id} has been begun anew since, what it held has expired") from None
+        label = volume.label
         async with self._moving:
             await self._take_inventory()
             if self.in_drive(drive) == label:
                 return
             await self._clear(drive)
             place = self.place_of(label)
-            if place is None or place.kind is ElementKind.DRIVE:
-                raise NoTape(f"tape {label} is not in a slot of the library: put it in")
+            if place is None:
+                raise NoTape(self.missing(volume))
+            if place.kind is ElementKind.DRIVE:
+                raise NoTape(f"tape {label} is in another drive: see `tapefs drives`")
             await self._thread.run(lambda: self._changer.load(place.number, drive), self._interrupt)
             self._origins[label] = place.number
             await self._take_inventory()

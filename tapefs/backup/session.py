@@ -25,9 +25,10 @@ from drivers.errors import (
 from drivers.interface import BlockNo, Drive
 from tapefs.backup.segment import CommittedSegment, SetContext
 from tapefs.backup.set_index import write_set_index
-from tapefs.errors import KeyUnfit, NoTape, TapeError
+from tapefs.errors import KeyUnfit, NoTape, NotNow, TapeError
 from tapefs.home import BackupSettings
 from tapefs.keys.policy import TapeKeys
+from tapefs.tape.anew import begin_anew
 from tapefs.tape.append import OpenTape, open_for_append
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,10 @@ class VolumeSource(Protocol):
 
         `pool` is one that copies go to; empty for the pool of the job.
         """
+        ...
+
+    def begins_anew(self, volume_id: VolumeId) -> bool:
+        """Is this tape, which `next_volume` returned, to be relabelled first, all that it holds having expired?"""
         ...
 
     def this_volume(self, volume_id: VolumeId) -> None:
@@ -94,6 +99,8 @@ class TapeSession:
     #: Fingerprint of the key that tapes must have, empty for none; None: what the settings say.
     wanted_key: str | None = None
     _tried: list[VolumeId] = field(default_factory=list)
+    #: By their old ids, the new ones of tapes that this run has begun anew.
+    _renewed: dict[VolumeId, VolumeId] = field(default_factory=dict)
     #: Resets of the drive that came one after the other without a segment between, and where.
     _resets: int = 0
     _reset_at: tuple[VolumeId, int] | None = None
@@ -107,7 +114,7 @@ class TapeSession:
     def open_next(self) -> OpenTape:
         """Get a tape and stand at its end. Tapes that cannot be used are marked SUSPECT and passed over.
 
-        Those that only this drive cannot use are passed over as they are.
+        Those that only this drive cannot use are passed over as they are, and those to begin anew that still live.
 
         Raises NoTape, Cancelled, and drive errors that another tape would not help.
         """
@@ -119,7 +126,7 @@ class TapeSession:
                 return self._stand_at_end_of(volume_id)
             except DiskFull:
                 raise
-            except (IncompatibleMedium, KeyUnfit) as error:
+            except (IncompatibleMedium, KeyUnfit, NotNow) as error:
                 self._pass_over(volume_id, str(error))
                 continue
             except (TapeError, WriteProtected, WriteFailed, ReadFailed, EndOfMedium) as error:
@@ -186,7 +193,15 @@ class TapeSession:
         # What is compressed already would only grow in a drive that tries again.
         self.drive.load(compress=not self.context.codec.is_compressed)
         keys = TapeKeys(self.context.home, self.wanted_key)
-        return open_for_append(self.drive, self.context.ledger, volume_id, time.time_ns(), keys)
+        if self.source.begins_anew(volume_id) and volume_id not in self._renewed:
+            new_id = begin_anew(self.drive, self.context.ledger, volume_id, time.time_ns(), keys)
+            self._renewed[volume_id] = new_id
+            self._tried.append(new_id)
+        return open_for_append(self.drive, self.context.ledger, self._now(volume_id), time.time_ns(), keys)
+
+    def _now(self, volume_id: VolumeId) -> VolumeId:
+        """Return the id that a tape has since this run began it anew."""
+        return self._renewed.get(volume_id, volume_id)
 
     def look_at_room(self) -> None:
         """Ask the drive; only while the intake thread owns it."""
@@ -243,7 +258,7 @@ class TapeSession:
 
     def _set_aside(self, volume_id: VolumeId, reason: str) -> None:
         log.warning("tape set aside", volume=volume_id, reason=reason)
-        self.context.ledger.mark_volume(volume_id, VolumeState.SUSPECT, reason)
+        self.context.ledger.mark_volume(self._now(volume_id), VolumeState.SUSPECT, reason)
         try:
             self.drive.unload()
         except DriveError as error:

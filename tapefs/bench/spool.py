@@ -148,6 +148,10 @@ class _Changer:
                 return volume.volume_id
         raise NoTape(f"{volume.label} is in no slot")
 
+    def begins_anew(self, volume_id: VolumeId) -> bool:
+        """None does."""
+        return False
+
     def this_volume(self, volume_id: VolumeId) -> None:
         """See `Watcher`."""
         raise NoTape(f"nobody puts {volume_id} in")

@@ -42,10 +42,16 @@ class PostWatcher:
         self._drive = drive
         self._id = command_id
         self._pool = pool
+        #: Of the tapes that were offered, those to be begun anew.
+        self._anew: set[VolumeId] = set()
 
     def next_volume(self, exclude: list[VolumeId], *, ejected: bool, pool: str = "") -> VolumeId:
         """Ask for a tape; while waiting, eject when told to. Raises NoTape, Cancelled, drive errors."""
         return self._ask(NeedVolume(id=self._id, pool=pool or self._pool, exclude=list(exclude), ejected=ejected))
+
+    def begins_anew(self, volume_id: VolumeId) -> bool:
+        """Did the sidecar say so?"""
+        return volume_id in self._anew
 
     def this_volume(self, volume_id: VolumeId) -> None:
         """Eject, and ask for this very tape. Raises NoTape, Cancelled, drive errors."""
@@ -80,6 +86,8 @@ class PostWatcher:
         while True:
             answer = self._post.wait_cancelled_or(self._id, VolumeReady, NoVolume, Look, Unload)
             if isinstance(answer, VolumeReady):
+                if answer.anew:
+                    self._anew.add(answer.volume_id)
                 return answer.volume_id
             if isinstance(answer, NoVolume):
                 raise NoTape(answer.reason)

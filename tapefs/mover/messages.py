@@ -112,6 +112,8 @@ class VolumeReady(_Message, frozen=True, kw_only=True):
     """Answer to NeedVolume: the tape is in the drive, not yet threaded; the mover may append to it."""
 
     volume_id: VolumeId
+    #: All of its sets have expired, and by the rules of its pool it is to be relabelled first.
+    anew: bool = False
 
 
 class NoVolume(_Message, frozen=True, kw_only=True):

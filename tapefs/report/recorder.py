@@ -86,6 +86,10 @@ class Recorder:
         """Pass it on."""
         return self._watcher.next_volume(exclude, ejected=ejected, pool=pool)
 
+    def begins_anew(self, volume_id: VolumeId) -> bool:
+        """Pass it on."""
+        return self._watcher.begins_anew(volume_id)
+
     def this_volume(self, volume_id: VolumeId) -> None:
         """Pass it on."""
         self._watcher.this_volume(volume_id)

@@ -30,6 +30,8 @@ class LocalWatcher:
         self.troubles: list[tuple[bytes, str]] = []
         self.progresses: list[BackupProgress] = []
         self.asked = 0
+        #: Tapes to be begun anew; they are offered when no other is left.
+        self.anew: set[VolumeId] = set()
         #: Called at every look at cancellation; may raise.
         self.interrupt = lambda: None
         #: Whether others want the drive, and what they do with it.
@@ -48,7 +50,13 @@ class LocalWatcher:
                 if in_pool and volume.state is state and volume.volume_id not in exclude:
                     self._put_in(volume)
                     return volume.volume_id
+        for volume_id in self.anew.difference(exclude):
+            self._put_in(self._ledger.volume(volume_id))
+            return volume_id
         raise NoTape("no tape with room is left")
+
+    def begins_anew(self, volume_id: VolumeId) -> bool:
+        return volume_id in self.anew
 
     def this_volume(self, volume_id: VolumeId) -> None:
         self.put_in(self._ledger.volume(volume_id).label)

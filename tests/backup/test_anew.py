@@ -1,0 +1,91 @@
+"""Tapes all of whose sets have expired are begun anew: relabelled under a new id, and written like blank ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from catalog.pool_records import Pool
+from catalog.records import JobState, VolumeState
+from tapefs.errors import NoTape
+from tapefs.retention.candidates import candidates_of
+from tapefs.retention.expire import expire
+from tapefs.retention.policy import Wish
+from tapefs.retention.pools import Pools
+from tests.backup.rig import rigs
+
+DAY_NS = 86_400 * 10**9
+
+
+@pytest.fixture
+def make(tmp_path):
+    yield from rigs(tmp_path)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_bytes(b"content" * 10_000)
+    return tmp_path / "tree"
+
+
+@pytest.fixture
+def rig(make):
+    """One tape, full, that holds one set."""
+    return make(tapes=1)
+
+
+def filled(rig, tree):
+    """Make a set; its tape is full then."""
+    set_id = rig.backup(tree)
+    (volume,) = rig.ledger.volumes()
+    rig.ledger.mark_volume(volume.volume_id, VolumeState.FULL)
+    return set_id, volume
+
+
+def let_go(rig, set_id):
+    now_ns = rig.ledger.backup_set(set_id).finished_at_ns
+    expire(rig.home, rig.ledger, now_ns, Wish(named=frozenset({set_id})))
+    return now_ns
+
+
+def test_a_tape_begins_anew(rig, tree):
+    first, old = filled(rig, tree)
+    let_go(rig, first)
+    rig.watcher.anew = {old.volume_id}
+    second = rig.backup(tree)
+    (new,) = rig.ledger.volumes()
+    assert new.label == old.label
+    assert new.volume_id != old.volume_id
+    assert (new.state, new.end_block > 0) == (VolumeState.APPENDABLE, True)
+    assert new.labelled_at_ns > old.labelled_at_ns
+    assert rig.ledger.backup_set(second).tapes == (new.label,)
+    assert rig.ledger.backup_set(first).tapes == (), "nothing of it lies there any more"
+    assert [copy.segment_id for copy in rig.ledger.copies_on(new.volume_id)] == [
+        segment.segment_id for segment in rig.ledger.segments(second)
+    ]
+    rig.backup(tree, verify=True, name="third")
+
+
+@pytest.mark.log_warnings
+def test_a_tape_with_a_set_that_lives_is_passed_over_as_it_is(rig, tree):
+    """Whatever the sidecar said: the ledger is asked once more before anything is written."""
+    first, old = filled(rig, tree)
+    rig.watcher.anew = {old.volume_id}
+    job = rig.queued(tree)
+    with pytest.raises(NoTape):
+        rig.run(job)
+    (volume,) = rig.ledger.volumes()
+    assert (volume.volume_id, volume.state, volume.reason) == (old.volume_id, VolumeState.FULL, "")
+    assert len(rig.ledger.copies_on(old.volume_id)) == len(rig.ledger.segments(first))
+    assert rig.ledger.job(job.number).state is JobState.RUNNING
+
+
+@pytest.mark.parametrize(("reuse", "days", "may"), [(True, 7, True), (True, 6.9, False), (False, 700, False)])
+def test_only_by_the_rules_of_the_pool(rig, tree, reuse, days, may):
+    first, _ = filled(rig, tree)
+    expired_ns = let_go(rig, first)
+    rig.ledger.put_pool(None, Pool(name="default", reuse=reuse), expired_ns)
+    now_ns = expired_ns + int(days * DAY_NS)
+    (candidate,) = candidates_of(rig.ledger, Pools.of(rig.home, rig.ledger), now_ns)
+    assert candidate.reuse is not None
+    assert candidate.reuse.may is may
