@@ -120,7 +120,8 @@ class Folder:
 
     def __init__(self, path):
         self.path = path
-        self.files = []
+        #: By number of the tape file.
+        self.files = {}
         self.refresh()
 
     def refresh(self):
@@ -129,27 +130,30 @@ class Folder:
             names = [name for name in os.listdir(self.path) if os.path.isfile(os.path.join(self.path, name))]
         except OSError as error:
             raise Failed(f"{self.path}: {error.strerror}") from error
-        numbers = [name for name in names if name.isdigit() and name.isascii()]
         # With numbers, other files (state.json of a virtual cartridge) are none of the tape's.
-        ordered = sorted(numbers, key=int) if numbers else sorted(name for name in names if not name.startswith("."))
-        self.files = [os.path.join(self.path, name) for name in ordered[: self._count(len(ordered))]]
+        numbered = {int(name): name for name in names if name.isdigit() and name.isascii()}
+        ordered = dict(enumerate(sorted(name for name in names if not name.startswith("."))))
+        end = self._end()
+        found = {number: name for number, name in (numbered or ordered).items() if end is None or number < end}
+        self.files = {number: os.path.join(self.path, found[number]) for number in sorted(found)}
 
-    def _count(self, count):
+    def _end(self):
         """Return how many tape files a virtual cartridge has: there may be rests of a crash behind its end."""
         for name in ("buffered.json", "state.json"):
             try:
                 with open(os.path.join(self.path, name), "rb") as file:
                     state = json.load(file)
-                files = state["files"]
-                return min(count, int(state.get("first_file", 0)) + len(files))
+                return int(state.get("first_file", 0)) + len(state["files"])
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-        return count
+        return None
 
     def numbers(self):
-        return range(len(self.files))
+        return list(self.files)
 
     def open(self, number, _block_bytes=0):
+        if number not in self.files:
+            raise Damaged("the tape file is not there")
         return FolderFile(self.files[number])
 
 
@@ -526,6 +530,12 @@ def parse_structure(block):
     return found.group(1).decode(), said
 
 
+def kind_of(line):
+    """Return what a line says that it is, without reading all of it; b"" if that is not at its beginning."""
+    found = re.match(rb'\s*\{\s*"t"\s*:\s*"(\w+)"', line)
+    return found.group(1) if found else b""
+
+
 def number_in(line, key, default=None, least=0, most=2**63 - 1):
     value = line.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < least or (most and value > most):
@@ -561,8 +571,17 @@ def checked_name(name):
 
 
 def xattrs_in(line):
-    pairs = [(name.encode("utf-8", "surrogatepass"), bytes_of(value)) for name, value in line.get("xattrs") or ()]
+    pairs = [(name.encode("utf-8"), bytes_of(value)) for name, value in line.get("xattrs") or ()]
     return pairs + [(bytes_of(name), bytes_of(value)) for name, value in line.get("xattrs_b64") or ()]
+
+
+def check_attributes(line):
+    """Raise Damaged or ValueError unless what a line says of owner, mode and times can be used."""
+    for key in ("mode", "uid", "gid"):
+        number_in(line, key, 0)
+    # Times may be negative, and of any length.
+    number_in(line, "mtime", least=-(2**200), most=2**200)
+    xattrs_in(line)
 
 
 # ---- What is on a tape -----------------------------------------------------------------------------------------------
@@ -584,13 +603,14 @@ class Index:
     def read(self, lines):
         """Take its lines. Raises Damaged, also when the first line is not that of an index."""
         for count, line in enumerate(lines):
-            if line.startswith(b'{"t":"index"'):
+            kind = kind_of(line)
+            if kind == b"index":
                 self.head = parse_json(line)
             elif not self.head:
                 raise Damaged("it is no SET INDEX")
-            elif line.startswith(b'{"t":"segment"'):
+            elif kind == b"segment":
                 self.segments.append(parse_json(line))
-            elif line.startswith(b'{"t":"index_end"'):
+            elif kind == b"index_end":
                 if number_in(parse_json(line), "lines") != count:
                     raise Damaged("lines are missing")
                 return
@@ -627,8 +647,12 @@ def walk(source, keep=None):
 
     `keep` takes the number of a tape file that is a TRAILER or SET INDEX, and its pieces.
     """
-    due = ""
+    due, last = "", -1
     for number in source.numbers():
+        if number != last + 1:
+            # Tape files are missing in a dump.
+            due = ""
+        last = number
         file = source.open(number)
         try:
             found = look(file, number, due, keep)
@@ -758,7 +782,8 @@ class Shelf:
         self.volumes[volume.ident] = volume
         for at, found in enumerate(volume.files):
             if found.what == "HEADER" and not found.problem:
-                self._add_header(volume, found, volume.files[at + 1 : at + 3])
+                behind = volume.files[at + 1 : at + 3]
+                self._add_header(volume, found, [other for other in behind if other.number <= found.number + 2])
             elif found.what == "SET INDEX" and "index" in found.said:
                 self._add_index(volume, found)
         return volume
@@ -1000,7 +1025,9 @@ class Tree:
     def _take_directory(self, line):
         n, parent = number_in(line, "n"), number_in(line, "p")
         name = b"" if n == 0 else checked_name(text_in(line, "name"))
-        number_in(line, "mode")
+        check_attributes(line)
+        if not stat.S_ISDIR(line["mode"]):
+            raise Damaged("a directory is none")
         known = self.db.execute("SELECT born FROM dirs WHERE n = ?", (n,)).fetchone()
         if line.get("again") and known is not None and known[0] == self._born:
             return
@@ -1028,6 +1055,7 @@ class Tree:
     def _take_member(self, line):
         self._members += 1
         d, name, mode = number_in(line, "d"), checked_name(text_in(line, "name")), number_in(line, "mode")
+        check_attributes(line)
         flags, part = number_in(line, "flags", 0), number_in(line, "part", -1, least=-1)
         number_in(line, "size")
         old = self.db.execute("SELECT id, grp, born, line, pieces FROM files WHERE d = ? AND name = ?", (d, name))
@@ -1153,8 +1181,8 @@ def trailer_lines(shelf, volume, number, segment, is_index):
     is_in = not is_index
     with contextlib.closing(shelf.pieces(volume, number)) as pieces, contextlib.closing(lines_of(pieces)) as lines:
         for line in lines:
-            if is_index and line.startswith((b'{"t":"index', b'{"t":"segment"')):
-                is_in = segment.ident.encode() in line and line.startswith(b'{"t":"segment"')
+            if is_index and kind_of(line) in (b"index", b"segment", b"index_end"):
+                is_in = kind_of(line) == b"segment" and parse_json(line).get("segment") == segment.ident
             elif is_in:
                 yield line
 
