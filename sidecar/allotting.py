@@ -7,6 +7,7 @@ is done in place, because nobody else may take the tape between the choice and `
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import structlog
 import trio
@@ -42,11 +43,25 @@ def weigh(home: Home, ledger: Ledger, library: Library, want: Want, drive: int |
 
 
 def choose(home: Home, ledger: Ledger, library: Library, want: Want, drive: int) -> Answer:
-    """Return the tape to write next, with where it comes from. Raises NoTape, with what to do."""
-    choice = weigh(home, ledger, library, want, drive)
+    """Return the tape to write next, with where it comes from. Raises NoTape, with what to do.
+
+    Of what need not be overwritten, a tape in which a drive has failed since it was written to is the last choice.
+    """
+    noted = {volume.volume_id for volume in ledger.volumes() if volume.reason}
+    choice = weigh(home, ledger, library, replace(want, exclude={*want.exclude, *noted}), drive)
+    if choice.taken is None or choice.taken.source is Source.REUSED:
+        choice = weigh(home, ledger, library, want, drive)
     if choice.taken is None:
         raise NoTape(_nothing_left(ledger, library, want, choice))
     return choice.taken
+
+
+def idle_elsewhere(home: Home, ledger: Ledger, library: Library, want: Want) -> VolumeId | None:
+    """Return the tape that would do if it were not in a drive whose task does not work with it."""
+    taken = weigh(home, ledger, library, want, None).taken
+    if taken is None or library.is_held(taken.volume.volume_id):
+        return None
+    return taken.volume.volume_id
 
 
 async def take_over(ledger: Ledger, taken: Answer, want: Want) -> None:

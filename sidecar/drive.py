@@ -52,8 +52,6 @@ from tapefs.mover.wire import WireError
 STAY_S = 600.0
 #: Pause before a mover is started again: doubled each time, back to the first after a mover has lived long enough.
 FIRST_PAUSE_S, LONGEST_PAUSE_S, LIVED_S = 0.25, 60.0, 60.0
-#: Starts in a row that fail before a drive counts as not working.
-HOPELESS = 3
 #: So often a drive without work looks whether a job is for it by now, and one that is set aside tells those who wait.
 LOOK_S = 5.0
 
@@ -72,8 +70,6 @@ class DriveTask:
         self.state = "starting"
         #: A sentence for people about something that takes the drive long, "" for nothing.
         self.note = ""
-        #: Sessions in a row in which the mover did not even become ready.
-        self.failures = 0
         #: Set when the mover was ready, or could not be started, for the first time.
         self.tried = trio.Event()
         self._shared = shared
@@ -83,11 +79,6 @@ class DriveTask:
         self._backing_up = BackingUp(self._bay, self._asking, shared)
         self._reading_back = ReadingBack(shared.verifications, shared.bell, self._asking.is_waited_for)
         self.health: Health = shared.fleet.of(name)
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Is nobody to wait for this drive?"""
-        return self.failures >= HOPELESS or self.health.is_set_aside
 
     @property
     def tape(self) -> str | None:
@@ -170,7 +161,6 @@ class DriveTask:
 
     async def _begin(self, mover: Mover) -> None:
         ready = await mover.wait_ready()
-        self.failures = 0
         self._bay.note(ready)
         self.state = "loaded" if ready.loaded else "empty"
         self.health.opened()
@@ -190,11 +180,10 @@ class DriveTask:
 
     async def _note_failure(self, group: BaseExceptionGroup[BaseException], *, is_strike: bool) -> None:
         self.state, self.note = "failed", ""
-        self.failures += 1
         self.tried.set()
         sentence = _sentence(group.subgroup(DriveFailed) or group)
         self.health.failed(sentence, is_strike=is_strike)
-        log.error("drive failed", drive=self.name, error=sentence, failures=self.failures, tape=self.tape)
+        log.error("drive failed", drive=self.name, error=sentence, failures=self.health.failures, tape=self.tape)
         try:
             await trio.to_thread.run_sync(write_failure, self._shared.home.drives, self.name, sentence)
         except OSError as error:

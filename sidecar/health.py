@@ -16,6 +16,8 @@ import trio
 from catalog.ids import VolumeId
 from tapefs.errors import NoSuchThing, NotNow, TapefsError
 
+#: Starts in a row that fail before a drive counts as not working.
+HOPELESS = 3
 #: Strikes in a row behind which a drive is set aside.
 MOST_STRIKES = 3
 #: Rest behind the first strike, and what it grows by with each further one.
@@ -41,6 +43,8 @@ class Health:
         #: Label of the tape that does not come out of it; empty: none is known to be stuck.
         self.stuck = ""
         self.strikes = 0
+        #: Sessions in a row in which the mover did not even become ready.
+        self.failures = 0
         self._retried = trio.Event()
 
     @property
@@ -48,13 +52,20 @@ class Health:
         """Does it wait for an operator?"""
         return self.strikes >= MOST_STRIKES
 
+    @property
+    def is_hopeless(self) -> bool:
+        """Is nobody to wait for this drive?"""
+        return self.failures >= HOPELESS or self.is_set_aside
+
     def opened(self) -> None:
         """Its mover is ready for work."""
+        self.failures = 0
         self.is_up, self.reason, self.stuck = True, "", ""
 
     def failed(self, reason: str, *, is_strike: bool) -> None:
         """It cannot be worked with."""
         self.is_up, self.reason, self.failed_at_ns = False, reason, time.time_ns()
+        self.failures += 1
         self.strikes += is_strike
         self._retried = trio.Event()
 

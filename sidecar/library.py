@@ -100,6 +100,10 @@ class Library:
         place = self._place(volume_id)
         return place is not None and (place.kind is not ElementKind.DRIVE or place.number == drive)
 
+    def is_held(self, volume_id: VolumeId) -> bool:
+        """Does a drive's task work with the tape?"""
+        return volume_id in self._holders
+
     def is_here(self, volume_id: VolumeId) -> bool:
         """Is the tape in the library at all?"""
         return self._place(volume_id) is not None

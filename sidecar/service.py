@@ -46,14 +46,14 @@ class Service:
 
         A run that one has failed in the middle waits all the same, where the sidecar stays.
         """
-        if all(drive.is_hopeless for drive in self.drives):
+        if all(drive.health.is_hopeless for drive in self.drives):
             await self.jobs.fail_queued(f"no drive works: {reason}", spares_moved=not self.ends_by_itself)
             for volume_id in self.recalls.queue.tapes():
                 self.recalls.tape_failed(volume_id, f"no drive works: {reason}")
             self.verifications.fail_all(f"no drive works: {reason}")
             return
         for drive in self.drives:
-            if drive.is_hopeless and drive.tape is not None:
+            if drive.health.is_hopeless and drive.tape is not None:
                 self._leave_stuck(drive)
 
     def _leave_stuck(self, drive: DriveTask) -> None:

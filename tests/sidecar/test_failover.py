@@ -168,6 +168,41 @@ def test_the_tape_is_taken_out_of_the_drive(two: Home) -> None:
         assert len(rig.commands("Recall")) == 2
 
 
+def test_a_noted_tape_is_the_last_choice(home: Home) -> None:
+    """Another is written while there is one; when there is none, it is, and the note is gone with the first commit."""
+    with running(home) as rig:
+        rig.wait_job(rig.submit("first"), "completed")
+        fail_once(home, "Backup")
+        rig.submit("second")
+        wait_until(lambda: "drive0" in failures(rig), "the drive does not fail")
+        wait_until(lambda: any(noted(home)), "nothing is noted")
+        rig.unix("POST", "/api/v1/drives/drive0/retry")
+        rig.wait_job(2, "completed")
+        with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+            by_set = {backup_set.job_number: backup_set.tapes for backup_set in ledger.backup_sets()}
+        assert noted(home) == list(by_set[1])
+        assert set(by_set[1]).isdisjoint(by_set[2])
+
+
+def noted(home: Home) -> list[str]:
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        return [volume.label for volume in ledger.volumes() if volume.reason]
+
+
+def test_the_only_tape_is_idle_in_another_drive(tmp_path: Path) -> None:
+    """Whichever drive runs the next job waits for it, and has it as soon as the other one is free."""
+    with running(make_home(tmp_path / "one", tapes=1, drives=2)) as rig:
+        for _ in range(4):
+            rig.wait_job(rig.submit("ok"), "completed")
+            busy = rig.submit("hang")
+            wait_until(lambda: rig.job(busy)["state"] == "running", "it does not begin")  # noqa: B023
+            other = rig.submit("ok")
+            wait_until(lambda: rig.job(other)["state"] != "queued", "it does not begin")  # noqa: B023
+            rig.unix("POST", f"/api/v1/jobs/{busy}/cancel")
+            rig.wait_job(busy, "cancelled")
+            assert rig.wait_job(other, "completed", "failed")["error"] is None
+
+
 def test_a_tape_that_is_stuck(two: Home) -> None:
     """It is said, and another tape is written."""
     for name in ("drive0", "drive1"):
