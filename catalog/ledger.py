@@ -135,6 +135,10 @@ class Ledger(Protocol):
         """
         ...
 
+    def identify_volume(self, volume_id: VolumeId, now_ns: int) -> None:
+        """Note that somebody has looked what is on it. Idempotent. Raises NotFound."""
+        ...
+
     def settle_volume(self, volume_id: VolumeId, claim: int) -> None:
         """Note that a BLANK tape is blank: its label is to be written over nothing. Idempotent. Raises StaleClaim."""
         ...

@@ -73,6 +73,7 @@ _DELETE_POOL = operation("delete_pool")
 _ASSIGN_VOLUME = operation("assign_volume")
 _MOVE_VOLUME = operation("move_volume")
 _RENEW_VOLUME = operation("renew_volume")
+_IDENTIFY_VOLUME = operation("identify_volume")
 _SETTLE_VOLUME = operation("settle_volume")
 _FORGET_VOLUME = operation("forget_volume")
 _ADD_JOB = operation("add_job")
@@ -254,6 +255,10 @@ class LmdbLedger:
     def renew_volume(self, volume_id: VolumeId, claim: int, new: Volume, now_ns: int) -> None:
         """Put a BLANK record in place of a tape's. Raises NotFound, StaleClaim, Conflict, ValueError."""
         self._write(_RENEW_VOLUME, giving_up.renew, volume_id, claim, new, now_ns)
+
+    def identify_volume(self, volume_id: VolumeId, now_ns: int) -> None:
+        """Note that somebody has looked what is on it. Raises NotFound."""
+        self._write(_IDENTIFY_VOLUME, volumes.identify, volume_id, now_ns)
 
     def settle_volume(self, volume_id: VolumeId, claim: int) -> None:
         """Note that a BLANK tape is blank. Raises NotFound, StaleClaim, Conflict."""

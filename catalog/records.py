@@ -129,6 +129,8 @@ class Volume(Record, frozen=True, kw_only=True):
     overwrites: str = ""
     #: Of the key that all its data is encrypted with, fixed when it is labelled; empty: it is not encrypted.
     key_fingerprint: str = ""
+    #: When somebody looked what is on it, without writing to it; 0: never.
+    identified_at_ns: int = 0
 
     @property
     def code(self) -> str:

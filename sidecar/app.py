@@ -26,6 +26,7 @@ from sidecar.own.recalls import RecallCalls
 from sidecar.own.reports import ReportCalls
 from sidecar.own.search import SearchCalls
 from sidecar.own.status import StatusCalls
+from sidecar.own.tapes import OwnTapeCalls
 from sidecar.own.verify import VerifyCalls
 from sidecar.requests import Invalid
 from sidecar.service import Service
@@ -54,6 +55,7 @@ def make_app(service: Service) -> ASGIApp:
         PlaceCalls(service),
         PromptCalls(service),
         VerifyCalls(service),
+        OwnTapeCalls(service),
         ReportCalls(service),
         SearchCalls(service),
         BackupCalls(service),

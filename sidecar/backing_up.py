@@ -185,7 +185,7 @@ class BackingUp:
         is_anew = taken.source is Source.REUSED
         if is_anew and shared.recalls.queue.has_todo(volume.volume_id):
             shared.recalls.tape_failed(volume.volume_id, f"tape {volume.label} is begun anew: its sets have expired")
-        if not need.ejected and library.in_drive(number) != volume.label:
+        if not need.ejected and library.in_drive(number) != volume.code:
             await mover.call(lambda number: Unload(id=number))
         await library.put_in(volume.volume_id, number)
         return VolumeReady(volume_id=volume.volume_id, anew=is_anew)

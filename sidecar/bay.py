@@ -52,7 +52,7 @@ class Bay:
     @property
     def label(self) -> str | None:
         """Label of the cartridge in the drive."""
-        return self._shared.library.in_drive(self.number)
+        return self._shared.library.label_in(self.number)
 
     def note(self, said: Ready | DriveState) -> None:
         """Take what the mover says of the cartridge."""
@@ -88,6 +88,17 @@ class Bay:
         self._shared.fleet.failed_loads.pop(volume_id, None)
         self._is_threaded, self.is_written = True, False
         self._now_in(volume_id)
+
+    async def put_in(self, mover: Mover, volume_id: VolumeId) -> None:
+        """Get a tape into the drive, whatever is on it; the mover threads it. Raises CommandFailed, NoTape, DriveError.
+
+        Nobody else gets it until `library.let_go`.
+        """
+        library = self._shared.library
+        library.hold(volume_id, self.number)
+        if library.in_drive(self.number) is not None:
+            await self.eject(mover)
+        await library.put_in(volume_id, self.number)
 
     def is_given_up(self, volume_id: VolumeId) -> bool:
         """Have so many drives failed with this tape that no other is tried? Counts anew then."""
@@ -147,4 +158,4 @@ class Bay:
         """Return the tape that a backup has left threaded, whose label the mover knows by then."""
         if not self._is_threaded or self._barcode is None:
             return None
-        return self._shared.ledger.volume_by_label(self._barcode).volume_id
+        return self._shared.ledger.volume_by_code(self._barcode).volume_id

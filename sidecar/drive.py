@@ -8,7 +8,8 @@ drives never take the same job or tape. What is done, in this order:
 3. jobs and recalls from other tapes take turns; while a backup runs, recalls wait for another drive, or until they have
    waited so long that it gives way at the end of a segment (`giving_way`), or for its end;
 4. a tape that has had its readers for ten minutes while others wait gets no new ones until it has been left once;
-5. when none of that is to do, copies are read back; a waiting recall interrupts it, a job waits for the copy's end.
+5. when none of that is to do, tapes are identified, labelled, relabelled and erased, which nothing interrupts;
+6. at last copies are read back; a waiting recall interrupts it, a job waits for the copy's end.
 
 A drive that fails while it works loses its mover: what it was doing is for other drives, its tape is taken out if it
 can be, and the drive rests (`health`) before it is tried again. A mover that dies leaves its work likewise.
@@ -32,6 +33,7 @@ from sidecar.movers import CommandFailed, Mover, MoverDied, open_mover
 from sidecar.reading_back import ReadingBack
 from sidecar.recovery import has_sealed
 from sidecar.shared import Shared
+from sidecar.tending import Tending
 from sidecar.verifying import CopyTask
 from tapefs.errors import NoTape
 from tapefs.mover.drive_file import write_failure
@@ -77,6 +79,7 @@ class DriveTask:
         self._bay = Bay(number, name, shared)
         self._asking = Asking(self._bay, shared)
         self._backing_up = BackingUp(self._bay, self._asking, shared)
+        self._tending = Tending(self._bay, shared)
         self._reading_back = ReadingBack(shared.verifications, shared.bell, self._asking.is_waited_for)
         self.health: Health = shared.fleet.of(name)
 
@@ -173,6 +176,7 @@ class DriveTask:
             self._shared.library.eyes.close(self.number)
         with trio.CancelScope(shield=True):
             await self._backing_up.mover_died(reason, is_of_the_drive=is_of_the_drive)
+            self._tending.mover_died(f"{reason.partition(' while the backup ran')[0]}; the same command finishes it")
             self._reading_back.mover_died(reason.replace("the backup ran", "it was read"))
             self._asking.mover_died(reason.replace("the backup ran", "it was read"))
             self._bay.leave_to_another()
@@ -242,6 +246,9 @@ class DriveTask:
         ahead = self._shared.recalls.walks.next_tape(bay.is_usable)
         if ahead is not None:
             return partial(asking.mount, mover, ahead, False)
+        tape_task = self._shared.tape_tasks.next_for(bay.tape, bay.is_usable)
+        if tape_task is not None:
+            return partial(self._tending.run, mover, tape_task)
         task = self._shared.verifications.next_for(bay.tape, bay.is_usable)
         return None if task is None else partial(self._verify, mover, task)
 

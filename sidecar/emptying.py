@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 async def empty_drive(shared: Shared, drive: int, health: Health) -> None:
     """Have the tape out of the drive that has failed, so that others can use it; else note that it is stuck."""
-    label = shared.library.in_drive(drive)
+    label = shared.library.label_in(drive)
     if label is None:
         return
     why = f"it did not come out within {EMPTY_S:.0f} s"

@@ -46,7 +46,7 @@ class MoverEyes:
     def identify(self, drive: int, wanted: str) -> Seen:
         """Thread what is there and read its label. Raises NotReady, DeviceFailed."""
         try:
-            volume_id = self._ledger.volume_by_label(wanted).volume_id
+            volume_id = self._ledger.volume_by_code(wanted).volume_id
         except CatalogError as error:
             raise DeviceFailed(f"tape {wanted} cannot be told from others: {error}") from error
         seen = self._from_thread(drive, volume_id)

@@ -1,13 +1,12 @@
 """The tape library: what lies where, who works with which tape, and the robot's moves.
 
-One trio run; the changer itself is used in one device thread. A cartridge's barcode is the label of its volume. A
-tape that a drive's task works with is *held* by that drive, so that no other takes it; holding is synchronous, moving
-is not.
+One trio run; the changer itself is used in one device thread. What lies where is told by codes: a cartridge's barcode,
+or the label that is its barcode (`Volume.code`). A tape that a drive's task works with is *held* by that drive, so that
+no other takes it; holding is synchronous, moving is not.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 
@@ -26,6 +25,7 @@ from sidecar.human import give_eyes
 from tapefs.errors import NoTape
 from tapefs.home import Home
 from tapefs.retention.pools import SCRATCH, Pools
+from tapefs.tape.barcodes import generation_of, is_cleaning
 
 log = structlog.get_logger(__name__)
 
@@ -85,13 +85,32 @@ class Library:
         """Number of drives."""
         return sum(element.kind is ElementKind.DRIVE for element in self._elements)
 
-    def place_of(self, label: str) -> Element | None:
+    @property
+    def elements(self) -> list[Element]:
+        """All places, as the robot told them the last time."""
+        return list(self._elements)
+
+    def place_of(self, code: str) -> Element | None:
         """Return where the tape is, None when it is not in the library."""
-        return next((element for element in self._elements if element.full and element.barcode == label), None)
+        return next((element for element in self._elements if element.full and element.barcode == code), None)
 
     def in_drive(self, drive: int) -> str | None:
-        """Return the label of the tape in the drive."""
+        """Return the code of the tape in the drive."""
         return self._element(ElementKind.DRIVE, drive).barcode
+
+    def label_in(self, drive: int) -> str | None:
+        """Return the label of the tape in the drive."""
+        code = self.in_drive(drive)
+        if code is None:
+            return None
+        try:
+            return self._ledger.volume_by_code(code).label
+        except NotFound:
+            return code  # A cleaning cartridge, for instance.
+
+    def holder_of(self, volume_id: VolumeId) -> int | None:
+        """Return the drive that works with the tape, None when none does."""
+        return self._holders.get(volume_id)
 
     def is_free_for(self, volume_id: VolumeId, drive: int) -> bool:
         """Is the tape in the library, and may this drive have it now?"""
@@ -107,13 +126,6 @@ class Library:
     def is_here(self, volume_id: VolumeId) -> bool:
         """Is the tape in the library at all?"""
         return self._place(volume_id) is not None
-
-    def _place(self, volume_id: VolumeId) -> Element | None:
-        """Return where the tape is; None for one that has been begun anew since, under another id."""
-        try:
-            return self.place_of(self._ledger.volume(volume_id).label)
-        except NotFound:
-            return None
 
     def missing(self, volume: Volume) -> str:
         """Say what to do when a tape that is needed is not in the library."""
@@ -141,9 +153,9 @@ class Library:
 
     def is_awaited_from(self, drive: int) -> bool:
         """Does another drive wait for the tape in this one?"""
-        label = self.in_drive(drive)
+        code = self.in_drive(drive)
         return any(
-            waiter != drive and self._ledger.volume(volume_id).label == label
+            waiter != drive and self._ledger.volume(volume_id).code == code
             for volume_id, waiter in self._awaited.items()
         )
 
@@ -154,22 +166,22 @@ class Library:
         try:
             volume = self._ledger.volume(volume_id)
         except NotFound:
-            raise NoTape(f"tape {volume_id} has been begun anew since, what it held has expired") from None
-        label = volume.label
+            raise NoTape(f"tape {volume_id} has been begun anew or forgotten since: what it held is gone") from None
+        code = volume.code
         async with self._moving:
             await self._take_inventory()
-            if self.in_drive(drive) == label:
+            if self.in_drive(drive) == code:
                 return
             await self._clear(drive)
-            place = self.place_of(label)
+            place = self.place_of(code)
             if place is None:
                 raise NoTape(self.missing(volume))
             if place.kind is ElementKind.DRIVE:
-                raise NoTape(f"tape {label} is in another drive: see `tapefs drives`")
+                raise NoTape(f"tape {volume.label} is in another drive: see `tapefs drives`")
             await self._thread.run(lambda: self._changer.load(place.number, drive), self._interrupt)
-            self._origins[label] = place.number
+            self._origins[code] = place.number
             await self._take_inventory()
-        log.info("tape moved into drive", tape=label, drive=drive, slot=place.number)
+        log.info("tape moved into drive", tape=code, drive=drive, slot=place.number)
 
     async def put_away(self, drive: int) -> None:
         """Bring the drive's ejected tape, if any, back to a slot. Raises NoTape when none is free, DriveError."""
@@ -199,6 +211,13 @@ class Library:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _place(self, volume_id: VolumeId) -> Element | None:
+        """Return where the tape is; None for one that has been begun anew or forgotten since."""
+        try:
+            return self.place_of(self._ledger.volume(volume_id).code)
+        except NotFound:
+            return None
+
     async def _take_inventory(self) -> None:
         self._elements = await self._thread.run(self._changer.inventory)
 
@@ -208,38 +227,40 @@ class Library:
                 return element
         raise ChangerError(f"the library has no {kind.value} {number}: compare `drives` in tapefs.toml with it")
 
-    def _enter_new_tapes(self, labels: list[str]) -> None:
-        for label in labels:
-            if _is_cleaning(label):
+    def _enter_new_tapes(self, codes: list[str]) -> None:
+        for code in codes:
+            if is_cleaning(code):
                 continue
+            try:
+                self._ledger.volume_by_code(code)
+            except NotFound:
+                volume = self._blank(code, self._free_label(code))
+                self._ledger.add_volume(volume)
+                log.info("new tape", tape=volume.label, barcode=code)
+
+    def _free_label(self, code: str) -> str:
+        """Return the code, or, when another tape was given that for a name, the code with a number."""
+        label, number = code, 1
+        while True:
             try:
                 self._ledger.volume_by_label(label)
             except NotFound:
-                self._ledger.add_volume(self._blank(label))
-                log.info("new tape", tape=label)
+                return label
+            number += 1
+            label = f"{code}-{number}"
 
-    def _blank(self, label: str) -> Volume:
+    def _blank(self, code: str, label: str) -> Volume:
         settings = self._home.settings
-        generation = _generation(label) or settings.library.generation
+        generation = generation_of(code) or settings.library.generation
         return Volume(
             volume_id=VolumeId(new_uuid()),
             label=label,
+            barcode="" if label == code else code,
             pool=SCRATCH if SCRATCH in Pools.of(self._home, self._ledger) else settings.backup.pool,
             installation_id=self._ledger.installation().installation_id,
             generation=generation,
-            capacity_bytes=self._capacity_of(label) or NATIVE_BYTES.get(generation, 0),
+            capacity_bytes=self._capacity_of(code) or NATIVE_BYTES.get(generation, 0),
             block_size=settings.backup.block_size,
             state=VolumeState.BLANK,
             created_at_ns=time.time_ns(),
         )
-
-
-def _generation(barcode: str) -> int | None:
-    """Return the LTO generation that a barcode's last two characters tell (`TF0001L9`: 9; `M8`: a type M cartridge)."""
-    found = re.search(r"[LM](\d)$", barcode)
-    return int(found[1]) if found else None
-
-
-def _is_cleaning(barcode: str) -> bool:
-    """Does the barcode say that this cartridge cleans the heads? Nothing can be written on it."""
-    return barcode.startswith("CLN")

@@ -341,7 +341,7 @@ class Recalls:
             return self._ledger.volume(volume_id).label
 
         def is_loaded(volume_id: VolumeId) -> bool:
-            place = self._library.place_of(label(volume_id))
+            place = self._library.place_of(self._ledger.volume(volume_id).code)
             return place is not None and place.kind is ElementKind.DRIVE
 
         plans = self.queue.plans(asked, is_loaded, trio.current_time())

@@ -37,6 +37,7 @@ from sidecar.pins import Pins
 from sidecar.recalling import Recalls
 from sidecar.service import Service
 from sidecar.shared import Shared
+from sidecar.tape_tasks import TapeTasks
 from sidecar.verifying import Verifications
 from sidecar.walks import Walks
 from tapefs.home import Home
@@ -164,7 +165,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     jobs = Jobs(home, ledger, bell)
     limit = await trio.to_thread.run_sync(limit_bytes, home)
     recalls = Recalls(home, ledger, library, arrivals, bell, Walks(limit))
-    verifications = Verifications(ledger, bell)
+    verifications, tape_tasks = Verifications(ledger, bell), TapeTasks(ledger, bell)
     fleet = Fleet(drive_name(number) for number in range(home.settings.library.drive_count))
     services: list[Service] = []
 
@@ -182,6 +183,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         giving_way=GivingWay(recalls.queue, home.settings.recall.backup_yields_after_s),
         verifications=verifications,
         fleet=fleet,
+        tape_tasks=tape_tasks,
         bell=bell,
         mover_command=options.command,
         inherit=options.inherit,
@@ -192,7 +194,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     drives = [DriveTask(number, drive_name(number), shared) for number in range(home.settings.library.drive_count)]
     services.append(
         Service(
-            home, ledger, library, jobs, recalls, verifications, arrivals, evictor, pins, drives, fleet,
+            home, ledger, library, jobs, recalls, verifications, tape_tasks, arrivals, evictor, pins, drives, fleet,
             ends_by_itself=options.until_idle,
         )
     )  # fmt: skip

@@ -14,6 +14,7 @@ from sidecar.jobs import Jobs
 from sidecar.library import Library
 from sidecar.pins import Pins
 from sidecar.recalling import Recalls
+from sidecar.tape_tasks import TapeTasks
 from sidecar.verifying import Verifications
 from tapefs.home import Home
 
@@ -28,6 +29,7 @@ class Service:
     jobs: Jobs
     recalls: Recalls
     verifications: Verifications
+    tape_tasks: TapeTasks
     arrivals: Arrivals
     evictor: Evictor
     pins: Pins
@@ -38,8 +40,8 @@ class Service:
 
     def is_idle(self) -> bool:
         """Is there nothing to do for a drive, and does none do anything?"""
-        parts_are_idle = self.jobs.is_idle() and self.recalls.queue.is_idle() and self.verifications.is_idle()
-        return parts_are_idle and all(drive.is_idle for drive in self.drives)
+        queues = (self.jobs, self.recalls.queue, self.verifications, self.tape_tasks)
+        return all(queue.is_idle() for queue in queues) and all(drive.is_idle for drive in self.drives)
 
     async def drive_failed(self, reason: str) -> None:
         """A drive has failed, or its mover has died. When no drive works at all, nobody is left waiting for one.
@@ -51,6 +53,7 @@ class Service:
             for volume_id in self.recalls.queue.tapes():
                 self.recalls.tape_failed(volume_id, f"no drive works: {reason}")
             self.verifications.fail_all(f"no drive works: {reason}")
+            self.tape_tasks.fail_all(f"no drive works: {reason}")
             return
         for drive in self.drives:
             if drive.health.is_hopeless and drive.tape is not None:

@@ -13,6 +13,7 @@ from sidecar.jobs import Jobs
 from sidecar.library import Library
 from sidecar.movers import MoverCommand
 from sidecar.recalling import Recalls
+from sidecar.tape_tasks import TapeTasks
 from sidecar.verifying import Verifications
 from tapefs.home import Home
 
@@ -29,6 +30,7 @@ class Shared:
     giving_way: GivingWay
     verifications: Verifications
     fleet: Fleet
+    tape_tasks: TapeTasks
     bell: Bell
     mover_command: MoverCommand
     #: Descriptors that movers keep open: the lock on the state folder.

@@ -5,6 +5,7 @@ One trio run, that of the library; nothing is kept.
 
 from __future__ import annotations
 
+from catalog.errors import NotFound
 from catalog.ids import SegmentId, VolumeId
 from catalog.ledger import Ledger
 from catalog.records import CopyState, SegmentCopy, Volume, VolumeState
@@ -46,7 +47,7 @@ class Whereabouts:
     def nearest(self, segment_id: SegmentId) -> Tape:
         """Return how far its nearest copy is from a drive."""
         places = [
-            self._library.place_of(self._ledger.volume(c.volume_id).label) for c in self._ledger.copies(segment_id)
+            self._library.place_of(self._ledger.volume(c.volume_id).code) for c in self._ledger.copies(segment_id)
         ]
         kinds = {place.kind for place in places if place is not None}
         if not kinds:
@@ -55,7 +56,7 @@ class Whereabouts:
 
     def told_of_all(self, message: str, volume_id: VolumeId, segment_id: SegmentId) -> str:
         """Say of a tape what was wrong with it, when no other has helped; and which could, were they here."""
-        told = f"tape {self._ledger.volume(volume_id).label}: {message}"
+        told = f"tape {self._label(volume_id)}: {message}"
         others = [
             self._ledger.volume(copy.volume_id)
             for copy in self._ledger.copies(segment_id)
@@ -69,9 +70,15 @@ class Whereabouts:
             told += f"; another copy is on {' and '.join(absent)}: put it in"
         return told
 
+    def _label(self, volume_id: VolumeId) -> str:
+        try:
+            return self._ledger.volume(volume_id).label
+        except NotFound:
+            return volume_id  # It was given up meanwhile.
+
     def _rank(self, copy: SegmentCopy) -> tuple[bool, bool]:
         volume = self._ledger.volume(copy.volume_id)
-        place = self._library.place_of(volume.label)
+        place = self._library.place_of(volume.code)
         is_doubtful = volume.state is VolumeState.SUSPECT or copy.state is CopyState.DAMAGED
         return is_doubtful, place is None or place.kind is not ElementKind.DRIVE
 

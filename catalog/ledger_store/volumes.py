@@ -87,6 +87,7 @@ def _as_added(volume: Volume) -> Volume:
         key_fingerprint="",
         location="",
         overwrites="",
+        identified_at_ns=0,
     )
 
 
@@ -123,6 +124,14 @@ def size(tx: Writer, volume_id: VolumeId, capacity_bytes: int, generation: int) 
         return
     tx.put(VOLUMES, text_key(volume_id), sized)
     tx.tell("volume.size", volume_id, f"{capacity_bytes} bytes, LTO-{generation}")
+
+
+def identify(tx: Writer, volume_id: VolumeId, now_ns: int) -> None:
+    """Note that somebody has looked what is on it. Raises NotFound."""
+    volume = get(tx, volume_id)
+    if volume.identified_at_ns != now_ns:
+        tx.put(VOLUMES, text_key(volume_id), msgspec.structs.replace(volume, identified_at_ns=now_ns))
+        tx.tell("volume.identified", volume_id, volume.label, now_ns)
 
 
 def mark(tx: Writer, volume_id: VolumeId, state: VolumeState, reason: str) -> None:

@@ -79,7 +79,7 @@ class PlaceCalls:
         service, pools = self._service, Pools.of(self._service.home, self._service.ledger)
         pool, now_ns = pools.find(volume.pool) or pools.get(""), service.jobs.now_ns()
         choice = weigh(service.home, service.ledger, service.library, Want(pool=pool, now_ns=now_ns), None)
-        element = service.library.place_of(volume.label)
+        element = service.library.place_of(volume.code)
         place = "" if element is None else f"{element.kind.value} {element.number}"
         return explain_tape(service.ledger, pools, volume, place, choice, now_ns)
 

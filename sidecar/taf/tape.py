@@ -56,7 +56,7 @@ class TapeCalls:
             "media_type": "LTO",
             "generation": volume.generation,
             "serial_number": None,
-            "location": self._location(volume.label),
+            "location": self._location(volume.code),
             "capacity_bytes": capacity,
             "used_bytes": used,
             "usage_percent": round(100 * used / capacity, 2) if capacity else 0.0,
@@ -72,8 +72,8 @@ class TapeCalls:
             "notes": volume.reason,
         }
 
-    def _location(self, label: str) -> str:
-        place = self._service.library.place_of(label)
+    def _location(self, code: str) -> str:
+        place = self._service.library.place_of(code)
         if place is None:
             return "not in the library"
         return f"{'drive' if place.kind is ElementKind.DRIVE else 'slot'} {place.number}"

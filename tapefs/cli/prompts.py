@@ -1,4 +1,4 @@
-"""`tapefs prompts` and `tapefs tape`: for libraries whose robot is a human."""
+"""`tapefs prompts`, and of `tapefs tape` what is for libraries whose robot is a human."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import msgspec
 
 from tapefs.cli.output import print_json, print_table
 from tapefs.cli.place import Place
-from tapefs.cli.vault import move_command
 from tapefs.client.api import Client, PromptView
 from tapefs.errors import NoSuchThing
 
@@ -32,12 +31,7 @@ def prompts_command(place: Place, as_json: bool) -> None:
         )
 
 
-@click.group("tape", no_args_is_help=False, short_help="Tell of tapes that you put in, or that lie on the shelf.")
-def tape_command() -> None:
-    """Tell of tapes that you put in or that lie on the shelf, where no robot moves them."""
-
-
-@tape_command.command("inserted")
+@click.command("inserted")
 @click.argument("drive", metavar="[DRIVE]", required=False)
 @click.pass_obj
 def inserted_command(place: Place, drive: str | None) -> None:
@@ -45,7 +39,7 @@ def inserted_command(place: Place, drive: str | None) -> None:
     _answer(place, drive, "done")
 
 
-@tape_command.command("missing")
+@click.command("missing")
 @click.argument("drive", metavar="[DRIVE]", required=False)
 @click.pass_obj
 def missing_command(place: Place, drive: str | None) -> None:
@@ -53,7 +47,7 @@ def missing_command(place: Place, drive: str | None) -> None:
     _answer(place, drive, "declined")
 
 
-@tape_command.command("add")
+@click.command("add")
 @click.argument("tapes", metavar="BARCODE...", nargs=-1, required=True)
 @click.pass_obj
 def add_command(place: Place, tapes: tuple[str, ...]) -> None:
@@ -65,7 +59,7 @@ def add_command(place: Place, tapes: tuple[str, ...]) -> None:
     click.echo(f"{len(new)} new on the shelf, {len(set(tapes)) - len(new)} known already", err=True)
 
 
-@tape_command.command("remove")
+@click.command("remove")
 @click.argument("tape", metavar="BARCODE")
 @click.pass_obj
 def remove_command(place: Place, tape: str) -> None:
@@ -74,9 +68,6 @@ def remove_command(place: Place, tape: str) -> None:
 
     with connected(place.home()) as presence:
         presence.client.remove_tape(tape)
-
-
-tape_command.add_command(move_command)
 
 
 def _answer(place: Place, drive: str | None, answer: str) -> None:

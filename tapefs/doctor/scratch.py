@@ -50,7 +50,7 @@ def try_speed(
 
 def _check_ledger(ledger: Ledger, barcode: str) -> None:
     try:
-        volume = ledger.volume_by_label(barcode)
+        volume = ledger.volume_by_code(barcode)
     except NotFound:
         return
     if volume.state is not VolumeState.BLANK or volume.end_block:

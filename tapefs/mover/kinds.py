@@ -6,7 +6,7 @@ import errno
 
 from catalog.errors import CatalogError
 from drivers.errors import DeviceFailed, DriveError, DriveInUse, NotReady, PositionLost
-from tapefs.errors import Cancelled, NoTape, NotVerified, SetDamaged, SourceError, TapeError, UsageError
+from tapefs.errors import Cancelled, NoTape, NotNow, NotVerified, SetDamaged, SourceError, TapeError, UsageError
 
 #: First match counts.
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (
@@ -14,6 +14,7 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (NoTape, "no_volume"),
     (SourceError, "source"),
     (UsageError, "source"),
+    (NotNow, "refused"),
     (SetDamaged, "damaged"),
     (NotVerified, "not_verified"),
     (TapeError, "wrong_tape"),

@@ -92,6 +92,31 @@ class Verify(_Message, frozen=True, kw_only=True):
     segment_id: SegmentId
 
 
+class Identify(_Message, frozen=True, kw_only=True):
+    """Thread the tape that the changer put in and tell in `Done.found` what it is, whatever that may be."""
+
+    id: int
+    volume_id: VolumeId
+
+
+class Tend(_Message, frozen=True, kw_only=True):
+    """Thread the tape that the changer put in, and label, relabel or erase it; see `tapefs.tape.tending.Order`.
+
+    `Done.found` tells what was on it before, `Done.volume_id` the tape's id from now on.
+    """
+
+    id: int
+    volume_id: VolumeId
+    #: `label`, `relabel` or `erase`.
+    task: str
+    identity: str = ""
+    is_forced: bool = False
+    name: str = ""
+    is_counted: bool = False
+    pool: str = ""
+    is_long: bool = False
+
+
 class Cancel(_Message, frozen=True, kw_only=True):
     """Stop command `target` at the next good place; it answers Failed with kind `cancelled`."""
 
@@ -123,7 +148,20 @@ class NoVolume(_Message, frozen=True, kw_only=True):
 
 
 Command = (
-    Load | Unload | Look | Backup | FinishSets | Recall | Recommend | Verify | Cancel | GiveWay | VolumeReady | NoVolume
+    Load
+    | Unload
+    | Look
+    | Backup
+    | FinishSets
+    | Recall
+    | Recommend
+    | Verify
+    | Identify
+    | Tend
+    | Cancel
+    | GiveWay
+    | VolumeReady
+    | NoVolume
 )
 
 
@@ -148,6 +186,27 @@ class SeenTape(msgspec.Struct, frozen=True, array_like=True):
     name: str | None
 
 
+class FoundTape(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tape was found to be, and what the drive and the cartridge's memory tell of the cartridge."""
+
+    #: `nobody`, `ours`, `elsewhere` or `foreign`, as `tapefs.tape.identity.Owner` has it.
+    owner: str
+    #: `tapefs`, `LTFS`, `AMANDA` …; `blank`; `unreadable`.
+    format: str
+    #: What it is called, the usual name first; none for a blank tape.
+    names: tuple[str, ...]
+    #: All that in words.
+    sentence: str
+    #: It is what the ledger says that it is.
+    is_expected: bool
+    generation: int | None = None
+    capacity_bytes: int = 0
+    is_worm: bool = False
+    is_write_protected: bool = False
+    serial: str = ""
+    loads: int | None = None
+
+
 class Done(_Message, frozen=True, kw_only=True):
     """The command succeeded."""
 
@@ -158,13 +217,18 @@ class Done(_Message, frozen=True, kw_only=True):
     seen: SeenTape | None = None
     #: What a drive recommends, as indices of the extents; empty when it recommends nothing.
     order: tuple[int, ...] = ()
+    #: What an Identify or a Tend has found.
+    found: FoundTape | None = None
+    #: The tape that a Tend has left.
+    volume_id: VolumeId | None = None
 
 
 class Failed(_Message, frozen=True, kw_only=True):
     """The command failed.
 
-    `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `damaged`, `not_verified`, `source`, `drive_failed` (what
-    another drive may do), `drive` (what another one would not help with), `catalog`, `no_space`, `internal`.
+    `kind` is one of `cancelled`, `no_volume`, `wrong_tape`, `damaged`, `not_verified`, `source`, `refused`,
+    `drive_failed` (what another drive may do), `drive` (what another one would not help with), `catalog`, `no_space`,
+    `internal`.
     """
 
     id: int

@@ -16,6 +16,7 @@ from drivers.errors import DeviceGone, DriveError, NotReady
 from drivers.interface import Drive, DriveStatus, RecommendsOrder, TellsProgress
 from tapefs.backup.run import run_backup
 from tapefs.home import Home
+from tapefs.keys.policy import TapeKeys
 from tapefs.mover.backup import PostWatcher
 from tapefs.mover.drive_file import write_drive_file
 from tapefs.mover.kinds import kind_of
@@ -28,17 +29,20 @@ from tapefs.mover.messages import (
     FinishSets,
     FramesArrived,
     FramesFailed,
+    Identify,
     Load,
     Look,
     Ready,
     Recall,
     Recommend,
     SeenTape,
+    Tend,
     Unload,
     Verified,
     Verify,
 )
 from tapefs.mover.post import Post, SidecarGone
+from tapefs.mover.tending import identify_tape, tend_tape
 from tapefs.mover.verifying import PostVerifyWatcher
 from tapefs.recall.locates import LocateLog, learn
 from tapefs.recall.stager import Stager
@@ -47,7 +51,7 @@ from tapefs.tape.again import or_once_more
 from tapefs.tape.label import check_label, name_for_people
 from tapefs.verify.copy import verify_copy
 
-Work = Load | Unload | Look | Backup | FinishSets | Recall | Recommend | Verify
+Work = Load | Unload | Look | Backup | FinishSets | Recall | Recommend | Verify | Identify | Tend
 
 T = TypeVar("T")
 
@@ -79,6 +83,8 @@ class Mover:
             Recall: self._recall,
             Recommend: self._recommend,
             Verify: self._verify,
+            Identify: self._identify,
+            Tend: self._tend,
         }
 
     def run(self) -> None:
@@ -227,6 +233,16 @@ class Mover:
             )
         )
         return Done(id=command.id)
+
+    def _identify(self, command: Identify) -> Done:
+        self._forget_stager()
+        self._tell("reading")
+        return identify_tape(self._drive, self._ledger, command, time.time_ns())
+
+    def _tend(self, command: Tend) -> Done:
+        self._forget_stager()
+        self._tell("writing")
+        return tend_tape(self._drive, self._ledger, command, time.time_ns(), TapeKeys(self._home))
 
     def _may_read_on(self) -> bool:
         return self._post.is_idle() and _free_bytes(self._home) > _LEAST_FREE_BYTES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from catalog.ids import VolumeId
 from catalog.ledger import Ledger
@@ -38,8 +38,8 @@ def sentence_of(verdicts: list[Verdict]) -> str:
 
 def called(backup_set: BackupSet) -> str:
     """Name a set for people."""
-    when = datetime.fromtimestamp(backup_set.started_at_ns / 1e9)
-    return f"set {backup_set.name} of {when:%Y-%m-%d %H:%M} ({backup_set.set_id[:8]})"
+    when = datetime.fromtimestamp(backup_set.started_at_ns / 1e9, UTC)
+    return f"set {backup_set.name} of {when:%Y-%m-%d %H:%M}Z ({backup_set.set_id[:8]})"
 
 
 def _fate(verdict: Verdict) -> str:

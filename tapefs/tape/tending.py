@@ -18,11 +18,12 @@ from catalog.errors import NotFound
 from catalog.ids import VolumeId, new_uuid
 from catalog.ledger import Ledger
 from catalog.records import IntentKind, Volume, VolumeState
-from drivers.errors import WriteProtected
+from drivers.errors import NotSupported, WriteProtected
 from drivers.interface import Drive, DriveStatus
 from tapefs.errors import LedgerMismatch, NotBlank, NotNow, UsageError, WrongTape
 from tapefs.keys.policy import TapeKeys
 from tapefs.retention.living import require_nothing_live
+from tapefs.tape.barcodes import is_worm
 from tapefs.tape.identity import Identity, Owner, identify
 from tapefs.tape.label import write_label
 from tapefs.tape.names import check_name, next_name
@@ -81,7 +82,8 @@ def tend(drive: Drive, ledger: Ledger, volume_id: VolumeId, order: Order, now_ns
     volume = ledger.volume(volume_id)
     status = drive.status()
     _require_right_cartridge(status, volume)
-    keys.of_new_tape(order.pool or volume.pool)  # Raises now rather than when the old data is given up.
+    if order.task is not Task.ERASE:
+        keys.of_new_tape(order.pool or volume.pool)  # Raises now rather than when the old data is given up.
     found = identify(drive, ledger.installation().installation_id)
     if order.task is Task.LABEL:
         _require_blank(ledger, volume, found)
@@ -135,7 +137,7 @@ def _require_may_go(ledger: Ledger, volume: Volume, found: Identity, order: Orde
             f"tape {volume.label} is {found.sentence}, and this installation knows nothing of what is on it: "
             f"`--force` overwrites it all the same"
         )
-    if found.owner is not Owner.NOBODY and _is_worm_code(volume.code):
+    if found.owner is not Owner.NOBODY and is_worm(volume.code):
         raise WriteProtected(f"tape {volume.label} can be written only once: what is on it stays")
 
 
@@ -157,11 +159,6 @@ def _is_half_labelled(ledger: Ledger, volume: Volume, found: Identity) -> bool:
     """Has a crash left this very tape's label, whole or torn? Only writing the label says what is behind it."""
     intents = ledger.intents(volume.volume_id)
     return found.format == "tapefs" and any(intent.kind is IntentKind.LABEL for intent in intents)
-
-
-def _is_worm_code(code: str) -> bool:
-    """Does a barcode say that its cartridge is WORM? LT is LTO-3's, LZ is LTO-9's."""
-    return len(code) >= 8 and code[-2] == "L" and "T" <= code[-1] <= "Z"
 
 
 def _changes(volume: Volume, order: Order) -> bool:
@@ -193,6 +190,7 @@ def _begin_anew(
         block_size=volume.block_size,
         state=VolumeState.BLANK,
         overwrites=found.mark,
+        identified_at_ns=now_ns,
         created_at_ns=now_ns,
     )
     claim = ledger.claim_volume(volume.volume_id)
@@ -206,7 +204,12 @@ def _begin_anew(
 def _erase(drive: Drive, ledger: Ledger, volume: Volume, claim: int, *, is_long: bool) -> None:
     _before_erase()
     drive.rewind()
-    drive.erase(long=is_long)
+    try:
+        drive.erase(long=is_long)
+    except NotSupported as error:
+        raise NotNow(
+            f"the drive cannot erase tape {volume.label} ({error}): its next label is written over what is there"
+        ) from error
     _after_erase()
     left = identify(drive, volume.installation_id)
     if left.owner is not Owner.NOBODY:

@@ -117,6 +117,14 @@ class GivingUpContract:
         ledger.label_volume(again.volume_id, claim, end_of(4, 2), NOW)
         assert ledger.volume(again.volume_id).overwrites == ""
 
+    def test_a_look_at_a_tape_is_noted(self, ledger: Ledger, stage: Stage) -> None:
+        ledger.identify_volume(stage.volume.volume_id, NOW + 7)
+        ledger.identify_volume(stage.volume.volume_id, NOW + 7)
+        assert ledger.volume(stage.volume.volume_id).identified_at_ns == NOW + 7
+        ledger.add_volume(volume_of("T00001L9"))  # As before: it is known.
+        with pytest.raises(NotFound):
+            ledger.identify_volume(VolumeId(uuid_of("nowhere")), NOW)
+
     # -- names -------------------------------------------------------------------------------------------------------
 
     def test_a_barcode_may_differ_from_the_label(self, ledger: Ledger) -> None:

@@ -98,6 +98,7 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("size_volume", lambda ledger: ledger.size_volume(T1.volume_id, 12 * 10**12, 8)),
     ("adopt", lambda ledger: ledger.adopt(FOUND, NOW)),
     ("mark_volume", lambda ledger: ledger.mark_volume(T1.volume_id, VolumeState.FULL)),
+    ("identify_volume", lambda ledger: ledger.identify_volume(T1.volume_id, NOW)),
     ("renew_volume", lambda ledger: ledger.renew_volume(T1.volume_id, 1, RENEWED, NOW)),
     ("claim_volume", lambda ledger: ledger.claim_volume(RENEWED.volume_id)),
     ("settle_volume", lambda ledger: ledger.settle_volume(RENEWED.volume_id, 1)),

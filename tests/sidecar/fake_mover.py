@@ -21,14 +21,17 @@ from typing import cast
 
 import msgspec
 
+from catalog.errors import CatalogError
 from catalog.ids import VolumeId
 from catalog.index.model import FrameRow
 from catalog.ledger import Ledger
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import CopyState
 from drivers.registry import open_drive
-from tapefs.errors import Cancelled
+from tapefs.errors import Cancelled, TapefsError
 from tapefs.home import Home, open_home
+from tapefs.keys.policy import TapeKeys
+from tapefs.mover.kinds import kind_of
 from tapefs.mover.messages import (
     Backup,
     Done,
@@ -38,6 +41,7 @@ from tapefs.mover.messages import (
     FrameRange,
     FramesArrived,
     FramesFailed,
+    Identify,
     Load,
     LostFile,
     NeedVolume,
@@ -46,6 +50,7 @@ from tapefs.mover.messages import (
     Ready,
     Recall,
     Recommend,
+    Tend,
     Trouble,
     Unload,
     Verified,
@@ -54,6 +59,7 @@ from tapefs.mover.messages import (
     VolumeReady,
 )
 from tapefs.mover.post import Post, SidecarGone
+from tapefs.mover.tending import identify_tape, tend_tape
 from tapefs.staging.area import StagingArea
 from tapefs.staging.stage import SegmentStage
 from tests.sidecar import seeds
@@ -78,7 +84,7 @@ class _Fake:
     def run(self) -> None:
         self.post.send(Ready(drive=self.name, loaded=self.drive.status().loaded, barcode=self.drive.status().barcode))
         while True:
-            command = self.post.take(Load, Unload, Backup, FinishSets, Recall, Recommend, Verify)
+            command = self.post.take(Load, Unload, Backup, FinishSets, Recall, Recommend, Verify, Identify, Tend)
             self._note(command)
             try:
                 answer = self._serve(command)
@@ -106,7 +112,9 @@ class _Fake:
                 once.rename(self.home.path / "first-failed")
                 raise _Refused("drive_failed", f"{self.name}: it has a hardware fault")
 
-    def _serve(self, command: Load | Unload | Backup | FinishSets | Recall | Recommend | Verify) -> Done | Failed:
+    def _serve(
+        self, command: Load | Unload | Backup | FinishSets | Recall | Recommend | Verify | Identify | Tend
+    ) -> Done | Failed:
         if not isinstance(command, Backup):
             self._fail(command)
         if isinstance(command, Load):
@@ -115,6 +123,8 @@ class _Fake:
             self.drive.load()
         elif isinstance(command, Unload):
             self.drive.unload()
+        elif isinstance(command, Identify | Tend):
+            return self._tend(command)
         elif isinstance(command, FinishSets):
             seeds.complete_all(self.ledger, time.time_ns())
         elif isinstance(command, Recall):
@@ -128,6 +138,19 @@ class _Fake:
         else:
             return self._backup(command)
         return Done(id=command.id)
+
+    def _tend(self, command: Identify | Tend) -> Done:
+        """As a real one, but with `slow_s` it takes its time, and with `die_tending` it dies with the tape blank."""
+        time.sleep(self.script.get("slow_s", 0))
+        if self.script.get("die_tending"):
+            os._exit(9)
+        self.drive.load()
+        if isinstance(command, Identify):
+            return identify_tape(self.drive, self.ledger, command, time.time_ns())
+        try:
+            return tend_tape(self.drive, self.ledger, command, time.time_ns(), TapeKeys(self.home))
+        except (TapefsError, CatalogError) as error:
+            raise _Refused(kind_of(error), str(error)) from error
 
     def _recall(self, command: Recall) -> None:
         for frames in command.frames:

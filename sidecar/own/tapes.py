@@ -1,0 +1,221 @@
+"""Tapes under /api/v1: what `tapefs tape` and `tapefs inventory` use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from catalog.errors import NotFound
+from catalog.records import Volume
+from sidecar.answers import json_answer
+from sidecar.own.tape_views import inventory_view, tape_view, task_view
+from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
+from sidecar.service import Service
+from sidecar.tape_tasks import Command
+from tapefs.errors import NoSuchThing, NotNow
+from tapefs.mover.messages import Identify, Tend
+from tapefs.tape.forgetting import forget_tape
+from tapefs.tape.names import check_name
+from tapefs.tape.tending import Task
+
+_Tape = Annotated[str, msgspec.Meta(min_length=1, max_length=600)]
+_Name = Annotated[str, msgspec.Meta(max_length=600)]
+
+
+class _TapeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What all calls about one tape have."""
+
+    #: Its label or barcode.
+    tape: _Tape
+
+
+class NewNameBody(_TapeBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST /api/v1/tapes/label."""
+
+    #: Its name from now on; empty: as it is.
+    name: _Name = ""
+    #: Instead: the next counted name.
+    generate: bool = False
+    pool: _Name = ""
+
+    def command(self, volume: Volume) -> Tend:
+        """Return what the mover is told. Raises UsageError, Invalid."""
+        return self._tend(volume, Task.LABEL)
+
+    def _tend(self, volume: Volume, task: Task) -> Tend:
+        if self.name and self.generate:
+            raise Invalid("value_error", ["body"], "give a name, or have one generated")
+        if self.name and self.name != volume.label:
+            check_name(self.name)
+        return Tend(
+            id=0,
+            volume_id=volume.volume_id,
+            task=task.value,
+            name=self.name,
+            is_counted=self.generate,
+            pool=self.pool,
+        )
+
+
+class RelabelBody(NewNameBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST /api/v1/tapes/relabel."""
+
+    #: What is on it now, as identify tells it.
+    identity: _Name = ""
+    #: What is on it is none of ours, and may go all the same.
+    force: bool = False
+
+    def command(self, volume: Volume) -> Tend:
+        """Return what the mover is told. Raises UsageError, Invalid."""
+        tend = self._tend(volume, Task.RELABEL)
+        return msgspec.structs.replace(tend, identity=self.identity, is_forced=self.force)
+
+
+class EraseBody(_TapeBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST /api/v1/tapes/erase."""
+
+    identity: _Name = ""
+    force: bool = False
+    #: Write over every metre.
+    long: bool = False
+
+    def command(self, volume: Volume) -> Tend:
+        """Return what the mover is told."""
+        return Tend(
+            id=0,
+            volume_id=volume.volume_id,
+            task=Task.ERASE.value,
+            identity=self.identity,
+            is_forced=self.force,
+            is_long=self.long,
+        )
+
+
+class IdentifyBody(_TapeBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST /api/v1/tapes/identify."""
+
+    def command(self, volume: Volume) -> Identify:
+        """Return what the mover is told."""
+        return Identify(id=0, volume_id=volume.volume_id)
+
+
+class ForgetBody(_TapeBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST /api/v1/tapes/forget."""
+
+    #: Its label or id; needed when anything lives on it.
+    identity: _Name = ""
+
+
+class OwnTapeCalls:
+    """Tapes, as our own programs see them."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        """Return the routes of this family."""
+        return [
+            Route("/api/v1/tapes/identify", self.identify, methods=["POST"]),
+            Route("/api/v1/tapes/label", self.label, methods=["POST"]),
+            Route("/api/v1/tapes/relabel", self.relabel, methods=["POST"]),
+            Route("/api/v1/tapes/erase", self.erase, methods=["POST"]),
+            Route("/api/v1/tapes/forget", self.forget, methods=["POST"]),
+            Route("/api/v1/tapes/show", self.show, methods=["GET"]),
+            Route("/api/v1/inventory", self.inventory, methods=["POST"]),
+            Route("/api/v1/tape-tasks", self.tasks, methods=["GET"]),
+            Route("/api/v1/tape-tasks/{number}", self.task, methods=["GET"]),
+            Route("/api/v1/tape-tasks/{number}/cancel", self.cancel, methods=["POST"]),
+        ]
+
+    # -- tasks -------------------------------------------------------------------------------------------------------
+
+    async def identify(self, request: Request) -> Response:
+        """Have a tape loaded and told what it is; 202 with the task to be asked for."""
+        body = await body_of(request, IdentifyBody)
+        return await self._begin(body.tape, body.command)
+
+    async def label(self, request: Request) -> Response:
+        """Have a blank tape labelled; 202."""
+        body = await body_of(request, NewNameBody)
+        return await self._begin(body.tape, body.command)
+
+    async def relabel(self, request: Request) -> Response:
+        """Have a tape labelled over what is on it; 202."""
+        body = await body_of(request, RelabelBody)
+        return await self._begin(body.tape, body.command)
+
+    async def erase(self, request: Request) -> Response:
+        """Have a tape erased; 202."""
+        body = await body_of(request, EraseBody)
+        return await self._begin(body.tape, body.command)
+
+    async def tasks(self, request: Request) -> Response:
+        """Show the tasks since the sidecar's start, oldest first; `limit` and `offset`."""
+        return json_answer([task_view(task) for task in page_of(request).cut(self._service.tape_tasks.tasks())])
+
+    async def task(self, request: Request) -> Response:
+        """Show one."""
+        return json_answer(task_view(self._service.tape_tasks.task(number_in_path(request, "number"))))
+
+    async def cancel(self, request: Request) -> Response:
+        """Give up one that waits."""
+        return json_answer(task_view(self._service.tape_tasks.cancel(number_in_path(request, "number"))))
+
+    async def _begin(self, tape: str, command: Callable[[Volume], Command]) -> Response:
+        volume = await trio.to_thread.run_sync(self._volume, tape)
+        task = self._service.tape_tasks.add(volume, command(volume))
+        return json_answer(task_view(task), 202)
+
+    # -- at once -----------------------------------------------------------------------------------------------------
+
+    async def show(self, request: Request) -> Response:
+        """Tell all that is known of one tape, `tape`, a label or barcode."""
+        name = text_of(request, "tape")
+        if not name:
+            raise Invalid("missing", ["query", "tape"], "name a tape")
+        return json_answer(await trio.to_thread.run_sync(self._show, name))
+
+    async def inventory(self, request: Request) -> Response:
+        """Ask the robot what lies where, and tell it with what is known of each tape; loads none."""
+        await self._service.library.refresh()
+        return json_answer(await trio.to_thread.run_sync(self._inventory))
+
+    async def forget(self, request: Request) -> Response:
+        """Forget a tape that is gone; tells which sets have lost something."""
+        body = await body_of(request, ForgetBody)
+        service = self._service
+        volume = await trio.to_thread.run_sync(self._volume, body.tape)
+        await service.library.refresh()
+        if service.library.place_of(volume.code) is not None or service.library.holder_of(volume.volume_id) is not None:
+            raise NotNow(f"tape {volume.label} is in the library: take it out of it first, if it is gone for ever")
+        work = partial(forget_tape, service.ledger, volume, body.identity, service.jobs.now_ns())
+        lost = await trio.to_thread.run_sync(work)
+        service.recalls.tape_failed(volume.volume_id, f"tape {volume.label} is gone for ever")
+        service.verifications.tape_failed(volume.volume_id, f"tape {volume.label} is gone for ever")
+        return json_answer({"lost": [{"set_id": each.set_id, "name": each.name, "state": each.state} for each in lost]})
+
+    # -- inside: in threads ------------------------------------------------------------------------------------------
+
+    def _volume(self, tape: str) -> Volume:
+        ledger = self._service.ledger
+        for find in (ledger.volume_by_label, ledger.volume_by_code):
+            try:
+                return find(tape)
+            except NotFound:
+                continue
+        raise NoSuchThing(f"there is no tape {tape}: see `tapefs inventory`")
+
+    def _show(self, tape: str) -> dict[str, object]:
+        volume = self._volume(tape)
+        place = self._service.library.place_of(volume.code)
+        return tape_view(self._service.ledger, volume, place, self._service.jobs.now_ns())
+
+    def _inventory(self) -> dict[str, object]:
+        return inventory_view(self._service.library.elements, self._service.ledger.volumes())

@@ -1,0 +1,168 @@
+"""What operators want done with tapes: identify, label, relabel, erase. Which is next, and what became of it.
+
+One trio run; the drives take tasks from here when no recall and no job wants them. Tasks are kept in memory: those that
+wait when the sidecar ends are forgotten, and one that is interrupted has left the tape as `tapefs.tape.tending` says.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+
+from catalog.errors import NotFound
+from catalog.ids import VolumeId
+from catalog.ledger import Ledger
+from catalog.records import Volume
+from sidecar.bell import Bell
+from tapefs.errors import NoSuchThing, NotNow
+from tapefs.mover.messages import FoundTape, Identify, Tend
+
+#: Tasks that are remembered.
+NEWEST = 1000
+
+#: What the mover is told; its `id` is put in when it is.
+Command = Identify | Tend
+
+
+class TaskState(Enum):
+    """How far a task is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(slots=True, eq=False)
+class TapeTask:
+    """One thing to be done with one tape."""
+
+    number: int
+    command: Command
+    #: Label of the tape; the new one when that is known.
+    tape: str
+    started_at_ns: int
+    state: TaskState = TaskState.WAITING
+    #: Kind and sentence of what went wrong.
+    error_kind: str = ""
+    error: str = ""
+    found: FoundTape | None = None
+    finished_at_ns: int = 0
+
+    @property
+    def kind(self) -> str:
+        """`identify`, `label`, `relabel` or `erase`."""
+        return self.command.task if isinstance(self.command, Tend) else "identify"
+
+    @property
+    def volume_id(self) -> VolumeId:
+        """The tape it is about, as it was when the task was given."""
+        return self.command.volume_id
+
+    @property
+    def is_open(self) -> bool:
+        """Has it not come to an end?"""
+        return self.state in (TaskState.WAITING, TaskState.RUNNING)
+
+
+class TapeTasks:
+    """All tasks."""
+
+    def __init__(self, ledger: Ledger, bell: Bell, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._ledger = ledger
+        self._bell = bell
+        self._now_ns = now_ns
+        self._numbers = itertools.count(1)
+        self._tasks: OrderedDict[int, TapeTask] = OrderedDict()
+
+    # -- for HTTP ----------------------------------------------------------------------------------------------------
+
+    def add(self, volume: Volume, command: Command) -> TapeTask:
+        """Have something done with a tape when a drive is free. Raises NotNow while something else is to be."""
+        other = next(
+            (each for each in self._tasks.values() if each.is_open and each.volume_id == volume.volume_id), None
+        )
+        if other is not None:
+            raise NotNow(f"tape {volume.label} is to be {_PAST[other.kind]} already, or is being: task {other.number}")
+        task = TapeTask(next(self._numbers), command, volume.label, self._now_ns())
+        self._tasks[task.number] = task
+        self._forget_old()
+        self._bell.ring()
+        return task
+
+    def task(self, number: int) -> TapeTask:
+        """Return one. Raises NoSuchThing."""
+        try:
+            return self._tasks[number]
+        except KeyError:
+            raise NoSuchThing(
+                f"there is no task {number}; those before the sidecar's start are forgotten: see `tapefs tapes`"
+            ) from None
+
+    def tasks(self) -> list[TapeTask]:
+        """Return those that are remembered, oldest first."""
+        return list(self._tasks.values())
+
+    def cancel(self, number: int) -> TapeTask:
+        """Give up a task that waits. Raises NoSuchThing, NotNow when it has begun: a tape is never left half done."""
+        task = self.task(number)
+        if task.state is not TaskState.WAITING:
+            raise NotNow(f"task {number} is {task.state.value}: only one that waits can be cancelled")
+        task.state = TaskState.CANCELLED
+        self._end(task)
+        return task
+
+    def is_idle(self) -> bool:
+        """Is nothing to be done?"""
+        return not any(task.is_open for task in self._tasks.values())
+
+    # -- for the drives ----------------------------------------------------------------------------------------------
+
+    def next_for(self, tape: VolumeId | None, is_usable: Callable[[VolumeId], bool]) -> TapeTask | None:
+        """Return the next task: of the tape in the drive if there is one, else the oldest with a usable tape."""
+        waiting = [task for task in self._tasks.values() if task.state is TaskState.WAITING]
+        at_hand = next((task for task in waiting if task.volume_id == tape), None)
+        return at_hand or next((task for task in waiting if is_usable(task.volume_id)), None)
+
+    def begin(self, task: TapeTask) -> None:
+        """A drive does it; `done` or `fail` must follow."""
+        task.state = TaskState.RUNNING
+
+    def done(self, task: TapeTask, found: FoundTape | None, volume_id: VolumeId | None) -> None:
+        """It was done; the tape is that one now."""
+        task.state, task.found = TaskState.DONE, found
+        if volume_id is not None:
+            with suppress(NotFound):  # It was given up once more, meanwhile.
+                task.tape = self._ledger.volume(volume_id).label
+        self._end(task)
+
+    def fail(self, task: TapeTask, kind: str, message: str) -> None:
+        """It could not be done."""
+        task.state, task.error_kind, task.error = TaskState.FAILED, kind, message
+        self._end(task)
+
+    def fail_all(self, message: str) -> None:
+        """No drive works."""
+        for task in self.tasks():
+            if task.state is TaskState.WAITING:
+                self.fail(task, "drive", message)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _end(self, task: TapeTask) -> None:
+        task.finished_at_ns = self._now_ns()
+        self._bell.ring()
+
+    def _forget_old(self) -> None:
+        ended = [number for number, task in self._tasks.items() if not task.is_open]
+        for number in ended[: max(0, len(self._tasks) - NEWEST)]:
+            del self._tasks[number]
+
+
+_PAST = {"identify": "identified", "label": "labelled", "relabel": "relabelled", "erase": "erased"}

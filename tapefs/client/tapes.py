@@ -1,0 +1,156 @@
+"""The sidecar's calls about tapes as functions, with typed answers. Blocking; for any thread."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlencode
+
+import msgspec
+
+from catalog.ids import SetId
+from tapefs.client.api import decode
+from tapefs.client.transport import Transport
+from tapefs.mover.messages import FoundTape
+
+
+class _View(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the answers; unknown keys are ignored."""
+
+
+class TapeTaskView(_View, frozen=True, kw_only=True):
+    """Something that is done with a tape."""
+
+    number: int
+    #: `identify`, `label`, `relabel` or `erase`.
+    task: str
+    #: Label; the new one when it was done.
+    tape: str
+    #: `waiting`, `running`, `done`, `failed` or `cancelled`.
+    state: str
+    #: Of what kind the error is, as the mover's `Failed` has it, and the error; empty: none.
+    error_kind: str = ""
+    error: str = ""
+    #: What is on the tape, or was before.
+    found: FoundTape | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Has it not come to an end?"""
+        return self.state in ("waiting", "running")
+
+
+class KnownTape(_View, frozen=True, kw_only=True):
+    """A tape of the ledger."""
+
+    label: str
+    barcode: str
+    pool: str
+    state: str
+    reason: str = ""
+    generation: int = 0
+    #: Where people have put it, if it is not in the library.
+    location: str = ""
+    #: Nobody has looked at what is on it.
+    is_unknown: bool = False
+
+
+class SetOnTape(_View, frozen=True, kw_only=True):
+    """A live set on a tape."""
+
+    set_id: SetId
+    name: str
+    state: str
+    started_at: datetime
+    #: May it expire, and why, or why not?
+    goes: bool
+    reason: str
+    #: Something of it lies on this tape alone.
+    is_only_here: bool
+
+
+class TapeDetails(KnownTape, frozen=True, kw_only=True):
+    """All that is known of a tape."""
+
+    volume_id: str
+    installation_id: str
+    #: Where in the library it is; None: not there.
+    place: str | None
+    is_worm: bool
+    capacity_bytes: int
+    used_bytes: int
+    block_size: int
+    end_file: int
+    end_block: int
+    segments: int
+    #: What is on it may be overwritten.
+    is_given_up: bool
+    known_since: datetime | None = None
+    identified_at: datetime | None = None
+    labelled_at: datetime | None = None
+    written_at: datetime | None = None
+    sets: list[SetOnTape] = []
+
+
+class LibraryPlace(_View, frozen=True, kw_only=True):
+    """A drive, a slot or a port."""
+
+    place: str
+    kind: str
+    full: bool
+    barcode: str | None = None
+    tape: KnownTape | None = None
+    is_cleaning: bool = False
+
+
+class Inventory(_View, frozen=True, kw_only=True):
+    """What lies where."""
+
+    places: list[LibraryPlace]
+    #: Tapes that are not in the library.
+    elsewhere: list[KnownTape]
+
+
+class LostSet(_View, frozen=True, kw_only=True):
+    """A set that has lost something for ever."""
+
+    set_id: SetId
+    name: str
+    state: str
+
+
+class _Forgotten(_View, frozen=True, kw_only=True):
+    lost: list[LostSet]
+
+
+class TapeClient:
+    """The sidecar behind a socket. Every call may raise Unreachable, and what it refuses with (see `transport`)."""
+
+    def __init__(self, socket: Path) -> None:
+        self._transport = Transport(socket)
+
+    def begin(self, task: str, tape: str, **fields: str | bool) -> TapeTaskView:
+        """Have `task` done with a tape; the fields are those of the call's body. Raises NoSuchThing, NotNow."""
+        body = {"tape": tape, **fields}
+        return decode(self._transport.request("POST", f"/api/v1/tapes/{task}", body), TapeTaskView)
+
+    def task(self, number: int) -> TapeTaskView:
+        """Ask how it stands. Raises NoSuchThing."""
+        return decode(self._transport.request("GET", f"/api/v1/tape-tasks/{number}"), TapeTaskView)
+
+    def cancel(self, number: int) -> TapeTaskView:
+        """Give up what waits. Raises NoSuchThing, NotNow."""
+        return decode(self._transport.request("POST", f"/api/v1/tape-tasks/{number}/cancel"), TapeTaskView)
+
+    def show(self, tape: str) -> TapeDetails:
+        """Tell all of one tape. Raises NoSuchThing."""
+        return decode(self._transport.request("GET", f"/api/v1/tapes/show?{urlencode({'tape': tape})}"), TapeDetails)
+
+    def inventory(self) -> Inventory:
+        """Have the robot asked what lies where."""
+        return decode(self._transport.request("POST", "/api/v1/inventory"), Inventory)
+
+    def forget(self, tape: str, identity: str) -> list[LostSet]:
+        """Forget a tape; return what was lost with it. Raises NoSuchThing, NotNow."""
+        body = {"tape": tape, "identity": identity}
+        return decode(self._transport.request("POST", "/api/v1/tapes/forget", body), _Forgotten).lost

@@ -1,0 +1,197 @@
+"""Tapes over HTTP: tasks that wait their turn, what they answer, and what becomes of who wanted the old tape."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog.lmdb_ledger import LmdbLedger
+from catalog.records import SetState, VolumeState
+from drivers.virtual.library import add_blank, take_out
+from tapefs.retention.expire import expire
+from tapefs.retention.policy import Wish
+from tests.sidecar.rig import Rig, make_home, running, seed_set, wait_until, waiter
+
+
+def begun(rig: Rig, task: str, tape: str, **body: object) -> int:
+    answer = rig.unix("POST", f"/api/v1/tapes/{task}", {"tape": tape, **body})
+    assert answer.status == 202, answer
+    return int(answer.body["number"])
+
+
+def shown(rig: Rig, number: int) -> Any:
+    return rig.unix("GET", f"/api/v1/tape-tasks/{number}").body
+
+
+def ended(rig: Rig, number: int) -> Any:
+    wait_until(lambda: shown(rig, number)["state"] not in ("waiting", "running"), f"task {number} does not end", 60)
+    return shown(rig, number)
+
+
+def show(rig: Rig, tape: str) -> Any:
+    answer = rig.unix("GET", f"/api/v1/tapes/show?tape={tape}")
+    assert answer.status == 200, answer
+    return answer.body
+
+
+def test_a_tape_from_blank_to_blank(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    with running(home) as rig:
+        first, second, _ = [each["barcode"] for each in rig.unix("POST", "/api/v1/inventory").body["places"][1:4]]
+        assert show(rig, first)["is_unknown"]
+        view = ended(rig, begun(rig, "identify", first))
+        assert (view["state"], view["found"]["owner"], view["found"]["is_expected"]) == ("done", "nobody", True)
+        assert view["found"]["loads"] == 1
+        assert not show(rig, first)["is_unknown"]
+        assert ended(rig, begun(rig, "label", first, name="letters", pool="attic"))["tape"] == "letters"
+        tape = show(rig, first)
+        assert (tape["label"], tape["barcode"], tape["pool"], tape["state"]) == (
+            "letters",
+            first,
+            "attic",
+            "appendable",
+        )
+        refused = ended(rig, begun(rig, "erase", first, identity="letter"))
+        assert (refused["state"], refused["error_kind"]) == ("failed", "source")
+        assert "--yes-it-is letters" in refused["error"]
+        assert ended(rig, begun(rig, "erase", "letters", identity="letters"))["state"] == "done"
+        assert show(rig, "letters")["state"] == "blank"
+        assert ended(rig, begun(rig, "label", second, generate=True))["tape"].startswith("TP20")
+        places = rig.unix("POST", "/api/v1/inventory").body["places"]
+        assert {each["tape"]["label"] for each in places if each["tape"]} >= {"letters"}
+        assert rig.unix("GET", "/api/v1/status").body["drives"][0]["tape"].startswith("TP20")
+        assert len(rig.unix("GET", "/api/v1/tape-tasks").body) == 5
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("tapes/label", {"tape": "nothing"}, 404),
+        ("tapes/label", {"tape": "TP0001L9", "name": "a/b"}, 422),
+        ("tapes/label", {"tape": "TP0001L9", "name": "x", "generate": True}, 422),
+        ("tapes/label", {"tape": "TP0001L9", "long": True}, 422),
+        ("tapes/erase", {"identity": "x"}, 422),
+        ("tapes/forget", {"tape": "TP0001L9"}, 409),
+        ("tape-tasks/9/cancel", None, 404),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tmp_path: Path, path: str, body: object, status: int) -> None:
+    home = make_home(tmp_path / "home")
+    with running(home) as rig:
+        answer = rig.unix("POST", f"/api/v1/{path}", body)
+        assert answer.status == status, answer
+        assert rig.unix("GET", "/api/v1/tapes/show").status == 422
+        assert rig.commands("Tend") == []
+
+
+def test_recalls_and_jobs_go_first(tmp_path: Path) -> None:
+    """A task waits for what is asked of the drive already; one that has begun is not interrupted."""
+    home = make_home(tmp_path / "home")
+    (segment, _) = seed_set(home)
+    (home.path / "fake.json").write_text(json.dumps({"slow_s": 0.3}))
+    with running(home) as rig:
+        with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+            _, second, third = [volume.label for volume in ledger.volumes()]
+        assert rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, 0, 3)]}).status in (200, 202)
+        wait_until(lambda: bool(rig.commands("Recall")), "no recall")
+        first, last = begun(rig, "identify", second), begun(rig, "label", third)
+        assert rig.unix("POST", "/api/v1/tapes/erase", {"tape": second}).status == 409
+        job = rig.submit("quick")
+        assert rig.unix("POST", f"/api/v1/tape-tasks/{last}/cancel").body["state"] == "cancelled"
+        assert ended(rig, first)["state"] == "done"
+        rig.wait_job(job, "completed", "failed")
+        assert rig.unix("POST", f"/api/v1/tape-tasks/{first}/cancel").status == 409
+        log = (home.path / "fake.log").read_text().splitlines()
+        order = [line.split()[0] for line in log if line.split()[0] in ("Recall", "Backup", "Identify", "Tend")]
+        assert order.index("Recall") < order.index("Identify")
+        assert "Tend" not in order
+
+
+def test_live_sets_are_named(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    (segment, _) = seed_set(home)
+    with running(home) as rig:
+        with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+            tape = ledger.volumes()[0].label
+        (known,) = show(rig, tape)["sets"]
+        assert (known["set_id"], known["goes"], known["is_only_here"]) == (segment.set_id, False, True)
+        view = ended(rig, begun(rig, "erase", tape, identity=tape))
+        assert view["state"] == "failed"
+        assert (view["error_kind"], segment.set_id[:8] in view["error"]) == ("refused", True)
+
+
+def test_who_wanted_the_old_tape_is_told(tmp_path: Path) -> None:
+    """A verification of what has expired meanwhile ends, and nothing of the sidecar stumbles over the old id."""
+    home = make_home(tmp_path / "home")
+    (segment, _) = seed_set(home)
+    with LmdbLedger.open(home.ledger) as ledger:
+        tape = ledger.volumes()[0].label
+        expire(home, ledger, 1, Wish(named=frozenset({segment.set_id})))
+    with running(home) as rig:
+        view = ended(rig, begun(rig, "relabel", tape, identity=tape))
+        assert view["state"] == "done", view["error"]
+        answer = rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, 0, 3)]})
+        assert answer.status < 500
+        assert rig.unix("GET", "/health").body["status"] == "ok"
+        assert rig.unix("GET", "/api/v1/recalls").status == 200
+    with LmdbLedger.open(home.ledger) as ledger:
+        assert ledger.verify() == []
+
+
+@pytest.mark.log_warnings
+def test_a_mover_that_dies_fails_its_task(tmp_path: Path) -> None:
+    """The tape can be tended again afterwards."""
+    home = make_home(tmp_path / "home")
+    script = home.path / "fake.json"
+    script.write_text(json.dumps({"die_tending": True}))
+    with running(home) as rig:
+        number = begun(rig, "label", "TP0001L9")
+        view = ended(rig, number)
+        assert (view["state"], "the same command" in view["error"]) == ("failed", True)
+        script.write_text("{}")
+        wait_until(lambda: ended(rig, begun(rig, "label", "TP0001L9"))["state"] == "done", "it stays dead", 60)
+
+
+def test_a_tape_that_is_gone_is_forgotten(tmp_path: Path) -> None:
+    """Not while it is in the library, and not with what lives on it unless that is said."""
+    home = make_home(tmp_path / "home")
+    (segment, _) = seed_set(home)
+    folder = home.library_config.folder
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        volume = ledger.volume(ledger.copies(segment.segment_id)[0].volume_id)
+    with running(home) as rig:
+        forget = {"tape": volume.label}
+        assert "in the library" in rig.unix("POST", "/api/v1/tapes/forget", forget).detail
+        take_out(folder, volume.label, tmp_path / "gone")
+        refused = rig.unix("POST", "/api/v1/tapes/forget", forget)
+        assert refused.status == 409
+        assert f"--yes-it-is {volume.volume_id}" in refused.detail
+        assert segment.set_id[:8] in refused.detail
+        assert rig.unix("POST", "/api/v1/tapes/forget", forget | {"identity": "x"}).status == 409
+        answer = rig.unix("POST", "/api/v1/tapes/forget", forget | {"identity": volume.volume_id})
+        assert [each["set_id"] for each in answer.body["lost"]] == [segment.set_id]
+        assert rig.unix("GET", f"/api/v1/tapes/show?tape={volume.label}").status == 404
+        assert rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, 0, 3)]}).status < 500
+        assert rig.unix("GET", "/api/v1/status").status == 200
+    with LmdbLedger.open(home.ledger) as ledger:
+        assert ledger.verify() == []
+        assert ledger.backup_set(segment.set_id).state is SetState.COMPLETE
+
+
+def test_a_new_cartridge_with_the_name_of_another_tape(tmp_path: Path) -> None:
+    """A tape was called as a cartridge that came later is coded: both are kept apart."""
+    home = make_home(tmp_path / "home", tapes=2)
+    take_out(home.library_config.folder, "TP0002L9", tmp_path / "gone")
+    with running(home) as rig:
+        assert ended(rig, begun(rig, "label", "TP0001L9", name="NEW001L9"))["tape"] == "NEW001L9"
+        add_blank(home.library_config.folder, tape_bytes=4 * 1024**2, barcode="NEW001L9")
+        places = rig.unix("POST", "/api/v1/inventory").body["places"]
+        found = {each["barcode"]: each["tape"]["label"] for each in places if each["full"]}
+        assert found == {"TP0001L9": "NEW001L9", "NEW001L9": "NEW001L9-2"}
+        view = ended(rig, begun(rig, "label", "NEW001L9-2"))
+        assert view["state"] == "done", view["error"]
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        assert [volume.state for volume in ledger.volumes()][:2] == [VolumeState.APPENDABLE] * 2
