@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from catalog.ids import JobNumber
-from catalog.records import AS_POOL, BackupSet, Job, JobState
+from catalog.records import BackupSet, Job, JobState
 from sidecar.answers import json_answer, moment
 from sidecar.job_pools import with_pools
 from sidecar.jobs import JobView, Run
@@ -20,7 +20,7 @@ from sidecar.new_jobs import changed_job, check_run_type, check_sources, new_job
 from sidecar.requests import Page, body_of, number_in_path, page_of
 from sidecar.service import Service
 from sidecar.waiting import waits_for
-from tapefs.client.job_fields import JobFields, encoded
+from tapefs.client.job_fields import JobFields, asked_of, encoded
 from tapefs.report.present import streaming_of
 from tapefs.retention.pools import Pools
 
@@ -167,10 +167,8 @@ def view_of(view: JobView) -> dict[str, object]:
 
 def _request_of(job: Job) -> dict[str, object]:
     """Return what the job is asked to do, by the names with which it can be changed."""
-    chosen = {field: getattr(job, field) for field in JobFields.__struct_fields__}
+    chosen = asked_of(job)
     chosen["sources"] = [_shown(source) for source in job.sources]
-    if job.retention_days == AS_POOL:
-        chosen["retention_days"] = "pool"
     return chosen
 
 

@@ -86,7 +86,11 @@ _OPTIONS = (
     ),
     click.option("--pool", metavar="POOL", help="Write to tapes of this pool; see `tapefs pool`."),
     click.option(
-        "--copy-pool", "copy_pools", metavar="POOL", multiple=True, help="Copy to tapes of this one, too; repeatable."
+        "--copy-pool",
+        "copy_pools",
+        metavar="POOL",
+        multiple=True,
+        help="Copy to tapes of this one, too; repeatable; '' for none.",
     ),
     click.option("--description", metavar="TEXT", help="For people."),
 )
@@ -127,7 +131,8 @@ def _fields(given: dict[str, object]) -> JobFields:
     patterns = [_utf8("--exclude", pattern) for pattern in _many(given.pop("excludes"))]
     for file in _many(given.pop("exclude_from")):
         patterns += patterns_in(file)
-    given["copy_pools"] = list(_many(given["copy_pools"])) or None
+    copy_pools = _many(given["copy_pools"])
+    given["copy_pools"] = [name for name in copy_pools if name] if copy_pools else None
     chosen = {name: UNSET if value is None else value for name, value in given.items()}
     return JobFields(excludes=patterns or UNSET, **chosen)  # type: ignore[arg-type]
 

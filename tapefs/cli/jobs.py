@@ -7,7 +7,7 @@ import click
 from catalog.records import Job, JobState
 from tapefs.cli.output import Json, iso_time, paths, print_json, print_table, short_ids, short_time
 from tapefs.cli.place import Place, ledger_of
-from tapefs.client.job_fields import JobFields
+from tapefs.client.job_fields import asked_of
 
 
 @click.command("jobs", short_help="List the backup jobs and how their newest run went.")
@@ -61,7 +61,7 @@ def job_json(job: Job) -> Json:
         "job_id": job.job_id,
         "name": job.name,
         **paths("sources", job.sources),
-        **{field: getattr(job, field) for field in JobFields.__struct_fields__ if field not in ("name", "sources")},
+        **{field: value for field, value in asked_of(job).items() if field not in ("name", "sources")},
         "state": job.state.value,
         "runs": job.runs,
         "set_id": job.set_id,

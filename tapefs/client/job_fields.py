@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from catalog.records import AS_POOL
+from catalog.records import AS_POOL, Job
 
 
 class EncodedPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,6 +60,12 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if changes.get("retention_days") == "pool":
             changes["retention_days"] = AS_POOL
         return changes
+
+
+def asked_of(job: Job) -> dict[str, object]:
+    """Return what a job is asked to do, by field; sources as the kernel has them."""
+    asked = {field: getattr(job, field) for field in JobFields.__struct_fields__}
+    return asked | ({"retention_days": "pool"} if job.retention_days == AS_POOL else {})
 
 
 def encoded(path: bytes) -> Path:
