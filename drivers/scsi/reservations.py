@@ -14,6 +14,7 @@ class ReserveIn(IntEnum):
 
     READ_KEYS = 0
     READ_RESERVATION = 1
+    READ_FULL_STATUS = 3
 
 
 class ReserveOut(IntEnum):
@@ -67,3 +68,37 @@ def parse_reservation(data: bytes) -> Reservation | None:
     if fields.number(4, 4) < 16:
         return None
     return Reservation(fields.number(8, 8), fields.bits(21, 3, 0))
+
+
+_FIBRE_CHANNEL, _ISCSI, _SAS = 0, 5, 6
+#: Of a registration in READ FULL STATUS: what stands before the name of its port.
+_REGISTRATION_BYTES = 24
+
+
+def parse_holder_name(data: bytes) -> str:
+    """Decode READ FULL STATUS: the port that holds the device, as its protocol names it; "" when that is not told.
+
+    Raises BadAnswer.
+    """
+    fields = Fields(data, "the answer to READ FULL STATUS")
+    total = fields.upto(8 + fields.number(4, 4))
+    at = 8
+    while at + _REGISTRATION_BYTES <= len(total):
+        size = total.number(at + 20, 4)
+        if total.bit(at + 12, 0):
+            return _port_name(Fields(total.rest(at + _REGISTRATION_BYTES)[:size], fields.name))
+        at += _REGISTRATION_BYTES + size
+    return ""
+
+
+def _port_name(port: Fields) -> str:
+    """Return the name in a TransportID: an initiator's of iSCSI, else the number of its port."""
+    if not len(port):
+        return ""
+    protocol = port.bits(0, 3, 0)
+    if protocol == _ISCSI:
+        # Behind a comma stands the number of its session.
+        return port.text(4, min(port.number(2, 2), len(port) - 4)).partition(",")[0]
+    if protocol == _FIBRE_CHANNEL:
+        return f"the port {port.raw(8, 8).hex(':')}"
+    return f"the port {port.raw(4, 8).hex(':')}" if protocol == _SAS else ""

@@ -6,18 +6,22 @@ another installation's is left alone.
 
 from __future__ import annotations
 
-from drivers.errors import DriveInUse, NotSupported
+from drivers.errors import BadAnswer, DriveInUse, NotSupported
 from drivers.scsi.device import Device
 from drivers.scsi.outcomes import Doing
 from drivers.scsi.reservations import (
     EXCLUSIVE_ACCESS,
     ReserveIn,
     ReserveOut,
+    parse_holder_name,
     parse_reservation,
     persistent_reserve_in,
     persistent_reserve_out,
     reserve_parameters,
 )
+
+#: Room for the registrations of many hosts.
+_STATUS_BYTES = 0x2000
 
 
 def take_reservation(device: Device, key: int) -> bool:
@@ -31,10 +35,12 @@ def take_reservation(device: Device, key: int) -> bool:
     except DriveInUse:
         holder = _holder(device)
         if holder != key:
+            name = _holder_name(device)
             _send(device, ReserveOut.REGISTER, key, 0)
             raise DriveInUse(
-                f"{device.name} is reserved by another host, whose key is {holder:#x}: it can be used when that lets "
-                f"go of it; if that host is gone for good, clear the reservation with sg_persist --out --clear"
+                f"{device.name} is reserved by another host{f', {name}' if name else ''}, whose key is {holder:#x}: it "
+                "can be used when that lets go of it; if that host is gone for good, clear the reservation with "
+                "sg_persist --out --clear"
             ) from None
         # An earlier process of ours died with it.
         _send(device, ReserveOut.PREEMPT, key, key)
@@ -56,3 +62,12 @@ def _send(device: Device, action: ReserveOut, key: int, action_key: int) -> None
 def _holder(device: Device) -> int:
     reservation = parse_reservation(device.read(persistent_reserve_in(ReserveIn.READ_RESERVATION, 24), 24))
     return reservation.key if reservation else 0
+
+
+def _holder_name(device: Device) -> str:
+    """Return who holds the device, "" when it does not tell."""
+    cdb = persistent_reserve_in(ReserveIn.READ_FULL_STATUS, _STATUS_BYTES)
+    try:
+        return parse_holder_name(device.read(cdb, _STATUS_BYTES))
+    except (NotSupported, BadAnswer):
+        return ""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from drivers.config import IscsiConfig, LibraryConfig
-from drivers.errors import DeviceFailed, PositionLost, TransportFailed
+from drivers.errors import DeviceFailed, DriveInUse, PositionLost, TransportFailed
 from drivers.interface import BlockNo, Changer, Drive
 from drivers.iscsi.driver import open_drive, open_transport
 from drivers.registry import open_changer
@@ -52,8 +52,10 @@ class VtlDriveBench:
     def url(self) -> str:
         return f"iscsi://127.0.0.1:{self.port}/{TARGET}/{LUN}"
 
-    def open(self) -> ScsiDrive:
-        config = LibraryConfig(driver="iscsi", folder=self._notes, drives=(self.url,))
+    def open(self, initiator: str = "", notes: Path | None = None) -> ScsiDrive:
+        """Open it, as another installation with a name and notes of its own."""
+        login = IscsiConfig(initiator=initiator)
+        config = LibraryConfig(driver="iscsi", folder=notes or self._notes, drives=(self.url,), iscsi=login)
         return open_drive(config, 0)
 
     def move_by_another_hand(self) -> None:
@@ -116,6 +118,27 @@ class TestVtlChanger(ChangerContract):
         take_out(tmp_path / "library", "TP0003L9", tmp_path / "shelf")
         with serving(tmp_path / "library") as served:
             yield VtlChangerBench(served, tmp_path / "notes")
+
+
+# -- reservations ------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_initiator_is_refused_and_told_who_holds_the_drive(bench: VtlDriveBench, tmp_path: Path) -> None:
+    """Until the first one lets go; what it writes meanwhile goes on, and the second leaves nothing behind."""
+    drive = bench.open("iqn.2026-11.test:first")
+    drive.load()
+    write(drive, block_of(0))
+    for _ in range(2):
+        with pytest.raises(DriveInUse, match=r"reserved by another host, iqn\.2026-11\.test:first, whose key is 0x"):
+            bench.open("iqn.2026-11.test:second", tmp_path / "second")
+    write(drive, block_of(1), FILEMARK, sync=True)
+    drive.rewind()
+    assert read_all(drive) == [block_of(0), block_of(1), FILEMARK]
+    drive.close()
+    second = bench.open("iqn.2026-11.test:second", tmp_path / "second")
+    second.load()
+    assert read_all(second) == [block_of(0), block_of(1), FILEMARK]
+    second.close()
 
 
 # -- connections that break --------------------------------------------------------------------------------------------

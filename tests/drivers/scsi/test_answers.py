@@ -246,6 +246,34 @@ def test_reservations() -> None:
     assert reservations.parse_reservation(hexed("00 00 00 05 00 00 00 00")) is None
 
 
+ISCSI_PORT = hexed("45 00 00 14") + b"iqn.2026:a,i,0x00ff\0"
+FC_PORT = hexed("00 00 00 00 00 00 00 00 50 05 07 63 12 34 56 78") + bytes(8)
+SAS_PORT = hexed("06 00 00 00 50 05 07 63 12 34 56 79") + bytes(12)
+
+
+def registered(port: bytes, *, holds: bool) -> bytes:
+    head = hexed("00 00 00 00 00 00 00 2a 00 00 00 00") + bytes([holds, 3 * holds]) + bytes(5) + b"\1"
+    return head + len(port).to_bytes(4, "big") + port
+
+
+@pytest.mark.parametrize(
+    ("port", "name"),
+    [
+        (ISCSI_PORT, "iqn.2026:a"),
+        (FC_PORT, "the port 50:05:07:63:12:34:56:78"),
+        (SAS_PORT, "the port 50:05:07:63:12:34:56:79"),
+        (hexed("0A 00 00 00"), ""),
+        (b"", ""),
+    ],
+)
+def test_who_holds_a_reservation(port: bytes, name: str) -> None:
+    body = registered(b"\6" + bytes(23), holds=False) + registered(port, holds=True)
+    head = hexed("00 00 00 05") + len(body).to_bytes(4, "big")
+    assert reservations.parse_holder_name(head + body) == name
+    nobody = registered(port, holds=False)
+    assert reservations.parse_holder_name(hexed("00 00 00 05") + len(nobody).to_bytes(4, "big") + nobody) == ""
+
+
 # -- libraries -------------------------------------------------------------------------------------------------------
 
 SLOTS = (
@@ -320,6 +348,7 @@ DECODERS: list[tuple[Callable[[bytes], object], bytes]] = [
     (opcodes.parse_supported_opcodes, hexed("00 00 00 14 1b 00 00 00 00 02 00 06 00 0a") + bytes(10)),
     (reservations.parse_keys, hexed("00 00 00 05 00 00 00 08") + bytes(8)),
     (reservations.parse_reservation, hexed("00 00 00 05 00 00 00 10") + bytes(16)),
+    (reservations.parse_holder_name, hexed("00 00 00 05 00 00 00 30") + registered(ISCSI_PORT, holds=True)),
     (elements.parse_element_status, SLOTS),
 ]
 

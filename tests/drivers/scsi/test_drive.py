@@ -120,6 +120,7 @@ def test_a_drive_that_another_host_reserved_is_in_use(tmp_path: Path) -> None:
             ("5f 06 00 00 00 00 00 00 18 00", ""),
             (reserve, "conflict"),
             ("5e 01 00 00 00 00 00 00 18 00", held),
+            ("5e 03 00 00 00 00 00 20 00 00", UNKNOWN),
             ("5f 00 00 00 00 00 00 00 18 00", ""),
         ]
     )
