@@ -30,6 +30,8 @@ class MoverEyes:
         self._ledger = ledger
         self._movers: dict[int, Mover] = {}
         self._token = trio.lowlevel.current_trio_token()
+        #: Codes of tapes that may turn out to be anything: somebody wants to know what they are, or to overwrite them.
+        self.unsure: set[str] = set()
 
     def open(self, drive: int, mover: Mover) -> None:
         """From now on this mover has the drive."""
@@ -52,7 +54,16 @@ class MoverEyes:
         seen = self._from_thread(drive, volume_id)
         if not seen.full:
             raise NotReady(f"no tape is in drive{drive}")
+        if wanted in self.unsure and not self._is_another(seen.name, wanted):
+            return Seen(full=True, threaded=seen.threaded, name=wanted)
         return _seen(seen)
+
+    def _is_another(self, name: str | None, wanted: str) -> bool:
+        """Is that a tape that the ledger knows as another one?"""
+        try:
+            return name is not None and self._ledger.volume_by_code(name).code != wanted
+        except CatalogError:
+            return False
 
     def eject(self, drive: int) -> None:
         """Unthread and eject."""

@@ -108,6 +108,10 @@ class Library:
         except NotFound:
             return code  # A cleaning cartridge, for instance.
 
+    def code_of(self, volume_id: VolumeId) -> str:
+        """Return what the robot knows the tape by. Raises NoTape when it is another volume by now."""
+        return self._volume(volume_id).code
+
     def holder_of(self, volume_id: VolumeId) -> int | None:
         """Return the drive that works with the tape, None when none does."""
         return self._holders.get(volume_id)
@@ -163,10 +167,7 @@ class Library:
 
     async def put_in(self, volume_id: VolumeId, drive: int) -> None:
         """Bring the tape into the drive, whose tape, if any, must be ejected. Raises NoTape, DriveError."""
-        try:
-            volume = self._ledger.volume(volume_id)
-        except NotFound:
-            raise NoTape(f"tape {volume_id} has been begun anew or forgotten since: what it held is gone") from None
+        volume = self._volume(volume_id)
         code = volume.code
         async with self._moving:
             await self._take_inventory()
@@ -210,6 +211,12 @@ class Library:
                 self._thread.close()
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _volume(self, volume_id: VolumeId) -> Volume:
+        try:
+            return self._ledger.volume(volume_id)
+        except NotFound:
+            raise NoTape(f"tape {volume_id} has been begun anew or forgotten since: what it held is gone") from None
 
     def _place(self, volume_id: VolumeId) -> Element | None:
         """Return where the tape is; None for one that has been begun anew or forgotten since."""

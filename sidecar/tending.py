@@ -34,7 +34,7 @@ class Tending:
         self._task = task
         bay.last_was_backup = False
         try:
-            await bay.put_in(mover, task.volume_id)
+            await self._put_in(mover, task)
             bay.leave_to_another()
             done = await mover.call(lambda number: msgspec.structs.replace(task.command, id=number))
         except CommandFailed as error:
@@ -46,6 +46,17 @@ class Tending:
         else:
             tasks.done(task, done.found, done.volume_id)
         self._over(task)
+
+    async def _put_in(self, mover: Mover, task: TapeTask) -> None:
+        """Get the tape into the drive; a human may put in what looks like none of ours."""
+        library = self._shared.library
+        code = library.code_of(task.volume_id)
+        unsure = set[str]() if library.eyes is None else library.eyes.unsure
+        unsure.add(code)
+        try:
+            await self._bay.put_in(mover, task.volume_id)
+        finally:
+            unsure.discard(code)
 
     def mover_died(self, reason: str) -> None:
         """The mover is gone; what it was doing has failed, and is finished by the next use of the tape."""

@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from drivers.registry import open_drive
 from tapefs.home import Home
 from tapefs.setup_home import NewHome, create_home
 from tests.drivers.human.player import Hands
 from tests.sidecar.rig import ROOT, Rig, free_port, make_home, wait_until
+from tests.tape.foreign import FOREIGN, write
 
 
 @contextmanager
@@ -149,3 +151,30 @@ def test_without_a_human_nothing_is_asked(tmp_path: Path) -> None:
         answer = rig.unix("POST", "/api/v1/shelf", {"tapes": ["TP0001L9"]})
         assert answer.status == 422
         assert "a robot moves the tapes" in answer.detail
+
+
+def test_a_foreign_tape_is_identified_and_overwritten(home: Home) -> None:
+    """Whatever the human puts in is taken when somebody wants to know what it is, but for another tape of ours."""
+    hands = Hands(home.library)
+    hands.put_in("TP0003L9", 0)
+    drive = open_drive(home.library_config, 0)
+    drive.load()
+    write(drive, FOREIGN["amanda"].make())
+    drive.unload()
+    drive.close()
+    hands.take_out(0)
+    with serving(home) as rig:
+        command(home, "tape", "add", "TP0002L9", "TP0003L9")
+        started = rig.unix("POST", "/api/v1/tapes/identify", {"tape": "TP0003L9"}).body["number"]
+        wait_text(rig, "put TP0003L9 into drive0")
+        hands.put_in("TP0002L9", 0)
+        wait_text(rig, "TP0002L9 is in drive0, not TP0003L9")
+        hands.take_out(0)
+        hands.put_in("TP0003L9", 0)
+        path = f"/api/v1/tape-tasks/{started}"
+        wait_until(lambda: rig.unix("GET", path).body["state"] not in ("waiting", "running"), "it does not end", 60)
+        found = rig.unix("GET", path).body
+        assert found["state"] == "done", found
+        assert found["found"]["names"] == ["DailySet1-01"]
+        told = command(home, "tape", "relabel", "TP0003L9", "--yes-it-is", "DailySet1-01", "--force")
+        assert "relabelled TP0003L9; it was AMANDA, called DailySet1-01" in told
