@@ -112,12 +112,18 @@ def _adopt_volume(tx: Writer, volume: Volume, now_ns: int) -> None:
 
 
 def _give_up_blank(tx: Writer, volume: Volume, known: Volume) -> None:
-    """A tape that was entered by its barcode as blank is this one. Raises Conflict when it is another."""
-    if known.state is not VolumeState.BLANK or known.end_block or appending.intents_on(tx, known.volume_id):
+    """A tape that was entered by its barcode as blank is this one. Raises Conflict when it is another.
+
+    It may have been found not to be blank since, and be SUSPECT for that.
+    """
+    is_unwritten = known.state in (VolumeState.BLANK, VolumeState.SUSPECT) and not known.end_block
+    if not is_unwritten or any(intent.set_id for intent in appending.intents_on(tx, known.volume_id)):
         raise Conflict(
             f"the name {known.label} belongs to tape {known.volume_id} already: two tapes of one name cannot be told "
             "apart"
         )
+    for key, _ in list(tx.scan(INTENTS, parts(known.volume_id))):
+        tx.delete(INTENTS, key)
     tx.delete(VOLUMES, text_key(known.volume_id))
     tx.delete(VOLUME_LABELS, text_key(known.label))
 

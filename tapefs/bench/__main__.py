@@ -47,6 +47,7 @@ NAMES = (
     "recall",
     "eviction",
     "drives",
+    "rebuild",
 )
 
 #: Those that bring what they measure with, and those that want a tree and a number of runs.
@@ -97,7 +98,7 @@ def _run(name: str, runs: int, sources: tuple[Path, ...]) -> list[Result]:
     if name == "eviction":
         eviction.run()
         return []
-    if name in ("index", "find"):
+    if name in ("index", "find", "rebuild"):
         # They print lines of their own, and a process of its own keeps others' objects out of its times.
         subprocess.run([sys.executable, "-m", f"tapefs.bench.{name}"], check=True)
         return []

@@ -14,7 +14,7 @@ import structlog
 from catalog.errors import NotFound
 from catalog.ids import InstallationId
 from catalog.ledger import Ledger
-from catalog.records import BackupSet, VolumeState
+from catalog.records import BackupSet
 from drivers.errors import DeviceGone, DriveError
 from drivers.interface import Drive
 from tapefs.errors import NotNow, TapeError
@@ -113,7 +113,7 @@ def _enter(
     passed_over: dict[str, str],
     tell: Tell,
 ) -> Report:
-    taken = {volume.label: volume.volume_id for volume in ledger.volumes() if volume.state is not VolumeState.BLANK}
+    taken = {volume.label: volume.volume_id for volume in ledger.volumes() if volume.end_block}
     plan = plan_of(surveys, installation_id, taken)
     outcome = enter(home, ledger, plan, store.folder, tell)
     ignored = [f"tape {survey.tape.label}: {sentence}" for survey in surveys for sentence in survey.ignored]

@@ -125,7 +125,7 @@ def _require_blank(drive: Drive, ledger: Ledger, volume: Volume) -> None:
         return
     raise NotBlank(
         f"tape {volume.label} should be blank, but is labelled {label.label} by installation {label.installation}: "
-        "use another tape, or erase this one"
+        f"`tapefs import {volume.code}` takes it into the catalog; else use another tape, or erase this one"
     )
 
 

@@ -101,10 +101,13 @@ class AdoptingContract:
         ledger.adopt(Adoption(sets=(msgspec.structs.replace(before, state=SetState.SEALED),)), NOW)
         assert ledger.backup_set(own.set_id) == before
 
-    def test_a_blank_tape_gives_way_to_what_it_turns_out_to_be(self, ledger: Ledger) -> None:
+    @pytest.mark.parametrize("is_suspect", [False, True])
+    def test_a_blank_tape_gives_way_to_what_it_turns_out_to_be(self, ledger: Ledger, is_suspect: bool) -> None:
         """The library enters tapes by their barcodes as blank before anybody reads them."""
         guess = msgspec.structs.replace(volume_of("guess"), label="T9")
         ledger.add_volume(guess)
+        if is_suspect:
+            ledger.mark_volume(guess.volume_id, VolumeState.SUSPECT, "it should be blank, but is not")
         ledger.adopt(FOUND, NOW)
         assert ledger.volumes() == [TAPE]
         assert ledger.volume_by_label("T9") == TAPE
