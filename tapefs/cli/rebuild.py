@@ -97,7 +97,7 @@ def _run(place: Place, title: str, work: Work, tapes: Sequence[str], source: str
 @contextmanager
 def _loading(home: Home, make: Callable[..., Tapes]) -> Iterator[Tapes]:
     try:
-        loading = make(home, _ask)
+        loading = make(home, _ask, _ask_passphrase)
     except ValueError as error:
         raise UsageError(str(error)) from error
     with loading:  # type: ignore[attr-defined]
@@ -112,6 +112,13 @@ def _ask(sentence: str) -> bool:
         f"{sentence}, then press Enter (or type `none`)", default="", show_default=False, err=True
     )
     return answer.strip().lower() != "none"
+
+
+def _ask_passphrase(key: str) -> bytes | None:
+    if not sys.stdin.isatty():
+        return None
+    text: str = click.prompt(f"passphrase of key {key}", default="", hide_input=True, show_default=False, err=True)
+    return text.encode() or None
 
 
 # -- what was found --------------------------------------------------------------------------------------------------

@@ -11,9 +11,12 @@ from drivers.interface import Drive, Element, ElementKind
 from drivers.registry import drive_name, open_changer, open_drive
 from tapefs.errors import NoTape
 from tapefs.home import Home
+from tapefs.keys.store import KeyStore
 
 #: Asked to do something with a tape; False: it cannot be done.
 Ask = Callable[[str], bool]
+#: Asked for the passphrase of the key of that title; None: nobody knows it.
+AskPassphrase = Callable[[str], bytes | None]
 
 _DRIVE = 0
 
@@ -21,9 +24,11 @@ _DRIVE = 0
 class Loading:
     """The first drive, and who puts tapes in. A context manager: at the end the tape is back in its slot."""
 
-    def __init__(self, home: Home, ask: Ask) -> None:
+    def __init__(self, home: Home, ask: Ask, ask_passphrase: AskPassphrase = lambda _: None) -> None:
         """Open drive and changer. Raises drive errors, ValueError."""
+        self._home = home
         self._ask = ask
+        self._ask_passphrase = ask_passphrase
         self._changer = open_changer(home.library_config)
         try:
             self.drive: Drive = open_drive(home.library_config, _DRIVE)
@@ -63,6 +68,21 @@ class Loading:
             self.drive.load()
         except NotReady as error:
             raise NoTape(f"there is no tape in {drive_name(_DRIVE)}: {error}") from error
+
+    def unlock(self, fingerprint: str) -> bool:
+        """Have a key unlocked in this process; False when it is not here or nobody knows its passphrase.
+
+        Raises WrongPassphrase, HomeError.
+        """
+        store = KeyStore(self._home.keys)
+        key = store.of_fingerprint(fingerprint)
+        if key is None or not store.can_read(key):
+            return False
+        passphrase = self._ask_passphrase(key.title)
+        if passphrase is None:
+            return False
+        self._home.keyring.add(store.identity(key, passphrase))
+        return True
 
     def put_away(self) -> None:
         """Eject the tape, and bring it to a slot. Raises NoTape when none is free, drive errors."""

@@ -22,6 +22,8 @@ from tapefs.format.acl import ACL_KEYWORDS, acl_value
 from tapefs.format.lines import LineWriter
 from tapefs.format.records import End, FrameLine, Header
 from tapefs.format.tar import PART_KEYWORD, XATTR_KEYWORD, read_part_extra
+from tapefs.home import Home
+from tapefs.keys.reading import open_file, preamble_of
 from tapefs.rebuild.plain import PlainStream
 
 _BLOCK = 512
@@ -77,16 +79,14 @@ def members_file(folder: Path, segment_id: str) -> Path:
     return folder / f"{segment_id}.members"
 
 
-def take_payload(folder: Path, header: Header, blocks: Iterable[bytes | memoryview]) -> End:
+def take_payload(home: Home, folder: Path, header: Header, blocks: Iterable[bytes | memoryview]) -> End:
     """Keep what a payload that is being read holds; return what a trailer's last line would say.
 
-    Raises BadStructure, StorageFailed, and what reading raises.
+    Raises BadStructure, KeyMissing, StorageFailed, and what reading raises.
     """
-    if header.encryption is not None:
-        raise BadStructure(f"it is encrypted ({header.encryption}): only its TRAILER or a SET INDEX can bring it back")
     path = members_file(folder, header.segment)
     part = path.with_suffix(".part")
-    stream = PlainStream(header.codec, blocks)
+    stream = PlainStream(header.codec, blocks, lambda pieces: open_file(home, pieces))
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         with part.open("wb") as file:
@@ -120,6 +120,8 @@ def _write(file: BinaryIO, header: Header, stream: PlainStream) -> End:
         plain_bytes=stream.plain_bytes,
         members=members,
         frames=stream.frame_count,
+        key_fingerprint=header.key_fingerprint,
+        preamble=preamble_of(stream.first) if header.encryption else b"",
     )
     writer.write(end)
     writer.close()

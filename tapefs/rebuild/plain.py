@@ -38,8 +38,13 @@ class _Decoder(Protocol):
 class PlainStream:
     """A payload that is being read."""
 
-    def __init__(self, codec: str, blocks: Iterable[bytes | memoryview]) -> None:
-        """`codec` is as HEADERs name it. Raises BadStructure for one that cannot be read in this way."""
+    def __init__(
+        self,
+        codec: str,
+        blocks: Iterable[bytes | memoryview],
+        opened: Callable[[Iterator[bytes]], Iterator[bytes]] = iter,
+    ) -> None:
+        """`codec` is as HEADERs name it, `opened` decrypts. Raises BadStructure for one that cannot be read so."""
         readers: dict[str, Callable[[Iterable[bytes]], Iterator[bytes]]] = {
             "zstd": lambda pieces: self._compressed(pieces, _zstd),
             "gzip": lambda pieces: self._compressed(pieces, lambda: zlib.decompressobj(31)),
@@ -47,10 +52,12 @@ class PlainStream:
         }
         if codec not in readers:
             raise BadStructure(f"a payload of the kind {codec} cannot be read without its TRAILER; `{codec}` can")
-        self._chunks = readers[codec](self._counted(blocks))
+        self._chunks = readers[codec](opened(self._counted(blocks)))
         self._sha256 = hashlib.sha256()
         self.stored_bytes = 0
         self.blocks = 0
+        #: The first block, as it is on tape.
+        self.first = b""
         self.plain_bytes = 0
         #: Found since the last look.
         self.frames: list[FrameLine] = []
@@ -69,6 +76,7 @@ class PlainStream:
     def _counted(self, blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
         for block in blocks:
             data = bytes(block)
+            self.first = self.first or data
             self._sha256.update(data)
             self.stored_bytes += len(data)
             self.blocks += 1

@@ -213,6 +213,7 @@ def _volume(plan: Plan, survey: Survey) -> Volume:
         generation=tape.generation,
         capacity_bytes=tape.capacity_bytes,
         block_size=tape.block_size,
+        key_fingerprint=tape.key_fingerprint,
         state=VolumeState.SUSPECT if survey.suspect else state,
         reason=survey.suspect or ("" if is_ours else f"written by installation {tape.installation_id}"),
         end_block=BlockNo(survey.end_block),
@@ -306,6 +307,8 @@ def _segment(found: Segment) -> SegmentRecord:
         frames=found.frames,
         payload_sha256=found.payload_sha256,
         committed_at_ns=found.committed_ns,
+        key_fingerprint=found.key_fingerprint,
+        preamble=found.preamble,
     )
 
 
@@ -330,6 +333,7 @@ def _copies(plan: Plan, survey: Survey) -> list[SegmentCopy]:
             trailer_block=BlockNo(segment.trailer_block),
             end_block=BlockNo(segment.end_block),
             block_size=segment.block_size,
+            trailer_sha256=segment.trailer_sha256,
         )
     return list(copies.values())
 

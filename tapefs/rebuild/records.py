@@ -40,6 +40,8 @@ class Tape(_Found, frozen=True, kw_only=True):
     #: Of the cartridge, as the drive tells it; 0: it does not.
     generation: int
     capacity_bytes: int
+    #: Of the key that it is encrypted with; empty: it is not.
+    key_fingerprint: str = ""
 
 
 class Segment(_Found, frozen=True, kw_only=True):
@@ -61,8 +63,12 @@ class Segment(_Found, frozen=True, kw_only=True):
     members: int
     frames: int
     payload_sha256: bytes
-    #: Length of the TRAILER on tape.
+    #: Length of the TRAILER on tape, and its SHA-256 if it is encrypted.
     trailer_bytes: int
+    trailer_sha256: bytes = b""
+    #: Of an encrypted payload, as the last line of its trailer says.
+    key_fingerprint: str = ""
+    preamble: bytes = b""
     #: When it was committed, or its HEADER written; 0: not known.
     committed_ns: int = 0
     #: Its trailer was made anew from the payload.

@@ -17,7 +17,7 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet
 from drivers.errors import DeviceGone, DriveError
 from drivers.interface import Drive
-from tapefs.errors import NotNow, TapeError
+from tapefs.errors import KeyMissing, NotBlank, NotNow, TapeError, WrongPassphrase
 from tapefs.home import Home
 from tapefs.rebuild.payloads import members_file
 from tapefs.rebuild.plan import Plan, installation_of, plan_of
@@ -44,6 +44,10 @@ class Tapes(Protocol):
         """Have the tape in the drive and threaded. Raises NoTape, drive errors."""
         ...
 
+    def unlock(self, fingerprint: str) -> bool:
+        """Have a key unlocked; False when that cannot be. Raises WrongPassphrase, HomeError."""
+        ...
+
 
 @dataclass(slots=True)
 class Report:
@@ -56,7 +60,7 @@ class Report:
     #: Sentences for people: what of the tapes does not count, and what they do not know.
     ignored: list[str] = field(default_factory=list)
     unsettled: list[str] = field(default_factory=list)
-    #: It goes on with the next one: something is missing that other tapes may have.
+    #: It goes on with the next one: something is missing that other tapes may have, or a tape could not be read.
     is_open: bool = False
 
 
@@ -72,11 +76,12 @@ def rebuild(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wanted: Se
             f"the catalog of {home.path} has sets already: `tapefs import` takes tapes into it; to make it anew from "
             f"the tapes, move {home.ledger} away"
         )
-    passed_over = _read_all(home, tapes, store, method, wanted, tell)
+    passed_over, is_unread = _read_all(home, tapes, store, method, wanted, tell)
     surveys = store.surveys()
     if not ledger.backup_sets() and (found := installation_of(surveys)) is not None:
         ledger.take_identity(found)
     report = _enter(home, ledger, store, surveys, ledger.installation().installation_id, passed_over, tell)
+    report.is_open |= is_unread
     if not report.is_open:
         store.forget()
     return report
@@ -85,7 +90,7 @@ def rebuild(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wanted: Se
 def import_tapes(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wanted: Sequence[str], tell: Tell) -> Report:
     """Take tapes of another installation into the catalog, with all their sets. Raises as `rebuild`."""
     store = SurveyStore(home.path / "import")
-    passed_over = _read_all(home, tapes, store, method, wanted, tell)
+    passed_over, _ = _read_all(home, tapes, store, method, wanted, tell)
     surveys = store.surveys()
     known = [survey for survey in surveys if _is_known(ledger, survey)]
     for survey in known:
@@ -137,28 +142,41 @@ def _may_come(ledger: Ledger, plan: Plan, backup_set: BackupSet) -> bool:
 
 def _read_all(
     home: Home, tapes: Tapes, store: SurveyStore, method: Method, wanted: Sequence[str], tell: Tell
-) -> dict[str, str]:
-    """Read the tapes that were not read yet; return those that have nothing for us, and why."""
+) -> tuple[dict[str, str], bool]:
+    """Read the tapes that were not read yet; return those that have nothing for us, and why, and if any could not be
+    read."""
     read = [survey.tape for survey in store.surveys() if _has_trailers(home, store, survey)]
     known = {tape.barcode or tape.label for tape in read}
     passed_over: dict[str, str] = {}
+    is_unread = False
     for label in wanted or tapes.tapes():
         if label in known and label not in wanted:
             continue
         try:
             tell(label, 0, 0)
             tapes.put_in(label)
-            survey = survey_tape(home, tapes.drive, method, tell, store.folder)
+            survey = _survey(home, tapes, store, method, tell)
         except Blank:
             passed_over[label] = "it is blank"
         except DeviceGone:
             raise
-        except (TapeError, DriveError) as error:
+        except (TapeError, DriveError, KeyMissing, WrongPassphrase) as error:
             log.warning("a tape is passed over", tape=label, error=str(error))
             passed_over[label] = str(error)
+            is_unread |= not isinstance(error, NotBlank)
         else:
             store.keep(survey)
-    return passed_over
+    return passed_over, is_unread
+
+
+def _survey(home: Home, tapes: Tapes, store: SurveyStore, method: Method, tell: Tell) -> Survey:
+    """Read the threaded tape; when it is encrypted with a key that is locked, have that unlocked."""
+    try:
+        return survey_tape(home, tapes.drive, method, tell, store.folder)
+    except KeyMissing as error:
+        if not tapes.unlock(error.fingerprint):
+            raise
+    return survey_tape(home, tapes.drive, method, tell, store.folder)
 
 
 def _has_trailers(home: Home, store: SurveyStore, survey: Survey) -> bool:

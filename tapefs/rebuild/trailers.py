@@ -7,7 +7,7 @@ others. Only the last line is decoded here; the zstd frames have checksums, and 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -171,13 +171,12 @@ class IndexReading:
         self.table: list[IndexSegment] = []
         #: Trailers that were taken: what their last line says, and their length.
         self.trailers: dict[SegmentId, tuple[End, int]] = {}
-        self.stored_bytes = 0
 
     def read(self, blocks: Iterable[bytes | memoryview]) -> None:
         """Read it to its end. What was found before an error is right. Raises BadStructure, StorageFailed, others."""
         try:
             frame = _Frame()
-            for piece in frame_pieces(self._counted(blocks)):
+            for piece in frame_pieces(blocks):
                 self._take_piece(frame, piece)
                 if piece.is_last:
                     if frame.is_own:
@@ -199,11 +198,6 @@ class IndexReading:
             frame.add(piece.text)
         else:
             self._take_repeated(piece.stored, piece.text)
-
-    def _counted(self, blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        for block in blocks:
-            self.stored_bytes += len(block)
-            yield block
 
     def _take_own(self, text: bytearray) -> None:
         """Take lines that are the index's own."""

@@ -6,6 +6,7 @@ trailer by its payload. What is torn at the end of the data is noted, so that th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from tapefs.format.identify import foreign_format, is_ours
 from tapefs.format.records import End, Header, Label
 from tapefs.format.structures import read_header, read_label, read_set_label
 from tapefs.home import Home
+from tapefs.keys.age import is_age, parse
+from tapefs.keys.reading import open_file
 from tapefs.rebuild.payloads import members_file, take_payload
 from tapefs.rebuild.records import Index, Method, Segment, Survey, Tape, Torn
 from tapefs.rebuild.trailers import IndexReading, end_of, take_trailer
@@ -49,6 +52,9 @@ class _Place:
     payload_block: int
     trailer_block: int
     end_block: int
+    #: Of an encrypted TRAILER as it is on tape; else nothing.
+    trailer_sha256: bytes
+    trailer_bytes: int
 
 
 @dataclass(slots=True)
@@ -63,13 +69,15 @@ class _Findings:
     #: Behind the last structure that is whole, or at least was finished.
     end: Position = field(default_factory=lambda: Position(BlockNo(0), FileNo(0)))
     suspect: str = ""
+    #: Tape files that were passed over.
+    unknown: list[Position] = field(default_factory=list)
 
 
 def survey_tape(home: Home, drive: Drive, method: Method, tell: Tell, folder: Path) -> Survey:
     """Read the threaded tape; local trailers of what is found are in `home` then, what payloads hold is in `folder`.
 
-    Raises Blank, NotBlank when it is somebody else's, BadStructure when not even its label can be made out, drive
-    errors, StorageFailed.
+    Raises Blank, NotBlank when it is somebody else's, KeyMissing, BadStructure when not even its label can be made out,
+    drive errors, StorageFailed.
     """
     return _Walk(home, drive, method, tell, folder).run()
 
@@ -84,6 +92,8 @@ class _Walk:
         self._method = method
         self._tell = tell
         self._found = _Findings()
+        #: Of the tape file that was read last.
+        self._stored_bytes = 0
         self._reader = BlockReader(drive, LARGEST_BLOCK_BYTES // 16)
 
     def run(self) -> Survey:
@@ -104,6 +114,11 @@ class _Walk:
         self._judge_end(self._drive.position())
         remaining_bytes = self._drive.status().remaining_bytes
         segments = [segment for place in found.places if (segment := self._segment_at(tape, place)) is not None]
+        segments += self._without_header(tape, {segment.segment for segment in segments})
+        for at in found.unknown:
+            if not any(segment.header_block <= at.block < segment.end_block for segment in segments):
+                # It may be part of a set that is only to be had here.
+                found.suspect = found.suspect or f"tape file {at.file} cannot be read"
         last = found.indexes[-1] if found.indexes else None
         is_left = last is not None and last.end_block == found.end.block and not last.head.final
         return Survey(
@@ -132,10 +147,12 @@ class _Walk:
         drive.rewind()
         label, label_bytes = self._label()
         drive.rewind()
+        key = ""
         try:
             drive.space_filemarks(1)
             second = bytes(self._reader.read())
-            volume = read_set_label(second).volume
+            set_label = read_set_label(second)
+            volume, key = set_label.volume, set_label.key_fingerprint or ""
             label_bytes += len(second)
         except (EndOfData, ReadFailed, BadStructure) as error:
             if label is None:
@@ -147,7 +164,7 @@ class _Walk:
             drive.space_filemarks(_LABEL_FILES)
         except EndOfData:
             drive.seek_end()
-        return self._who(label, volume), label_bytes
+        return self._who(label, volume, key), label_bytes
 
     def _label(self) -> tuple[Label | None, int]:
         try:
@@ -165,7 +182,7 @@ class _Walk:
             self._found.ignored.append(f"the LABEL cannot be read: {error}")
             return None, len(block)
 
-    def _who(self, label: Label | None, volume: VolumeId) -> Tape:
+    def _who(self, label: Label | None, volume: VolumeId, key: str) -> Tape:
         status = self._drive.status()
         if label is not None and label.volume != volume:
             raise BadStructure(f"the LABEL says that this is tape {label.volume}, the SET LABEL says {volume}")
@@ -185,6 +202,7 @@ class _Walk:
             block_size=told.block_size,
             generation=status.medium_generation or 0,
             capacity_bytes=status.capacity_bytes,
+            key_fingerprint=key or (header.key_fingerprint or "" if header is not None else ""),
         )
 
     def _first_header(self) -> Header | None:
@@ -213,7 +231,7 @@ class _Walk:
             except BadStructure as error:
                 return self._pass_over(at, str(error))
             return self._segment(at, header)
-        if first.startswith(_ZSTD):
+        if first.startswith(_ZSTD) or _is_index(first):
             return self._index(at)
         return self._pass_over(at, f"it is {foreign_format(first)}")
 
@@ -223,6 +241,7 @@ class _Walk:
         if not self._skip():
             self._found.suspect = f"its data ends with something that is not understood, at block {at.block}"
             return False
+        self._found.unknown.append(at)
         self._found.end = self._drive.position()
         return True
 
@@ -256,10 +275,11 @@ class _Walk:
         if first == b"" or _is_header(first) or _is_index(first):
             self._abandoned(at, header, trailer if first else None)
             return True
-        if not self._skip():
+        sealed = self._sealed(first) if header.encryption else (b"", 0)
+        if sealed is None or (not header.encryption and not self._skip()):
             return self._torn(torn)
         end = self._drive.position()
-        place = _Place(header, at, payload.block, trailer.block, end.block)
+        place = _Place(header, at, payload.block, trailer.block, end.block, *sealed)
         self._found.places.append(place)
         self._found.end = end
         if self._method is not Method.INDEX:
@@ -275,6 +295,19 @@ class _Walk:
             return None
         except ReadFailed:
             return b"\0"
+
+    def _sealed(self, first: bytes) -> tuple[bytes, int] | None:
+        """Read an encrypted TRAILER on; return SHA-256 and length of it as it is, None at the end of data."""
+        sha256, length = hashlib.sha256(first), len(first)
+        try:
+            for block in self._reader.rest_of_file():
+                sha256.update(block)
+                length += len(block)
+        except ReadFailed:
+            return (b"", 0) if self._skip() else None
+        except BadStructure:
+            return None
+        return sha256.digest(), length
 
     def _torn(self, torn: Torn) -> bool:
         """The data ends within a structure."""
@@ -315,7 +348,7 @@ class _Walk:
                 file=at.file,
                 block=at.block,
                 end_block=self._found.end.block,
-                stored_bytes=reading.stored_bytes,
+                stored_bytes=self._stored_bytes,
                 is_whole=not why,
             )
             self._found.indexes.append(index)
@@ -327,8 +360,15 @@ class _Walk:
         head = reading.head
         return self._torn(Torn(structure=head.index, is_index=True, set=head.set, block=at.block))
 
-    def _blocks(self) -> Iterator[memoryview]:
-        return self._reader.rest_of_file()
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield what the tape file at hand holds, decrypted if need be. Raises KeyMissing, BadStructure, ReadFailed."""
+        self._stored_bytes = 0
+        return open_file(self._home, self._counted())
+
+    def _counted(self) -> Iterator[memoryview]:
+        for block in self._reader.rest_of_file():
+            self._stored_bytes += len(block)
+            yield block
 
     def _judge_end(self, end: Position) -> None:
         """What lies behind the last whole structure must be what is torn, else nobody appends to it."""
@@ -374,9 +414,10 @@ class _Walk:
     def _from_payload(self, place: _Place) -> bool:
         try:
             self._drive.locate(BlockNo(place.payload_block))
-            end = take_payload(self._folder, place.header, self._blocks())
+            end = take_payload(self._home, self._folder, place.header, self._reader.rest_of_file())
         except (ReadFailed, BadStructure) as error:
             self._found.ignored.append(f"{_named(place)}: its payload cannot be read: {error}")
+            self._found.suspect = f"a segment at tape file {place.at.file} cannot be read"
             return False
         self._found.trailers[place.header.segment] = (end, 0, True)
         return True
@@ -405,10 +446,45 @@ class _Walk:
             members=end.members,
             frames=end.frames,
             payload_sha256=end.payload_sha256,
-            trailer_bytes=trailer_bytes,
+            trailer_bytes=place.trailer_bytes or trailer_bytes,
+            trailer_sha256=place.trailer_sha256,
+            key_fingerprint=end.key_fingerprint or "",
+            preamble=end.preamble,
             committed_ns=self._committed_ns(header),
             is_from_payload=is_anew,
         )
+
+    def _without_header(self, tape: Tape, known: set[SegmentId]) -> Iterator[Segment]:
+        """Yield segments of which an index tells where they lie, and repeats the trailer; their HEADER is damaged."""
+        for index in self._found.indexes:
+            for line in index.table:
+                if line.volume != tape.volume_id or line.segment in known or line.segment not in self._found.trailers:
+                    continue
+                if line.end_block > index.block:
+                    continue
+                known.add(line.segment)
+                end, trailer_bytes, _ = self._found.trailers[line.segment]
+                yield Segment(
+                    segment=line.segment,
+                    set=index.head.set,
+                    number=line.number,
+                    codec=index.head.codec,
+                    header_file=line.header_file,
+                    header_block=line.header_block,
+                    payload_block=line.payload_block,
+                    trailer_block=line.trailer_block,
+                    end_block=line.end_block,
+                    block_size=line.block_size,
+                    payload_bytes=end.payload_bytes,
+                    plain_bytes=end.plain_bytes,
+                    members=end.members,
+                    frames=end.frames,
+                    payload_sha256=end.payload_sha256,
+                    trailer_bytes=trailer_bytes,
+                    key_fingerprint=end.key_fingerprint or "",
+                    preamble=end.preamble,
+                    committed_ns=line.committed_ns,
+                )
 
     def _committed_ns(self, header: Header) -> int:
         lines = (line for index in self._found.indexes for line in index.table)
@@ -430,6 +506,12 @@ def _is_header(block: bytes) -> bool:
 
 def _is_index(first_block: bytes) -> bool:
     """Does a SET INDEX begin with this block?"""
+    if is_age(first_block):
+        try:
+            clear = parse(first_block).clear
+        except BadStructure:
+            return False
+        return clear is not None and clear.what == "index"
     try:
         text = zstandard.ZstdDecompressor(max_window_size=8 << 20).decompressobj().decompress(first_block[:1024])
     except zstandard.ZstdError:

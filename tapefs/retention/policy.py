@@ -157,6 +157,9 @@ class _Scene:
             return Verdict(each, Why.RUNNING, f"job {job.number} is about to go on with it")
         if each.set_id in self._wish.named:
             return Verdict(each, Why.NAMED, "it failed, and it was named")
+        if each.is_adopted:
+            # It may only wait for a tape that is missing.
+            return Verdict(each, Why.RESUMABLE, "it was found on tape, and something of it is missing")
         if self._wish.failed:
             return Verdict(each, Why.FAILED, "it failed")
         if not is_newest_run:

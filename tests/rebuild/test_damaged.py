@@ -111,6 +111,37 @@ def test_a_damaged_trailer_is_made_up_for_by_its_payload(
 
 
 @pytest.mark.log_warnings
+@pytest.mark.parametrize("has_index", [True, False])
+def test_a_damaged_header(make_rig: Callable[..., Rig], tmp_path: Path, has_index: bool) -> None:
+    """An index tells where its segment lies; without one the set is told, and nobody writes to the tape before somebody
+    has looked."""
+    rig = make_rig(backup_settings=SMALL)
+    set_id = rig.backup(random_files(tmp_path / "a", 60, 50_000), name="a")
+    other = rig.backup(random_files(tmp_path / "b", 3, 5_000), name="b")
+    segments = rig.ledger.segments(set_id)
+    (copy,) = rig.ledger.copies(segments[1].segment_id)
+    flip(tape_file(rig, copy, 0), 100)
+    if not has_index:
+        flip(indexes_of(rig, "TP0001L9")[0], 300)
+    before = taken_away(rig, tmp_path)
+    report = rebuilt(rig.home)
+    reopened(rig)
+    assert rig.ledger.verify() == []
+    volume = rig.ledger.volume_by_label("TP0001L9")
+    if has_index:
+        assert len(report.outcome.complete) == 2
+        assert records(rig.ledger) == before.records
+        assert volume.state is VolumeState.APPENDABLE
+        return
+    ((incomplete, why),) = report.outcome.incomplete
+    assert (incomplete.set_id, incomplete.state) == (set_id, SetState.FAILED)
+    assert f"1 of {len(segments)} segments are missing" in why
+    assert [each.set_id for each in report.outcome.complete] == [other]
+    assert volume.state is VolumeState.SUSPECT
+    assert "cannot be read" in volume.reason
+
+
+@pytest.mark.log_warnings
 def test_a_missing_tape_is_named_and_comes_later(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
     """Sets that need it are told with its name, all others are back; with the tape the same command goes on."""
     rig = make_rig(tapes=5, tape_bytes=16 * 1024**2, backup_settings="segment_bytes = 2097152\nthreads = 2")

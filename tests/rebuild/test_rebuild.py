@@ -17,6 +17,7 @@ from tapefs.rebuild.run import Report, rebuild
 from tests.backup.rig import Rig
 from tests.backup.trees import random_files
 from tests.compare.every_kind import every_kind
+from tests.keys.rig import encrypt
 from tests.rebuild.same import Before, now_indexes, now_trailers, records, reopened, shown
 
 
@@ -33,6 +34,36 @@ def rebuilt(home: Home, method: Method = Method.INDEX, *tapes: str) -> Report:
     ledger = LmdbLedger.open(home.ledger) if home.ledger.exists() else LmdbLedger.create(home.ledger, time.time_ns())
     with ledger, Loading(home, nobody) as loading:
         return rebuild(home, ledger, loading, method, tapes, silence)
+
+
+@pytest.mark.log_warnings
+@pytest.mark.parametrize("method", list(Method))
+def test_encrypted_tapes_with_their_key(make_rig: Callable[..., Rig], tmp_path: Path, method: Method) -> None:
+    """As without a key, every byte; a tape whose key is locked is told, and is read once it is not."""
+    rig = make_rig(tapes=2, backup_settings="segment_bytes = 1048576")
+    identity = encrypt(rig)
+    rig.close()
+    rig.open()
+    tree = random_files(tmp_path / "secret", 60, 50_000)
+    set_id = rig.backup(tree, name="secret")
+    assert len(rig.ledger.segments(set_id)) > 1
+    rig.close()
+    before = Before(rig.home, LmdbLedger.open(rig.home.ledger), tmp_path / "aside")
+    rig.home.keyring.replace([])
+    report = rebuilt(rig.home, method)
+    assert "which is locked" in report.passed_over["TP0001L9"] or "not here" in report.passed_over["TP0001L9"]
+    assert report.is_open or not report.surveys
+    rig.home.keyring.add(identity)
+    report = rebuilt(rig.home, method)
+    assert [each.set_id for each in report.outcome.complete] == [set_id]
+    reopened(rig)
+    if method is Method.PAYLOADS:
+        was, now = (shown(folder / f"{set_id}.lmdb") for folder in (before.aside / "index", rig.home.indexes))
+        assert now == was
+    else:
+        assert records(rig.ledger) == before.records
+        assert now_indexes(rig.home) == before.indexes()
+        assert now_trailers(rig.home) == before.trailers()
 
 
 def chain(rig: Rig, tmp_path: Path) -> None:

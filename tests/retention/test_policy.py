@@ -251,3 +251,11 @@ def test_who_names_a_set_is_told_what_kept_it():
     verdict = decide([old, made(2)], [JOB], NOW, wish, holds={old.set_id: [hold(5)]})[0]
     assert verdict.why is Why.NAMED
     assert "although pool p" in verdict.reason
+
+
+def test_what_was_found_on_tape_and_is_not_whole_goes_only_when_named() -> None:
+    """It may wait for a tape that is missing; with its set its tape would be free for reuse."""
+    failed = msgspec.structs.replace(made(1, days_ago=1000, state=SetState.FAILED), is_adopted=True)
+    assert why([failed]) == [Why.RESUMABLE]
+    assert why([failed], wish=Wish(failed=True)) == [Why.RESUMABLE]
+    assert why([failed], wish=Wish(named=frozenset({failed.set_id}))) == [Why.NAMED]
