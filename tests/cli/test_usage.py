@@ -78,6 +78,9 @@ def test_without_a_state_folder(tapefs, home_path, command):
     arguments = {
         "show": ["docs"],
         "ls": ["docs"],
+        "pool": ["list"],
+        "vault": ["list"],
+        "explain": ["docs"],
         "find": ["*"],
         "versions": ["/a"],
         "stage": ["docs"],
