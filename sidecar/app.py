@@ -17,6 +17,7 @@ from drivers.errors import DriveError
 from sidecar.answers import json_answer
 from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.jobs import JobCalls
+from sidecar.own.keys import KeyCalls
 from sidecar.own.pins import PinCalls
 from sidecar.own.places import PlaceCalls
 from sidecar.own.policy import PolicyCalls
@@ -51,6 +52,7 @@ def make_app(service: Service) -> ASGIApp:
         RecallCalls(service),
         PolicyCalls(service),
         PinCalls(service),
+        KeyCalls(service),
         PoolCalls(service),
         PlaceCalls(service),
         PromptCalls(service),

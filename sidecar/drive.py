@@ -164,6 +164,7 @@ class DriveTask:
 
     async def _begin(self, mover: Mover) -> None:
         ready = await mover.wait_ready()
+        await self._shared.unlocking.greet(mover)
         self._bay.note(ready)
         self.state = "loaded" if ready.loaded else "empty"
         self.health.opened()

@@ -38,9 +38,11 @@ from sidecar.recalling import Recalls
 from sidecar.service import Service
 from sidecar.shared import Shared
 from sidecar.tape_tasks import TapeTasks
+from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
 from sidecar.walks import Walks
 from tapefs.home import Home
+from tapefs.keys.opening import opened_by_files
 
 #: A sidecar that ends by itself does so after this long without work and connections.
 IDLE_S = 1.0
@@ -166,6 +168,8 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     limit = await trio.to_thread.run_sync(limit_bytes, home)
     recalls = Recalls(home, ledger, library, arrivals, bell, Walks(limit))
     verifications, tape_tasks = Verifications(ledger, bell), TapeTasks(ledger, bell)
+    home.keyring.replace(await trio.to_thread.run_sync(opened_by_files, home))
+    unlocking = Unlocking(home)
     fleet = Fleet(drive_name(number) for number in range(home.settings.library.drive_count))
     services: list[Service] = []
 
@@ -184,6 +188,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         verifications=verifications,
         fleet=fleet,
         tape_tasks=tape_tasks,
+        unlocking=unlocking,
         bell=bell,
         mover_command=options.command,
         inherit=options.inherit,
@@ -195,6 +200,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     services.append(
         Service(
             home, ledger, library, jobs, recalls, verifications, tape_tasks, arrivals, evictor, pins, drives, fleet,
+            unlocking,
             ends_by_itself=options.until_idle,
         )
     )  # fmt: skip

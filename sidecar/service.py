@@ -15,6 +15,7 @@ from sidecar.library import Library
 from sidecar.pins import Pins
 from sidecar.recalling import Recalls
 from sidecar.tape_tasks import TapeTasks
+from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
 from tapefs.home import Home
 
@@ -35,6 +36,7 @@ class Service:
     pins: Pins
     drives: Sequence[DriveTask]
     fleet: Fleet
+    unlocking: Unlocking
     #: A command has started this sidecar for its own work, and somebody waits for the answer.
     ends_by_itself: bool
 

@@ -14,6 +14,7 @@ from sidecar.library import Library
 from sidecar.movers import MoverCommand
 from sidecar.recalling import Recalls
 from sidecar.tape_tasks import TapeTasks
+from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
 from tapefs.home import Home
 
@@ -31,6 +32,7 @@ class Shared:
     verifications: Verifications
     fleet: Fleet
     tape_tasks: TapeTasks
+    unlocking: Unlocking
     bell: Bell
     mover_command: MoverCommand
     #: Descriptors that movers keep open: the lock on the state folder.

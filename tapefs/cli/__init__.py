@@ -57,6 +57,7 @@ COMMANDS = {
     "taf": "tapefs.cli.taf",
     "library": "tapefs.cli.virtual",
     "vtl": "tapefs.cli.vtl",
+    "key": "tapefs.cli.key",
     "doctor": "tapefs.cli.doctor",
     "version": "tapefs.cli.setting_up",
 }

@@ -223,6 +223,10 @@ class PromptView(_View, frozen=True, kw_only=True):
     since: datetime
 
 
+class _Unlocked(msgspec.Struct, frozen=True):
+    unlocked: list[str]
+
+
 class _NewTapes(_View, frozen=True, kw_only=True):
     new: list[str]
 
@@ -381,6 +385,18 @@ class Client:
     def answer_prompt(self, number: int, answer: str) -> None:
         """Say that it was `done`, or is `declined`. Raises NotNow when nobody asks any more, UsageError."""
         self._transport.request("POST", f"/api/v1/prompts/{number}", {"answer": answer})
+
+    def unlocked_keys(self) -> list[str]:
+        """Return the fingerprints of the keys that are unlocked."""
+        return decode(self._transport.request("GET", "/api/v1/keys"), _Unlocked).unlocked
+
+    def unlock_key(self, secret: str) -> None:
+        """Hand a secret over (AGE-SECRET-KEY-1…); it is kept in memory. Raises UsageError."""
+        self._transport.request("POST", "/api/v1/keys", {"secret": secret})
+
+    def lock_key(self, fingerprint: str) -> None:
+        """Have a secret forgotten. Raises NoSuchThing when it is not unlocked."""
+        self._transport.request("DELETE", f"/api/v1/keys/{quote(fingerprint, safe='')}")
 
     def add_tapes(self, tapes: Sequence[str]) -> list[str]:
         """Say which tapes lie on the shelf now; returns those that are new. Raises NotNow, UsageError."""

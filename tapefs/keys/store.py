@@ -59,7 +59,7 @@ class KeyStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keys(self) -> list[Key]:
+    def all_keys(self) -> list[Key]:
         """Return all keys, by name and number. Raises HomeError when one is unreadable."""
         try:
             names = sorted(os.listdir(self._folder))
@@ -78,7 +78,7 @@ class KeyStore:
         named = _NAMED.fullmatch(text)
         keys = [
             key
-            for key in self.keys()
+            for key in self.all_keys()
             if text == key.fingerprint
             or (named is not None and named[1] == key.name and named[2] in (None, str(key.number)))
         ]
@@ -89,7 +89,7 @@ class KeyStore:
 
     def of_fingerprint(self, fingerprint: str) -> Key | None:
         """Return the key with this fingerprint, if it is here. Raises HomeError."""
-        return next((key for key in self.keys() if key.fingerprint == fingerprint), None)
+        return next((key for key in self.all_keys() if key.fingerprint == fingerprint), None)
 
     def add(self, name: str, key: Recipient | Identity, passphrase: bytes, *, rotates: bool = False) -> Key:
         """Keep a key: an identity with its passphrase, or a recipient alone.
@@ -99,7 +99,7 @@ class KeyStore:
         """
         if not _NAME.fullmatch(name):
             raise UsageError("a key's name has up to 32 letters, digits, - and _, and begins with a letter or a digit")
-        known = self.keys()
+        known = self.all_keys()
         recipient = key.recipient if isinstance(key, Identity) else key
         twin = next((each for each in known if each.fingerprint == recipient.fingerprint), None)
         if twin is not None:

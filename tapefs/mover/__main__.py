@@ -55,7 +55,7 @@ def main() -> int:
         return 1
     with socket.socket(fileno=arguments.fd) as connection:
         try:
-            Mover(home, ledger, drive, arguments.drive, Post(connection)).run()
+            Mover(home, ledger, drive, arguments.drive, Post(connection, home.keyring)).run()
         except DeviceGone as error:
             print(f"tapefs mover {arguments.drive}: {error}", file=sys.stderr)
             return 1

@@ -117,6 +117,16 @@ class Tend(_Message, frozen=True, kw_only=True):
     is_long: bool = False
 
 
+class UseKeys(_Message, frozen=True, kw_only=True):
+    """Have these keys unlocked from now on, and no others. Not answered; holds for what is read after it."""
+
+    #: Of the identities, 32 bytes each.
+    secrets: list[bytes]
+
+    def __repr__(self) -> str:
+        return f"UseKeys({len(self.secrets)} secrets)"
+
+
 class Cancel(_Message, frozen=True, kw_only=True):
     """Stop command `target` at the next good place; it answers Failed with kind `cancelled`."""
 
@@ -158,6 +168,7 @@ Command = (
     | Verify
     | Identify
     | Tend
+    | UseKeys
     | Cancel
     | GiveWay
     | VolumeReady

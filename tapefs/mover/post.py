@@ -15,7 +15,8 @@ from typing import TypeVar
 import structlog
 
 from tapefs.errors import Cancelled, TapefsError
-from tapefs.mover.messages import Cancel, Command, GiveWay, Report
+from tapefs.keys.ring import Keyring
+from tapefs.mover.messages import Cancel, Command, GiveWay, Report, UseKeys
 from tapefs.mover.wire import PREFIX_BYTES, WireError, decode, encode, length_of
 
 #: A mover whose sidecar is gone and that hangs in a device call ends itself after this.
@@ -33,7 +34,9 @@ class SidecarGone(TapefsError):
 class Post:
     """Commands in, reports out."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, keyring: Keyring | None = None) -> None:
+        """`keyring` is where keys go that the sidecar unlocks."""
+        self._keyring = Keyring() if keyring is None else keyring
         self._connection = connection
         self._waiting: deque[Command] = deque()
         self._cancelled: set[int] = set()
@@ -117,11 +120,22 @@ class Post:
         with self._changed:
             if isinstance(command, Cancel):
                 self._cancelled.add(command.target)
+            elif isinstance(command, UseKeys):
+                self._use_keys(command)
             elif isinstance(command, GiveWay):
                 (self._giving_way.add if command.is_wanted else self._giving_way.discard)(command.target)
             else:
                 self._waiting.append(command)
             self._changed.notify_all()
+
+    def _use_keys(self, command: UseKeys) -> None:
+        if not command.secrets:
+            # Without keys most movers never need what is behind them.
+            self._keyring.replace(())
+            return
+        from tapefs.keys.identity import Identity
+
+        self._keyring.replace(Identity(secret) for secret in command.secrets)
 
     def _read(self, length: int) -> bytes | None:
         data = bytearray()

@@ -29,7 +29,7 @@ def test_a_key_is_kept_for_its_owner_alone(store: KeyStore, tmp_path: Path) -> N
     """Modes; and nothing of the secret is in the clear."""
     identity = Identity.new()
     key = store.add("main", identity, PASSPHRASE)
-    assert store.keys() == [key]
+    assert store.all_keys() == [key]
     assert (key.title, key.fingerprint, key.public) == ("main.1", identity.fingerprint, identity.recipient)
     assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
     for path in (tmp_path / "keys").iterdir():
@@ -80,7 +80,7 @@ def test_names_and_numbers(store: KeyStore) -> None:
         with pytest.raises(UsageError, match="name"):
             store.add(wrong, Identity.new(), PASSPHRASE)
     store.remove(first)
-    assert store.keys() == [second]
+    assert store.all_keys() == [second]
 
 
 def test_the_same_key_is_not_kept_twice(store: KeyStore) -> None:
@@ -108,7 +108,7 @@ def test_a_short_passphrase_is_refused(store: KeyStore) -> None:
     """And leaves nothing behind."""
     with pytest.raises(UsageError, match="at least 8"):
         store.add("main", Identity.new(), b"short")
-    assert store.keys() == []
+    assert store.all_keys() == []
 
 
 def test_a_damaged_key_is_told(store: KeyStore, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_damaged_key_is_told(store: KeyStore, tmp_path: Path) -> None:
     store.add("main", Identity.new().recipient, b"")
     (tmp_path / "keys" / "main.1.json").write_bytes(b"{")
     with pytest.raises(HomeError, match="damaged"):
-        store.keys()
+        store.all_keys()
 
 
 def test_paper_and_back(store: KeyStore) -> None:

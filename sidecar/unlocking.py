@@ -1,0 +1,54 @@
+"""The keys that are unlocked: here, for what is decided here, and in every mover, which decrypts. One trio run."""
+
+from __future__ import annotations
+
+import structlog
+
+from sidecar.movers import Mover, MoverDied
+from tapefs.home import Home
+from tapefs.keys.identity import Identity
+from tapefs.mover.messages import UseKeys
+
+log = structlog.get_logger(__name__)
+
+
+class Unlocking:
+    """Has all movers use the same keys as this process."""
+
+    def __init__(self, home: Home) -> None:
+        self._ring = home.keyring
+        #: The newest of each drive.
+        self._movers: dict[str, Mover] = {}
+
+    async def greet(self, mover: Mover) -> None:
+        """There is another mover, which knows no key. Raises MoverDied."""
+        self._movers[mover.drive] = mover
+        if len(self._ring):
+            await mover.tell(self._message())
+
+    def fingerprints(self) -> list[str]:
+        """Return those of the keys that are unlocked."""
+        return sorted(identity.fingerprint for identity in self._ring.identities())
+
+    async def unlock(self, identity: Identity) -> None:
+        """Unlock a key; harmless twice."""
+        self._ring.add(identity)
+        log.info("key unlocked", fingerprint=identity.fingerprint)
+        await self._tell()
+
+    async def lock(self, fingerprint: str) -> bool:
+        """Lock a key; False when it was not unlocked."""
+        was_unlocked = self._ring.remove(fingerprint)
+        log.info("key locked", fingerprint=fingerprint)
+        await self._tell()
+        return was_unlocked
+
+    async def _tell(self) -> None:
+        for mover in list(self._movers.values()):
+            try:
+                await mover.tell(self._message())
+            except MoverDied:
+                continue  # The next of that drive will be greeted.
+
+    def _message(self) -> UseKeys:
+        return UseKeys(secrets=[identity.secret for identity in self._ring.identities()])
