@@ -144,7 +144,7 @@ def _text_of(installation: Installation, *arguments: str) -> str:
 
 def _over_tcp(installation: Installation) -> str:
     """Try to unlock over TCP; return what is answered."""
-    (port,) = set(re.findall(r"127\.0\.0\.1'?,? ?:?(\d+)", (installation.folder / "log").read_text()))
+    (port,) = set(re.findall(r'"127\.0\.0\.1", ?(\d+)', (installation.folder / "log").read_text()))
     token = (installation.home / "token").read_text().strip()
     connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
