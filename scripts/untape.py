@@ -58,7 +58,14 @@ FRAME_BYTES_MAX = 64 * MIB
 BLOCK_BYTES_MAX = 16 * MIB
 CHANGED, UNREADABLE, LINKED, SPARSE, FRESH = 1, 4, 8, 16, 64
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+AGE_MAGIC = b"age-encryption.org/v1\n"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+NEEDS_KEY = (
+    "it is encrypted: give the file with the key as --identity FILE, and have the program `age` installed"
+    " (by hand: age -d -i FILE)"
+)
 
 
 class Damaged(Exception):
@@ -467,6 +474,30 @@ UNPACK = {
 }
 
 
+def decrypted(pieces, identity):
+    """Yield what `age` makes of the pieces of an encrypted tape file."""
+    with contextlib.closing(Pipe(["age", "-d", "-i", identity], pieces)) as pipe:
+        yield from chunks_of(pipe)
+
+
+def kind_of_age(start):
+    """Return what an encrypted tape file says that it is, which everybody may read: `payload`, `trailer`, `index`."""
+    found = re.match(re.escape(AGE_MAGIC) + rb"-> tapefs (\w+) (\S+) (\S+)\n", start)
+    return found.group(1).decode() if found else ""
+
+
+def clear(pieces, identity):
+    """Yield pieces of a TRAILER or SET INDEX, decrypted if they have to be. Raises Damaged without the key."""
+    first = next(pieces, b"")
+    both = itertools.chain([first], pieces)
+    if not first.startswith(AGE_MAGIC):
+        yield from both
+    elif not identity:
+        raise Damaged(NEEDS_KEY)
+    else:
+        yield from decrypted(both, identity)
+
+
 def lines_of(pieces):
     """Yield the lines of a TRAILER or SET INDEX, as bytes, from its stored pieces. Raises Damaged."""
     fed = [0]
@@ -642,8 +673,8 @@ class Kept:
             yield piece
 
 
-def walk(source, keep=None):
-    """Yield what each tape file is, in order. Nothing raises but Failed.
+def walk(source, identity=None, keep=None):
+    """Yield what each tape file is, in order. Nothing raises but Failed. `identity` is the file with the key.
 
     `keep` takes the number of a tape file that is a TRAILER or SET INDEX, and its pieces.
     """
@@ -655,7 +686,7 @@ def walk(source, keep=None):
         last = number
         file = source.open(number)
         try:
-            found = look(file, number, due, keep)
+            found = look(file, number, due, identity, keep)
         except Damaged as error:
             found = Found(number, due or "unreadable", problem=str(error))
         finally:
@@ -664,7 +695,7 @@ def walk(source, keep=None):
         yield found
 
 
-def look(file, number, due, keep=None):
+def look(file, number, due, identity, keep):
     """Return what a tape file is. `due` says what should follow on the one before."""
     start = file.read(4096)
     if not start:
@@ -680,17 +711,25 @@ def look(file, number, due, keep=None):
                 return Found(number, names[0] if names else "unknown", problem=str(error))
     if due == "PAYLOAD":
         return Found(number, "PAYLOAD")
-    if not start.startswith(ZSTD_MAGIC):
+    if not start.startswith((ZSTD_MAGIC, AGE_MAGIC)):
         return Found(number, due or "unknown", problem="it begins with something unknown")
     pieces = itertools.chain([start], chunks_of(file))
-    return look_at_lines(pieces if keep is None else keep(number, pieces), number, due)
+    pieces = pieces if keep is None else keep(number, pieces)
+    if start.startswith(AGE_MAGIC) and not identity:
+        kinds = {"index": "SET INDEX", "trailer": "TRAILER"}
+        return Found(number, kinds.get(kind_of_age(start), due or "unknown"), {"encrypted": True})
+    found = look_at_lines(clear(pieces, identity), number, due)
+    if start.startswith(AGE_MAGIC):
+        # All on a tape is encrypted, or nothing: so are the payloads that a SET INDEX tells of.
+        found.said["encryption"] = "age"
+    return found
 
 
 def look_at_lines(pieces, number, due):
     """Return what a tape file of lines is. `due`: a TRAILER, if it is no SET INDEX."""
     index = Index()
     try:
-        with contextlib.closing(lines_of(pieces)) as lines:
+        with contextlib.closing(pieces), contextlib.closing(lines_of(pieces)) as lines:
             index.read(lines)
     except Damaged as error:
         if not index.head:
@@ -708,8 +747,8 @@ class Volume:
         self.ident, self.label, self.problems = "", "", []
         self.files = []
 
-    def scan(self, keep=None):
-        for found in walk(self.source, keep):
+    def scan(self, identity, keep=None):
+        for found in walk(self.source, identity, keep):
             self.files.append(found)
             if found.what in ("LABEL", "SET LABEL", "HEADER") and not found.problem:
                 self.ident = self.ident or str(found.said.get("volume", ""))
@@ -758,9 +797,9 @@ class Set:
 class Shelf:
     """All tapes that were seen, and the sets on them."""
 
-    def __init__(self, paths, report, ask):
-        self.report, self._ask = report, ask
-        self.sources = [open_source(path) for path in paths]
+    def __init__(self, args, report, ask, paths=None):
+        self.report, self._ask, self.identity = report, ask, args.identity
+        self.sources = [open_source(path) for path in paths or args.source]
         self.volumes, self.sets, self.segments = {}, {}, {}
         self._kept, self._looked = Kept(), 0
         for source in self.sources:
@@ -772,9 +811,9 @@ class Shelf:
         volume = Volume(source, self._looked)
         if self._ask or isinstance(source, Tape):
             # It may be taken out before its lines are needed; and going there costs a minute.
-            volume.scan(lambda number, pieces: self._kept.keep(volume.number, number, pieces))
+            volume.scan(self.identity, lambda number, pieces: self._kept.keep(volume.number, number, pieces))
         else:
-            volume.scan()
+            volume.scan(self.identity)
         known = self.volumes.get(volume.ident)
         if known is not None:
             known.source = source
@@ -1179,8 +1218,10 @@ def is_same_file(old, new):
 def trailer_lines(shelf, volume, number, segment, is_index):
     """Yield the lines about a segment from a TRAILER, or from a SET INDEX that has them."""
     is_in = not is_index
-    with contextlib.closing(shelf.pieces(volume, number)) as pieces, contextlib.closing(lines_of(pieces)) as lines:
-        for line in lines:
+    with contextlib.ExitStack() as stack:
+        stored = stack.enter_context(contextlib.closing(shelf.pieces(volume, number)))
+        pieces = stack.enter_context(contextlib.closing(clear(stored, shelf.identity)))
+        for line in stack.enter_context(contextlib.closing(lines_of(pieces))):
             if is_index and kind_of(line) in (b"index", b"segment", b"index_end"):
                 is_in = kind_of(line) == b"segment" and parse_json(line).get("segment") == segment.ident
             elif is_in:
@@ -1198,7 +1239,7 @@ def load_segment(shelf, tree, segment):
             return True
         except Damaged as error:
             what = "SET INDEX" if is_index else "TRAILER"
-            shelf.report.bad(f"{volume.title()}, tape file {number}: {what} is damaged: {error}")
+            shelf.report.bad(f"{volume.title()}, tape file {number}: {what} cannot be read: {error}")
     return False
 
 
@@ -1253,15 +1294,16 @@ class Decrypted:
         self._file.close()
 
 
-def open_payload(shelf, copy, identity):
+def open_payload(shelf, copy):
     """Open the payload of a copy, decrypted. Raises Damaged when that cannot be."""
     if copy.codec not in UNPACK:
         raise Damaged(f"it has the codec {copy.codec!r}, which this program does not know")
-    if copy.encryption and not identity:
-        text = "it is encrypted ({}): the program age and the file with the key are needed, as --identity FILE"
-        raise Damaged(text.format(shown(copy.encryption)))
+    if copy.encryption not in ("", "age"):
+        raise Damaged(f"it has the encryption {copy.encryption!r}, which this program does not know")
+    if copy.encryption and not shelf.identity:
+        raise Damaged(NEEDS_KEY)
     file = shelf.source_of(copy.volume).open(copy.file, copy.block_bytes)
-    return Decrypted(file, identity) if copy.encryption else file
+    return Decrypted(file, shelf.identity) if copy.encryption else file
 
 
 class Plain:
@@ -1447,7 +1489,7 @@ class Restorer:
     def __init__(self, shelf, tree, args):
         self._shelf, self._tree, self._db, self._report = shelf, tree, tree.db, shelf.report
         self._target = Target(args.to[0], tree)
-        self._identity, self._special = args.identity, args.special
+        self._special = args.special
         self._giver = Giver(shelf.report, args.special)
         self.restored = 0
 
@@ -1582,7 +1624,7 @@ class Restorer:
         sql = "SELECT rowid, grp, at, sha, runs FROM todo WHERE segment = ? AND tried = ? ORDER BY at"
         rows = self._db.execute(sql, (segment.ident, tried)).fetchall()
         try:
-            file = open_payload(self._shelf, copy, self._identity)
+            file = open_payload(self._shelf, copy)
         except Damaged as error:
             self._report.bad(f"{place}: {error}")
             file = None
@@ -1789,6 +1831,8 @@ def described(found):
         day_text = day(said.get("created_ns", 0))
         names = (said.get("number"), said.get("set"), said.get("type"), said.get("job_name"), day_text)
         return text.format(*names, said.get("codec"), encrypted)
+    if said.get("encrypted"):
+        return "encrypted; --identity FILE shows more"
     if found.what == "SET INDEX":
         state = "final" if said.get("final") else "the set goes on"
         return "of set {}, {}, {} files, {} bytes".format(said.get("set"), state, said.get("files"), said.get("bytes"))
@@ -1798,14 +1842,14 @@ def described(found):
 def command_list(args, report):
     for path in args.source:
         print(path)
-        for found in walk(open_source(path)):
+        for found in walk(open_source(path), args.identity):
             print(f"  {found.number:5}  {found.what:9}  {shown(described(found))}".rstrip())
             if found.problem:
                 report.bad(f"{path}, tape file {found.number}: {found.what}: {found.problem}")
 
 
 def command_sets(args, report):
-    shelf = Shelf(args.source, report, False)
+    shelf = Shelf(args, report, False)
     sets = sorted(shelf.sets.values(), key=lambda one: (one.said.get("set_started_ns", 0), one.ident))
     for one in sets:
         said = one.said
@@ -1851,7 +1895,7 @@ def listed(line, path):
 
 
 def command_files(args, report):
-    shelf = Shelf(args.source, report, args.ask)
+    shelf = Shelf(args, report, args.ask)
     tree, _ = load(shelf, shelf.find(args.set))
     for n, path, line, _ in tree.walk([]):
         print(listed(line, path))
@@ -1860,7 +1904,7 @@ def command_files(args, report):
 
 
 def command_restore(args, report):
-    shelf = Shelf(args.source, report, args.ask)
+    shelf = Shelf(args, report, args.ask)
     tree, unknown = load(shelf, shelf.find(args.set))
     restorer = Restorer(shelf, tree, args)
     restorer.run(wishes_of(args.to[1:]), unknown)
@@ -1869,16 +1913,16 @@ def command_restore(args, report):
 
 def command_check(args, report):
     for path in args.source:
-        Check(path, report, args.identity).run()
+        Check(args, path, report).run()
 
 
 class Check:
     """Reads a whole tape, and says what is wrong with it."""
 
-    def __init__(self, path, report, identity):
-        self._shelf = Shelf([path], report, False)
+    def __init__(self, args, path, report):
+        self._shelf = Shelf(args, report, False, [path])
         self._volume = next(iter(self._shelf.volumes.values()))
-        self._report, self._identity = report, identity
+        self._report = report
 
     def run(self):
         files = self._volume.files
@@ -1933,7 +1977,7 @@ class Check:
     def _name_damage(self, tree, segment, copy):
         """Unpack every frame and read every file, and name those that are lost."""
         try:
-            file = open_payload(self._shelf, copy, self._identity)
+            file = open_payload(self._shelf, copy)
         except Damaged as error:
             self._bad(copy.file, str(error))
             return
@@ -1982,10 +2026,7 @@ def parsed(arguments):
                 default=sys.stdin.isatty(),
                 help="ask for tapes, though no terminal is there",
             )
-        if name in ("restore", "check"):
-            command.add_argument(
-                "--identity", metavar="FILE", help="the key of an encrypted backup, for the program age"
-            )
+        command.add_argument("--identity", metavar="FILE", help="the key of an encrypted tape, for the program age")
         if name == "restore":
             command.add_argument(
                 "--to", metavar="DIR [PATH", nargs="+", required=True, help="the target, and what to bring back: all"

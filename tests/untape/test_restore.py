@@ -60,7 +60,10 @@ def test_every_kind_of_file(make_rig: Callable[..., Rig], tmp_path: Path, codec:
 def test_every_kind_of_file_in_7z(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
     """All but holes, which the format does not keep."""
     tree = every_kind(tmp_path / "tree")
-    rig = make_rig(tape_bytes=512 * 1024**2, backup_settings="segment_bytes = 8388608")
+    for name in ("sparse/far", "large/split-sparse"):
+        # Their holes would be zeros to write.
+        (tree / name).unlink()
+    rig = make_rig(tape_bytes=512 * 1024**2, backup_settings="segment_bytes = 6291456")
     set_id = rig.backup(tree, codec="py7zr", level=0)
     assert untape("restore", set_id, *cartridges(rig), "--special", "--to", tmp_path / "out").code == 0
     assert differences(look(below(tmp_path / "out", tree)), look(tree), ignore=("data",)) == []
