@@ -33,13 +33,13 @@ def jobs(installation: Installation) -> dict[str, dict[str, Any]]:
 
 
 def serve(installation: Installation) -> None:
-    installation.start("serve")
+    installation.start("serve", "--listen", "127.0.0.1:0")
     wait_until(lambda: (installation.home / "sidecar.sock").exists() and len(installation.movers()) == 2, "the sidecar")
 
 
 def begin_two(installation: Installation, tmp_path: Path) -> dict[str, Path]:
     """Have two backups run at the same time; return their sources by name."""
-    trees = {name: random_files(tmp_path / name, 2000, 30_000, seed=len(name)) for name in ("one", "three")}
+    trees = {name: random_files(tmp_path / name, 1200, 30_000, seed=len(name)) for name in ("one", "three")}
     for name, tree in trees.items():
         installation.run("backup", tree, "--name", name, "--no-wait")
     wait_until(lambda: {jobs(installation)[name]["state"] for name in trees} == {"running"}, "two backups at once")
@@ -84,17 +84,17 @@ def test_a_drive_fails_again_and_again(
 ) -> None:
     """Whatever it reads or writes there: backups and restores go on with the other drive."""
     with monkeypatch.context() as patch:
-        patch.setenv("TAPEFS_FAULTS", json.dumps([{"kind": "power_cut", "drive": 0, "block": 250}]))
+        patch.setenv("TAPEFS_FAULTS", json.dumps([{"kind": "power_cut", "drive": 0, "block": 120}]))
         serve(installation)
     trees = begin_two(installation, tmp_path)
     wait_until(lambda: any(job["moves"] for job in jobs(installation).values()), "the drive's failure")
-    assert "drive0 failed: the power failed at block 250" in installation.run("drives")
+    assert "drive0 failed: the power failed at block 120" in installation.run("drives")
     check(installation, trees, tmp_path)
     (moved,) = [job for job in jobs(installation).values() if job["moves"]]
     (move,) = moved["moves"]
-    assert (move["drive"], move["reason"]) == ("drive0", "the power failed at block 250 (fault on request)")
+    assert (move["drive"], move["reason"]) == ("drive0", "the power failed at block 120 (fault on request)")
     report = installation.run("report", str(moved["set_id"]))
-    assert f"drive0 failed with tape {move['tape']} in it: the power failed at block 250" in report
+    assert f"drive0 failed with tape {move['tape']} in it: the power failed at block 120" in report
     # The tape could be taken out: the other drive reads what had been committed there.
     (used,) = [tape for tape in installation.listing("tapes") if tape["label"] == move["tape"]]
     assert used["sets"] == [moved["set_id"]]

@@ -117,6 +117,23 @@ def test_a_backup_asks_for_its_tape_and_refuses_another(home: Home, source: Path
     assert states == {"TP0001L9": "appendable", "TP0002L9": "blank", "TP0003L9": "blank"}
 
 
+def test_the_progress_of_a_backup_tells_what_is_to_be_done(home: Home, source: Path) -> None:
+    """Where the command runs, and over HTTP; a cancelled one says so once."""
+    with serving(home) as rig:
+        command(home, "tape", "add", "TP0001L9")
+        line = [sys.executable, "-m", "tapefs", "--home", str(home.path), "backup", str(source)]
+        with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT) as backup:
+            assert backup.stderr is not None
+            told = next(line for line in backup.stderr if "waits" in line)
+            assert told.endswith("waits for somebody: put TP0001L9 into drive0\n")
+            assert rig.job(1)["waits_for"] == "for somebody: put TP0001L9 into drive0"
+            backup.send_signal(signal.SIGINT)
+            last = backup.stderr.readlines()[-1]
+        assert backup.returncode == 1
+        assert last == "tapefs: job 1 was cancelled; nothing of it is shown\n"
+        assert rig.job(1)["waits_for"] is None
+
+
 def test_a_tape_that_cannot_be_had_fails_the_job_and_a_cancelled_job_asks_no_more(home: Home, source: Path) -> None:
     with serving(home) as rig:
         command(home, "tape", "add", "TP0001L9")
