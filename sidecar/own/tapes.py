@@ -21,6 +21,8 @@ from sidecar.service import Service
 from sidecar.tape_tasks import Command
 from tapefs.errors import NoSuchThing, NotNow
 from tapefs.mover.messages import Identify, Tend
+from tapefs.retention.living import require_nothing_live
+from tapefs.retention.pools import Pools
 from tapefs.tape.forgetting import forget_tape
 from tapefs.tape.names import check_name
 from tapefs.tape.tending import Task
@@ -169,8 +171,8 @@ class OwnTapeCalls:
         return json_answer(task_view(self._service.tape_tasks.cancel(number_in_path(request, "number"))))
 
     async def _begin(self, tape: str, command: Callable[[Volume], Command]) -> Response:
-        volume = await trio.to_thread.run_sync(self._volume, tape)
-        task = self._service.tape_tasks.add(volume, command(volume))
+        volume, told = await trio.to_thread.run_sync(self._prepare, tape, command)
+        task = self._service.tape_tasks.add(volume, told)
         return json_answer(task_view(task), 202)
 
     # -- at once -----------------------------------------------------------------------------------------------------
@@ -211,6 +213,17 @@ class OwnTapeCalls:
             except NotFound:
                 continue
         raise NoSuchThing(f"there is no tape {tape}: see `tapefs inventory`")
+
+    def _prepare(self, tape: str, command: Callable[[Volume], Command]) -> tuple[Volume, Command]:
+        """Refuse at once what would be refused when the tape is loaded."""
+        service = self._service
+        volume = self._volume(tape)
+        told = command(volume)
+        if isinstance(told, Tend):
+            if told.pool:
+                Pools.of(service.home, service.ledger).get(told.pool)
+            require_nothing_live(service.ledger, volume.volume_id, volume.label, service.jobs.now_ns())
+        return volume, told
 
     def _show(self, tape: str) -> dict[str, object]:
         volume = self._volume(tape)

@@ -13,7 +13,7 @@ from tapefs.errors import BadStructure, LedgerMismatch, NotBlank, WrongTape
 from tapefs.format.records import Label, SetLabel
 from tapefs.format.structures import label_block, read_label, set_label_block
 from tapefs.tape.blocks import BlockReader
-from tapefs.tape.identity import first_mark
+from tapefs.tape.identity import UNREADABLE, first_mark
 
 _before_label = crash_point("tape.label.before")
 _after_label = crash_point("tape.label.after")
@@ -41,7 +41,7 @@ def name_for_people(drive: Drive, ledger: Ledger, volume: Volume) -> str | None:
     Raises drive errors.
     """
     barcode = drive.status().barcode
-    if volume.overwrites and first_mark(drive) == volume.overwrites:
+    if volume.overwrites and is_given_up(volume, first_mark(drive)):
         return volume.code
     try:
         label = _label_or_none(drive, volume)
@@ -58,11 +58,19 @@ def name_for_people(drive: Drive, ledger: Ledger, volume: Volume) -> str | None:
     return label.label if label.label != volume.label else f"another tape with the label {label.label}"
 
 
-def write_label(drive: Drive, ledger: Ledger, volume: Volume, claim: int, now_ns: int) -> VolumeEnd:
+def is_given_up(volume: Volume, mark: str) -> bool:
+    """May what bears this mark be overwritten with the tape's label? Unreadable tapes are too much alike for that."""
+    return bool(volume.overwrites) and volume.overwrites == mark != UNREADABLE
+
+
+def write_label(
+    drive: Drive, ledger: Ledger, volume: Volume, claim: int, now_ns: int, *, may_go: str = ""
+) -> VolumeEnd:
     """Label a blank tape and read the label back. Raises NotBlank and writes nothing when there is something on it.
 
     A label of this very volume, left by a crash while labelling, is written once more; what was given up is written
-    over, if it is just what `volume.overwrites` says. `volume.key_fingerprint` is that of the key it is to have.
+    over, if it is just what `volume.overwrites` says; an unreadable tape only with `may_go`, the mark of what was
+    looked at now. `volume.key_fingerprint` is that of the key it is to have.
     """
     label = Label(
         volume=volume.volume_id,
@@ -73,7 +81,7 @@ def write_label(drive: Drive, ledger: Ledger, volume: Volume, claim: int, now_ns
         block_size=volume.block_size,
         software=f"tapefs {__version__}",
     )
-    _require_blank(drive, ledger, volume)
+    _require_blank(drive, ledger, volume, may_go)
     intent = Intent(
         structure_id=volume.volume_id,
         kind=IntentKind.LABEL,
@@ -106,8 +114,8 @@ def write_label(drive: Drive, ledger: Ledger, volume: Volume, claim: int, now_ns
     return end
 
 
-def _require_blank(drive: Drive, ledger: Ledger, volume: Volume) -> None:
-    if volume.overwrites and first_mark(drive) == volume.overwrites:
+def _require_blank(drive: Drive, ledger: Ledger, volume: Volume, may_go: str) -> None:
+    if volume.overwrites and (is_given_up(volume, mark := first_mark(drive)) or mark == may_go):
         return
     try:
         label = _label_or_none(drive, volume)

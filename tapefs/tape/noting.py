@@ -8,6 +8,7 @@ from catalog.ledger import Ledger
 from catalog.records import IntentKind, Volume, VolumeState
 from drivers.interface import DriveStatus
 from tapefs.tape.identity import Identity, Owner
+from tapefs.tape.label import is_given_up
 
 
 def is_expected(ledger: Ledger, volume: Volume, found: Identity) -> bool:
@@ -16,7 +17,7 @@ def is_expected(ledger: Ledger, volume: Volume, found: Identity) -> bool:
         return bool(volume.end_block) or _is_being_labelled(ledger, volume)
     if found.owner is Owner.NOBODY:
         return not volume.end_block
-    if volume.overwrites == found.mark:
+    if is_given_up(volume, found.mark):
         return True
     return found.format == "tapefs" and found.label is None and _is_being_labelled(ledger, volume)
 

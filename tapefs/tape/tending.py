@@ -8,13 +8,15 @@ over or erased. A crash behind the transaction leaves a blank tape that the next
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import structlog
 
 from catalog.crash import crash_point
-from catalog.errors import NotFound
+from catalog.errors import Conflict, NotFound
 from catalog.ids import VolumeId, new_uuid
 from catalog.ledger import Ledger
 from catalog.records import IntentKind, Volume, VolumeState
@@ -25,7 +27,7 @@ from tapefs.keys.policy import TapeKeys
 from tapefs.retention.living import require_nothing_live
 from tapefs.tape.barcodes import is_worm
 from tapefs.tape.identity import Identity, Owner, identify
-from tapefs.tape.label import write_label
+from tapefs.tape.label import is_given_up, write_label
 from tapefs.tape.names import check_name, next_name
 
 log = structlog.get_logger(__name__)
@@ -86,7 +88,7 @@ def tend(drive: Drive, ledger: Ledger, volume_id: VolumeId, order: Order, now_ns
         keys.of_new_tape(order.pool or volume.pool)  # Raises now rather than when the old data is given up.
     found = identify(drive, ledger.installation().installation_id)
     if order.task is Task.LABEL:
-        _require_blank(ledger, volume, found)
+        _require_blank(ledger, volume, found, order)
     else:
         _require_may_go(ledger, volume, found, order)
     require_nothing_live(ledger, volume_id, volume.label, now_ns)
@@ -99,7 +101,7 @@ def tend(drive: Drive, ledger: Ledger, volume_id: VolumeId, order: Order, now_ns
     if order.task is Task.ERASE:
         _erase(drive, ledger, new, claim, is_long=order.is_long)
     else:
-        write_label(drive, ledger, keys.given(new), claim, now_ns)
+        write_label(drive, ledger, keys.given(new), claim, now_ns, may_go=found.mark)
     return Tended(ledger.volume(new.volume_id), found)
 
 
@@ -110,12 +112,16 @@ def _require_right_cartridge(status: DriveStatus, volume: Volume) -> None:
         raise WriteProtected(f"tape {volume.label} is write-protected: move its tab")
 
 
-def _require_blank(ledger: Ledger, volume: Volume, found: Identity) -> None:
+def _require_blank(ledger: Ledger, volume: Volume, found: Identity, order: Order) -> None:
     """Only a tape on which nothing is, or nothing that counts, gets a label without more ado."""
     if volume.end_block or volume.state not in (VolumeState.BLANK, VolumeState.SUSPECT):
         raise NotNow(f"tape {volume.label} has a label already: `tapefs tape relabel` gives it another")
-    if found.owner is Owner.NOBODY or _was_given_up(volume, found) or _is_half_labelled(ledger, volume, found):
+    if found.owner is Owner.NOBODY or _was_given_up(volume, found):
         return
+    if _is_half_labelled(ledger, volume, found):
+        if _changes(volume, order):
+            raise NotNow(f"a crash has left tape {volume.label} half labelled: label it as it is first")
+        return  # Writing the label makes sure that nothing is behind it.
     raise NotBlank(
         f"tape {volume.label} is not blank: it is {found.sentence}; if that may go, `tapefs tape relabel` overwrites it"
     )
@@ -152,13 +158,14 @@ def _require_unknown(ledger: Ledger, found: VolumeId, volume: Volume) -> None:
 
 
 def _was_given_up(volume: Volume, found: Identity) -> bool:
-    return bool(volume.overwrites) and volume.overwrites == found.mark
+    return is_given_up(volume, found.mark)
 
 
 def _is_half_labelled(ledger: Ledger, volume: Volume, found: Identity) -> bool:
-    """Has a crash left this very tape's label, whole or torn? Only writing the label says what is behind it."""
+    """Has a crash left this very tape's label, whole or torn?"""
     intents = ledger.intents(volume.volume_id)
-    return found.format == "tapefs" and any(intent.kind is IntentKind.LABEL for intent in intents)
+    is_this = found.label is None or found.label.volume == volume.volume_id
+    return found.format == "tapefs" and is_this and any(intent.kind is IntentKind.LABEL for intent in intents)
 
 
 def _changes(volume: Volume, order: Order) -> bool:
@@ -174,12 +181,39 @@ def _begin_anew(
     """Have the ledger give up what is on the tape; return its new record."""
     if status.worm and found.owner is not Owner.NOBODY:
         raise WriteProtected(f"tape {volume.label} can be written only once: what is on it stays")
-    label = volume.label
+    label = check_name(order.name) if order.name and order.name != volume.label else volume.label
+    claim = ledger.claim_volume(volume.volume_id)
+    _after_claim()
     if order.is_counted:
-        label = next_name(ledger, now_ns)
-    elif order.name:
-        label = check_name(order.name)
-    new = Volume(
+        record = partial(_record, ledger, volume, status, found, order, now_ns)
+        new = _renew_counted(ledger, volume, claim, record, now_ns)
+    else:
+        new = _record(ledger, volume, status, found, order, now_ns, label)
+        ledger.renew_volume(volume.volume_id, claim, new, now_ns)
+    _after_ledger()
+    log.info(
+        "what was on a tape is given up", tape=new.label, was=volume.volume_id, now=new.volume_id, held=found.sentence
+    )
+    return new
+
+
+def _renew_counted(ledger: Ledger, volume: Volume, claim: int, record: Callable[[str], Volume], now_ns: int) -> Volume:
+    """Renew the tape under the next counted name, which another drive's mover may take at the same time."""
+    while True:
+        new = record(next_name(ledger, now_ns))
+        try:
+            ledger.renew_volume(volume.volume_id, claim, new, now_ns)
+        except Conflict:
+            if next_name(ledger, now_ns) == new.label:
+                raise  # The name is still free: something else is in the way.
+            continue
+        return new
+
+
+def _record(
+    ledger: Ledger, volume: Volume, status: DriveStatus, found: Identity, order: Order, now_ns: int, label: str
+) -> Volume:
+    return Volume(
         volume_id=VolumeId(new_uuid()),
         label=label,
         barcode="" if label == volume.code else volume.code,
@@ -193,12 +227,6 @@ def _begin_anew(
         identified_at_ns=now_ns,
         created_at_ns=now_ns,
     )
-    claim = ledger.claim_volume(volume.volume_id)
-    _after_claim()
-    ledger.renew_volume(volume.volume_id, claim, new, now_ns)
-    _after_ledger()
-    log.info("what was on a tape is given up", tape=label, was=volume.volume_id, now=new.volume_id, held=found.sentence)
-    return new
 
 
 def _erase(drive: Drive, ledger: Ledger, volume: Volume, claim: int, *, is_long: bool) -> None:

@@ -46,12 +46,12 @@ def test_a_tape_from_blank_to_blank(tmp_path: Path) -> None:
         assert (view["state"], view["found"]["owner"], view["found"]["is_expected"]) == ("done", "nobody", True)
         assert view["found"]["loads"] == 1
         assert not show(rig, first)["is_unknown"]
-        assert ended(rig, begun(rig, "label", first, name="letters", pool="attic"))["tape"] == "letters"
+        assert ended(rig, begun(rig, "label", first, name="letters"))["tape"] == "letters"
         tape = show(rig, first)
         assert (tape["label"], tape["barcode"], tape["pool"], tape["state"]) == (
             "letters",
             first,
-            "attic",
+            "default",
             "appendable",
         )
         refused = ended(rig, begun(rig, "erase", first, identity="letter"))
@@ -73,6 +73,7 @@ def test_a_tape_from_blank_to_blank(tmp_path: Path) -> None:
         ("tapes/label", {"tape": "TP0001L9", "name": "a/b"}, 422),
         ("tapes/label", {"tape": "TP0001L9", "name": "x", "generate": True}, 422),
         ("tapes/label", {"tape": "TP0001L9", "long": True}, 422),
+        ("tapes/label", {"tape": "TP0001L9", "pool": "attic"}, 404),
         ("tapes/erase", {"identity": "x"}, 422),
         ("tapes/forget", {"tape": "TP0001L9"}, 409),
         ("tape-tasks/9/cancel", None, 404),
@@ -118,9 +119,10 @@ def test_live_sets_are_named(tmp_path: Path) -> None:
             tape = ledger.volumes()[0].label
         (known,) = show(rig, tape)["sets"]
         assert (known["set_id"], known["goes"], known["is_only_here"]) == (segment.set_id, False, True)
-        view = ended(rig, begun(rig, "erase", tape, identity=tape))
-        assert view["state"] == "failed"
-        assert (view["error_kind"], segment.set_id[:8] in view["error"]) == ("refused", True)
+        refused = rig.unix("POST", "/api/v1/tapes/erase", {"tape": tape, "identity": tape})
+        assert (refused.status, segment.set_id[:8] in refused.detail) == (409, True)
+        assert rig.unix("POST", "/api/v1/tapes/identify", {"tape": tape}).status == 202
+        assert rig.commands("Tend") == []
 
 
 def test_who_wanted_the_old_tape_is_told(tmp_path: Path) -> None:

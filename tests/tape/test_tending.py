@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from catalog.errors import Conflict, NotFound, StaleClaim
-from catalog.ids import VolumeId, new_uuid
-from catalog.records import SetState, Volume, VolumeState
+from catalog.ids import BlockNo, VolumeId, new_uuid
+from catalog.records import Intent, IntentKind, SetState, Volume, VolumeState
 from drivers.errors import WormOverwrite, WriteProtected
 from drivers.virtual.library import add_blank, set_write_protected
 from tapefs.errors import NotBlank, NotNow, UsageError, WrongTape
@@ -259,6 +259,63 @@ def test_worm_is_labelled_once(rig: TapeRig, source: Path) -> None:
     rig.drive.rewind()
     with pytest.raises(WormOverwrite):
         rig.drive.write_block(b"x")
+
+
+def test_a_half_labelled_tape_is_no_excuse_for_another(rig: TapeRig, source: Path) -> None:
+    """A crash while labelling has left an intent; the tape in the drive is another of ours, under its barcode."""
+    rig.backup(source)
+    volume = written(rig)
+    rig.drive.rewind()
+    buffer = memoryview(bytearray(1 << 20))
+    label_block = bytes(buffer[: rig.drive.read_into(buffer)])
+    other = rig.ledger.volume_by_label(rig.labels()[2])
+    intent = Intent(
+        structure_id=other.volume_id,
+        kind=IntentKind.LABEL,
+        volume_id=other.volume_id,
+        block=BlockNo(0),
+        set_id=None,
+        opened_at_ns=NOW,
+    )
+    rig.ledger.open_intent(intent, rig.ledger.claim_volume(other.volume_id))
+    rig.fill(other.label, [[label_block], [b"data"]])
+    before = rig.content(other.label)
+    for order in (LABEL, Order(Task.LABEL, name="letters"), relabel(volume.label, is_forced=True)):
+        with pytest.raises((NotBlank, WrongTape)):
+            rig.tend(other.label, order)
+    assert rig.content(other.label) == before
+
+
+def test_an_unreadable_tape_is_not_any_unreadable_tape(rig: TapeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a crash has left to be overwritten is not the next tape that cannot be read."""
+    label = rig.labels()[0]
+    rig.fill(label, [[b"x"]])
+    rig.drive.unload()
+    volume = rig.ledger.volume_by_label(label)
+    given_up = msgspec.structs.replace(volume, volume_id=VolumeId(new_uuid()), overwrites="unreadable")
+    rig.ledger.renew_volume(volume.volume_id, rig.ledger.claim_volume(volume.volume_id), given_up, NOW)
+    rig.with_faults(monkeypatch, '[{"kind": "read_error", "block": 0, "times": 4}]')
+    with pytest.raises(NotBlank, match="unreadable"):
+        rig.tend(label, LABEL)
+    with pytest.raises(NotNow, match="--force"):
+        rig.tend(label, relabel("unreadable"))
+    assert rig.tend(label, relabel("unreadable", is_forced=True)).volume.state is VolumeState.APPENDABLE
+
+
+def test_two_movers_count_names_at_once(rig: TapeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another takes the name in between: this one takes the next."""
+    real = rig.ledger.renew_volume
+    taken: list[str] = []
+
+    def after_another(volume_id: VolumeId, claim: int, new: Volume, now_ns: int) -> None:
+        if not taken:
+            taken.append(new.label)
+            rig.ledger.add_volume(msgspec.structs.replace(new, volume_id=VolumeId(new_uuid()), barcode=""))
+        real(volume_id, claim, new, now_ns)
+
+    monkeypatch.setattr(rig.ledger, "renew_volume", after_another)
+    tended = rig.tend(rig.labels()[0], Order(Task.LABEL, is_counted=True))
+    assert tended.volume.label == f"{taken[0][:-2]}02"
 
 
 # -- races -----------------------------------------------------------------------------------------------------------
