@@ -8,10 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from catalog.pool_records import RetentionKind
 from catalog.records import SetState, Volume, VolumeState
 from drivers.interface import ElementKind
 from sidecar.answers import json_answer, moment
 from sidecar.service import Service
+from tapefs.retention.calendar import end_of_month
+from tapefs.retention.pools import Pools
 
 STATUSES = {
     VolumeState.BLANK: "available",
@@ -56,7 +59,7 @@ class TapeCalls:
             "media_type": "LTO",
             "generation": volume.generation,
             "serial_number": None,
-            "location": self._location(volume.code),
+            "location": self._location(volume),
             "capacity_bytes": capacity,
             "used_bytes": used,
             "usage_percent": round(100 * used / capacity, 2) if capacity else 0.0,
@@ -64,16 +67,24 @@ class TapeCalls:
             "read_count": None,
             "load_count": None,
             "health_score": 0 if volume.state is VolumeState.SUSPECT else 100,
-            "first_use_date": moment(volume.created_at_ns) if is_begun else None,
+            "first_use_date": moment(volume.labelled_at_ns or volume.created_at_ns) if is_begun else None,
             "last_erase_date": None,
-            "expiry_date": None,
-            "retention_months": None,
+            **self._expiry(volume),
             "backup_set_count": complete,
             "notes": volume.reason,
         }
 
-    def _location(self, code: str) -> str:
-        place = self._service.library.place_of(code)
+    def _expiry(self, volume: Volume) -> dict[str, object]:
+        """Return how long its pool keeps the tape, where the pool's rule is TAF's; null otherwise."""
+        pool = Pools.of(self._service.home, self._service.ledger).find(volume.pool)
+        if pool is None or pool.retention.kind is not RetentionKind.TAPE_MONTHS:
+            return {"expiry_date": None, "retention_months": None}
+        months, begun_ns = pool.retention.count, volume.labelled_at_ns
+        expires = moment(end_of_month(begun_ns, months)) if begun_ns else None
+        return {"expiry_date": expires, "retention_months": months}
+
+    def _location(self, volume: Volume) -> str:
+        place = self._service.library.place_of(volume.code)
         if place is None:
-            return "not in the library"
+            return volume.location or "not in the library"
         return f"{'drive' if place.kind is ElementKind.DRIVE else 'slot'} {place.number}"

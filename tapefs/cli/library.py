@@ -24,8 +24,9 @@ def tapes_command(place: Place, as_json: bool) -> None:
     if as_json:
         print_json([_tape_json(volume, sets.get(volume.label, [])) for volume in volumes])
         return
+    is_away = any(volume.location for volume in volumes)
     print_table(
-        ("TAPE", "POOL", "STATE", "LTO", "USED", "CAPACITY", "SETS", "WRITTEN"),
+        ("TAPE", "POOL", "STATE", "LTO", "USED", "CAPACITY", "SETS", "WRITTEN", *(("LIES IN",) if is_away else ())),
         [
             (
                 volume.label,
@@ -36,6 +37,7 @@ def tapes_command(place: Place, as_json: bool) -> None:
                 size(volume.capacity_bytes),
                 len(sets.get(volume.label, [])),
                 short_time(volume.written_at_ns),
+                *((volume.location or "library",) if is_away else ()),
             )
             for volume in volumes
         ],
@@ -56,6 +58,7 @@ def _tape_json(volume: Volume, sets: list[str]) -> Json:
         "label": volume.label,
         "uuid": volume.volume_id,
         "pool": volume.pool,
+        "location": volume.location or None,
         "state": volume.state.value,
         "capacity_bytes": volume.capacity_bytes,
         "used_bytes": volume.used_bytes,

@@ -42,7 +42,7 @@ def may_reuse(
 
     `pool` is None when its rules are not known.
     """
-    if is_worm_barcode(volume.label):
+    if is_worm_barcode(volume.code):
         return Reuse(may=False, reason="it is WORM: what is written on it stays")
     if live := sorted((each for each in sets if each.state is not SetState.EXPIRED), key=lambda each: each.number):
         more = f" and {len(live) - 1} more, which live" if len(live) > 1 else ", which lives"

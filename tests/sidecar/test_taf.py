@@ -218,3 +218,25 @@ def test_tapes(rig: Rig) -> None:
     assert used["backup_set_count"] >= 1
     assert 0 < used["used_bytes"] < used["capacity_bytes"] == 4 * 1024**2
     assert (blank["status"], blank["location"], blank["usage_percent"]) == ("available", "slot 2", 0.0)
+
+
+def test_months_of_tapes_are_those_of_their_pool(rig: Rig) -> None:
+    """TAF's rule: to the end of a month, counted from the one in which the tape was begun."""
+    complete(rig, "kept for months")
+    known = {tape["tape_id"]: (tape["retention_months"], tape["expiry_date"]) for tape in _tapes(rig)}
+    assert set(known.values()) == {(None, None)}
+    assert rig.unix("PATCH", "/api/v1/pools/default", {"retention": "6 tape-months"}).status == 200
+    try:
+        begun, blank = _tapes(rig)[0], _tapes(rig)[2]
+        assert (begun["retention_months"], blank["retention_months"], blank["expiry_date"]) == (6, 6, None)
+        first, expires = datetime.fromisoformat(begun["first_use_date"]), datetime.fromisoformat(begun["expiry_date"])
+        assert (expires.day, expires.hour, expires.minute) == (1, 0, 0)
+        assert (expires.year * 12 + expires.month) - (first.year * 12 + first.month) == 7
+    finally:
+        assert rig.unix("PATCH", "/api/v1/pools/default", {"retention": "job"}).status == 200
+
+
+def _tapes(rig: Rig) -> list[Any]:
+    tapes = rig.tcp("GET", "/api/tape/list").body["tapes"]
+    assert isinstance(tapes, list)
+    return tapes
