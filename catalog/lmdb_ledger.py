@@ -158,6 +158,13 @@ class LmdbLedger:
         """Read everything; return one sentence per damaged, missing or contradicting record, none when all is well."""
         return self._read(verify.problems)
 
+    def copy_to(self, folder: Path) -> None:
+        """Write a copy of all that is committed now to the existing folder; writers go on meanwhile.
+
+        Raises Conflict when a ledger is there, StorageFailed.
+        """
+        self._open_environment().copy_to(folder)
+
     def _open_environment(self) -> SharedEnvironment:
         if self._environment is None:
             raise StorageFailed(f"the ledger {self._path} is closed", retryable=False)

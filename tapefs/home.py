@@ -14,6 +14,7 @@ keys/           keys of encrypted tapes, <name>.<number>.json and .age; made wit
 spool/          files without names: what is collected before it goes to tape, 7z archives,
                 segments of jobs that are spooled, segments to be copied
 rebuild/        what a rebuild has found, <volume id>.json for each tape, until all that it names is there
+catalog/        a copy of the catalog that is going to tape
 recall.json     whether readers may recall, if an operator has switched it
 recalls.jsonl   who waited for tape, newest last; when it is long it becomes recalls.jsonl.1
 drives/         per drive <name>.json, its newest status and counters, for `tapefs drives`, and what is known of its
@@ -290,6 +291,11 @@ class Home:
     def reports(self) -> Path:
         """Folder of the reports."""
         return self.path / "reports"
+
+    @property
+    def copies(self) -> Path:
+        """Folder of a copy of the catalog that is going to tape; empty at other times."""
+        return self.path / "catalog"
 
     @property
     def recall_mode(self) -> Path:

@@ -31,7 +31,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import lmdb
 
 from catalog.crash import crash_point
-from catalog.errors import Damaged, NotFound, StorageFailed
+from catalog.errors import Conflict, Damaged, NotFound, StorageFailed
 from catalog.ledger_store.gate import Gate
 from catalog.ledger_store.tables import DATABASES, LATER_DATABASES, MAX_DATABASES
 from catalog.ledger_store.transaction import Databases, Reader, Writer
@@ -229,6 +229,22 @@ class SharedEnvironment:
                 except lmdb.Error as error:
                     self._mend(error)
         raise StorageFailed(f"the map of the ledger {self.path} cannot grow any more", retryable=False)
+
+    def copy_to(self, folder: Path) -> None:
+        """Write a copy, without unused pages, to a folder. Raises Conflict when a ledger is there, StorageFailed."""
+        path = folder / DATA_FILE
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            raise Conflict(f"there is a ledger in {folder} already") from None
+        except OSError as error:
+            raise StorageFailed(f"cannot write {path}: {error.strerror}", retryable=False) from error
+        try:
+            with self._entered(), translated(folder):
+                self._lmdb.copyfd(descriptor, compact=True)
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _attempt(
         self, what: Operation, function: Callable[Concatenate[Writer, P], R], *args: P.args, **kwargs: P.kwargs

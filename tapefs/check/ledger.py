@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from tapefs.check.finding import Finding, Scene
 
@@ -13,17 +14,24 @@ _ADVICE = "restore the catalog from its newest backup (`tapefs catalog restore`)
 
 
 def check_ledger(scene: Scene) -> Iterator[Finding]:
-    """Read it in a process of its own: where the disk cannot give a page of the map, that dies by SIGBUS."""
+    """Every record of the state folder's ledger."""
     scene.progress("the ledger")
-    folder = scene.home.ledger
+    for problem in ledger_problems(scene.home.ledger):
+        yield Finding("ledger", str(scene.home.ledger), problem, _ADVICE)
+
+
+def ledger_problems(folder: Path) -> list[str]:
+    """Return what is wrong with a ledger.
+
+    Reads it in a process of its own: where the disk cannot give a page of the map, that dies by SIGBUS.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "catalog.ledger_store.verify", str(folder)], capture_output=True, text=True, check=False
     )
-    for line in done.stdout.splitlines():
-        if line:
-            yield Finding("ledger", str(folder), line, _ADVICE)
+    found = [line for line in done.stdout.splitlines() if line]
     if done.returncode == -signal.SIGBUS:
-        yield Finding("ledger", str(folder), "the disk cannot read all of it, or it is cut short", _ADVICE)
-    elif done.returncode and not done.stdout.strip():
+        found.append("the disk cannot read all of it, or it is cut short")
+    elif done.returncode and not found:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        yield Finding("ledger", str(folder), f"it could not be checked: {last[0]}", _ADVICE)
+        found.append(f"it could not be checked: {last[0]}")
+    return found

@@ -32,6 +32,7 @@ COMMANDS = {
     "restore": "tapefs.cli.restore",
     "verify": "tapefs.cli.verify",
     "check": "tapefs.cli.check",
+    "catalog": "tapefs.cli.catalog",
     "report": "tapefs.cli.reports",
     "tapes": "tapefs.cli.library",
     "drives": "tapefs.cli.library",

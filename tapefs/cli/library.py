@@ -31,7 +31,7 @@ def tapes_command(place: Place, as_json: bool) -> None:
             (
                 volume.label,
                 volume.pool,
-                volume.state.value + (f": {volume.reason}" if volume.reason else ""),
+                volume.state.value,
                 str(volume.generation),
                 size(volume.used_bytes),
                 size(volume.capacity_bytes),
@@ -42,6 +42,9 @@ def tapes_command(place: Place, as_json: bool) -> None:
             for volume in volumes
         ],
     )
+    for volume in volumes:
+        if volume.reason:
+            click.echo(f"{volume.label}: {volume.reason}")
 
 
 def _sets_by_label(sets: list[BackupSet]) -> dict[str, list[str]]:

@@ -1,0 +1,142 @@
+"""`tapefs catalog backup|show|restore`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import click
+
+from tapefs.cli.output import counted, iso_time, print_json, short_time, size
+from tapefs.cli.place import Place, ledger_of
+from tapefs.cli.progress import reporting
+from tapefs.errors import HomeError, SourceError, UsageError
+from tapefs.home import Home, open_home
+
+#: Name of the job that takes copies to tape.
+JOB = "tapefs-catalog"
+_FILE = click.Path(path_type=Path)
+
+
+@click.group("catalog", short_help="Copy the catalog to a file or to tape, and bring it back.")
+def catalog_command() -> None:
+    """Copy the catalog to a file or to tape, and bring it back.
+
+    The catalog is the ledger with the indexes, trailers, reports, settings and keys beside it. Without any copy
+    `tapefs rebuild` makes it from the tapes.
+    """
+
+
+@catalog_command.command("backup")
+@click.argument("file", type=_FILE, required=False)
+@click.option("--to-tape", is_flag=True, help=f"Back the copy up to tape, as job {JOB}.")
+@click.option(
+    "--retention-days",
+    type=click.IntRange(0, 100_000),
+    default=90,
+    show_default=True,
+    help="With --to-tape: keep it so long; 0 for ever. The newest stays in any case.",
+)
+@click.pass_obj
+def backup_command(place: Place, file: Path | None, to_tape: bool, retention_days: int) -> None:
+    """Copy the catalog to FILE (a .tar.zst), or to tape. Backups, recalls and mounts may be at work meanwhile.
+
+    Keep it apart from this machine: its keys are in it, each still locked by its passphrase.
+    """
+    if to_tape == (file is not None):
+        raise click.UsageError("name a FILE, or give --to-tape")
+    home = place.home()
+    if file is not None:
+        if file.is_dir():
+            raise UsageError(f"{file} is a folder: name the file, for instance {file}/catalog.tar.zst")
+        _copy(place, home, file)
+    else:
+        _copy_to_tape(place, home, retention_days)
+
+
+def _copy(place: Place, home: Home, file: Path) -> None:
+    from tapefs.safekeeping.pack import back_up_catalog
+
+    with ledger_of(place) as ledger, reporting("catalog") as reporter:
+        manifest = back_up_catalog(home, ledger, file, time.time_ns(), lambda what: reporter.update(0, None, what))
+    for set_id in manifest.without_index:
+        click.echo(f"catalog: set {set_id} has no index: see `tapefs check`", err=True)
+    click.echo(f"catalog: {counted(manifest.sets, 'set')}, {size(file.stat().st_size)} in {file}", err=True)
+
+
+def _copy_to_tape(place: Place, home: Home, retention_days: int) -> None:
+    from tapefs.cli.backup import submitting, wait_unless, with_sources
+    from tapefs.client.job_fields import JobFields
+
+    home.copies.mkdir(mode=0o700, exist_ok=True)
+    for old in home.copies.iterdir():  # Of a run that was killed.
+        old.unlink()
+    file = home.copies / time.strftime("catalog-%Y%m%dT%H%M%SZ.tar.zst", time.gmtime())
+    _copy(place, home, file)
+    try:
+        # It is compressed already.
+        fields = JobFields(type="full", codec="tar", retention_days=retention_days, verify=True)
+        with submitting(home) as client:
+            view = client.submit(with_sources(fields, JOB, [bytes(home.copies)]), reuse=True)
+            wait_unless(client, view, False)
+            count = client.job(view.number).trouble_count
+    finally:
+        file.unlink()
+    if count:
+        raise SourceError("the copy did not go to tape as it was: see the lines above")
+
+
+@catalog_command.command("show")
+@click.argument("file", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show_command(file: Path, as_json: bool) -> None:
+    """Read a copy to its end, compare every file in it with its checksum, and say what it holds."""
+    from tapefs.safekeeping.unpack import read_manifest
+
+    manifest = read_manifest(file)
+    total = sum(item.bytes for item in manifest.items)
+    if as_json:
+        print_json(
+            {
+                "installation": manifest.installation,
+                "created_at": iso_time(manifest.created_ns),
+                "software": manifest.software,
+                "sets": manifest.sets,
+                "without_index": list(manifest.without_index),
+                "files": [{"name": item.name, "bytes": item.bytes, "sha256": item.sha256} for item in manifest.items],
+            }
+        )
+        return
+    click.echo(f"made          {short_time(manifest.created_ns)} by {manifest.software}")
+    click.echo(f"installation  {manifest.installation}")
+    click.echo(f"holds         {counted(manifest.sets, 'set')}: {counted(len(manifest.items), 'file')}, {size(total)}")
+
+
+@catalog_command.command("restore")
+@click.argument("file", type=_FILE)
+@click.pass_obj
+def restore_command(place: Place, file: Path) -> None:
+    """Bring the catalog back from a copy, into the state folder that --home names, or a new one.
+
+    What was there moves to a folder replaced-TIME beside it; settings and keys that are there stay. No sidecar can use
+    the state folder meanwhile. What was written to tape after the copy was made: `tapefs import TAPE`.
+    """
+    from tapefs.safekeeping.unpack import bring_catalog_back
+
+    with _ownership(place.path), reporting("catalog") as reporter:
+        manifest = bring_catalog_back(place.path, file, time.time_ns(), lambda what: reporter.update(0, None, what))
+    click.echo(f"catalog: {counted(manifest.sets, 'set')} as of {short_time(manifest.created_ns)}", err=True)
+    home = open_home(place.path)
+    if home.settings.library.driver == "virtual" and not any(home.library.iterdir()):
+        click.echo(f"catalog: the virtual library is no part of it: put its folder back at {home.library}", err=True)
+    click.echo("catalog: tapes that were written since then know more: `tapefs import TAPE` takes that in", err=True)
+
+
+def _ownership(path: Path) -> AbstractContextManager[object]:
+    from sidecar.ownership import owned
+
+    try:
+        return owned(open_home(path), temporary=False)
+    except HomeError:
+        return nullcontext()  # A new one, or one in which a restore was interrupted.
