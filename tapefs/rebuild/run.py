@@ -17,7 +17,7 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet
 from drivers.errors import DeviceGone, DriveError
 from drivers.interface import Drive
-from tapefs.errors import KeyMissing, NotBlank, NotNow, TapeError, WrongPassphrase
+from tapefs.errors import KeyMissing, NoTape, NotBlank, NotNow, TapeError, WrongPassphrase
 from tapefs.home import Home
 from tapefs.rebuild.payloads import members_file
 from tapefs.rebuild.plan import Plan, installation_of, plan_of
@@ -68,7 +68,7 @@ def rebuild(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wanted: Se
     """Make the catalog of the tapes; of all that are here, or of those that are `wanted` by label.
 
     One that was interrupted, or that lacked a tape, goes on. Raises NotNow when the ledger has sets of its own,
-    NoTape, DeviceGone, StorageFailed, Conflict.
+    DeviceGone, StorageFailed, Conflict.
     """
     store = SurveyStore(home.rebuild)
     if not store.is_there and ledger.backup_sets():
@@ -145,8 +145,9 @@ def _read_all(
 ) -> tuple[dict[str, str], bool]:
     """Read the tapes that were not read yet; return those that have nothing for us, and why, and if any could not be
     read."""
-    read = [survey.tape for survey in store.surveys() if _has_trailers(home, store, survey)]
-    known = {tape.barcode or tape.label for tape in read}
+    kept = [survey.tape for survey in store.surveys() if _has_trailers(home, store, survey)]
+    read = {tape.volume_id: tape.barcode or tape.label for tape in kept}
+    known = set(read.values())
     passed_over: dict[str, str] = {}
     is_unread = False
     for label in wanted or tapes.tapes():
@@ -160,11 +161,16 @@ def _read_all(
             passed_over[label] = "it is blank"
         except DeviceGone:
             raise
-        except (TapeError, DriveError, KeyMissing, WrongPassphrase) as error:
+        except (TapeError, DriveError, NoTape, KeyMissing, WrongPassphrase) as error:
             log.warning("a tape is passed over", tape=label, error=str(error))
             passed_over[label] = str(error)
             is_unread |= not isinstance(error, NotBlank)
         else:
+            twin = read.get(survey.tape.volume_id, label)
+            if twin != label:
+                passed_over[label] = f"it says that it is tape {survey.tape.label}, as {twin} does, which counts"
+                continue
+            read[survey.tape.volume_id] = label
             store.keep(survey)
     return passed_over, is_unread
 

@@ -383,9 +383,14 @@ class _Walk:
         segment_id = place.header.segment
         if segment_id in self._found.trailers or self._is_there(segment_id):
             return True
-        if self._method is not Method.PAYLOADS and self._from_trailer(place):
+        ways = [self._from_trailer, self._from_payload]
+        if self._method is Method.PAYLOADS:
+            # A 7z, for instance, tells too little.
+            ways.reverse()
+        if any(way(place) for way in ways):
             return True
-        return self._from_payload(place)
+        self._found.suspect = f"the segment at tape file {place.at.file} cannot be read"
+        return False
 
     def _is_there(self, segment_id: SegmentId) -> bool:
         """Did a rebuild that was cut off have it already? Its files are kept only when they are whole."""
@@ -406,7 +411,7 @@ class _Walk:
             self._drive.locate(BlockNo(place.trailer_block))
             end, size = take_trailer(self._home, place.header.segment, self._blocks())
         except (ReadFailed, BadStructure) as error:
-            self._found.ignored.append(f"{_named(place)}: its TRAILER cannot be read, its payload is: {error}")
+            self._found.ignored.append(f"{_named(place)}: its TRAILER cannot be read: {error}")
             return False
         self._found.trailers[place.header.segment] = (end, size, False)
         return True
@@ -417,7 +422,6 @@ class _Walk:
             end = take_payload(self._home, self._folder, place.header, self._reader.rest_of_file())
         except (ReadFailed, BadStructure) as error:
             self._found.ignored.append(f"{_named(place)}: its payload cannot be read: {error}")
-            self._found.suspect = f"a segment at tape file {place.at.file} cannot be read"
             return False
         self._found.trailers[place.header.segment] = (end, 0, True)
         return True

@@ -22,6 +22,7 @@ from tapefs.rebuild.records import Method
 from tests.backup.rig import Rig
 from tests.backup.trees import random_files
 from tests.rebuild.same import Before, now_indexes, now_trailers, records, reopened, shown
+from tests.rebuild.test_import import hand_over
 from tests.rebuild.test_rebuild import chain, rebuilt
 
 SMALL = "segment_bytes = 1048576\nthreads = 2"
@@ -98,7 +99,7 @@ def test_a_damaged_trailer_is_made_up_for_by_its_payload(
     before = taken_away(rig, tmp_path)
     report = rebuilt(rig.home, Method.TRAILERS)
     reopened(rig)
-    assert sum("its payload is" in sentence for sentence in report.ignored) == len(damaged)
+    assert sum("TRAILER cannot be read" in sentence for sentence in report.ignored) == len(damaged)
     assert [each.set_id for each in report.outcome.complete] == [set_id]
     was, now = (shown(folder / f"{set_id}.lmdb") for folder in (before.aside / "index", rig.home.indexes))
     assert now == was
@@ -244,6 +245,36 @@ def test_foreign_tapes_are_left_alone(make_rig: Callable[..., Rig], tmp_path: Pa
     assert "AMANDA" in report.passed_over["TP0003L9"]
     assert "blank" in report.passed_over["TP0002L9"]
     assert records(rig.ledger) == before.records
+
+
+@pytest.mark.log_warnings
+def test_a_tape_that_is_there_twice_counts_once(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """A cartridge that was copied block by block has the id of the first; and one that nobody has is told."""
+    rig = make_rig(tapes=1)
+    rig.backup(random_files(tmp_path / "a", 3, 5_000), name="a")
+    hand_over(rig.home, rig.home, "TP0001L9", "TP0009L9")
+    before = taken_away(rig, tmp_path)
+    report = rebuilt(rig.home, Method.INDEX, "TP0001L9", "TP0009L9", "TP0777L9")
+    reopened(rig)
+    assert "as TP0001L9 does" in report.passed_over["TP0009L9"]
+    assert "nobody could put tape TP0777L9" in report.passed_over["TP0777L9"]
+    assert report.is_open
+    assert records(rig.ledger) == before.records
+
+
+@pytest.mark.log_warnings
+def test_a_copy_takes_the_place_of_a_missing_tape(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    rig = make_rig(tapes=2)
+    kept = rig.backup(
+        random_files(tmp_path / "a", 9, 30_000), name="a", type="archive", copies=2, keep_sources=True, verify=True
+    )
+    taken_away(rig, tmp_path)
+    report = rebuilt(rig.home, Method.INDEX, "TP0002L9")
+    assert [each.set_id for each in report.outcome.complete] == [kept]
+    assert not report.is_open
+    reopened(rig)
+    assert rig.ledger.backup_set(kept).tapes == ("TP0002L9",)
+    assert rig.ledger.verify() == []
 
 
 def test_a_catalog_with_sets_is_not_rebuilt(make_rig: Callable[..., Rig], tmp_path: Path) -> None:

@@ -161,3 +161,17 @@ def test_payloads_alone_are_enough(make_rig: Callable[..., Rig], tmp_path: Path,
     assert now[top + b"/new"][1:9] == was[top + b"/new"][1:9]
     assert any("deletions" in remark for remark in report.outcome.remarks)
     assert rig.ledger.verify() == []
+
+
+@pytest.mark.log_warnings
+def test_a_7z_needs_its_trailer(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """Payloads of that kind tell too little: even with `--from payloads` the TRAILER is read, and all is as it was."""
+    rig = make_rig(tapes=1)
+    rig.backup(random_files(tmp_path / "packed", 5, 9_000), name="packed", codec="py7zr", level=1)
+    rig.close()
+    before = Before(rig.home, LmdbLedger.open(rig.home.ledger), tmp_path / "aside")
+    report = rebuilt(rig.home, Method.PAYLOADS)
+    reopened(rig)
+    assert len(report.outcome.complete) == 1
+    assert now_indexes(rig.home) == before.indexes()
+    assert records(rig.ledger) == before.records
