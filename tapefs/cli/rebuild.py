@@ -14,7 +14,7 @@ import click
 from tapefs.cli.output import counted, print_table, printable, short_time, size
 from tapefs.cli.place import Place
 from tapefs.cli.progress import reporting
-from tapefs.errors import SetDamaged, UsageError
+from tapefs.errors import SetDamaged, TapeError, UsageError
 
 if TYPE_CHECKING:
     from catalog.ledger import Ledger
@@ -91,7 +91,7 @@ def _run(place: Place, title: str, work: Work, tapes: Sequence[str], source: str
                 reporter.update(done, None, words)
 
             report = work(home, ledger, loading, Method(source), tapes, tell)
-    _tell(title, report)
+    _tell(title, report, named_only=not fresh)
 
 
 @contextmanager
@@ -124,8 +124,8 @@ def _ask_passphrase(key: str) -> bytes | None:
 # -- what was found --------------------------------------------------------------------------------------------------
 
 
-def _tell(title: str, report: Report) -> None:
-    """Print tapes, sets and remarks. Raises SetDamaged when a set is not whole."""
+def _tell(title: str, report: Report, *, named_only: bool) -> None:
+    """Print tapes, sets, remarks. Raises SetDamaged when a set is not whole, TapeError when a named tape is not in."""
     _tell_tapes(report)
     _tell_sets(report)
     outcome = report.outcome
@@ -141,6 +141,8 @@ def _tell(title: str, report: Report) -> None:
     )
     if report.is_open:
         click.echo(f"{title}: with the missing tapes the same command goes on", err=True)
+    if named_only and report.passed_over:
+        raise TapeError(f"{counted(len(report.passed_over), 'tape')} could not be imported; see above")
     if incomplete:
         raise SetDamaged(f"{counted(incomplete, 'set')} on these tapes could not be brought back; see above")
 
