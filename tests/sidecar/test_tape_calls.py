@@ -111,6 +111,25 @@ def test_recalls_and_jobs_go_first(tmp_path: Path) -> None:
         assert "Tend" not in order
 
 
+def test_a_tape_is_in_one_drive_at_a_time(tmp_path: Path) -> None:
+    """Two drives: one identifies a tape, the other another; who wants to read the first waits until that is done."""
+    home = make_home(tmp_path / "home", drives=2)
+    (segment, _) = seed_set(home)
+    (home.path / "fake.json").write_text(json.dumps({"slow_s": 0.5}))
+    with running(home) as rig:
+        with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+            first, second, _ = [volume.label for volume in ledger.volumes()]
+        numbers = [begun(rig, "identify", first), begun(rig, "identify", second)]
+        wait_until(lambda: all(shown(rig, each)["state"] != "waiting" for each in numbers), "they wait")
+        assert rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, 0, 3)]}).status in (200, 202)
+        assert [ended(rig, each)["state"] for each in numbers] == ["done", "done"]
+        wait_until(lambda: bool(rig.commands("Recall")), "the recall was given up")
+        assert {each["found"]["owner"] for each in map(lambda number: shown(rig, number), numbers)} == {"nobody"}
+        states = [each["state"] for each in rig.unix("GET", "/api/v1/tape-tasks").body]
+        assert states == ["done", "done"]
+        assert rig.unix("GET", "/health").body["status"] == "ok"
+
+
 def test_live_sets_are_named(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home")
     (segment, _) = seed_set(home)
