@@ -18,6 +18,7 @@ from catalog.records import Volume, VolumeState
 from sidecar.library import Library
 from tapefs.errors import NoTape
 from tapefs.home import Home
+from tapefs.keys.policy import TapeKeys
 from tapefs.retention import allocation
 from tapefs.retention.allocation import Answer, Candidate, Choice, Source, Want
 from tapefs.retention.candidates import candidates_of
@@ -38,8 +39,9 @@ def want_of(
 def weigh(home: Home, ledger: Ledger, library: Library, want: Want, drive: int | None) -> Choice:
     """Say of every tape of the pool whether a drive could have it now; without a drive, whether any could."""
     pools = Pools.of(home, ledger)
+    keys = TapeKeys(home)
     known = candidates_of(ledger, pools, want.now_ns, want.zone)
-    return allocation.choose(want, [_placed(library, each, drive) for each in known])
+    return allocation.choose(want, [_placed(library, each, drive, keys) for each in known])
 
 
 def choose(home: Home, ledger: Ledger, library: Library, want: Want, drive: int) -> Answer:
@@ -72,13 +74,12 @@ async def take_over(ledger: Ledger, taken: Answer, want: Want) -> None:
         await trio.to_thread.run_sync(ledger.assign_volume, volume.volume_id, want.pool.name, want.now_ns)
 
 
-def _placed(library: Library, each: Candidate, drive: int | None) -> Candidate:
+def _placed(library: Library, each: Candidate, drive: int | None, keys: TapeKeys) -> Candidate:
     volume_id = each.volume.volume_id
     is_here = library.is_here(volume_id)
     is_held = drive is not None and is_here and not library.is_free_for(volume_id, drive)
-    return Candidate(
-        each.volume, each.begun_at_ns, each.jobs, each.sets, is_in_library=is_here, is_held=is_held, reuse=each.reuse
-    )
+    unfit = keys.obstacle(each.volume) if each.volume.state is VolumeState.APPENDABLE else ""
+    return replace(each, is_in_library=is_here, is_held=is_held, unfit=unfit)
 
 
 def _nothing_left(ledger: Ledger, library: Library, want: Want, choice: Choice) -> str:

@@ -6,12 +6,27 @@ import errno
 
 from catalog.errors import CatalogError
 from drivers.errors import DeviceFailed, DriveError, DriveInUse, NotReady, PositionLost
-from tapefs.errors import Cancelled, NoTape, NotNow, NotVerified, SetDamaged, SourceError, TapeError, UsageError
+from tapefs.errors import (
+    Cancelled,
+    HomeError,
+    KeyMissing,
+    KeyUnfit,
+    NoTape,
+    NotNow,
+    NotVerified,
+    SetDamaged,
+    SourceError,
+    TapeError,
+    UsageError,
+)
 
 #: First match counts.
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (Cancelled, "cancelled"),
     (NoTape, "no_volume"),
+    (KeyUnfit, "no_volume"),
+    (KeyMissing, "wrong_tape"),
+    (HomeError, "catalog"),
     (SourceError, "source"),
     (UsageError, "source"),
     (NotNow, "refused"),

@@ -46,6 +46,8 @@ class Candidate:
     is_in_library: bool = True
     #: Another drive works with it.
     is_held: bool = False
+    #: Why its key keeps it from being written to as it is; empty: it does not.
+    unfit: str = ""
     reuse: Reuse | None = None
 
 
@@ -113,7 +115,7 @@ def _judge(want: Want, each: Candidate) -> Answer:
     if volume.state is VolumeState.BLANK:
         return _blank(want, volume)
     if volume.state is VolumeState.APPENDABLE and volume.used_bytes < volume.capacity_bytes:
-        if refusal := _refusal(want, each):
+        if refusal := each.unfit or _refusal(want, each):
             return _again(each, refusal)
         return Answer(volume, Source.BEGUN, "it was begun and has room")
     return _again(each, "it is full")

@@ -78,7 +78,7 @@ def tend(drive: Drive, ledger: Ledger, volume_id: VolumeId, order: Order, now_ns
     """Do that with the threaded tape, which should be `volume_id`; `keys` has the key of one that is labelled.
 
     Raises, before anything is changed: WriteProtected, WrongTape, NotBlank, NotNow when live sets lie on it or force is
-    needed, NoSuchThing for a key, UsageError when it is called otherwise or its new name is none, Conflict when another
+    needed, UsageError when it is called otherwise, its new name is none or its key is not here, Conflict when another
     tape has that name; and drive errors, at any time.
     """
     volume = ledger.volume(volume_id)

@@ -15,7 +15,7 @@ from catalog.index.reader import IndexReader
 from catalog.records import CopyState, SegmentCopy, VolumeState
 from drivers.virtual.faults import FaultyDrive, ReadError
 from tapefs.codecs import CODECS
-from tapefs.errors import KeyMissing, KeyUnfit, NoSuchThing, NoTape
+from tapefs.errors import KeyMissing, KeyUnfit, NoTape, UsageError
 from tapefs.format.lines import read_lines
 from tapefs.format.records import IndexEnd, IndexHead, IndexLine, TrailerLine
 from tapefs.format.structures import read_header, read_set_label
@@ -300,7 +300,7 @@ def test_nothing_is_written_in_the_clear_when_it_is_to_be_encrypted(rig: Rig, tr
     for volume in rig.ledger.volumes():
         if volume.key_fingerprint:
             rig.ledger.mark_volume(volume.volume_id, VolumeState.FULL)
-    with pytest.raises(NoSuchThing, match="nothing"):
+    with pytest.raises(UsageError, match="key nothing, which is not here"):
         rig.backup(tree, name="third")
 
 

@@ -255,3 +255,14 @@ def test_where_a_tape_belongs(volume, pool, sets, days_ago, should):
     assert found.should == should
     assert found.is_due == (volume.location != should)
     assert found.reason
+
+
+def test_a_tape_whose_key_is_not_the_right_one_is_not_gone_on_with():
+    """One that is not encrypted, say, when new data is to be: it is not even loaded for that."""
+    plain = Candidate(tape("T1"), sets=frozenset({SetId("earlier")}), unfit="it is not encrypted")
+    choice = chosen("continue", plain, begun("T2", used=5))
+    assert choice.taken is not None
+    assert choice.taken.volume.label == "T2"
+    assert choice.answers[1].reason == "it is not encrypted"
+    assert taken("continue", plain, blank("T3")) == "T3"
+    assert taken("continue", plain) is None
