@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from catalog.pool_records import Pool
 from catalog.records import JobState, VolumeState
+from sidecar.jobs import finish
 from tapefs.errors import NoTape
 from tapefs.retention.candidates import candidates_of
 from tapefs.retention.expire import expire
@@ -78,6 +84,41 @@ def test_a_tape_with_a_set_that_lives_is_passed_over_as_it_is(rig, tree):
     assert (volume.volume_id, volume.state, volume.reason) == (old.volume_id, VolumeState.FULL, "")
     assert len(rig.ledger.copies_on(old.volume_id)) == len(rig.ledger.segments(first))
     assert rig.ledger.job(job.number).state is JobState.RUNNING
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "tape.give_up.claimed",
+        "tape.give_up.after",
+        "tape.label.after",
+        "ledger.label_volume.after",
+        "segment.intent.after",
+    ],
+)
+def test_killed_while_a_tape_begins_anew(rig, tree, point):
+    """The next backup has the tape: as it was, given up, half labelled, or begun."""
+    first, old = filled(rig, tree)
+    let_go(rig, first)
+    rig.close()
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.backup.crash_child", rig.home.path, tree, "anew"],
+        env={**os.environ, "TAPEFS_CRASH_AT": point},
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    rig.open()
+    (volume,) = rig.ledger.volumes()
+    assert (volume.volume_id == old.volume_id) == (point == "tape.give_up.claimed")
+    killed = rig.ledger.backup_sets()[-1]
+    finish(rig.home, rig.ledger, killed.job_number, JobState.FAILED, "killed", killed.started_at_ns)
+    rig.watcher.anew = {volume.volume_id} if volume.state is VolumeState.FULL else set()
+    rig.backup(tree, name="next", verify=True)
+    (now,) = rig.ledger.volumes()
+    assert now.label == old.label
+    assert now.volume_id != old.volume_id
+    assert rig.ledger.verify() == []
 
 
 @pytest.mark.parametrize(("reuse", "days", "may"), [(True, 7, True), (True, 6.9, False), (False, 700, False)])

@@ -298,3 +298,21 @@ def test_a_mount_that_does_not_come_up(home: Home, tmp_path: Path) -> None:
     assert text.startswith("NotNow: ")
     assert "did not come up" in text
     assert not home.socket.exists()
+
+
+def test_new_tapes_join_the_scratch_pool_if_there_is_one(home: Home) -> None:
+    with running(home) as rig:
+        assert rig.unix("POST", "/api/v1/pools", {"name": "scratch"}).status == 201
+        add_blank(home.library, tape_bytes=4 * 1024**2)
+        # A job has the library looked through.
+        rig.wait_job(rig.submit("ok"), "completed")
+        tapes = {pool["name"]: pool["tapes"]["blank"] for pool in rig.unix("GET", "/api/v1/pools").body}
+        assert tapes == {"default": 2, "scratch": 1}
+        shown = rig.unix("GET", "/api/v1/pools/default").body
+        assert shown["next"] == "TP0001L9"
+        assert [(each["tape"], each["source"]) for each in shown["answers"]] == [
+            ("TP0001L9", "begun"),
+            ("TP0002L9", "blank"),
+            ("TP0003L9", "blank"),
+            ("TP0004L9", "scratch"),
+        ]
