@@ -88,13 +88,24 @@ class PayloadReader:
         target = BlockNo(self.copy.payload_block + block)
         ahead = target - self._drive.position().block
         if not (0 <= ahead <= self._most_over and self._read_over(ahead)):
+            self._go_to(target)
+        self._buffer.clear()
+        self._base = block * self.copy.block_size
+        return self._base
+
+    def _go_to(self, target: BlockNo) -> None:
+        try:
             if self._locates is None:
                 self._drive.locate(target)
             else:
                 self._locates.locate(target, self.copy.block_size)
-        self._buffer.clear()
-        self._base = block * self.copy.block_size
-        return self._base
+        except EndOfData:
+            # The tape was cut: what lies before that place is still there.
+            self.forget()
+            raise self._too_short() from None
+
+    def _too_short(self) -> BadStructure:
+        return BadStructure(f"the payload of segment {self.copy.segment_id} ends too early on tape")
 
     def _read_over(self, count: int) -> bool:
         """Read over blocks and filemarks that nobody wants; False if something is wrong with them."""
@@ -111,5 +122,5 @@ class PayloadReader:
         except EndOfData:
             block = memoryview(b"")
         if not block:
-            raise BadStructure(f"the payload of segment {self.copy.segment_id} ends too early on tape")
+            raise self._too_short()
         return block

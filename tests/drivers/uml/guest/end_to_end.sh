@@ -72,3 +72,13 @@ forward_to $((2 + 3 * segments + 2))
 end=$(mt -f "$tape" tell)
 mt -f "$tape" eod
 [[ $(mt -f "$tape" tell) == "$end" ]] || { echo "guest: the files end at $end, all data elsewhere" >&2; exit 1; }
+
+stage "by untape.py alone, from the drive: everything, and one path; then all is read and compared with its sums"
+untape() { /usr/bin/python3 -I "$PROJECT"/scripts/untape.py "$@"; }
+untape list "$tape" | grep -c HEADER
+untape restore "$second" "$tape" --special --to /disk/untaped
+same /disk/source /disk/untaped/disk/source
+same_holes /disk/source /disk/untaped/disk/source
+untape restore "$first" "$tape" --to /disk/one-path /disk/source/random
+cmp /disk/one-path/disk/source/random /disk/first/random
+untape check "$tape"
