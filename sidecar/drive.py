@@ -109,6 +109,7 @@ class DriveTask:
                 await self._note_failure(group, is_strike=is_strike)
             if is_strike:
                 await empty_drive(self._shared, self.number, self.health)
+                await self._write_failure()  # The mover that has emptied it knew nothing of that.
             self._busy = False
             if trio.current_time() - began > LIVED_S:
                 pause_s = FIRST_PAUSE_S
@@ -189,13 +190,18 @@ class DriveTask:
         sentence = _sentence(group.subgroup(DriveFailed) or group)
         self.health.failed(sentence, is_strike=is_strike)
         log.error("drive failed", drive=self.name, error=sentence, failures=self.health.failures, tape=self.tape)
-        try:
-            await trio.to_thread.run_sync(write_failure, self._shared.home.drives, self.name, sentence)
-        except OSError as error:
-            log.warning("the drive's failure is not in its file", drive=self.name, error=str(error))
+        await self._write_failure()
         if is_strike and self.tape is not None:
             await note_in_tape(self._shared, self.tape, f"was in {self.name} when that failed: {sentence}")
         await self._shared.on_failure(sentence)
+
+    async def _write_failure(self) -> None:
+        """Have `tapefs drives` say what is wrong, too."""
+        try:
+            folder, sentence = self._shared.home.drives, self.health.sentence()
+            await trio.to_thread.run_sync(write_failure, folder, self.name, sentence)
+        except OSError as error:
+            log.warning("the drive's failure is not in its file", drive=self.name, error=str(error))
 
     def _on_report(self, report: Report) -> None:
         """Take what the mover says outside of answers; synchronous, in its order."""

@@ -175,7 +175,8 @@ class Jobs:
         if number in self._queue:
             self._queue.remove(number)
             self._moved.pop(number, None)
-            await self._finish(number, JobState.CANCELLED, "cancelled before it began")
+            why = "it was cancelled while it waited for a drive" if job.moves else "cancelled before it began"
+            await self._finish(number, JobState.CANCELLED, why)
         elif number in self._running and job.state in OPEN_STATES:
             await self._running[number].cancel()
         else:

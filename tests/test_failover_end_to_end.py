@@ -88,7 +88,7 @@ def test_a_drive_fails_again_and_again(
         serve(installation)
     trees = begin_two(installation, tmp_path)
     wait_until(lambda: any(job["moves"] for job in jobs(installation).values()), "the drive's failure")
-    assert "drive0 failed: the power failed at block 120" in installation.run("drives")
+    wait_until(lambda: "drive0 failed: the power failed at block 120" in installation.run("drives"), "its reason")
     check(installation, trees, tmp_path)
     (moved,) = [job for job in jobs(installation).values() if job["moves"]]
     (move,) = moved["moves"]

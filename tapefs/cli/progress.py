@@ -15,8 +15,9 @@ from tapefs.cli.output import printable
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-#: Plain lines come at most this often.
+#: Plain lines come at most this often, and those that say nothing new.
 LINE_S = 1.0
+SAME_S = 60.0
 
 
 class Reporter(Protocol):
@@ -32,11 +33,13 @@ class _Lines:
         self._title = title
         self._began_s = time.monotonic()
         self._next_s = self._began_s + LINE_S
+        self._said, self._said_s = "", -SAME_S
 
     def update(self, done: int, total: int | None, text: str) -> None:
         now_s = time.monotonic()
-        if now_s < self._next_s:
+        if now_s < self._next_s or (text == self._said and now_s < self._said_s + SAME_S):
             return
+        self._said, self._said_s = text, now_s
         self._next_s = now_s + LINE_S
         share = f"{100 * done // total} %, " if total else ""
         click.echo(f"{self._title}: {now_s - self._began_s:.0f} s, {share}{printable(text)}", err=True)

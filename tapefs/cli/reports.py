@@ -102,7 +102,7 @@ def _run_facts(chosen: BackupSet, run: RunReport) -> list[tuple[str, str]]:
     ]
     for move in run.moves:
         tape = f" with tape {move.tape} in it" if move.tape else ""
-        facts.append(("left a drive", f"{short_time(move.at_ns)}: {move.drive} failed{tape}: {move.reason}"))
+        facts.append(("drive left", f"{short_time(move.at_ns)}: {move.drive} failed{tape}: {move.reason}"))
     if chosen.parent_id:
         changes = f"{content.new_files:,} new, {content.changed_files:,} changed, {content.removed_files:,} gone"
         facts.append(("changes", f"{changes}; {size(content.read_bytes)} read to be stored"))

@@ -3,8 +3,8 @@
 What a backup does is told by the job's name (see `_Fake.backup`). HOME/fake.json may hold `bad` (segment -> frames that
 cannot be read), `die` (segments whose recall ends the process), `slow_s` (pause before each frame), `recommend` (the
 order that the drive recommends, whatever it is asked) and `die_recommending`. HOME/DRIVE-fails holds the names of
-commands that this drive fails, HOME/first-fails those that fail once, whichever drive is told first. Every command is
-noted in HOME/fake.log as `NAME JSON`.
+commands that this drive fails, HOME/DRIVE-gone keeps its mover from starting, HOME/first-fails those that fail once,
+whichever drive is told first. Every command is noted in HOME/fake.log as `NAME JSON`.
 """
 
 from __future__ import annotations
@@ -271,7 +271,7 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True)
     arguments = parser.parse_args()
     home = open_home(arguments.home)
-    if (home.path / "no-drive").exists():
+    if (home.path / "no-drive").exists() or (home.path / f"{arguments.drive}-gone").exists():
         sys.exit("the drive is broken")
     with socket.socket(fileno=arguments.fd) as connection, LmdbLedger.open(home.ledger) as ledger:
         with suppress(SidecarGone):

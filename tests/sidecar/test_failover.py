@@ -77,7 +77,8 @@ def test_who_waits_can_be_cancelled(home: Home) -> None:
         number = rig.submit("home")
         wait_until(lambda: rig.job(number)["moves"], "the drive does not fail")
         rig.unix("POST", f"/api/v1/jobs/{number}/cancel")
-        assert rig.wait_job(number, "cancelled")["waits_for"] is None
+        job = rig.wait_job(number, "cancelled")
+        assert (job["waits_for"], job["error"]) == (None, "it was cancelled while it waited for a drive")
         assert rig.unix("POST", f"/api/v1/jobs/{number}/resume").body["moves"] == []
 
 
@@ -214,10 +215,34 @@ def test_a_tape_that_is_stuck(two: Home) -> None:
         wait_until(lambda: any(each["stuck_tape"] for each in failures(rig).values()), "nothing is stuck")
         (failure,) = failures(rig).values()
         assert f"tape {failure['stuck_tape']} is stuck in it" in failure["sentence"]
+        (name,) = failures(rig)
+        wait_until(
+            lambda: "is stuck in it" in (two.drives / f"{name}.json").read_text(), "`tapefs drives` does not know"
+        )
         rig.wait_job(rig.submit("home"), "completed")
         used = {rig.commands("VolumeReady")[0]["volume_id"]}
         with LmdbLedger.open(two.ledger, readonly=True) as ledger:
             assert failure["stuck_tape"] not in {ledger.volume(each).label for each in used}
+
+
+def test_a_tape_in_a_drive_that_is_gone(two: Home) -> None:
+    """Who waits for it is told where it is, though the other drive works; when the drive is back, it is read."""
+    segment, _ = seed_set(two)
+    (two.path / "fake.json").write_text('{"slow_s": 0.3}')
+    with running(two) as rig, rig.arrivals() as lines:
+        rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, 0, 3)]})
+        assert next(lines)["first"] == 0
+        (name,) = [each["name"] for each in rig.unix("GET", "/api/v1/status").body["drives"] if each["tape"]]
+        (two.path / f"{name}-gone").touch()
+        for pid in mover_pids(rig):
+            os.kill(pid, signal.SIGKILL)
+        refused = next(line for line in lines if "error" in line)
+        assert f"is stuck in {name}, which does not work" in refused["message"]
+        (two.path / f"{name}-gone").unlink()
+        assert rig.unix("POST", f"/api/v1/drives/{name}/retry").status == 202
+        wait_until(lambda: name not in failures(rig), "the drive does not come back")
+        rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, 3, 3)]})
+        assert next(line for line in lines if "error" not in line and line["first"] == 3)
 
 
 def test_a_tape_that_fails_drives_is_left_alone(two: Home) -> None:
