@@ -19,7 +19,7 @@ JOB = "tapefs-catalog"
 _FILE = click.Path(path_type=Path)
 
 
-@click.group("catalog", short_help="Copy the catalog to a file or to tape, and bring it back.")
+@click.group("catalog", no_args_is_help=False, short_help="Copy the catalog to a file or to tape, and bring it back.")
 def catalog_command() -> None:
     """Copy the catalog to a file or to tape, and bring it back.
 

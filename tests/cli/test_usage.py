@@ -77,6 +77,8 @@ def test_wrong_usage(tapefs, home_path, arguments):
 def test_without_a_state_folder(tapefs, home_path, command):
     arguments = {
         "show": ["docs"],
+        "catalog": ["backup", "/tmp/x"],
+        "key": ["list"],
         "ls": ["docs"],
         "pool": ["list"],
         "vault": ["list"],
