@@ -11,7 +11,7 @@ from contextlib import closing
 from catalog.errors import NotFound
 from catalog.ledger import Ledger
 from catalog.records import VolumeState
-from drivers.errors import DriveError, EndOfData
+from drivers.errors import DriveError, EndOfData, NotSupported, WriteProtected
 from drivers.interface import Changer, Drive, Element, ElementKind
 from drivers.registry import drive_name, open_changer, open_drive
 from tapefs.doctor.findings import Finding, Grade
@@ -86,6 +86,7 @@ def _in_drive(home: Home, barcode: str, number: int, seconds: float) -> Iterator
         drive.load()
         try:
             _check_tape(drive, barcode)
+            _check_erasable(drive, barcode)
             yield from _measured(drive, drive_name(number), barcode, seconds)
         finally:
             drive.unload()
@@ -111,6 +112,14 @@ def _check_tape(drive: Drive, barcode: str) -> None:
         whose = foreign_format(first) or ("this program or a filemark" if first else "somebody")
         raise NotBlank(f"tape {barcode} is not blank, there are data of {whose}: take a blank one, or erase it first")
     drive.rewind()
+
+
+def _check_erasable(drive: Drive, barcode: str) -> None:
+    """Raise TapeError when what is to be written could not be erased again, as on a WORM tape; what is left goes."""
+    try:
+        erase_test(drive)
+    except (WriteProtected, NotSupported) as error:
+        raise TapeError(f"tape {barcode} could not be erased behind the test, take another one: {error}") from error
 
 
 def _measured(drive: Drive, about: str, barcode: str, seconds: float) -> Iterator[Finding]:

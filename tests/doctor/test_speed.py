@@ -16,7 +16,7 @@ from drivers.interface import Drive, ElementKind
 from drivers.virtual.changer import VirtualChanger
 from drivers.virtual.drive import VirtualDrive
 from drivers.virtual.faults import AnyFault, BreakableDrive, Delay, FaultyDrive, ReadError, WriteError
-from drivers.virtual.library import create_library, set_write_protected
+from drivers.virtual.library import add_blank, create_library, set_write_protected
 from tapefs.doctor import scratch
 from tapefs.doctor.findings import Finding, Grade
 from tapefs.doctor.scratch import try_speed
@@ -144,6 +144,13 @@ def test_a_protected_tape_is_refused(home: Home) -> None:
     assert slot_of(home) == 1
 
 
+def test_a_tape_that_can_be_written_once_is_refused(home: Home) -> None:
+    add_blank(home.library, tape_bytes=64 * MIB, worm=True)
+    with pytest.raises(TapeError, match="TP0004LZ could not be erased"):
+        measure(home, "TP0004LZ")
+    assert on_tape(home, "TP0004LZ") == []
+
+
 def test_a_tape_that_is_nowhere_and_drives_that_are_full(home: Home) -> None:
     with pytest.raises(NoTape, match="TP0009L9"):
         measure(home, "TP0009L9")
@@ -232,7 +239,7 @@ def test_blocks_that_do_not_go_through(drive: VirtualDrive) -> None:
     assert [each.says.split(" ")[0] for each in found].count("reads") == 2
 
 
-@pytest.mark.parametrize("fault", [WriteError(block=3), WriteError(block=0)])
+@pytest.mark.parametrize("fault", [WriteError(block=3), WriteError(block=1)])
 def test_a_failure_while_writing_leaves_a_blank_tape(
     home: Home, monkeypatch: pytest.MonkeyPatch, fault: AnyFault
 ) -> None:
@@ -264,7 +271,9 @@ def test_an_operator_who_breaks_it_off_gets_the_tape_back_blank(home: Home, monk
 def test_a_tape_that_cannot_be_erased_again_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     class Clinging(FaultyDrive):
         def erase(self, *, long: bool) -> None:
-            raise DriveError("it does not want to")
+            if self.status().counters.blocks_written:
+                raise DriveError("it does not want to")
+            super().erase(long=long)
 
     monkeypatch.setattr(scratch, "open_drive", lambda config, number: Clinging(VirtualDrive(home.library, 0), []))
     problem = says(measure(home), "test data are left on tape TP0002L9: it does not want to")
