@@ -127,8 +127,8 @@ class ScsiDrive:
     def _eject(self) -> None:
         if self._is_loaded():
             self._session.tell_alerts()
-            self._session.release_tape()
-            self._device.run(commands.load_unload(load=False), Doing.LOAD)
+            with self._session.leaving():
+                self._device.run(commands.load_unload(load=False), Doing.LOAD)
 
     def _flush_before_unload(self) -> DriveError | None:
         """Write out the buffer; a tape on which that fails must come out all the same."""

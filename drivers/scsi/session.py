@@ -7,8 +7,8 @@ and then the position counts as lost, as after every attention that tells of a r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,6 +57,8 @@ class DriveSession:
         #: A command is under way whose meaning depends on the place.
         self._depends = False
         self._holds_tape = False
+        #: The tape is on its way out.
+        self._is_leaving = False
         #: How compression was switched last; None when nobody cared.
         self._compress: bool | None = None
         #: What the operator has been told since the tape was loaded.
@@ -347,8 +349,20 @@ class DriveSession:
 
     # -- holding -------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """The tape is let go, and not held again meanwhile, whatever the drive tells."""
+        self.release_tape()
+        self._is_leaving = True
+        try:
+            yield
+        finally:
+            self._is_leaving = False
+
     def _hold_tape(self) -> None:
         """Let nobody eject the tape by hand, where the drive can be told so."""
+        if self._is_leaving:
+            return
         with suppress(NotSupported):
             self.device.run(commands.prevent_allow(prevent=True), Doing.LOAD)
             self._holds_tape = True

@@ -1,4 +1,6 @@
-"""Small backups in which a drive says one bad thing: `python -m tests.faults.sense_sweep FOLDER FIRST STEP`.
+"""Small backups in which a drive says one bad thing: `python -m tests.faults.sense_sweep FOLDER WHERE FIRST STEP`.
+
+WHERE is `blank`: the tape is labelled first; `append`: there is a set on it already; or `read`, see `reading_sweep`.
 
 The backup goes through ScsiDrive to the device server of a virtual drive. For each fault and each phase in which a
 command of its kind is given (loading, label, header, payload, trailer, index …) there is one run. A JSON line for each;
@@ -23,6 +25,7 @@ from drivers.vtl.local import LocalTransport
 from drivers.vtl.tape import TapeServer
 from tests.backup.rig import LocalWatcher, Rig
 from tests.drivers.scsi.script import sense
+from tests.faults.outcomes import outcome_of_backup, part_of
 from tests.faults.sweep import Sweep
 
 _ASK = {
@@ -60,6 +63,9 @@ class Fault:
 
 ALL = _NAMES
 FAULTS = [
+    # Of a drive that tells a filemark or a beginning where there is none.
+    Fault((0x0, 0x00, 0x01), _READ, flags=0x80),
+    Fault((0x0, 0x00, 0x04), _MOVE | _LOAD, flags=0x40, is_done=True),
     Fault((0x0, 0x00, 0x02), _WRITE, flags=0x40, is_done=True),
     Fault((0x0, 0x00, 0x07), _WRITE, flags=0x40, is_done=True),
     Fault((0x0, 0x00, 0x17), _WRITE, is_done=True),
@@ -77,7 +83,10 @@ FAULTS = [
     Fault((0x5, 0x24, 0x00), _LOAD | _WRITE | _READ | _MOVE),
     Fault((0x5, 0x53, 0x02), {Op.LOAD_UNLOAD: "load"}),
     Fault((0x6, 0x28, 0x00), ALL),
+    Fault((0x6, 0x28, 0x01), ALL),
     Fault((0x6, 0x29, 0x00), ALL, resets=True),
+    # The connection was made anew, and nothing is lost.
+    Fault((0x6, 0x29, 0x07), ALL),
     Fault((0x6, 0x2A, 0x01), ALL),
     Fault((0x6, 0x2A, 0x11), ALL),
     Fault((0x6, 0x5A, 0x01), ALL),
@@ -169,9 +178,17 @@ class SenseSweep(Sweep):
 
     rig_type = ScsiRig
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, where: str = "blank") -> None:
         super().__init__(folder)
         self.cases: list[tuple[Fault, str]] = []
+        #: Tape file in which the first HEADER comes.
+        self._first_file = 2
+        if where == "append":
+            self.back_up_before()
+            rig = ScsiRig.existing(self._fresh)
+            (volume,) = [each for each in rig.ledger.volumes() if each.end_block]
+            self._first_file = volume.end_file
+            rig.close()
 
     def prepare(self) -> None:
         """Run a clean backup to learn the phases, and list the cases."""
@@ -192,18 +209,28 @@ class SenseSweep(Sweep):
         assert isinstance(rig, ScsiRig)
         rig.way.disarm()
         is_probe = len(self.cases) == 1
-        return {"struck": rig.way.struck, "phases": list(rig.way.phases) if is_probe else []}
+        first = min(rig.ledger.volumes(), key=lambda each: each.label)
+        sets = rig.ledger.backup_sets()
+        return {
+            "struck": rig.way.struck,
+            "phases": list(rig.way.phases) if is_probe else [],
+            "state": first.state.value,
+            "is_on_first": bool(sets) and first.label in sets[-1].tapes,
+        }
 
     def results(self, numbers: range) -> Iterator[dict[str, object]]:
         """Try some of the cases."""
         for number in numbers:
             fault, phase = self.cases[number]
-            yield {"fault": fault.name, "phase": phase} | self.run(number)
+            result = {"fault": fault.name, "phase": phase, "part": part_of(phase, self._first_file)} | self.run(number)
+            yield result | {"outcome": outcome_of_backup(result)}
 
 
 def main() -> None:
-    folder, first, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    sweep = SenseSweep(folder)
+    from tests.faults.reading_sweep import ReadingSweep
+
+    folder, where, first, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    sweep = ReadingSweep(folder) if where == "read" else SenseSweep(folder, where)
     sweep.prepare()
     for result in sweep.results(range(first, len(sweep.cases), step)):
         print(json.dumps(result), flush=True)

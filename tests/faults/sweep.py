@@ -51,6 +51,20 @@ class Sweep:
         self._folder = folder
         self._tree, self._fresh = prepared(folder)
         self._expected = snapshot(self._tree)
+        #: What was backed up before the sweep began.
+        self._before: list[tuple[Path, object]] = []
+
+    @property
+    def _sets_before(self) -> int:
+        return len(self._before)
+
+    def back_up_before(self) -> None:
+        """Have the fresh state folder hold a set already, on the tape that will be used."""
+        tree = random_files(self._folder / "before", 3, 200_000, seed=5)
+        rig = self.rig_type.existing(self._fresh)
+        rig.backup(tree, name="before")
+        rig.close()
+        self._before.append((tree, snapshot(tree)))
 
     def arm(self, rig: Rig, number: int) -> None:
         """The fault of that number strikes from now on."""
@@ -98,14 +112,14 @@ class Sweep:
         rig = self.rig_type.existing(home)
         try:
             assert rig.ledger.verify() == []
-            (job,) = rig.ledger.jobs()
+            job = max(rig.ledger.jobs(), key=lambda each: each.number)
             is_done = job.state is JobState.COMPLETED
             if job.state is JobState.RUNNING or job.state is JobState.QUEUED:
                 finish(rig.home, rig.ledger, job.number, JobState.FAILED, "interrupted", time.time_ns())
             finish_all(rig.home, rig.ledger, time.time_ns())
             job = rig.ledger.job(job.number)
             if job.state is JobState.COMPLETED:
-                self._check(rig, home)
+                self._check(rig, home, job)
                 return "was done" if is_done else "was finished"
             return self._run_again(rig, job, home, resume=resume)
         finally:
@@ -117,17 +131,22 @@ class Sweep:
         rig.run(rig.ledger.queue_job(job.number, time.time_ns(), resume=goes_on))
         for volume in rig.ledger.volumes():
             assert not rig.ledger.intents(volume.volume_id)
-        self._check(rig, home)
+        self._check(rig, home, job)
         return "went on" if goes_on else "ran anew"
 
-    def _check(self, rig: Rig, home: Path) -> None:
-        """What is reported done is on tape and equal."""
-        (complete,) = [each for each in rig.ledger.backup_sets() if each.state is SetState.COMPLETE]
+    def _check(self, rig: Rig, home: Path, job: Job) -> None:
+        """What is reported done is on tape and equal, also what was done before."""
+        done = [each for each in rig.ledger.backup_sets() if each.state is SetState.COMPLETE]
+        (complete,) = [each for each in done if each.job_number == job.number]
+        assert len(done) == 1 + self._sets_before
         assert rig.ledger.job(complete.job_number).state is JobState.COMPLETED
         assert rig.home.index(complete.set_id).exists()
         out = home.with_name("out")
         shutil.rmtree(out, ignore_errors=True)
-        assert snapshot(Path(f"{extract(rig, out)}{self._tree}")) == self._expected
+        extract(rig, out)
+        assert snapshot(Path(f"{out}{self._tree}")) == self._expected
+        for tree, expected in self._before:
+            assert snapshot(Path(f"{out}{tree}")) == expected
 
 
 class CallSweep(Sweep):

@@ -354,6 +354,27 @@ def test_a_tape_whose_buffer_cannot_be_written_out_is_ejected_all_the_same(tmp_p
     talk.script.is_over()
 
 
+def test_a_tape_on_its_way_out_is_not_held_again(tmp_path: Path) -> None:
+    """The connection is made anew between letting the tape go and ejecting it: nobody prevents that any more."""
+    unload = "1b 00 00 00 00 00"
+    where = at(1)
+    talk = Talk.loaded(
+        tmp_path,
+        (WRITE, ""),
+        ("10 00 00 00 00 00", ""),
+        READY,
+        NO_ALERTS,
+        ALLOW,
+        (unload, "check 06 29 07"),
+        where,
+        MODES,
+        (unload, ""),
+    )
+    talk.drive.write_block(b"abcd")
+    talk.drive.unload()
+    talk.script.is_over()
+
+
 # -- after a reset ---------------------------------------------------------------------------------------------------
 
 
