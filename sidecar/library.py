@@ -131,10 +131,17 @@ class Library:
         """Is the tape in the library at all?"""
         return self._place(volume_id) is not None
 
+    def whence(self, code: str | None) -> str:
+        """Say where a tape lies that somebody is to put in, if that is elsewhere; to be put behind what is said."""
+        try:
+            location = self._ledger.volume_by_code(code).location if code is not None else ""
+        except NotFound:
+            return ""
+        return f"; it lies in {location}" if location else ""
+
     def missing(self, volume: Volume) -> str:
         """Say what to do when a tape that is needed is not in the library."""
-        where = f"; it lies in {volume.location}" if volume.location else ""
-        return f"tape {volume.label} is not in the library: put it in{where}"
+        return f"tape {volume.label} is not in the library: put it in{self.whence(volume.code)}"
 
     # -- whose it is -------------------------------------------------------------------------------------------------
 

@@ -31,5 +31,6 @@ def _for_human(service: Service, drive: str) -> str | None:
     """Return what somebody is to do at the drive that the job has, if its robot is a human."""
     human = service.library.human
     prompts = [] if human is None else human.desk.open()
-    texts = [prompt.text for prompt in prompts if drive_name(prompt.drive) == drive]
+    whence = service.library.whence
+    texts = [each.text + whence(each.put_in) for each in prompts if drive_name(each.drive) == drive]
     return f"for somebody: {'; '.join(texts)}" if texts else None

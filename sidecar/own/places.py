@@ -43,7 +43,7 @@ class PlaceCalls:
         return [
             Route("/api/v1/tapes/{tape}/location", self.move, methods=["PUT"]),
             Route("/api/v1/vault", self.vault, methods=["GET"]),
-            Route("/api/v1/explain/{what}", self.explain, methods=["GET"]),
+            Route("/api/v1/explain/{what:path}", self.explain, methods=["GET"]),
         ]
 
     async def move(self, request: Request) -> Response:

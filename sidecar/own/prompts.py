@@ -57,7 +57,7 @@ class PromptCalls:
                 {
                     "number": prompt.number,
                     "drive": drive_name(prompt.drive),
-                    "text": prompt.text + self._whence(prompt.put_in),
+                    "text": prompt.text + self._service.library.whence(prompt.put_in),
                     "take_out": prompt.take_out,
                     "put_in": prompt.put_in,
                     "since": moment(prompt.since_ns),
@@ -85,11 +85,6 @@ class PromptCalls:
         await trio.to_thread.run_sync(human.remove, tape)
         await self._service.library.enter_new()
         return Response(status_code=204)
-
-    def _whence(self, tape: str | None) -> str:
-        """Say where a tape lies that is to be put in, if that is elsewhere."""
-        found = [volume for volume in self._service.ledger.volumes() if volume.code == tape and volume.location]
-        return f"; it lies in {found[0].location}" if found else ""
 
     def _human(self) -> HumanChanger:
         human = self._service.library.human

@@ -117,6 +117,27 @@ def test_a_backup_asks_for_its_tape_and_refuses_another(home: Home, source: Path
     assert states == {"TP0001L9": "appendable", "TP0002L9": "blank", "TP0003L9": "blank"}
 
 
+def test_who_is_to_put_a_tape_in_is_told_where_it_lies(home: Home, source: Path) -> None:
+    """Nothing is written to it meanwhile, even if it is still in the drive."""
+    hands = Hands(home.library)
+    with serving(home) as rig:
+        command(home, "tape", "add", "TP0001L9", "TP0002L9")
+        first = rig.submit("first", source)
+        wait_text(rig, "put TP0001L9 into drive0")
+        hands.put_in("TP0001L9", 0)
+        assert completed(rig, first)
+        assert rig.unix("PUT", "/api/v1/tapes/TP0001L9/location", {"location": "the bank"}).status == 204
+        second = rig.submit("second", source)
+        asked = wait_text(rig, "put TP0002L9 into drive0")
+        assert "the bank" not in asked["text"]
+        hands.take_out(0)
+        hands.put_in("TP0002L9", 0)
+        assert completed(rig, second)
+        body = {"sets": [], "tapes": ["TP0001L9"], "all": False, "since": None}
+        assert rig.unix("POST", "/api/v1/verify", body).status == 202
+        assert wait_text(rig, "put TP0001L9 into drive0")["text"].endswith("; it lies in the bank")
+
+
 def test_the_progress_of_a_backup_tells_what_is_to_be_done(home: Home, source: Path) -> None:
     """Where the command runs, and over HTTP; a cancelled one says so once."""
     with serving(home) as rig:
