@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
-import zstandard
 
 from catalog.ids import SegmentId, VolumeId
 from drivers.errors import EndOfData, ReadFailed
@@ -22,8 +21,8 @@ from tapefs.format.identify import foreign_format, is_ours
 from tapefs.format.records import End, Header, Label
 from tapefs.format.structures import read_header, read_label, read_set_label
 from tapefs.home import Home
-from tapefs.keys.age import is_age, parse
 from tapefs.keys.reading import open_file
+from tapefs.rebuild.orientation import is_header, is_index, last_file_before
 from tapefs.rebuild.payloads import members_file, take_payload
 from tapefs.rebuild.records import Index, Method, Segment, Survey, Tape, Torn
 from tapefs.rebuild.trailers import IndexReading, end_of, take_trailer
@@ -34,6 +33,8 @@ log = structlog.get_logger(__name__)
 #: How every zstd frame begins.
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _LABEL_FILES = 2
+#: To find where an index begins takes some ten short locates; a segment that is passed over forwards takes three stops.
+_WORTH_A_SEARCH = 4
 
 #: Told what is being read, for people: tape, tape file, segments so far.
 Tell = Callable[[str, int, int], None]
@@ -100,18 +101,19 @@ class _Walk:
         """Read it."""
         found = self._found
         tape, label_bytes = self._labels()
-        found.end = self._drive.position()
-        while True:
-            at = self._drive.position()
-            self._tell(tape.label, at.file, len(found.places))
-            try:
-                is_more = self._structure(at)
-            except ReadFailed as error:
-                is_more = self._pass_over(at, str(error))
-            if not is_more:
-                break
+        begin = found.end = self._drive.position()
+        stop = None
+        # Of an encrypted tape each TRAILER is read, because its SHA-256 is not known otherwise.
+        if self._method is Method.INDEX and not tape.key_fingerprint:
+            stop = self._from_the_end(tape, begin)
+        if stop is None or stop > begin.block:
+            end, found.end = found.end, begin
+            self._drive.locate(begin.block)
+            self._forwards(tape, stop)
+            found.end = found.end if stop is None else end
         self._drive.seek_end()
         self._judge_end(self._drive.position())
+        found.indexes.sort(key=lambda index: index.block)
         remaining_bytes = self._drive.status().remaining_bytes
         segments = [segment for place in found.places if (segment := self._segment_at(tape, place)) is not None]
         segments += self._without_header(tape, {segment.segment for segment in segments})
@@ -138,6 +140,63 @@ class _Walk:
             ignored=found.ignored,
             suspect=found.suspect,
         )
+
+    def _forwards(self, tape: Tape, stop: int | None) -> None:
+        """Take all structures from here on; up to block `stop` if there is one, else to the end of data."""
+        while True:
+            at = self._drive.position()
+            if stop is not None and at.block >= stop:
+                return
+            self._tell(tape.label, at.file, len(self._found.places))
+            try:
+                is_more = self._structure(at)
+            except ReadFailed as error:
+                is_more = self._pass_over(at, str(error))
+            if not is_more:
+                return
+
+    # -- from the end ------------------------------------------------------------------------------------------------
+
+    def _from_the_end(self, tape: Tape, begin: Position) -> int | None:
+        """Take SET INDEXes from the end backwards, as long as each stands for many segments before it.
+
+        Returns the block from which on everything is known; None when the data does not end with a whole index.
+        """
+        drive, found = self._drive, self._found
+        drive.seek_end()
+        end = drive.position()
+        stop = None
+        while (stop or end.block) > begin.block:
+            indexes, ignored = len(found.indexes), len(found.ignored)
+            at = last_file_before(drive, stop or end.block, begin)
+            if at is None or not self._is_whole_index(at):
+                # Forwards it is met again.
+                del found.indexes[indexes:], found.ignored[ignored:]
+                break
+            index = found.indexes[-1]
+            stop = self._begin_of(tape, index)
+            if sum(line.volume == tape.volume_id for line in index.table) < _WORTH_A_SEARCH:
+                break
+        found.end = end
+        return stop
+
+    def _is_whole_index(self, at: Position) -> bool:
+        """Take the index that begins there; False when there is none, or none that is whole."""
+        self._drive.locate(at.block)
+        first = self._peek()
+        return bool(first) and is_index(first or b"") and self._index(at) and self._found.indexes[-1].is_whole
+
+    def _begin_of(self, tape: Tape, index: Index) -> int:
+        """Return where the segments begin that lie directly before an index and are repeated in it."""
+        starts = {
+            line.end_block: line.header_block
+            for line in index.table
+            if line.volume == tape.volume_id and line.segment in self._found.trailers
+        }
+        block = index.block
+        while block in starts and starts[block] < block:
+            block = starts[block]
+        return block
 
     # -- labels ------------------------------------------------------------------------------------------------------
 
@@ -231,7 +290,7 @@ class _Walk:
             except BadStructure as error:
                 return self._pass_over(at, str(error))
             return self._segment(at, header)
-        if first.startswith(_ZSTD) or _is_index(first):
+        if first.startswith(_ZSTD) or is_index(first):
             return self._index(at)
         return self._pass_over(at, f"it is {foreign_format(first)}")
 
@@ -263,7 +322,7 @@ class _Walk:
         first = self._peek()
         if first is None:
             return self._torn(torn)
-        if not first or _is_header(first):
+        if not first or is_header(first):
             self._abandoned(at, header, payload if first else None)
             return True
         if not self._skip():
@@ -272,7 +331,7 @@ class _Walk:
         first = self._peek()
         if first is None:
             return self._torn(torn)
-        if first == b"" or _is_header(first) or _is_index(first):
+        if first == b"" or is_header(first) or is_index(first):
             self._abandoned(at, header, trailer if first else None)
             return True
         sealed = self._sealed(first) if header.encryption else (b"", 0)
@@ -498,26 +557,3 @@ class _Walk:
 
 def _named(place: _Place) -> str:
     return f"segment {place.header.number} of set {place.header.set[:8]} at tape file {place.at.file}"
-
-
-def _is_header(block: bytes) -> bool:
-    try:
-        read_header(block)
-    except BadStructure:
-        return False
-    return True
-
-
-def _is_index(first_block: bytes) -> bool:
-    """Does a SET INDEX begin with this block?"""
-    if is_age(first_block):
-        try:
-            clear = parse(first_block).clear
-        except BadStructure:
-            return False
-        return clear is not None and clear.what == "index"
-    try:
-        text = zstandard.ZstdDecompressor(max_window_size=8 << 20).decompressobj().decompress(first_block[:1024])
-    except zstandard.ZstdError:
-        return False
-    return text.startswith(b'{"t":"index"')

@@ -175,3 +175,23 @@ def test_a_7z_needs_its_trailer(make_rig: Callable[..., Rig], tmp_path: Path) ->
     assert len(report.outcome.complete) == 1
     assert now_indexes(rig.home) == before.indexes()
     assert records(rig.ledger) == before.records
+
+
+def test_large_sets_are_passed_over_from_the_end(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """A SET INDEX stands for the segments before it: these are not even looked at; small sets are walked over."""
+    rig = make_rig(tapes=1, backup_settings="segment_bytes = 1048576")
+    rig.backup(random_files(tmp_path / "first", 60, 100_000, seed=1), name="first")
+    rig.backup(random_files(tmp_path / "small", 3, 1_000, seed=2), name="small")
+    rig.backup(random_files(tmp_path / "last", 60, 100_000, seed=3), name="last")
+    counts = [len(rig.ledger.segments(each.set_id)) for each in rig.ledger.backup_sets()]
+    assert min(counts[0], counts[2]) > 4
+    rig.close()
+    before = Before(rig.home, LmdbLedger.open(rig.home.ledger), tmp_path / "aside")
+    report = rebuilt(rig.home)
+    reopened(rig)
+    (survey,) = report.surveys
+    assert (len(survey.headers), len(survey.segments)) == (counts[0], sum(counts))
+    assert report.ignored == []
+    assert records(rig.ledger) == before.records
+    assert now_indexes(rig.home) == before.indexes()
+    assert rig.backup(tmp_path / "small", name="again")
