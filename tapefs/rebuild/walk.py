@@ -204,7 +204,7 @@ class _Walk:
         """Return who the tape is; the head stands behind its labels then."""
         drive = self._drive
         drive.rewind()
-        label, label_bytes = self._label()
+        label, label_bytes, foreign = self._label()
         drive.rewind()
         key = ""
         try:
@@ -214,6 +214,8 @@ class _Walk:
             volume, key = set_label.volume, set_label.key_fingerprint or ""
             label_bytes += len(second)
         except (EndOfData, ReadFailed, BadStructure) as error:
+            if foreign is not None:
+                raise foreign from None
             if label is None:
                 raise BadStructure(f"neither LABEL nor SET LABEL of this tape can be read: {error}") from error
             self._found.ignored.append(f"the SET LABEL cannot be read: {error}")
@@ -225,21 +227,24 @@ class _Walk:
             drive.seek_end()
         return self._who(label, volume, key), label_bytes
 
-    def _label(self) -> tuple[Label | None, int]:
+    def _label(self) -> tuple[Label | None, int, NotBlank | None]:
+        """Return the LABEL if it is whole, its length, and whose it seems to be if it does not even begin as ours."""
         try:
             block = bytes(self._reader.read())
         except EndOfData:
             raise Blank("there is nothing on the tape") from None
         except ReadFailed as error:
             self._found.ignored.append(f"the LABEL cannot be read: {error}")
-            return None, 0
+            return None, 0, None
         try:
-            return read_label(block), len(block)
-        except NotBlank:
-            raise
+            return read_label(block), len(block), None
+        except NotBlank as error:
+            # A damaged one of ours if a SET LABEL follows.
+            self._found.ignored.append("the LABEL cannot be read: it does not begin as one")
+            return None, len(block), error
         except BadStructure as error:
             self._found.ignored.append(f"the LABEL cannot be read: {error}")
-            return None, len(block)
+            return None, len(block), None
 
     def _who(self, label: Label | None, volume: VolumeId, key: str) -> Tape:
         status = self._drive.status()

@@ -112,6 +112,21 @@ def test_a_damaged_trailer_is_made_up_for_by_its_payload(
 
 
 @pytest.mark.log_warnings
+@pytest.mark.parametrize("place", [2, 300, -10])
+def test_a_damaged_label(make_rig: Callable[..., Rig], tmp_path: Path, place: int) -> None:
+    """SET LABEL and HEADERs tell whose tape it is, even if the LABEL does not look like one any more."""
+    rig = make_rig(tapes=1)
+    rig.backup(random_files(tmp_path / "a", 9, 5_000), name="a")
+    flip(rig.home.library / "cartridges" / "TP0001L9" / "00000", place)
+    before = taken_away(rig, tmp_path)
+    report = rebuilt(rig.home)
+    reopened(rig)
+    assert any("LABEL cannot be read" in sentence for sentence in report.ignored)
+    assert records(rig.ledger) == before.records
+    assert now_indexes(rig.home) == before.indexes()
+
+
+@pytest.mark.log_warnings
 @pytest.mark.parametrize("has_index", [True, False])
 def test_a_damaged_header(make_rig: Callable[..., Rig], tmp_path: Path, has_index: bool) -> None:
     """An index tells where its segment lies; without one the set is told, and nobody writes to the tape before somebody
