@@ -20,6 +20,7 @@ from drivers.errors import (
     EndOfMedium,
     NoSuchElement,
     NotReady,
+    NotSupported,
     PositionLost,
     ReadFailed,
     WriteFailed,
@@ -329,6 +330,24 @@ def test_other_files_are_left_alone(bench: LtfsBench) -> None:
 
 
 # -- the volume ------------------------------------------------------------------------------------------------------
+
+
+def test_an_erase_takes_our_tape_files_and_nothing_else(bench: LtfsBench) -> None:
+    """Tape files with their notes go, those of others stay; the volume itself cannot be written over."""
+    drive = bench.loaded()
+    write(drive, *(block_of(number, 1000 + number) for number in range(200)), FILEMARK, block_of(2), FILEMARK)
+    others = {bench.mount / "films/one.mkv": b"one", bench.mount / "tapefs/00009.bak": b"a copy"}
+    for path, content in others.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    drive.rewind()
+    with pytest.raises(NotSupported, match="mt erase"):
+        drive.erase(long=True)
+    drive.erase(long=False)
+    assert [path.read_bytes() for path in others] == list(others.values())
+    left = {path.name for path in (bench.mount / "tapefs").iterdir()}
+    assert not any(name[:5].isdigit() for name in left - {"00009.bak"}), left
+    drive.close()
 
 
 def test_a_folder_that_is_no_volume_is_refused(tmp_path: Path) -> None:
