@@ -22,6 +22,7 @@ from tapefs.retention.explain import explain_set, explain_tape
 from tapefs.retention.holds import begun_at_ns
 from tapefs.retention.places import Placement, placement
 from tapefs.retention.pools import Pools
+from tapefs.tape.names import tape_called
 from tapefs.vfs.roster import Roster
 
 
@@ -49,7 +50,7 @@ class PlaceCalls:
     async def move(self, request: Request) -> Response:
         """Note where a tape lies; 204."""
         body, ledger = await body_of(request, LocationBody), self._service.ledger
-        volume = ledger.volume_by_label(str(request.path_params["tape"]))
+        volume = tape_called(ledger, str(request.path_params["tape"]))
         location, now_ns = check_text(body.location, "location"), self._service.jobs.now_ns()
         await trio.to_thread.run_sync(ledger.move_volume, volume.volume_id, location, now_ns)
         return Response(status_code=204)
@@ -60,10 +61,10 @@ class PlaceCalls:
         return json_answer([_due(each) for each in found if each.volume.location or each.should])
 
     async def explain(self, request: Request) -> Response:
-        """Say all of a tape, by its label, or of a set, by whatever names it. A tape's label comes first."""
+        """Say all of a tape, by its label or barcode, or of a set, by whatever names it. A tape's label comes first."""
         what = str(request.path_params["what"])
         try:
-            volume = self._service.ledger.volume_by_label(what)
+            volume = tape_called(self._service.ledger, what)
         except NotFound:
             sentences = await trio.to_thread.run_sync(self._of_set, what)
         else:

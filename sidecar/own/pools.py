@@ -23,6 +23,7 @@ from tapefs.errors import NotNow
 from tapefs.retention.allocation import Answer, Choice, Want
 from tapefs.retention.pools import SCRATCH, Pools
 from tapefs.retention.rules import allocation_text, retention_text
+from tapefs.tape.names import tape_called
 
 
 class NewPool(PoolFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,7 +94,7 @@ class PoolCalls:
         """Put blank tapes into a pool; those before one that is refused are in it then."""
         body, pool = await body_of(request, TapesBody), self._pools().get(_name(request))
         ledger, now_ns = self._service.ledger, self._service.jobs.now_ns()
-        volumes = [ledger.volume_by_label(label) for label in body.tapes]
+        volumes = [tape_called(ledger, tape) for tape in body.tapes]
         for volume in volumes:
             await trio.to_thread.run_sync(ledger.assign_volume, volume.volume_id, pool.name, now_ns)
         return json_answer({"tapes": [volume.label for volume in volumes]})

@@ -12,19 +12,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from catalog.errors import NotFound
 from catalog.records import Volume
 from sidecar.answers import json_answer
 from sidecar.own.tape_views import inventory_view, tape_view, task_view
 from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
 from sidecar.tape_tasks import Command
-from tapefs.errors import NoSuchThing, NotNow
+from tapefs.errors import NotNow
 from tapefs.mover.messages import Identify, Tend
 from tapefs.retention.living import require_nothing_live
 from tapefs.retention.pools import Pools
 from tapefs.tape.forgetting import forget_tape
-from tapefs.tape.names import check_name
+from tapefs.tape.names import check_name, tape_called
 from tapefs.tape.tending import Task
 
 _Tape = Annotated[str, msgspec.Meta(min_length=1, max_length=600)]
@@ -193,7 +192,7 @@ class OwnTapeCalls:
         """Forget a tape that is gone; tells which sets have lost something."""
         body = await body_of(request, ForgetBody)
         service = self._service
-        volume = await trio.to_thread.run_sync(self._volume, body.tape)
+        volume = await trio.to_thread.run_sync(tape_called, service.ledger, body.tape)
         await service.library.refresh()
         if service.library.place_of(volume.code) is not None or service.library.holder_of(volume.volume_id) is not None:
             raise NotNow(f"tape {volume.label} is in the library: take it out of it first, if it is gone for ever")
@@ -205,19 +204,10 @@ class OwnTapeCalls:
 
     # -- inside: in threads ------------------------------------------------------------------------------------------
 
-    def _volume(self, tape: str) -> Volume:
-        ledger = self._service.ledger
-        for find in (ledger.volume_by_label, ledger.volume_by_code):
-            try:
-                return find(tape)
-            except NotFound:
-                continue
-        raise NoSuchThing(f"there is no tape {tape}: see `tapefs inventory`")
-
     def _prepare(self, tape: str, command: Callable[[Volume], Command]) -> tuple[Volume, Command]:
         """Refuse at once what would be refused when the tape is loaded."""
         service = self._service
-        volume = self._volume(tape)
+        volume = tape_called(service.ledger, tape)
         told = command(volume)
         if isinstance(told, Tend):
             if told.pool:
@@ -226,7 +216,7 @@ class OwnTapeCalls:
         return volume, told
 
     def _show(self, tape: str) -> dict[str, object]:
-        volume = self._volume(tape)
+        volume = tape_called(self._service.ledger, tape)
         place = self._service.library.place_of(volume.code)
         return tape_view(self._service.ledger, volume, place, self._service.jobs.now_ns())
 

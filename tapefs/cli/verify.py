@@ -17,6 +17,7 @@ from tapefs.cli.values import Since
 from tapefs.client.api import Client, VerifyFinding, VerifyView
 from tapefs.errors import Cancelled, NotNow, SetDamaged
 from tapefs.home import Home
+from tapefs.tape.names import tape_called
 
 POLL_S = 0.2
 #: How long a cancelled one may take to come to an end.
@@ -106,7 +107,7 @@ def _resolve(catalog: Catalog, targets: tuple[str, ...]) -> tuple[list[SetId], l
     tapes: list[str] = []
     for target in targets:
         try:
-            tapes.append(catalog.ledger.volume_by_label(target).label)
+            tapes.append(tape_called(catalog.ledger, target).label)
         except NotFound:
             sets.append(catalog.archive.find_set(target).set_id)
     return sets, tapes

@@ -9,11 +9,25 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+from catalog.errors import NotFound
 from catalog.ledger import Ledger
+from catalog.records import Volume
 from tapefs.errors import UsageError
 
 #: Also a file name in the mount, and what people write on the case.
 _SENSIBLE = re.compile(r"[^\W_](?:[\w .+-]{0,30}[^\W_])?")
+
+
+def tape_called(ledger: Ledger, name: str) -> Volume:
+    """Return the tape with this label, or else with this barcode. Raises NotFound."""
+    try:
+        return ledger.volume_by_label(name)
+    except NotFound:
+        pass
+    try:
+        return ledger.volume_by_code(name)
+    except NotFound:
+        raise NotFound(f"there is no tape {name}: see `tapefs tapes`") from None
 
 
 def check_name(name: str) -> str:

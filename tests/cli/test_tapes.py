@@ -85,7 +85,8 @@ def test_a_renamed_tape_is_found_by_its_barcode(home, tree, tmp_path):
     done("evict", "--all")
     done("restore", set_id, "--to", str(tmp_path / "back"))
     assert (tmp_path / f"back{tree}/file").read_text() == "content"
-    assert run("verify", name, "--again")[0] == 0
+    assert run("verify", name, "--again")[0] == run("verify", "TP0001L9", "--again")[0] == 0
+    assert done("explain", "TP0001L9") == done("explain", name)
 
 
 def test_a_lost_tape(home, tree):
