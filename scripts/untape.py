@@ -227,6 +227,8 @@ class Tape:
         except OSError as error:
             raise Failed(f"{self.path}: {error.strerror}") from error
         self._file, self._block = 0, 0
+        #: Number and first block of the tape file that was looked at last: going back for it would take a minute.
+        self.peeked = -1, b""
 
     def _do(self, operation, count):
         fcntl.ioctl(self._fd, MTIOCTOP, _MTOP.pack(operation, count))
@@ -241,7 +243,7 @@ class Tape:
         while True:
             try:
                 self.go(number, 0)
-                self.block()
+                self.peeked = number, self.block()
             except EOFError:
                 return
             except Damaged:
@@ -317,6 +319,9 @@ class TapeFile:
         if self._is_over:
             return b""
         self._next += 1
+        if self._next == 1 and self._tape.peeked[0] == self._number:
+            self._is_over = not self._tape.peeked[1]
+            return self._tape.peeked[1]
         try:
             self._tape.go(self._number, self._next - 1)
             data = self._tape.block()
@@ -1378,30 +1383,30 @@ class Target:
     def __init__(self, path, tree):
         self._tree = tree
         os.makedirs(path, exist_ok=True)
-        #: Directories that are open, by number; the target is 0. The first ones are closed when there are too many.
+        #: Directories that are open, by number; the target is 0.
         self._open = {0: os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)}
 
     def directory(self, n):
-        """Return a descriptor of a directory of the tree, good until the next but 16 calls. Raises OSError."""
+        """Return a descriptor of a directory of the tree, good until many others were asked for. Raises OSError."""
         names, here = [], n
         while here not in self._open:
-            parent, name = self._tree.db.execute("SELECT parent, name FROM dirs WHERE n = ?", (here,)).fetchone()
-            names.append((here, bytes(name)))
-            here = parent
-        fd = self._open[here]
-        for here, name in reversed(names):
-            fd = os.open(name, DIRECTORY, dir_fd=fd)
-            self._open[here] = fd
-            self._trim(here)
-        if n:
-            # The newest is last.
-            self._open[n] = self._open.pop(n)
-        return self._open[n]
-
-    def _trim(self, newest):
+            here, name = self._tree.db.execute("SELECT parent, name FROM dirs WHERE n = ?", (here,)).fetchone()
+            names.append(bytes(name))
+        first = fd = self._open[here]
+        for name in reversed(names):
+            above = fd
+            try:
+                fd = os.open(name, DIRECTORY, dir_fd=above)
+            finally:
+                if above != first:
+                    os.close(above)
+        # Those that were asked for last are at the end.
+        self._open.pop(n, None)
+        self._open[n] = fd
         while len(self._open) > 64:
-            oldest = next(n for n in self._open if n not in (0, newest))
+            oldest = next(other for other in self._open if other != 0)
             os.close(self._open.pop(oldest))
+        return fd
 
     def make_directory(self, n, parent, name):
         """Make a directory, or use the one that is there. Return whether it was made. Raises OSError."""
@@ -1492,6 +1497,8 @@ class Restorer:
         self._special = args.special
         self._giver = Giver(shelf.report, args.special)
         self.restored = 0
+        #: The file that was asked for last, and its names: it is asked for many times in a row.
+        self._last = None, []
 
     def run(self, wishes, unknown):
         self._choose(wishes)
@@ -1580,7 +1587,7 @@ class Restorer:
             if which == 0:
                 self._lost_group(grp, "its content is missing, or not all of it is there")
         elif not any(piece[3] for piece in candidates[which]):
-            self._finish_file(grp)
+            self._make_empty(grp)
         else:
             for segment, at, sha, runs, _, _ in candidates[which]:
                 if runs:
@@ -1634,7 +1641,7 @@ class Restorer:
                 if plain is not None and self._fetch_piece(plain, grp, at, sha, json.loads(runs), place, troubles):
                     self._db.execute("DELETE FROM todo WHERE rowid = ?", (rowid,))
                     if self._db.execute("SELECT 1 FROM todo WHERE grp = ?", (grp,)).fetchone() is None:
-                        self._finish_file(grp)
+                        self._publish(grp)
                 else:
                     troubles.setdefault(grp, f"{place} cannot be read")
                     self._db.execute("UPDATE todo SET tried = tried + 1 WHERE rowid = ?", (rowid,))
@@ -1676,9 +1683,12 @@ class Restorer:
 
     def _names(self, grp):
         """Return (id, directory, name, line) of all names of a file that are wanted."""
+        if self._last[0] == grp:
+            return self._last[1]
         sql = "SELECT files.id, d, name, line FROM picked JOIN files ON files.id = picked.id WHERE picked.grp = ?"
         rows = self._db.execute(sql + " ORDER BY files.id", (grp,)).fetchall()
-        return [(ident, d, bytes(name), line) for ident, d, name, line in rows]
+        self._last = grp, [(ident, d, bytes(name), line) for ident, d, name, line in rows]
+        return self._last[1]
 
     def _is_regular(self, grp):
         return stat.S_ISREG(json.loads(self._names(grp)[0][3])["mode"])
@@ -1711,7 +1721,8 @@ class Restorer:
         for _, d, name, _ in self._names(grp):
             self._lost(d, name, why)
 
-    def _finish_file(self, grp):
+    def _make_empty(self, grp):
+        """Make a file without data: it has no bytes, or is one hole."""
         try:
             os.close(self._open_hidden(grp))
         except OSError as error:
@@ -1721,6 +1732,12 @@ class Restorer:
 
     def _publish(self, grp):
         """What was made under a hidden name gets its attributes, and then its names."""
+        try:
+            self._give_and_name(grp)
+        except OSError as error:
+            self._lost_group(grp, f"somebody else works in the target: {error.strerror}")
+
+    def _give_and_name(self, grp):
         names = self._names(grp)
         directory, hidden, line = self._hidden(grp)
         path = self._tree.path_of(names[0][1], names[0][2])
