@@ -200,7 +200,7 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def wait_until(is_true: Callable[[], bool], message: str, seconds: float = 15.0) -> None:
+def wait_until(is_true: Callable[[], bool], message: str, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < deadline, message

@@ -119,7 +119,7 @@ def test_a_sidecar_killed_when_a_run_goes_back(home: Home, place: str, monkeypat
         patch.setenv("TAPEFS_CRASH_AT", f"ledger.requeue_job.{place}")
         with running(home) as rig:
             number = rig.submit("home")
-            assert rig.process.wait(30) == -signal.SIGKILL
+            assert rig.process.wait(60) == -signal.SIGKILL
     with running(home) as rig:
         if place == "before":
             assert "interrupted" in rig.wait_job(number, "failed")["error"]
