@@ -12,6 +12,7 @@ from tapefs.bench import (
     backup,
     codecs,
     drives,
+    encryption,
     eviction,
     incremental,
     large,
@@ -48,6 +49,7 @@ NAMES = (
     "eviction",
     "drives",
     "rebuild",
+    "encryption",
 )
 
 #: Those that bring what they measure with, and those that want a tree and a number of runs.
@@ -59,6 +61,7 @@ WITH_TREE = {
     "restore": restore.run,
     "walk": walk.run,
     "mounts": mounts.run,
+    "encryption": encryption.run,
 }
 
 
