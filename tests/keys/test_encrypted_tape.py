@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from catalog.errors import StorageFailed
 from catalog.ids import FrameNo, SetId
 from catalog.index.reader import IndexReader
 from catalog.records import CopyState, SegmentCopy, VolumeState
@@ -343,19 +343,31 @@ def test_copies_are_of_stored_bytes(rig: Rig, tree: Path) -> None:
         assert read_set_label(second[1].read_bytes()).key_fingerprint == identity.fingerprint
 
 
-def test_an_encrypted_index_that_was_not_committed_is_overwritten(rig: Rig, tree: Path) -> None:
+def test_an_encrypted_index_that_was_not_committed_is_overwritten(
+    rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whose it is stands in the clear, so that no secret is needed to append."""
     identity = encrypt(rig)
     rig.home.keyring.remove(identity.fingerprint)
     rig.backup(tree)
     (volume,) = (each for each in rig.ledger.volumes() if each.state is VolumeState.APPENDABLE)
-    rig.close()
+
+    def fail(*_: object) -> None:
+        raise StorageFailed("the disk of the ledger is gone", retryable=False)
+
+    monkeypatch.setattr(rig.ledger, "seal_set", fail)
+    with pytest.raises(StorageFailed):
+        rig.backup(tree, name="second")
+    monkeypatch.undo()
     index = tape_files(rig, volume.label)[-1]
     clear = age.parse(index.read_bytes()).clear
     assert clear is not None
     assert clear.what == "index"
-    assert re.fullmatch(r"[0-9a-f-]{36}", clear.uuid)
-    rig.open()
+    assert clear.uuid in {intent.structure_id for intent in rig.ledger.intents(volume.volume_id)}
+    set_id = rig.backup(tree, name="third")
+    assert {copy.volume_id for copy in copies_of(rig, set_id)} == {volume.volume_id}
+    assert rig.ledger.volume(volume.volume_id).state is VolumeState.APPENDABLE
+    assert rig.ledger.intents(volume.volume_id) == []
 
 
 def test_a_wrong_key_is_no_key(rig: Rig, tree: Path) -> None:
