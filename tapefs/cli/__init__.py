@@ -18,50 +18,66 @@ from tapefs.cli.exits import FAILED, report
 from tapefs.cli.place import Place
 from tapefs.home import VARIABLE, default_home, usual_home
 
-#: Command -> the module that has it.
-COMMANDS = {
-    "init": "tapefs.cli.setting_up",
-    "serve": "tapefs.cli.service",
-    "mount": "tapefs.cli.service",
-    "backup": "tapefs.cli.backup",
-    "sets": "tapefs.cli.sets",
-    "show": "tapefs.cli.sets",
-    "ls": "tapefs.cli.listing",
-    "find": "tapefs.cli.find",
-    "versions": "tapefs.cli.versions",
-    "restore": "tapefs.cli.restore",
-    "verify": "tapefs.cli.verify",
-    "check": "tapefs.cli.check",
-    "catalog": "tapefs.cli.catalog",
-    "report": "tapefs.cli.reports",
-    "tapes": "tapefs.cli.library",
-    "drives": "tapefs.cli.library",
-    "prompts": "tapefs.cli.prompts",
-    "tape": "tapefs.cli.tape",
-    "inventory": "tapefs.cli.inventory",
-    "stage": "tapefs.cli.staging",
-    "pins": "tapefs.cli.staging",
-    "unpin": "tapefs.cli.staging",
-    "evict": "tapefs.cli.staging",
-    "staging": "tapefs.cli.staged",
-    "recall": "tapefs.cli.recalls",
-    "recalls": "tapefs.cli.recalls",
-    "expire": "tapefs.cli.expire",
-    "pool": "tapefs.cli.pools",
-    "vault": "tapefs.cli.vault",
-    "explain": "tapefs.cli.explain",
-    "jobs": "tapefs.cli.jobs",
-    "job": "tapefs.cli.job",
-    "plan": "tapefs.cli.plan",
-    "rebuild": "tapefs.cli.rebuild",
-    "import": "tapefs.cli.rebuild",
-    "taf": "tapefs.cli.taf",
-    "library": "tapefs.cli.virtual",
-    "vtl": "tapefs.cli.vtl",
-    "key": "tapefs.cli.key",
-    "doctor": "tapefs.cli.doctor",
-    "version": "tapefs.cli.setting_up",
+#: Section of the help -> its commands -> the module that has each. Sections and commands stand there in this order.
+SECTIONS = {
+    "Begin": {
+        "init": "tapefs.cli.setting_up",
+        "doctor": "tapefs.cli.doctor",
+        "serve": "tapefs.cli.service",
+        "version": "tapefs.cli.setting_up",
+    },
+    "Back up": {
+        "backup": "tapefs.cli.backup",
+        "job": "tapefs.cli.job",
+        "jobs": "tapefs.cli.jobs",
+        "report": "tapefs.cli.reports",
+        "verify": "tapefs.cli.verify",
+    },
+    "Look and get back": {
+        "mount": "tapefs.cli.service",
+        "sets": "tapefs.cli.sets",
+        "show": "tapefs.cli.sets",
+        "ls": "tapefs.cli.listing",
+        "find": "tapefs.cli.find",
+        "versions": "tapefs.cli.versions",
+        "restore": "tapefs.cli.restore",
+    },
+    "What is fetched to the disk": {
+        "stage": "tapefs.cli.staging",
+        "evict": "tapefs.cli.staging",
+        "pins": "tapefs.cli.staging",
+        "unpin": "tapefs.cli.staging",
+        "staging": "tapefs.cli.staged",
+        "recall": "tapefs.cli.recalls",
+        "recalls": "tapefs.cli.recalls",
+    },
+    "Tapes and drives": {
+        "tapes": "tapefs.cli.library",
+        "drives": "tapefs.cli.library",
+        "inventory": "tapefs.cli.inventory",
+        "prompts": "tapefs.cli.prompts",
+        "tape": "tapefs.cli.tape",
+        "library": "tapefs.cli.virtual",
+        "vtl": "tapefs.cli.vtl",
+    },
+    "Policies": {
+        "pool": "tapefs.cli.pools",
+        "vault": "tapefs.cli.vault",
+        "expire": "tapefs.cli.expire",
+        "explain": "tapefs.cli.explain",
+        "key": "tapefs.cli.key",
+    },
+    "Trouble, and tapes of others": {
+        "check": "tapefs.cli.check",
+        "catalog": "tapefs.cli.catalog",
+        "rebuild": "tapefs.cli.rebuild",
+        "import": "tapefs.cli.rebuild",
+        "taf": "tapefs.cli.taf",
+        "plan": "tapefs.cli.plan",
+    },
 }
+#: Command -> the module that has it.
+COMMANDS = {command: module for section in SECTIONS.values() for command, module in section.items()}
 
 
 class LazyGroup(click.Group):
@@ -79,6 +95,20 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise AssertionError(f"{COMMANDS[cmd_name]} has no command {cmd_name}")
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands section by section; all first columns are of one width."""
+        widest = max(map(len, COMMANDS))
+        for section, names in SECTIONS.items():
+            commands = ((name, self.get_command(ctx, name)) for name in names)
+            with formatter.section(section):
+                formatter.write_dl(
+                    [
+                        (name.ljust(widest), command.get_short_help_str(limit=66))
+                        for name, command in commands
+                        if command
+                    ]
+                )
 
 
 @click.command(cls=LazyGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})

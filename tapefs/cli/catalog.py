@@ -91,7 +91,10 @@ def _copy_to_tape(place: Place, home: Home, retention_days: int) -> None:
 @click.argument("file", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show_command(file: Path, as_json: bool) -> None:
-    """Read a copy to its end, compare every file in it with its checksum, and say what it holds."""
+    """Check a copy, and say what it holds.
+
+    It is read to its end, and every file in it compared with its checksum.
+    """
     from tapefs.safekeeping.unpack import read_manifest
 
     manifest = read_manifest(file)
@@ -117,10 +120,11 @@ def show_command(file: Path, as_json: bool) -> None:
 @click.argument("file", type=_FILE)
 @click.pass_obj
 def restore_command(place: Place, file: Path) -> None:
-    """Bring the catalog back from a copy, into the state folder that --home names, or a new one.
+    """Bring the catalog back from a copy.
 
-    What was there moves to a folder replaced-TIME beside it; settings and keys that are there stay. No sidecar can use
-    the state folder meanwhile. What was written to tape after the copy was made: `tapefs import TAPE`.
+    It goes into the state folder that --home names, or a new one. What was there moves to a folder replaced-TIME
+    beside it; settings and keys that are there stay. No sidecar can use the state folder meanwhile. What was
+    written to tape after the copy was made: `tapefs import TAPE`.
     """
     from tapefs.safekeeping.unpack import bring_catalog_back
 

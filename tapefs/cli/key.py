@@ -122,9 +122,10 @@ def export_command(place: Place, name: str, as_page: bool, passphrase_file: Path
 def import_command(
     place: Place, name: str, file: IO[bytes] | None, public: str | None, passphrase_file: Path | None
 ) -> None:
-    """Take a key from FILE (`-`: stdin): as `age-keygen` or `tapefs key export` print it, or a typed page.
+    """Take a key from a file or a typed page.
 
-    A key whose public half is here gets its secret; a name that is taken goes on with this key as its newest.
+    FILE (`-`: stdin) is as `age-keygen` or `tapefs key export` print it, or the page. A key whose public half is
+    here gets its secret; a name that is taken goes on with this key as its newest.
     """
     from tapefs.keys.identity import Recipient
     from tapefs.keys.store import identity_in
@@ -167,7 +168,10 @@ def rotate_command(place: Place, name: str, passphrase_file: Path | None) -> Non
 @_passphrase_file
 @click.pass_obj
 def unlock_command(place: Place, name: str, passphrase_file: Path | None) -> None:
-    """Give the running sidecar the secret, in memory only, so that tapes of the key can be read."""
+    """Give the running sidecar the secret.
+
+    In memory only, so that tapes of the key can be read.
+    """
     from tapefs.client.api import Client
 
     home, store = _store(place)

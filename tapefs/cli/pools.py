@@ -100,7 +100,10 @@ def _vault(pool: PoolView) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def show_command(place: Place, name: str, as_json: bool) -> None:
-    """Show a pool, which of its tapes is written next, and why not the others."""
+    """Show a pool, and which tape is written next.
+
+    Of every other tape it says why not.
+    """
     with _calls(place) as calls:
         pool = calls.show(name)
     if as_json:
@@ -148,7 +151,10 @@ def create_command(place: Place, /, name: str, **options: object) -> None:
 @_options
 @click.pass_obj
 def edit_command(place: Place, /, name: str, **options: object) -> None:
-    """Change the rules of a pool; they count for the sets that it has, too."""
+    """Change the rules of a pool.
+
+    They count for the sets that it has, too.
+    """
     with _calls(place) as calls:
         calls.edit(name, _fields(options))
 

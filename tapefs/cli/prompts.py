@@ -35,7 +35,10 @@ def prompts_command(place: Place, as_json: bool) -> None:
 @click.argument("drive", metavar="[DRIVE]", required=False)
 @click.pass_obj
 def inserted_command(place: Place, drive: str | None) -> None:
-    """Say that the tape is in: needed only where a drive does not notice by itself."""
+    """Say that the tape asked for is in the drive.
+
+    Needed only where a drive does not notice by itself.
+    """
     _answer(place, drive, "done")
 
 
@@ -43,7 +46,10 @@ def inserted_command(place: Place, drive: str | None) -> None:
 @click.argument("drive", metavar="[DRIVE]", required=False)
 @click.pass_obj
 def missing_command(place: Place, drive: str | None) -> None:
-    """Say that the tape that is asked for cannot be put in now; what waits for it fails, or takes another one."""
+    """Say that the tape asked for cannot be put in now.
+
+    What waits for it fails, or takes another one.
+    """
     _answer(place, drive, "declined")
 
 
@@ -51,7 +57,10 @@ def missing_command(place: Place, drive: str | None) -> None:
 @click.argument("tapes", metavar="BARCODE...", nargs=-1, required=True)
 @click.pass_obj
 def add_command(place: Place, tapes: tuple[str, ...]) -> None:
-    """Say which tapes lie on the shelf; those that the ledger does not know are entered as blank."""
+    """Say which tapes lie on the shelf.
+
+    Those that the ledger does not know are entered as blank.
+    """
     from tapefs.client.presence import connected
 
     with connected(place.home()) as presence:
@@ -63,7 +72,10 @@ def add_command(place: Place, tapes: tuple[str, ...]) -> None:
 @click.argument("tape", metavar="BARCODE")
 @click.pass_obj
 def remove_command(place: Place, tape: str) -> None:
-    """Say that a tape does not lie on the shelf any more; what the ledger knows of it stays."""
+    """Say that a tape lies on the shelf no more.
+
+    What the ledger knows of it stays.
+    """
     from tapefs.client.presence import connected
 
     with connected(place.home()) as presence:

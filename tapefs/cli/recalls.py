@@ -158,7 +158,10 @@ def _seconds(seconds: float) -> str:
 @click.option("--process", is_flag=True, help="All that this process reads, now and later.")
 @click.pass_obj
 def grant_command(place: Place, number: int, process: bool) -> None:
-    """Let a reader have what it asks for, and what else of that file it reads."""
+    """Let a reader have what it asks for.
+
+    And what else of that file it reads.
+    """
     _say(place, number, "grant", process)
 
 

@@ -57,9 +57,10 @@ def _show(place: Place, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def check_command(place: Place, repair: bool, as_json: bool) -> None:
-    """Compare everything that is staged with the checksums taken when it came from tape.
+    """Compare what is staged with its checksums.
 
-    Reading may go on meanwhile. The exit code is 1 when anything is wrong, also if --repair has dropped it.
+    They were taken when it came from tape.     Reading may go on meanwhile. The exit code is 1 when anything is
+    wrong, also if --repair has dropped it.
     """
     from tapefs.staging.area import StagingArea
     from tapefs.staging.check import check_staging

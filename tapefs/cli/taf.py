@@ -28,7 +28,10 @@ def taf_command() -> None:
 @_VOLUME
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_command(root: Path, as_json: bool) -> None:
-    """List the sets on VOLUME and their archives, in the order of the tape."""
+    """List the sets on VOLUME and their archives.
+
+    They come in the order of the tape.
+    """
     from tapefs.taf.volume import open_volume
 
     volume = open_volume(root)
@@ -49,9 +52,10 @@ def list_command(root: Path, as_json: bool) -> None:
 @_VOLUME
 @_SETS
 def verify_command(root: Path, sets: tuple[str, ...]) -> None:
-    """Read the archives of all sets, or of those named, from front to end: whether they open, and are whole.
+    """Read archives to their end: are they whole?
 
-    gzip, zstd and 7z have checksums of what is in them; a plain .tar has those of its headers only.
+    Those of all sets, or of the sets named.     gzip, zstd and 7z have checksums of what is in them; a plain .tar
+    has those of its headers only.
     """
     from tapefs.taf.reading import check_archives
     from tapefs.taf.volume import open_volume
@@ -70,9 +74,10 @@ def verify_command(root: Path, sets: tuple[str, ...]) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace files that are there already; they are left alone otherwise.")
 @click.option("--log", metavar="FILE", type=click.Path(path_type=Path), help="A line for all that was not restored.")
 def extract_command(root: Path, sets: tuple[str, ...], target: Path, overwrite: bool, log: Path | None) -> None:
-    """Restore all sets, or those named, each beneath DIR/SET; the tape is read once, from front to end.
+    """Restore all sets, or those named.
 
-    Nothing lands outside of DIR, whatever names and links are in the archives.
+    Each goes beneath DIR/SET; the tape is read once, from front to end. Nothing lands outside of DIR, whatever
+    names and links are in the archives.
     """
     from tapefs.taf.reading import extract_archives
     from tapefs.taf.volume import open_volume

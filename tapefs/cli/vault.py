@@ -20,7 +20,10 @@ def vault_command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def list_command(place: Place, only_due: bool, as_json: bool) -> None:
-    """List tapes that lie elsewhere or should, by the rules of their pools."""
+    """List tapes that lie elsewhere, or should.
+
+    The rules of their pools say so.
+    """
     from tapefs.client.presence import connected
 
     with connected(place.home()) as presence:

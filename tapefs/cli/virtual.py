@@ -60,7 +60,10 @@ def add_command(
     first_load: float,
     write_protected: bool,
 ) -> None:
-    """Put a blank cartridge into the first free slot, or into a new one, and print its barcode."""
+    """Put a blank cartridge into a slot.
+
+    It goes into the first free slot, or into a new one. Its barcode is printed.
+    """
     from drivers.virtual.library import add_blank, set_write_protected
 
     number = None if generation is None else int(generation.lower().removeprefix("lto"))
@@ -101,7 +104,10 @@ def ports_command(place: Place, ports: int) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.pass_obj
 def export_command(place: Place, barcode: str, folder: Path) -> None:
-    """Take a cartridge out of its slot or port: it becomes FOLDER, which must not exist."""
+    """Take a cartridge out of the library.
+
+    It leaves its slot or port and becomes FOLDER, which must not exist.
+    """
     from drivers.virtual.library import take_out
 
     with _library(place) as library:
@@ -112,7 +118,10 @@ def export_command(place: Place, barcode: str, folder: Path) -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.pass_obj
 def import_command(place: Place, folder: Path) -> None:
-    """Put a copy of an exported cartridge into a free port, else into a slot, and print its barcode."""
+    """Put a copy of an exported cartridge in.
+
+    It goes into a free port, else into a slot. Its barcode is printed.
+    """
     from drivers.virtual.library import add_from
 
     with _library(place) as library:

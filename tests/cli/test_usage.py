@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
+import click
 import pytest
 
 from catalog.errors import Damaged, StorageFailed
 from drivers.errors import DeviceFailed
 from tapefs import __version__
-from tapefs.cli import COMMANDS, exits
+from tapefs.cli import COMMANDS, SECTIONS, exits, group
 from tapefs.errors import HomeInUse, NoTape, SourceError, UsageError
 
 
@@ -181,6 +183,19 @@ def test_names_are_printed_in_any_locale(home, tmp_path):
 
 
 def test_every_command_says_what_it_does_on_one_line(tapefs):
+    """In 80 columns, section by section; no text is cut."""
     text = tapefs("--help").out
-    assert all(f"\n  {name} " in text for name in COMMANDS)
-    assert "..." not in text.partition("Commands:")[2]
+    assert [line[:-1] for line in text.splitlines() if line.endswith(":") and line[0] != " "] == ["Options", *SECTIONS]
+    listed = text.partition("\nBegin:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed if line.startswith("  ")] == list(COMMANDS)
+    assert all(re.fullmatch(r"  [a-z]+ +[A-Z].*[.?]", line) for line in listed if line.startswith("  "))
+    assert not any(line.endswith("...") or len(line) > 80 for line in listed)
+
+
+@pytest.mark.parametrize(
+    "family", [name for name in COMMANDS if isinstance(group.get_command(click.Context(group), name), click.Group)]
+)
+def test_every_subcommand_says_what_it_does_on_one_line(tapefs, family):
+    listed = tapefs(family, "--help").out.partition("\nCommands:\n")[2].splitlines()
+    assert listed
+    assert all(re.fullmatch(r"  [a-z-]+ +[A-Z].*[^.]\.|  [a-z-]+ +[A-Z].*\?", line) for line in listed)
