@@ -5,18 +5,17 @@ from __future__ import annotations
 from catalog.ids import VolumeId
 from catalog.ledger import Ledger
 from drivers.interface import Drive
-from tapefs.errors import UsageError, WrongTape
 from tapefs.keys.policy import TapeKeys
-from tapefs.tape.tending import Order, Task, tend
+from tapefs.tape.label import check_label
+from tapefs.tape.tending import Order, Task, give_up
 
 
 def begin_anew(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: int, keys: TapeKeys) -> VolumeId:
-    """Give up what the threaded tape holds, write a new label over its old one, and return its new id.
+    """Give up what the threaded tape holds, and return its new id: it is BLANK then, over its old content.
 
-    It must be that very volume by its label. Raises WrongTape when it is another, NotNow when a set on it lives after
-    all; with both nothing is changed. Else as `tapefs.tape.tending.tend`.
+    It must be that very volume by its label. Raises TapeError when it is another, or holds what the ledger does not
+    know, NotNow when a set on it lives after all; with these nothing is changed. Else as `tapefs.tape.tending.give_up`.
     """
-    try:
-        return tend(drive, ledger, volume_id, Order(Task.RELABEL, identity=volume_id), now_ns, keys).volume.volume_id
-    except UsageError as error:
-        raise WrongTape(f"the tape to be begun anew is another one: {error}") from error
+    check_label(drive, ledger.volume(volume_id))
+    new, _ = give_up(drive, ledger, volume_id, Order(Task.RELABEL, identity=volume_id), now_ns, keys)
+    return new.volume_id

@@ -64,19 +64,28 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
     recipient = keys.recipient(volume)
     check_label(drive, volume)
     volume = _as_told(ledger, volume, status)
-    drive.seek_end()
     end = VolumeEnd(block=volume.end_block, file=volume.end_file, used_bytes=volume.used_bytes)
-    found = drive.position()
-    if found.block < volume.end_block:
+    found = require_announced(drive, ledger, volume)
+    if found < volume.end_block:
         raise LedgerMismatch(
-            f"tape {volume.label} ends at block {found.block}, but the ledger knows data up to block "
+            f"tape {volume.label} ends at block {found}, but the ledger knows data up to block "
             f"{volume.end_block}: data is missing; do not use it, and verify its sets"
         )
-    if found.block > volume.end_block:
-        _give_up_uncommitted(drive, ledger, volume)
     for intent in ledger.intents(volume_id):
         ledger.drop_intent(intent.structure_id)
     return OpenTape(volume, claim, end, recipient)
+
+
+def require_announced(drive: Drive, ledger: Ledger, volume: Volume) -> BlockNo:
+    """Return where the tape ends. Behind what is committed there may only be what open intents announced.
+
+    In that case the head stands where it begins. Raises LedgerMismatch, drive errors.
+    """
+    drive.seek_end()
+    found = BlockNo(drive.position().block)
+    if found > volume.end_block:
+        _give_up_uncommitted(drive, ledger, volume)
+    return found
 
 
 def _as_told(ledger: Ledger, volume: Volume, status: DriveStatus) -> Volume:

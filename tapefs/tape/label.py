@@ -129,7 +129,7 @@ def _require_blank(drive: Drive, ledger: Ledger, volume: Volume, may_go: str) ->
     if label is None:
         return
     if label.volume == volume.volume_id and _was_labelling(ledger, volume.volume_id):
-        _require_nothing_behind_labels(drive, volume)
+        require_nothing_behind_labels(drive, volume)
         return
     raise NotBlank(
         f"tape {volume.label} should be blank, but is labelled {label.label} by installation {label.installation}: "
@@ -137,10 +137,11 @@ def _require_blank(drive: Drive, ledger: Ledger, volume: Volume, may_go: str) ->
     )
 
 
-def _require_nothing_behind_labels(drive: Drive, volume: Volume) -> None:
+def require_nothing_behind_labels(drive: Drive, volume: Volume) -> None:
+    """Go to the end of a tape that the ledger knows to hold labels at most. Raises LedgerMismatch, drive errors."""
     drive.seek_end()
     if drive.position().file > 2:
-        raise LedgerMismatch(f"tape {volume.label} is being labelled, yet holds data: somebody else wrote to it")
+        raise LedgerMismatch(f"tape {volume.label} holds data behind its label that the ledger does not know")
 
 
 def _was_labelling(ledger: Ledger, volume_id: VolumeId) -> bool:

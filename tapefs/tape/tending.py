@@ -25,9 +25,10 @@ from drivers.interface import Drive, DriveStatus
 from tapefs.errors import LedgerMismatch, NotBlank, NotNow, UsageError, WrongTape
 from tapefs.keys.policy import TapeKeys
 from tapefs.retention.living import require_nothing_live
+from tapefs.tape.append import require_announced
 from tapefs.tape.barcodes import is_worm
 from tapefs.tape.identity import Identity, Owner, identify
-from tapefs.tape.label import is_given_up, write_label
+from tapefs.tape.label import is_given_up, require_nothing_behind_labels, write_label
 from tapefs.tape.names import check_name, next_name
 
 log = structlog.get_logger(__name__)
@@ -78,8 +79,26 @@ def tend(drive: Drive, ledger: Ledger, volume_id: VolumeId, order: Order, now_ns
     """Do that with the threaded tape, which should be `volume_id`; `keys` has the key of one that is labelled.
 
     Raises, before anything is changed: WriteProtected, WrongTape, NotBlank, NotNow when live sets lie on it or force is
-    needed, UsageError when it is called otherwise, its new name is none or its key is not here, Conflict when another
-    tape has that name; and drive errors, at any time.
+    needed, LedgerMismatch when more is on it than the ledger knows, UsageError when it is called otherwise, its new
+    name is none or its key is not here, Conflict when another tape has that name; and drive errors, at any time.
+    """
+    if order.task is Task.LABEL:
+        return _label(drive, ledger, volume_id, order, now_ns, keys)
+    new, found = give_up(drive, ledger, volume_id, order, now_ns, keys)
+    claim = ledger.claim_volume(new.volume_id)
+    if order.task is Task.ERASE:
+        _erase(drive, ledger, new, claim, is_long=order.is_long)
+    else:
+        write_label(drive, ledger, keys.given(new), claim, now_ns, may_go=found.mark)
+    return Tended(ledger.volume(new.volume_id), found)
+
+
+def give_up(
+    drive: Drive, ledger: Ledger, volume_id: VolumeId, order: Order, now_ns: int, keys: TapeKeys
+) -> tuple[Volume, Identity]:
+    """Have the ledger give up what is on the threaded tape, of which nothing is written over yet.
+
+    Returns its new record, which is BLANK, and what is there. Raises as `tend`.
     """
     volume = ledger.volume(volume_id)
     status = drive.status()
@@ -87,22 +106,38 @@ def tend(drive: Drive, ledger: Ledger, volume_id: VolumeId, order: Order, now_ns
     if order.task is not Task.ERASE:
         keys.of_new_tape(order.pool or volume.pool)  # Raises now rather than when the old data is given up.
     found = identify(drive, ledger.installation().installation_id)
-    if order.task is Task.LABEL:
-        _require_blank(ledger, volume, found, order)
-    else:
-        _require_may_go(ledger, volume, found, order)
+    _require_may_go(ledger, volume, found, order)
     require_nothing_live(ledger, volume_id, volume.label, now_ns)
-    if order.task is Task.LABEL and not _changes(volume, order):
-        claim = ledger.claim_volume(volume_id)
-        write_label(drive, ledger, keys.given(volume), claim, now_ns)
-        return Tended(ledger.volume(volume_id), found)
-    new = _begin_anew(ledger, volume, status, found, order, now_ns)
+    if found.label is not None and found.label.volume == volume_id and not order.is_forced:
+        _require_known_end(drive, ledger, volume)
+    return _begin_anew(ledger, volume, status, found, order, now_ns), found
+
+
+def _label(drive: Drive, ledger: Ledger, volume_id: VolumeId, order: Order, now_ns: int, keys: TapeKeys) -> Tended:
+    volume = ledger.volume(volume_id)
+    status = drive.status()
+    _require_right_cartridge(status, volume)
+    keys.of_new_tape(order.pool or volume.pool)
+    found = identify(drive, ledger.installation().installation_id)
+    _require_blank(ledger, volume, found, order)
+    require_nothing_live(ledger, volume_id, volume.label, now_ns)
+    new = volume if not _changes(volume, order) else _begin_anew(ledger, volume, status, found, order, now_ns)
     claim = ledger.claim_volume(new.volume_id)
-    if order.task is Task.ERASE:
-        _erase(drive, ledger, new, claim, is_long=order.is_long)
-    else:
-        write_label(drive, ledger, keys.given(new), claim, now_ns, may_go=found.mark)
+    write_label(drive, ledger, keys.given(new), claim, now_ns, may_go="" if new is volume else found.mark)
     return Tended(ledger.volume(new.volume_id), found)
+
+
+def _require_known_end(drive: Drive, ledger: Ledger, volume: Volume) -> None:
+    """What the catalog does not know of a tape may be all that there is of a set: a catalog may be an old copy."""
+    try:
+        if volume.end_block:
+            require_announced(drive, ledger, volume)
+        else:
+            require_nothing_behind_labels(drive, volume)
+    except LedgerMismatch as error:
+        raise LedgerMismatch(
+            f"{error}; `tapefs import {volume.code}` takes in what the catalog lacks, `--force` overwrites it"
+        ) from error
 
 
 def _require_right_cartridge(status: DriveStatus, volume: Volume) -> None:

@@ -12,12 +12,12 @@ import pytest
 from catalog.pool_records import Pool
 from catalog.records import JobState, VolumeState
 from sidecar.jobs import finish
-from tapefs.errors import NoTape
+from tapefs.errors import NoTape, UsageError
 from tapefs.retention.candidates import candidates_of
 from tapefs.retention.expire import expire
 from tapefs.retention.policy import Wish
 from tapefs.retention.pools import Pools
-from tests.backup.rig import rigs
+from tests.backup.rig import Rig, rigs
 
 DAY_NS = 86_400 * 10**9
 
@@ -130,3 +130,49 @@ def test_only_by_the_rules_of_the_pool(rig, tree, reuse, days, may):
     (candidate,) = candidates_of(rig.ledger, Pools.of(rig.home, rig.ledger), now_ns)
     assert candidate.reuse is not None
     assert candidate.reuse.may is may
+
+
+@pytest.mark.log_warnings
+def test_a_tape_that_cannot_take_its_new_label_is_passed_over(make, tree, monkeypatch):
+    """Its new record is the one that is set aside, and the run goes on with the next tape."""
+    rig = make(tapes=2)
+    first = rig.backup(tree)
+    old = next(each for each in rig.ledger.volumes() if each.end_block)
+    let_go(rig, first)
+    rig.close()
+    monkeypatch.setenv("TAPEFS_FAULTS", '[{"kind": "write_error", "block": 0}]')
+    rig.open()
+    offered = rig.watcher.next_volume
+    rig.watcher.anew = {old.volume_id}
+
+    def old_one_first(exclude, *, ejected, pool=""):
+        if old.volume_id in exclude:
+            return offered(exclude, ejected=ejected, pool=pool)
+        rig.watcher.put_in(old.label)
+        return old.volume_id
+
+    monkeypatch.setattr(rig.watcher, "next_volume", old_one_first)
+    second = rig.backup(tree)
+    assert old.label not in rig.ledger.backup_set(second).tapes
+    renewed = rig.ledger.volume_by_label(old.label)
+    assert renewed.volume_id != old.volume_id
+    assert renewed.state is VolumeState.SUSPECT
+
+
+def test_a_key_that_is_not_here_is_no_fault_of_the_tapes(rig, tree):
+    """The job fails and says which key; the tape stays as it is, and is not suspected."""
+    first, old = filled(rig, tree)
+    let_go(rig, first)
+    rig.watcher.anew = {old.volume_id}
+    toml = rig.home.path / "tapefs.toml"
+    toml.write_text(toml.read_text() + '\n[encryption]\nkey = "nowhere"\n')
+    path = rig.home.path
+    rig.close()
+    again = Rig.existing(path)
+    again.watcher.anew = {old.volume_id}
+    with pytest.raises(UsageError, match="nowhere"):
+        again.backup(tree)
+    (volume,) = again.ledger.volumes()
+    assert (volume.volume_id, volume.state, volume.reason) == (old.volume_id, VolumeState.FULL, "")
+    again.close()
+    rig.open()

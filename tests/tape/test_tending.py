@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from catalog.ids import BlockNo, VolumeId, new_uuid
 from catalog.records import Intent, IntentKind, SetState, Volume, VolumeState
 from drivers.errors import WormOverwrite, WriteProtected
 from drivers.virtual.library import add_blank, set_write_protected
-from tapefs.errors import NotBlank, NotNow, UsageError, WrongTape
+from tapefs.errors import LedgerMismatch, NotBlank, NotNow, UsageError, WrongTape
 from tapefs.keys.policy import TapeKeys
 from tapefs.retention.expire import expire
 from tapefs.retention.policy import Wish
+from tapefs.tape.anew import begin_anew
 from tapefs.tape.identity import Owner, identify
 from tapefs.tape.tending import Order, Task, tend
 from tests.backup.trees import random_files
@@ -370,3 +372,37 @@ def test_a_backup_whose_tape_is_taken_stops(
 def anew(volume: Volume) -> Volume:
     nothing = {"end_block": 0, "end_file": 0, "used_bytes": 0, "claim": 0, "state": VolumeState.BLANK}
     return msgspec.structs.replace(volume, volume_id=VolumeId(new_uuid()), **nothing)
+
+
+# -- an old copy of the catalog --------------------------------------------------------------------------------------
+
+
+@pytest.mark.log_warnings
+@pytest.mark.parametrize("written_before", [True, False])
+def test_what_the_catalog_does_not_know_keeps_its_tape(rig: TapeRig, source: Path, written_before: bool) -> None:
+    """The catalog came back from a copy; since then a set was written behind one that has expired, or to a blank tape.
+
+    Neither an operator nor the rules of a pool overwrite what nobody has looked at.
+    """
+    old = rig.home.path / "old"
+    if written_before:
+        rig.backup(source)
+        volume = written(rig)
+        let_go(rig)
+    rig.close()
+    shutil.copytree(rig.home.ledger, old)
+    rig.open()
+    rig.backup(source, name="since")
+    volume = written(rig)
+    rig.close()
+    shutil.rmtree(rig.home.ledger)
+    old.rename(rig.home.ledger)
+    rig.open()
+    before = rig.content(volume.label)
+    for order in (relabel(volume.label), erase(volume.volume_id)):
+        with pytest.raises(LedgerMismatch, match=r"the ledger does not know.*import .*--force"):
+            rig.tend(volume.label, order)
+    with pytest.raises(LedgerMismatch):
+        begin_anew(rig.drive, rig.ledger, volume.volume_id, NOW, TapeKeys(rig.home))
+    assert rig.content(volume.label) == before
+    assert rig.tend(volume.label, erase(volume.label, is_forced=True)).volume.state is VolumeState.BLANK
