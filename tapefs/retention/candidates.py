@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import tzinfo
 
+from catalog.errors import NotFound
 from catalog.ledger import Ledger
-from catalog.records import BackupSet, Volume, VolumeState
+from catalog.records import BackupSet, Intent, SetState, Volume, VolumeState
 from tapefs.retention.allocation import Candidate
 from tapefs.retention.holds import begun_at_ns
 from tapefs.retention.pools import Pools
@@ -45,6 +46,16 @@ def reuse_of(
     ledger: Ledger, pools: Pools, volume: Volume, sets: list[BackupSet], now_ns: int, zone: tzinfo | None = None
 ) -> Reuse:
     """Decide whether a tape may be overwritten."""
-    has_intents = bool(ledger.intents(volume.volume_id))
+    is_under_way = any(_is_under_way(ledger, intent) for intent in ledger.intents(volume.volume_id))
     pool = pools.find(volume.pool)
-    return may_reuse(volume, pool, sets, has_intents=has_intents, now_ns=now_ns, zone=zone)
+    return may_reuse(volume, pool, sets, is_under_way=is_under_way, now_ns=now_ns, zone=zone)
+
+
+def _is_under_way(ledger: Ledger, intent: Intent) -> bool:
+    """Is what was announced still being written? Else it is torn, was never counted, and may go with the rest."""
+    if intent.set_id is None:
+        return True
+    try:
+        return ledger.backup_set(intent.set_id).state is SetState.RUNNING
+    except NotFound:  # It was found on the tape by a rebuild.
+        return False

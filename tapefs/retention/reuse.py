@@ -34,7 +34,7 @@ def may_reuse(
     pool: Pool | None,
     sets: Collection[BackupSet],
     *,
-    has_intents: bool,
+    is_under_way: bool,
     now_ns: int,
     zone: tzinfo | None = None,
 ) -> Reuse:
@@ -49,8 +49,8 @@ def may_reuse(
         return Reuse(may=False, reason=f"it holds set {live[0].set_id[:8]} ({live[0].name}){more}")
     if volume.state is VolumeState.SUSPECT:
         return Reuse(may=False, reason="it is suspect: somebody has to look at it first")
-    if has_intents:
-        return Reuse(may=False, reason="something that was begun on it was neither finished nor given up")
+    if is_under_way:
+        return Reuse(may=False, reason="something is being written to it")
     if pool is None or not pool.reuse:
         what = f"pool {volume.pool} does not reuse tapes by itself"
         return Reuse(may=False, reason=what if pool is not None else f"the rules of pool {volume.pool} are not known")

@@ -71,18 +71,20 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
             f"tape {volume.label} ends at block {found}, but the ledger knows data up to block "
             f"{volume.end_block}: data is missing; do not use it, and verify its sets"
         )
-    for intent in ledger.intents(volume_id):
-        ledger.drop_intent(intent.structure_id)
+    if found == volume.end_block:
+        for intent in ledger.intents(volume_id):
+            ledger.drop_intent(intent.structure_id)
+    # Else what they announced is on the tape until somebody overwrites it, and his commit closes them.
     return OpenTape(volume, claim, end, recipient)
 
 
-def require_announced(drive: Drive, ledger: Ledger, volume: Volume) -> BlockNo:
-    """Return where the tape ends. Behind what is committed there may only be what open intents announced.
+def require_announced(drive: Drive, ledger: Ledger, volume: Volume) -> int:
+    """Return the block at which the tape ends. Behind what is committed there may only be what open intents announced.
 
     In that case the head stands where it begins. Raises LedgerMismatch, drive errors.
     """
     drive.seek_end()
-    found = BlockNo(drive.position().block)
+    found = drive.position().block
     if found > volume.end_block:
         _give_up_uncommitted(drive, ledger, volume)
     return found

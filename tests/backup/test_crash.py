@@ -108,8 +108,12 @@ def kill_and_go_on(point: str, source: Path, prepared: Path, tmp_path: Path, fau
 
 def kill(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str, *more: str) -> Rig:
     """Run a backup that dies at the point, do what a restart does, and look at what is there."""
-    home = tmp_path / "home"
-    shutil.copytree(prepared, home)
+    shutil.copytree(prepared, tmp_path / "home")
+    return die(point, source, tmp_path / "home", faults, *more)
+
+
+def die(point: str, source: Path, home: Path, faults: str = "[]", *more: str) -> Rig:
+    """The same in that very state folder."""
     child = subprocess.run(
         [sys.executable, "-m", "tests.backup.crash_child", str(home), str(source), *more],
         env={**os.environ, "TAPEFS_CRASH_AT": point, "TAPEFS_FAULTS": faults},
@@ -209,3 +213,16 @@ def _read_back(rig: Rig, set_id: SetId) -> dict[SegmentId, int]:
     """When each segment was read back."""
     segments = rig.ledger.segments(set_id)
     return {each.segment_id: rig.ledger.copies(each.segment_id)[0].verified_at_ns for each in segments}
+
+
+def test_killed_twice_before_anything_new_is_written(source: Path, prepared: Path, tmp_path: Path) -> None:
+    """The second run has looked at the torn segment of the first, and dies before it overwrites it."""
+    kill("segment.frame.after:3", source, prepared, tmp_path, "[]").close()
+    rig = die("segment.intent.before", source, tmp_path / "home")
+    try:
+        rig.backup(source)
+        (volume,) = [each for each in rig.ledger.volumes() if each.end_block]
+        assert (volume.state, volume.reason) == (VolumeState.APPENDABLE, "")
+        assert rig.ledger.intents(volume.volume_id) == []
+    finally:
+        rig.close()

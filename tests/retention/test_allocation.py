@@ -193,7 +193,7 @@ def gone(number: int, days_ago: float = 8, **changes: Any) -> BackupSet:
 
 
 @pytest.mark.parametrize(
-    ("volume", "pool", "sets", "has_intents", "reason"),
+    ("volume", "pool", "sets", "is_under_way", "reason"),
     [
         (tape("T1"), ON, [gone(1)], False, ""),
         (tape("T1", VolumeState.FULL), ON, [gone(1), gone(2, 7.1)], False, ""),
@@ -202,7 +202,7 @@ def gone(number: int, days_ago: float = 8, **changes: Any) -> BackupSet:
         (tape("T1"), ON, [gone(1), gone(2, state=SetState.FAILED)], False, "it holds set"),
         (tape("T1"), ON, [gone(1), gone(2, state=SetState.RUNNING)], False, "it holds set"),
         (tape("T1"), ON, [gone(1), gone(2, expired_at_ns=0)], False, "was not noted"),
-        (tape("T1"), ON, [gone(1)], True, "neither finished nor given up"),
+        (tape("T1"), ON, [gone(1)], True, "being written to it"),
         (tape("T1"), ON, [], False, "no set that is known"),
         (tape("T1"), Pool(name="p"), [gone(1)], False, "does not reuse"),
         (tape("T1"), None, [gone(1)], False, "not known"),
@@ -211,8 +211,8 @@ def gone(number: int, days_ago: float = 8, **changes: Any) -> BackupSet:
         (tape("TP0001LT"), ON, [], False, "WORM"),
     ],
 )
-def test_when_a_tape_may_be_overwritten(volume, pool, sets, has_intents, reason):
-    found = may_reuse(volume, pool, sets, has_intents=has_intents, now_ns=NOW, zone=UTC)
+def test_when_a_tape_may_be_overwritten(volume, pool, sets, is_under_way, reason):
+    found = may_reuse(volume, pool, sets, is_under_way=is_under_way, now_ns=NOW, zone=UTC)
     assert found.may == (reason == "")
     assert reason in found.reason
 
@@ -225,7 +225,7 @@ def test_when_a_tape_may_be_overwritten(volume, pool, sets, has_intents, reason)
 def test_never_what_lives_never_without_leave_never_too_early(states, may, grace):
     sets = [gone(number, days, state=state) for number, (state, days) in enumerate(states)]
     pool = Pool(name="p", reuse=may, reuse_grace_days=grace)
-    found = may_reuse(tape("T1"), pool, sets, has_intents=False, now_ns=NOW, zone=UTC)
+    found = may_reuse(tape("T1"), pool, sets, is_under_way=False, now_ns=NOW, zone=UTC)
     is_over = bool(states) and all(state is SetState.EXPIRED and days >= grace for state, days in states)
     assert found.may == (may and is_over)
 
