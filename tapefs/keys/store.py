@@ -153,6 +153,37 @@ class KeyStore:
             raise BadStructure(f"{path} holds another key than {key.title}")
         return identity
 
+    def take_from(self, other: KeyStore) -> list[Key]:
+        """Take what another store has and this one lacks; nothing that is here changes. Returns the new keys.
+
+        A name that means other keys here gets `-restored` behind it, so that new tapes get the key that they got.
+        Raises HomeError.
+        """
+        here = {key.fingerprint: key for key in self.all_keys()}
+        theirs = other.all_keys()
+        prints = {key.fingerprint for key in theirs}
+        clashing = {key.name for key in here.values() if key.fingerprint not in prints}
+        taken = []
+        for key in theirs:
+            known = here.get(key.fingerprint)
+            new = known or self._free(key, is_clashing=key.name in clashing)
+            # Half of a key that a crash has left counts for nothing.
+            if other.can_read(key) and (known is None or not self.can_read(known)):
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                self._write(f"{new.title}.age", (other._folder / f"{key.title}.age").read_bytes())
+            if known is None:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                self._write(f"{new.title}.json", msgspec.json.format(msgspec.json.encode(new)) + b"\n")
+                taken.append(new)
+        return taken
+
+    def _free(self, key: Key, *, is_clashing: bool) -> Key:
+        """Return the key under a title that is free."""
+        name = f"{key.name[:23]}-restored" if is_clashing else key.name
+        numbers = [each.number for each in self.all_keys() if each.name == name]
+        number = key.number if key.number not in numbers else max(numbers) + 1
+        return msgspec.structs.replace(key, name=name, number=number)
+
     def remove(self, key: Key) -> None:
         """Forget a key, for ever: what is encrypted with it cannot be read any more without a copy of it."""
         (self._folder / f"{key.title}.json").unlink()

@@ -46,6 +46,8 @@ def reuse_of(
     ledger: Ledger, pools: Pools, volume: Volume, sets: list[BackupSet], now_ns: int, zone: tzinfo | None = None
 ) -> Reuse:
     """Decide whether a tape may be overwritten."""
+    if volume.installation_id != ledger.installation().installation_id:
+        return Reuse(may=False, reason="another installation has written it, and may count on it")
     is_under_way = any(_is_under_way(ledger, intent) for intent in ledger.intents(volume.volume_id))
     pool = pools.find(volume.pool)
     return may_reuse(volume, pool, sets, is_under_way=is_under_way, now_ns=now_ns, zone=zone)

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+import structlog
 import zstandard
 
 from catalog.crash import crash_point
 from tapefs.check.ledger import ledger_problems
 from tapefs.durable import sync_folder
 from tapefs.errors import CatalogInDoubt, HomeError
+from tapefs.keys.store import KeyStore
 from tapefs.safekeeping.contents import FORMAT, LEDGER, MANIFEST, Item, Manifest, is_name
 
 _PIECE_BYTES = 1 << 20
@@ -39,6 +41,8 @@ _after_old = crash_point("safekeeping.old.after")
 _after_place = crash_point("safekeeping.place.after")
 
 Progress = Callable[[str], None]
+
+log = structlog.get_logger(__name__)
 
 
 def read_manifest(source: Path) -> Manifest:
@@ -82,10 +86,8 @@ def _merge_keys(path: Path, draft: Path) -> None:
     """Add keys that are only in the copy to those that are there: one more key does no harm, one less loses tapes."""
     if not (path / "keys").is_dir() or not (draft / "keys").is_dir():
         return
-    for key in sorted((draft / "keys").iterdir()):
-        if not (path / "keys" / key.name).exists():
-            key.rename(path / "keys" / key.name)
-    sync_folder(path / "keys")
+    for key in KeyStore(path / "keys").take_from(KeyStore(draft / "keys")):
+        log.info("a key of the copy is back", key=key.title, fingerprint=key.fingerprint)
 
 
 def _put_in_place(path: Path, draft: Path, now_ns: int) -> None:

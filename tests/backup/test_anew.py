@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
+from catalog.ids import InstallationId, new_uuid
 from catalog.pool_records import Pool
 from catalog.records import JobState, VolumeState
 from sidecar.jobs import finish
 from tapefs.errors import NoTape, UsageError
-from tapefs.retention.candidates import candidates_of
+from tapefs.retention.candidates import candidates_of, reuse_of
 from tapefs.retention.expire import expire
 from tapefs.retention.policy import Wish
 from tapefs.retention.pools import Pools
@@ -176,3 +178,15 @@ def test_a_key_that_is_not_here_is_no_fault_of_the_tapes(rig, tree):
     assert (volume.volume_id, volume.state, volume.reason) == (old.volume_id, VolumeState.FULL, "")
     again.close()
     rig.open()
+
+
+def test_a_tape_of_another_installation_is_not_begun_anew(rig, tree):
+    """It was imported, and all that this catalog knows of it has expired; its owner may count on it still."""
+    first, old = filled(rig, tree)
+    now_ns = let_go(rig, first) + 30 * DAY_NS
+    rig.ledger.put_pool(None, Pool(name="default", reuse=True), now_ns)
+    theirs = msgspec.structs.replace(old, installation_id=InstallationId(new_uuid()))
+    (set_then,) = rig.ledger.backup_sets()
+    pools = Pools.of(rig.home, rig.ledger)
+    assert reuse_of(rig.ledger, pools, old, [set_then], now_ns).may
+    assert not reuse_of(rig.ledger, pools, theirs, [set_then], now_ns).may

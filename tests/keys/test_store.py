@@ -140,3 +140,26 @@ def test_paper_and_back(store: KeyStore) -> None:
         identity_in("\n".join([*rows[:2], wrong, *rows[3:]]).encode())
     with pytest.raises(UsageError, match="0 secret keys"):
         identity_in(b"nothing at all")
+
+
+def test_keys_of_a_copy_join_those_that_are_here(store: KeyStore, tmp_path: Path) -> None:
+    """None is lost though both begin their names anew, and new tapes get the key that they got before."""
+    old = KeyStore(tmp_path / "old")
+    first, second, both = Identity.new(), Identity.new(), Identity.new()
+    for key in (first, second):
+        old.add("main", key, PASSPHRASE, rotates=key is second)
+    old.add("both", both, PASSPHRASE)
+    old.add("only", Identity.new(), PASSPHRASE)
+    now = store.add("main", Identity.new(), PASSPHRASE)
+    store.add("both", both.recipient, PASSPHRASE)
+    (tmp_path / "keys" / "only.1.age").write_bytes(b"of a key that a crash has left half made")
+    taken = store.take_from(old)
+    assert [key.title for key in taken] == ["main-restored.1", "main-restored.2", "only.1"]
+    assert store.find("main") == now
+    for identity in (first, second, both):
+        key = store.of_fingerprint(identity.fingerprint)
+        assert key is not None
+        assert store.identity(key, PASSPHRASE) == identity
+    only = old.find("only")
+    assert store.identity(store.find("only"), PASSPHRASE) == old.identity(only, PASSPHRASE)
+    assert store.take_from(old) == []

@@ -19,9 +19,12 @@ from tapefs.check.finding import Scene
 from tapefs.check.run import CHECKS, run_checks
 from tapefs.errors import CatalogInDoubt, HomeError, NotNow
 from tapefs.home import open_home
+from tapefs.keys.identity import Identity
+from tapefs.keys.store import KeyStore
 from tapefs.safekeeping import pack
 from tapefs.safekeeping.pack import back_up_catalog
 from tapefs.safekeeping.unpack import bring_catalog_back, read_manifest
+from tapefs.setup_home import NewHome, create_home
 from tests.backup.rig import Rig
 from tests.backup.trees import random_files
 
@@ -74,6 +77,20 @@ def test_there_and_back(rig: Rig, copy: Path, tmp_path: Path) -> None:
     assert catalog_of(tmp_path / "new") == before
     assert (tmp_path / "new" / "token").stat().st_mode & 0o777 == 0o600
     assert sorted(each.name for each in (tmp_path / "new").iterdir() if each.name.startswith((".", "replaced"))) == []
+
+
+def test_a_key_of_the_copy_is_kept_beside_another_of_its_name(rig: Rig, made: list[SetId], tmp_path: Path) -> None:
+    """The home was made anew, with a key of the same name, before the copy was brought back."""
+    old = KeyStore(rig.home.keys).add("main", Identity.new().recipient, b"")
+    back_up_catalog(rig.home, rig.ledger, tmp_path / "copy.tar.zst", NOW_NS)
+    create_home(NewHome(path=tmp_path / "new", tapes=1, tape_bytes=64 * 1024**2), NOW_NS)
+    store = KeyStore(tmp_path / "new/keys")
+    new = store.add("main", Identity.new().recipient, b"")
+    bring_catalog_back(tmp_path / "new", tmp_path / "copy.tar.zst", NOW_NS)
+    assert store.find("main") == new
+    found = store.of_fingerprint(old.fingerprint)
+    assert found is not None
+    assert found.title == "main-restored.1"
 
 
 def test_plain_programs_read_it(copy: Path, tmp_path: Path) -> None:
