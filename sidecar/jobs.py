@@ -300,9 +300,10 @@ def leave_drive(home: Home, ledger: Ledger, number: JobNumber, move: DriveMove) 
     job = ledger.job(number)
     if job.state not in OPEN_STATES:
         return job
-    is_whole = job.set_id is not None and ledger.backup_set(job.set_id).state in _WHOLE
-    if job.state is JobState.RUNNING and is_whole and not job.verify:
-        return finish(home, ledger, number, JobState.FAILED, move.reason, move.at_ns)
+    if job.state is JobState.RUNNING and job.set_id is not None:
+        backup_set = ledger.backup_set(job.set_id)
+        if backup_set.state in _WHOLE and not (job.verify or backup_set.copy_pools):
+            return finish(home, ledger, number, JobState.FAILED, move.reason, move.at_ns)
     if len(job.moves) >= MOST_MOVES:
         return finish(home, ledger, number, JobState.FAILED, story_of((*job.moves, move), number), move.at_ns)
     queued = ledger.requeue_job(number, move)

@@ -6,8 +6,11 @@ import pytest
 
 from catalog.errors import Conflict
 from catalog.pool_records import Pool
-from catalog.records import JobState, SetState
+from catalog.records import DriveMove, JobState, SetState
+from drivers.errors import DeviceFailed
+from sidecar.jobs import leave_drive
 from tapefs.errors import Cancelled, NotVerified
+from tapefs.mover.kinds import kind_of
 from tapefs.retention.expire import verdicts_of
 from tapefs.retention.explain import explain_set
 from tapefs.retention.rules import retention_rule
@@ -85,6 +88,28 @@ def test_a_copy_that_cannot_be_made_fails_the_job_and_resuming_makes_it(rig, tre
     rig.ledger.assign_volume(far.volume_id, "far", NOW)
     rig.run(rig.ledger.queue_job(job.number, NOW, resume=True))
     assert all(pools == ["default", "far", "vault"] for pools in pools_of(rig, backup_set.set_id))
+    assert rig.ledger.job(job.number).state is JobState.COMPLETED
+
+
+def test_copies_go_on_with_another_drive(rig, tree):
+    """The first has failed while it copied: the set is whole, and its job waits for the other to copy the rest."""
+    job = rig.queued(tree, copy_pools=("vault",))
+
+    def fail_late():
+        (backup_set,) = rig.ledger.backup_sets()
+        if backup_set.state is SetState.COMPLETE and rig.ledger.copies_on(vault.volume_id):
+            raise DeviceFailed("hardware")
+
+    vault = rig.ledger.volume_by_label("TP0003L9")
+    rig.watcher.interrupt = fail_late
+    with pytest.raises(NotVerified) as failure:
+        rig.run(job)
+    assert kind_of(failure.value) == "drive_failed"
+    rig.watcher.interrupt = lambda: None
+    moved = leave_drive(rig.home, rig.ledger, job.number, DriveMove(drive="drive0", reason="hardware", at_ns=NOW))
+    assert (moved.state, moved.resume) == (JobState.QUEUED, True)
+    set_id = rig.run(moved)
+    assert set(map(tuple, pools_of(rig, set_id))) == {("default", "vault")}
     assert rig.ledger.job(job.number).state is JobState.COMPLETED
 
 
