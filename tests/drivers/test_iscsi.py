@@ -207,9 +207,10 @@ def test_a_target_that_is_killed_in_the_middle(tgt: Tgt, transport: IscsiTranspo
     with pytest.raises(TransportFailed, match="broke") as failure:
         transport.execute(bytes((0x0A, 0, 0, 0, 4, 0)), data_out=b"lost", timeout_s=60)
     assert not isinstance(failure.value, DeviceGone)
-    assert 0.2 < time.monotonic() - before_s < 5
+    assert 0.2 < time.monotonic() - before_s < 30
     for _ in range(2):
-        with pytest.raises(DeviceGone, match="Connection refused"):
+        # Where the connection breaks only while the login is under way, libiscsi words it differently.
+        with pytest.raises(DeviceGone, match=r"Connection refused|Can not reconnect"):
             run(transport, TEST_UNIT_READY)
 
 
