@@ -275,8 +275,11 @@ class Ledger(Protocol):
         """Return the open intents on a tape, oldest first."""
         ...
 
-    def drop_intent(self, structure_id: str) -> None:
-        """Forget an intent whose structure is not on the tape, or is torn. Idempotent."""
+    def drop_intent(self, structure_id: str, volume_id: VolumeId) -> None:
+        """Forget an intent whose structure is not on that tape, or is torn there. Idempotent.
+
+        What is to be written to other tapes at the same time stays announced there.
+        """
         ...
 
     def commit_segment(self, segment: Segment, copy: SegmentCopy, claim: int, end: VolumeEnd, label: str) -> None:

@@ -383,9 +383,9 @@ class LmdbLedger:
         """Return the open intents on a tape, oldest first."""
         return self._read(appending.intents_on, volume_id)
 
-    def drop_intent(self, structure_id: str) -> None:
-        """Forget the structure's open intents on all tapes. Idempotent."""
-        self._write(_DROP_INTENT, appending.drop_intent, structure_id)
+    def drop_intent(self, structure_id: str, volume_id: VolumeId) -> None:
+        """Forget the structure's open intent on a tape. Idempotent."""
+        self._write(_DROP_INTENT, appending.drop_intent, structure_id, volume_id)
 
     def commit_segment(self, segment: Segment, copy: SegmentCopy, claim: int, end: VolumeEnd, label: str) -> None:
         """Record a segment that is on tape and synced. Idempotent by segment and tape.

@@ -11,12 +11,10 @@ import structlog
 import trio
 
 from catalog.errors import CatalogError
-from catalog.ids import JobNumber, VolumeId
+from catalog.ids import JobNumber
 from catalog.records import DriveMove, JobState
 from drivers.errors import DriveError
-from drivers.interface import ElementKind
-from drivers.registry import drive_name
-from sidecar.allotting import choose, idle_elsewhere, take_over, want_of
+from sidecar.alongside import ANSWER_S
 from sidecar.asking import Asking, Step
 from sidecar.bay import Bay
 from sidecar.giving_way import LONGEST_S, LOOK_S
@@ -24,14 +22,9 @@ from sidecar.health import DriveFailed
 from sidecar.jobs import Run
 from sidecar.movers import DRIVE_FAILED, Call, CommandFailed, Mover, MoverDied
 from sidecar.shared import Shared
-from tapefs.errors import NoTape, TapefsError
-from tapefs.mover.messages import Backup, GiveWay, NeedVolume, NoVolume, Report, Unload, VolumeReady
-from tapefs.retention.allocation import Answer, Source, Want
-
-#: A running job waits so long for a tape that another drive has.
-TAPE_PATIENCE_S = 3600.0
-#: … and looks so often whether that drive still works.
-TAPE_LOOK_S = 5.0
+from sidecar.tapes import Tapes
+from tapefs.errors import TapefsError
+from tapefs.mover.messages import Backup, CopiesComing, CopiesOffered, GiveWay, NeedVolume, NoVolume, Report
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +35,7 @@ class BackingUp:
     def __init__(self, bay: Bay, asking: Asking, shared: Shared) -> None:
         self._bay = bay
         self._asking = asking
+        self._tapes = Tapes(bay, shared)
         self._shared = shared
         self._run: Run | None = None
         #: The running backup has left its tape, and the drive recalls.
@@ -49,16 +43,22 @@ class BackingUp:
         #: Why the drive could not change its tape for the running backup.
         self._trouble = ""
         self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
+        self._offered = trio.Event()
 
     def note(self, report: Report) -> None:
         """Take what the mover says of the running backup."""
         if isinstance(report, NeedVolume):
             self._needs_in.send_nowait(report)
+        elif isinstance(report, CopiesOffered):
+            if self._run is not None:
+                self._shared.alongside.offer(self._bay.number, self._run.job, report)
+                self._offered.set()
         elif self._run is not None:
             self._run.note(report)
 
     async def mover_died(self, reason: str, *, is_of_the_drive: bool) -> None:
         """The mover is gone, and with it the backup that ran: it goes on with another drive if this one is to blame."""
+        self._shared.alongside.withdraw(self._bay.number)
         if self._run is not None and is_of_the_drive:
             await self._leave_drive(self._run, reason)
         elif self._run is not None:
@@ -91,19 +91,29 @@ class BackingUp:
         """Return how the mover says it went. Raises MoverDied, DriveFailed."""
         self._gives_way, self._trouble = False, ""
         self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
+        self._offered = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._provide_tapes, mover, session, run.job)
             call = await mover.start_call(lambda number: Backup(id=number, job=run.job))
             nursery.start_soon(self._have_give_way, mover, call.number)
+            nursery.start_soon(self._tell_companions, mover, call.number)
             await run.attach(call, mover)
             error = await _error_of(call)
             nursery.cancel_scope.cancel()
         self._shared.giving_way.over(self._bay.number)
+        self._shared.alongside.withdraw(self._bay.number)
         if error is None:
             return JobState.COMPLETED, ""
         if error.kind == DRIVE_FAILED or (self._trouble and error.kind != "cancelled"):
             raise DriveFailed(self._trouble or str(error))
         return (JobState.CANCELLED if error.kind == "cancelled" else JobState.FAILED), str(error)
+
+    async def _tell_companions(self, mover: Mover, number: int) -> None:
+        """Answer the offer of further copies, when the drives that are free have had their turn."""
+        await self._offered.wait()
+        self._shared.bell.ring()
+        await trio.sleep(ANSWER_S)
+        await mover.tell(CopiesComing(target=number, count=self._shared.alongside.taken_of(self._bay.number)))
 
     # -- giving way --------------------------------------------------------------------------------------------------
 
@@ -156,10 +166,7 @@ class BackingUp:
             try:
                 if need.gave_way:
                     await self._recall_meanwhile(mover, session)
-                if need.volume_id is not None:
-                    ready = VolumeReady(volume_id=await self._provide_this(need.volume_id))
-                else:
-                    ready = await self._provide(mover, need, job)
+                ready = await self._tapes.provide(mover, need, job)
             except (DriveFailed, MoverDied):
                 raise
             except (CommandFailed, TapefsError, DriveError, CatalogError) as error:
@@ -168,82 +175,6 @@ class BackingUp:
                 await mover.tell(NoVolume(reason=str(error)))
             else:
                 await mover.tell(ready)
-
-    async def _provide(self, mover: Mover, need: NeedVolume, job: JobNumber) -> VolumeReady:
-        """Choose a tape and bring it into the drive. Raises CommandFailed, TapefsError, DriveError, CatalogError.
-
-        A tape that is threaded already stays; another one is ejected first: while it waits, a backup takes Unload.
-        """
-        library = self._shared.library
-        await library.refresh()
-        shared, number = self._shared, self._bay.number
-        want = want_of(shared.home, shared.ledger, job, need.pool, need.exclude, shared.jobs.now_ns())
-        taken = await self._chosen(want)
-        volume = taken.volume
-        library.hold(volume.volume_id, number)
-        await take_over(shared.ledger, taken, want)
-        is_anew = taken.source is Source.REUSED
-        if is_anew and shared.recalls.queue.has_todo(volume.volume_id):
-            shared.recalls.tape_failed(volume.volume_id, f"tape {volume.label} is begun anew: its sets have expired")
-        if not need.ejected and library.in_drive(number) != volume.code:
-            await mover.call(lambda number: Unload(id=number))
-        await library.put_in(volume.volume_id, number)
-        return VolumeReady(volume_id=volume.volume_id, anew=is_anew)
-
-    async def _chosen(self, want: Want) -> Answer:
-        """Choose a tape; if the only one is idle in another drive, when that has given it up. Raises NoTape."""
-        shared = self._shared
-        while True:
-            try:
-                return choose(shared.home, shared.ledger, shared.library, want, self._bay.number)
-            except NoTape:
-                elsewhere = idle_elsewhere(shared.home, shared.ledger, shared.library, want)
-                if elsewhere is None:
-                    raise
-            await self._wait_free(elsewhere)
-
-    async def _provide_this(self, volume_id: VolumeId) -> VolumeId:
-        """Bring this very tape into the drive anew; the mover has ejected what was there. Raises NoTape, DriveError.
-
-        What was ejected goes back to its slot first: of two drives that wait for each other's tape both get theirs.
-        """
-        library = self._shared.library
-        library.let_go(self._bay.number)
-        await library.put_away(self._bay.number)
-        self._shared.bell.ring()
-        await library.refresh()
-        await self._wait_free(volume_id)
-        library.hold(volume_id, self._bay.number)
-        await library.put_in(volume_id, self._bay.number)
-        return volume_id
-
-    async def _wait_free(self, volume_id: VolumeId) -> None:
-        """Wait until another drive has given up the tape. Raises NoTape when it does not, or cannot."""
-        library, bell = self._shared.library, self._shared.bell
-        volume = self._shared.ledger.volume(volume_id)
-        library.await_tape(volume_id, self._bay.number)
-        bell.ring()
-        try:
-            with trio.move_on_after(TAPE_PATIENCE_S) as patience:
-                while not library.is_free_for(volume_id, self._bay.number):
-                    if not library.is_here(volume_id):
-                        raise NoTape(library.missing(volume))
-                    self._check_not_stuck(volume.label)
-                    with trio.move_on_after(TAPE_LOOK_S):
-                        await bell.wait_rung()
-        finally:
-            library.stop_awaiting(self._bay.number)
-        if patience.cancelled_caught:
-            raise NoTape(f"another drive has had tape {volume.label} for an hour: see `tapefs drives`")
-
-    def _check_not_stuck(self, label: str) -> None:
-        """Raise NoTape if the tape is in a drive that does not work."""
-        place = self._shared.library.place_of(label)
-        if place is None or place.kind is not ElementKind.DRIVE:
-            return
-        health = self._shared.fleet.of(drive_name(place.number))
-        if health.is_hopeless:
-            raise NoTape(f"tape {label} is in {health.name}, which does not work: {health.sentence()}")
 
 
 async def _error_of(call: Call) -> CommandFailed | None:

@@ -8,8 +8,11 @@ drives never take the same job or tape. What is done, in this order:
 3. jobs and recalls from other tapes take turns; while a backup runs, recalls wait for another drive, or until they have
    waited so long that it gives way at the end of a segment (`giving_way`), or for its end;
 4. a tape that has had its readers for ten minutes while others wait gets no new ones until it has been left once;
-5. when none of that is to do, tapes are identified, labelled, relabelled and erased, which nothing interrupts;
-6. at last copies are read back; a waiting recall interrupts it, a job waits for the copy's end.
+5. when none of that is to do, the drive writes a further copy of a backup that runs, and gives it up as soon as a
+   reader waits (`copying_along`);
+6. then what walks will want is read, and tapes are identified, labelled, relabelled and erased, which nothing
+   interrupts;
+7. at last copies are read back; a waiting recall interrupts it, a job waits for the copy's end.
 
 A drive that fails while it works loses its mover: what it was doing is for other drives, its tape is taken out if it
 can be, and the drive rests (`health`) before it is tried again. A mover that dies leaves its work likewise.
@@ -27,6 +30,7 @@ from drivers.errors import DriveError
 from sidecar.asking import Asking, Step
 from sidecar.backing_up import BackingUp
 from sidecar.bay import Bay
+from sidecar.copying_along import CopyingAlong
 from sidecar.emptying import empty_drive, note_in_tape
 from sidecar.health import DriveFailed, Health
 from sidecar.movers import CommandFailed, Mover, MoverDied, open_mover
@@ -44,6 +48,7 @@ from tapefs.mover.messages import (
     FramesArrived,
     FramesFailed,
     LostFile,
+    NeedVolume,
     Report,
     Verified,
     VerifyProgress,
@@ -79,6 +84,7 @@ class DriveTask:
         self._bay = Bay(number, name, shared)
         self._asking = Asking(self._bay, shared)
         self._backing_up = BackingUp(self._bay, self._asking, shared)
+        self._copying_along = CopyingAlong(self._bay, shared)
         self._tending = Tending(self._bay, shared)
         self._reading_back = ReadingBack(shared.verifications, shared.bell, self._asking.is_waited_for)
         self.health: Health = shared.fleet.of(name)
@@ -178,6 +184,7 @@ class DriveTask:
             self._shared.library.eyes.close(self.number)
         with trio.CancelScope(shield=True):
             await self._backing_up.mover_died(reason, is_of_the_drive=is_of_the_drive)
+            self._copying_along.mover_died()
             self._tending.mover_died(f"{reason.partition(' while the backup ran')[0]}; the same command finishes it")
             self._reading_back.mover_died(reason.replace("the backup ran", "it was read"))
             self._asking.mover_died(reason.replace("the backup ran", "it was read"))
@@ -212,6 +219,8 @@ class DriveTask:
             self._bay.note(report)
         elif isinstance(report, VerifyProgress | LostFile | Verified):
             self._shared.verifications.note(report)
+        elif isinstance(report, NeedVolume) and self._copying_along.is_at_it:
+            self._copying_along.note(report)
         else:
             self._backing_up.note(report)
 
@@ -250,6 +259,8 @@ class DriveTask:
             return partial(asking.mount, mover, *other)
         if self._shared.library.is_awaited_from(self.number):
             return partial(bay.give_up, mover)
+        if self._shared.alongside.has_free(self.number) and not jobs.has_queued():
+            return partial(self._copying_along.run, mover)
         ahead = self._shared.recalls.walks.next_tape(bay.is_usable)
         if ahead is not None:
             return partial(asking.mount, mover, ahead, False)

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from catalog.ledger import Ledger
 from drivers.registry import cartridge_bytes, drive_name, open_changer
+from sidecar.alongside import Alongside
 from sidecar.app import make_app
 from sidecar.arrivals import Arrivals
 from sidecar.bell import Bell
@@ -185,6 +186,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         jobs=jobs,
         recalls=recalls,
         giving_way=GivingWay(recalls.queue, home.settings.recall.backup_yields_after_s),
+        alongside=Alongside(),
         verifications=verifications,
         fleet=fleet,
         tape_tasks=tape_tasks,

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from catalog.ledger import Ledger
+from sidecar.alongside import Alongside
 from sidecar.bell import Bell
 from sidecar.giving_way import GivingWay
 from sidecar.health import Fleet
@@ -29,6 +30,7 @@ class Shared:
     jobs: Jobs
     recalls: Recalls
     giving_way: GivingWay
+    alongside: Alongside
     verifications: Verifications
     fleet: Fleet
     tape_tasks: TapeTasks

@@ -55,9 +55,9 @@ def _check_place(intent: Intent, volume: Volume) -> None:
         )
 
 
-def drop_intent(tx: Writer, structure_id: str) -> None:
-    """Forget the structure's open intents on all tapes. Idempotent."""
-    for key, intent in list(tx.scan(INTENTS)):
+def drop_intent(tx: Writer, structure_id: str, volume_id: VolumeId) -> None:
+    """Forget the structure's open intent on that tape. Idempotent."""
+    for key, intent in list(tx.scan(INTENTS, parts(volume_id))):
         if intent.structure_id == structure_id:
             tx.delete(INTENTS, key)
             tx.tell("intent.dropped", structure_id, intent.volume_id)

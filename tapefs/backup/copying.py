@@ -12,7 +12,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import IO
@@ -72,6 +72,34 @@ def good_copies(context: SetContext, segment_id: SegmentId) -> list[SegmentCopy]
     copies = [copy for copy in context.ledger.copies(segment_id) if copy.state is CopyState.GOOD]
     order = context.ledger.backup_set(context.backup_set.set_id).tapes
     return sorted(copies, key=lambda copy: order.index(context.ledger.volume(copy.volume_id).label))
+
+
+def places_of(context: SetContext) -> Iterator[list[CommittedSegment]]:
+    """Yield for each segment of the set where it lies, its first copy first."""
+    ledger = context.ledger
+    for segment in ledger.segments(context.backup_set.set_id):
+        trailer_bytes = context.home.trailer(segment.segment_id).stat().st_size
+        yield [
+            CommittedSegment(segment, copy, ledger.volume(copy.volume_id).label, trailer_bytes)
+            for copy in good_copies(context, segment.segment_id)
+        ]
+
+
+def on_tape(context: SetContext, volume_id: VolumeId) -> list[CommittedSegment]:
+    """Return what of the set lies on the tape, in the order of the set."""
+    return [each for places in places_of(context) for each in places if each.copy.volume_id == volume_id]
+
+
+def is_indexed(context: SetContext, volume_id: VolumeId) -> bool:
+    """Does a SET INDEX follow everything of the set that lies on the tape?"""
+    end = max((each.copy.end_block for each in on_tape(context, volume_id)), default=0)
+    indexes = context.ledger.index_copies(context.backup_set.set_id)
+    return any(index.volume_id == volume_id and index.block >= end for index in indexes)
+
+
+def set_index_table(context: SetContext, own: Collection[VolumeId]) -> list[CommittedSegment]:
+    """Return what the SET INDEX of a copy names: all segments, on the tapes of this copy where they are there."""
+    return [min(places, key=lambda each: each.copy.volume_id not in own) for places in places_of(context)]
 
 
 def make_copies(context: SetContext, drive: Drive, watcher: Watcher, wanted: int) -> None:
@@ -259,8 +287,8 @@ class _CopyRun:
         self._label = self._tapes.reopen(self._begun).volume.label
         if not self._tapes.segments:
             # Begun by an interrupted run: the SET INDEX repeats what that has left without one.
-            self._tapes.segments = self._on(self._begun)
-            self._tapes.unindexed = [] if self._is_indexed(self._begun) else list(self._tapes.segments)
+            self._tapes.segments = on_tape(self._context, self._begun)
+            self._tapes.unindexed = [] if is_indexed(self._context, self._begun) else list(self._tapes.segments)
             self._tapes.look_at_room()
         self._begun = None
 
@@ -364,8 +392,7 @@ class _CopyRun:
     def _write_index(self) -> None:
         """Write the last SET INDEX of this copy; it names all segments, on tapes of this copy where they are there."""
         tapes = self._tapes
-        own = {each.copy.volume_id for each in tapes.segments}
-        table = [min(places, key=lambda each: each.copy.volume_id not in own) for places in self._places()]
+        table = set_index_table(self._context, {each.copy.volume_id for each in tapes.segments})
         while True:
             try:
                 write_set_index(
@@ -391,33 +418,14 @@ class _CopyRun:
     def _index_the_rest(self) -> None:
         """Write the SET INDEX of tapes that an interrupted run has left without one."""
         tapes = self._tapes
-        for volume_id in {each.copy.volume_id: None for places in self._places() for each in places}:
+        for volume_id in {each.copy.volume_id: None for places in places_of(self._context) for each in places}:
             is_open = self._context.ledger.volume(volume_id).state is VolumeState.APPENDABLE
-            if is_open and not self._is_indexed(volume_id):
+            if is_open and not is_indexed(self._context, volume_id):
                 tapes.wanted_key = self._context.ledger.volume(volume_id).key_fingerprint
                 tapes.reopen(volume_id)
-                tapes.segments = self._on(volume_id)
+                tapes.segments = on_tape(self._context, volume_id)
                 tapes.unindexed = list(tapes.segments)
                 self._write_index()
-
-    def _on(self, volume_id: VolumeId) -> list[CommittedSegment]:
-        """Return what lies on the tape, in the order of the set."""
-        return [each for places in self._places() for each in places if each.copy.volume_id == volume_id]
-
-    def _is_indexed(self, volume_id: VolumeId) -> bool:
-        """Does a SET INDEX follow everything of the set that lies on the tape?"""
-        end = max((each.copy.end_block for each in self._on(volume_id)), default=0)
-        indexes = self._context.ledger.index_copies(self._set.set_id)
-        return any(index.volume_id == volume_id and index.block >= end for index in indexes)
-
-    def _places(self) -> Iterator[list[CommittedSegment]]:
-        """Yield for each segment where it lies, its first copy first."""
-        for segment in self._segments():
-            trailer_bytes = self._context.home.trailer(segment.segment_id).stat().st_size
-            yield [
-                CommittedSegment(segment, copy, self._context.ledger.volume(copy.volume_id).label, trailer_bytes)
-                for copy in self._copies(segment)
-            ]
 
     # -- on the way --------------------------------------------------------------------------------------------------
 

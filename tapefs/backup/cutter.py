@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from catalog.ids import SegmentId, new_uuid
+from catalog.ids import SegmentId, VolumeId, new_uuid
 from catalog.records import SetTotals
 from drivers.errors import DiskFull, EndOfMedium, PositionLost, WriteFailed
 from tapefs.backup.frames import Pool
@@ -58,6 +58,8 @@ class Cutter:
         self._stream: TapeStream | None = None
         self._plan: SegmentPlan | None = None
         self._lost: Lost | None = None
+        #: Tapes with further copies from before an interruption.
+        self._others: list[VolumeId] = []
         #: Payload bytes on the tapes left behind.
         self._stored_before = 0
         #: Ordinal of the segment at hand.
@@ -97,6 +99,9 @@ class Cutter:
         self._tapes.segments = list(segments)
         self._tapes.unindexed = list(unindexed)
         self._stored_before = sum(each.segment.stored_bytes for each in segments)
+        own = {each.copy.volume_id for each in segments}
+        copies = (copy for each in segments for copy in self._context.ledger.copies(each.segment.segment_id))
+        self._others = sorted({copy.volume_id for copy in copies} - own)
 
     def open(self) -> None:
         """Get the first tape. Raises StorageFailed when the disk lacks room for whole segments, and as `open_next`."""
@@ -105,7 +110,13 @@ class Cutter:
             self._tapes.spool_bytes = spooled_segment_bytes(self._context.home)
         elif not self._context.codec.is_tar:
             archive_room(self._context.home.spool, 0)
+        along, watcher = self._context.along, self._watcher
+        self._tapes.foreign = self._other_tapes
+        if along is not None:
+            watcher.offer_copies(along.offer)
         self._open_stream()
+        if along is not None:
+            along.wait_for(watcher.copies_coming(), watcher.check_cancelled)
 
     def close(self) -> None:
         """End the stream; what is not committed is lost."""
@@ -145,7 +156,7 @@ class Cutter:
         self._plan = SegmentPlan(
             segment_id=SegmentId(new_uuid()),
             number=self.number,
-            limit_bytes=self._tapes.room_for_segment(),
+            limit_bytes=self._limit_bytes(needed_bytes),
             checkpoint=self._walk.checkpoint(),
             tally=self._intake.tally.copy(),
             progress=self.progress,
@@ -156,6 +167,15 @@ class Cutter:
         for directory in self._walk.stack:
             if directory.announced or directory.parent is None:
                 self._intake.enter(directory)
+
+    def _other_tapes(self) -> list[VolumeId]:
+        """Return the tapes that further copies lie on: this one stays on its own."""
+        along = self._context.along
+        return self._others if along is None else [*self._others, *along.other_tapes()]
+
+    def _limit_bytes(self, needed_bytes: int) -> int:
+        room_bytes, along = self._tapes.room_for_segment(), self._context.along
+        return room_bytes if along is None else along.limit_bytes(room_bytes, needed_bytes)
 
     def _has_room(self, needed_bytes: int) -> bool:
         return self._tapes.room_for_segment() >= max(needed_bytes, 1) and not self._ends_soon()
@@ -174,6 +194,8 @@ class Cutter:
         self._open_stream().finish()
         self._walk.segment_ends(self._at_hand().segment_id)
         self._tapes.room_bytes -= self.size_bytes() * STORED_PER_PLAIN
+        if self._context.along is not None:
+            self._context.along.handed_over(self._at_hand().segment_id, self.size_bytes())
         self.plain_bytes += self._intake.plain_bytes
         self.number += 1
 
@@ -185,6 +207,9 @@ class Cutter:
     def _open_stream(self) -> TapeStream:
         if self._stream is None:
             tape = self._tapes.tape or self._tapes.open_next()
+            if self._context.along is not None:
+                before = [each.copy.volume_id for each in self._tapes.segments]
+                self._context.along.now_on(tape.volume.volume_id, tape.volume.key_fingerprint, before)
             self._stream = TapeStream(
                 self._context, self._tapes.drive, tape, self._pool, self._committed, self._fills, spool=self._has_spool
             )
@@ -226,6 +251,8 @@ class Cutter:
         if lost is None:
             raise AssertionError("no segment was lost")
         self._lost = None
+        if self._context.along is not None:
+            self._context.along.go_back()
         self._intake.abandon()
         if isinstance(lost.error, DiskFull) or not isinstance(lost.error, EndOfMedium | WriteFailed | PositionLost):
             raise lost.error

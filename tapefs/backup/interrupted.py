@@ -49,7 +49,7 @@ class Interrupted:
         segments, unindexed = [], []
         for segment in ledger.segments(backup_set.set_id):
             # One that lies on several tapes is named by the first; the SET INDEX wants one place.
-            copy = ledger.copies(segment.segment_id)[0]
+            copy = _first_copy(ledger, backup_set, segment)
             committed = _committed(home, ledger, segment, copy)
             segments.append(committed)
             if not any(volume == copy.volume_id and end > copy.end_block for volume, end in indexed):
@@ -90,6 +90,17 @@ class Interrupted:
         finally:
             shutil.rmtree(folder)
         return msgspec.structs.replace(counted, files=found.files, directories=found.directories, bytes=found.bytes)
+
+
+def _first_copy(ledger: Ledger, backup_set: BackupSet, segment: Segment) -> SegmentCopy:
+    """Return the copy that was written first: on a tape of the set's own pool, if there is one."""
+
+    def rank(copy: SegmentCopy) -> tuple[bool, int]:
+        volume = ledger.volume(copy.volume_id)
+        label = volume.label
+        return volume.pool != backup_set.pool, backup_set.tapes.index(label) if label in backup_set.tapes else -1
+
+    return min(ledger.copies(segment.segment_id), key=rank)
 
 
 def _committed(home: Home, ledger: Ledger, segment: Segment, copy: SegmentCopy) -> CommittedSegment:

@@ -16,6 +16,7 @@ from catalog.ids import SetId, SetNumber, new_uuid
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, Filters, Job, JobState, SetState
 from drivers.interface import Drive
+from tapefs.along.companions import Companions
 from tapefs.backup.base import Choice, choose_base, same_base
 from tapefs.backup.early_index import EarlyIndex
 from tapefs.backup.engine import Engine
@@ -26,8 +27,10 @@ from tapefs.backup.segment import SetContext
 from tapefs.backup.selection import check_sources
 from tapefs.backup.watcher import Watcher
 from tapefs.codecs import Codec, codec
+from tapefs.errors import Cancelled
 from tapefs.home import Home
 from tapefs.report.recorder import Recorder
+from tapefs.retention.policy import ARCHIVE
 from tapefs.retention.pools import Pools
 from tapefs.sets.finish import finish_set
 
@@ -63,8 +66,10 @@ def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorde
             log.info("a full set", job=job.number, name=job.name, reason=choice.reason)
         plan = SetPlan(home, ledger, drive, job, the_codec, sources, choice)
         backup_set = ledger.begin_set(_new_set(job, choice, pools))
-        with EarlyIndex(home, backup_set) as early:
-            _write(plan, backup_set, recorder, early)
+        with _companions(home, job, backup_set) as along:
+            with EarlyIndex(home, backup_set) as early:
+                _write(plan, backup_set, recorder, early, along)
+            _finish(home, ledger, backup_set.set_id, recorder, along)
     finally:
         choice.close()
     return _complete(home, ledger, drive, job, backup_set.set_id, recorder)
@@ -88,12 +93,15 @@ def _resume(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Record
             interrupted = Interrupted.of(home, ledger, backup_set, choice.reader)
             plan = SetPlan(home, ledger, drive, job, the_codec, sources, choice, interrupted)
             committed = [home.trailer(segment.segment_id) for segment in ledger.segments(set_id)]
-            with EarlyIndex(home, backup_set, committed) as early:
-                _write(plan, ledger.resume_set(set_id, time.time_ns()), recorder, early)
+            with _companions(home, job, backup_set) as along:
+                with EarlyIndex(home, backup_set, committed) as early:
+                    _write(plan, ledger.resume_set(set_id, time.time_ns()), recorder, early, along)
+                _finish(home, ledger, set_id, recorder, along)
         finally:
             choice.close()
     else:
         recorder.begin(ledger.resume_set(set_id, time.time_ns()))
+        _finish(home, ledger, set_id, recorder, None)
     return _complete(home, ledger, drive, job, set_id, recorder)
 
 
@@ -118,13 +126,31 @@ class SetPlan:
     interrupted: Interrupted | None = None
 
 
-def _write(plan: SetPlan, backup_set: BackupSet, recorder: Recorder, early: EarlyIndex) -> None:
+@contextmanager
+def _companions(home: Home, job: Job, backup_set: BackupSet) -> Iterator[Companions | None]:
+    """Yield what other drives may write further copies by, if the job wants any and there are other drives."""
+    pools = list(backup_set.copy_pools)
+    if backup_set.type == ARCHIVE and job.verify:
+        pools += [""] * (job.copies - 1 - len(pools))
+    if not pools or home.settings.library.drive_count < 2:
+        yield None
+        return
+    along = Companions(backup_set.set_id, pools, home.settings.backup.buffer_bytes)
+    try:
+        yield along
+    finally:
+        along.close()
+
+
+def _write(
+    plan: SetPlan, backup_set: BackupSet, recorder: Recorder, early: EarlyIndex, along: Companions | None
+) -> None:
     """Write the RUNNING set, to its end: it is SEALED, or FAILED when this raises. Its index may be there then."""
     ledger = plan.ledger
     engine = None
     try:
         recorder.begin(backup_set)
-        context = SetContext(plan.home, ledger, backup_set, socket.gethostname(), plan.codec, early)
+        context = SetContext(plan.home, ledger, backup_set, socket.gethostname(), plan.codec, early, along)
         base = plan.choice.base(checksum=plan.job.checksum)
         with _names_the_way_out(plan.choice):
             engine = Engine(context, plan.drive, recorder, plan.job, plan.sources, base, plan.interrupted)
@@ -154,9 +180,20 @@ def _names_the_way_out(choice: Choice) -> Iterator[None]:
         raise Damaged(f"{way_out}; --type full makes one that does not need it", str(error)) from error
 
 
-def _complete(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId, watcher: Watcher) -> SetId:
-    """Make the SEALED set COMPLETE, copy it and read it back if that is asked for."""
+def _finish(home: Home, ledger: Ledger, set_id: SetId, watcher: Watcher, along: Companions | None) -> None:
+    """Make the SEALED set COMPLETE, and have the copies that were written at once ended."""
     finish_set(home, ledger, set_id, time.time_ns())
+    if along is not None:
+        try:
+            along.seal(watcher.check_cancelled)
+        except Cancelled as error:
+            raise Cancelled(
+                f"{error} while further copies of its set, which is complete on tape, were ended"
+            ) from error
+
+
+def _complete(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId, watcher: Watcher) -> SetId:
+    """Make further copies of the COMPLETE set and read it back, if that is asked for."""
     is_copied = copy_to_pools(home, ledger, drive, job, set_id, watcher)
     if job.verify:
         read_back(home, ledger, drive, job, set_id, watcher)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from catalog.crash import crash_point
 from catalog.ids import BlockNo, FileNo, SegmentId
 from catalog.ledger import Ledger
-from catalog.records import BackupSet, Intent, IntentKind, Segment, SegmentCopy, VolumeEnd
+from catalog.records import BackupSet, Intent, IntentKind, Segment, SegmentCopy, SetTotals, VolumeEnd
 from drivers.interface import Drive
 from tapefs import __version__
+from tapefs.along.companions import Companions, Tee
 from tapefs.backup.body import SegmentBody
 from tapefs.backup.early_index import EarlyIndex
 from tapefs.backup.frames import Frame
@@ -72,6 +73,8 @@ class SetContext:
     codec: Codec
     #: Builds the index meanwhile; without it that is done at the end.
     early: EarlyIndex | None = None
+    #: Movers of other drives that write further copies meanwhile.
+    along: Companions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +109,9 @@ class SegmentWriter:
         self._drive = drive
         self._tape = tape
         self._plan = plan
-        self._fill = FillBuffer(drive, _buffer_bytes(context.home.settings.backup, tape), fills)
-        self._blocks = self._tape_file(self._fill, "payload")
+        self._fill = FillBuffer(drive, buffer_bytes(context.home.settings.backup, tape), fills)
+        self._tee = Tee(self._fill)
+        self._blocks = self._tape_file(self._tee, "payload")
         self._body = body or SegmentBody(context.home.trailer(plan.segment_id), self._new_payload(), context.early)
         self._payload_block = BlockNo(0)
         self._may_be_committed = False
@@ -137,7 +141,10 @@ class SegmentWriter:
         _before_intent()
         self._context.ledger.open_intent(intent, self._tape.claim)
         _after_intent()
-        self._drive.write_block(header_block(self._header(), end.file + 1))
+        header = self._header()
+        if self._context.along is not None:
+            self._tee.go_to(self._context.along.begin(header, self._plan.limit_bytes, self._totals()))
+        self._drive.write_block(header_block(header, end.file + 1))
         self._drive.write_filemarks(1, sync=False)
         _after_header()
         self._payload_block = BlockNo(self._drive.position().block)
@@ -155,11 +162,13 @@ class SegmentWriter:
         """Write what closes the payload and the TRAILER, sync, commit. Raises drive and catalog errors."""
         self._body.finish()
         payload_sha256 = self._blocks.finish()
+        self._tee.payload_ends(payload_sha256)
         self._fill.drain()
         self._drive.write_filemarks(1, sync=False)
         _after_payload()
         trailer_bytes = self._body.close_trailer(self._end(payload_sha256))
         _after_local_trailer()
+        self._tee.trailer_is_there()
         trailer_block = BlockNo(self._drive.position().block)
         trailer = self._tape_file(self._drive, "trailer")
         trailer_sha256 = self._write_trailer(trailer)
@@ -169,6 +178,7 @@ class SegmentWriter:
         segment = self._segment(payload_sha256)
         copy = self._copy(trailer_block, trailer_sha256 if self._tape.recipient else b"")
         committed = self._commit(segment, copy, trailer.stored_bytes, trailer_bytes)
+        self._tee.committed(segment)
         _after_commit()
         return committed
 
@@ -178,6 +188,7 @@ class SegmentWriter:
 
     def discard(self) -> None:
         """The segment has not come to be: the drive is nobody's, the local trailer goes."""
+        self._tee.lost()
         self._fill.close()
         self._body.discard(keep_trailer=self._may_be_committed)
 
@@ -217,6 +228,13 @@ class SegmentWriter:
             created_ns=time.time_ns(),
             software=f"tapefs {__version__}",
         )
+
+    def _totals(self) -> SetTotals:
+        tally = self._plan.tally
+        return SetTotals(
+            files=tally.files, directories=tally.directories, bytes=tally.bytes, stored_bytes=0,
+            troubled_files=tally.troubled_files, unread_files=tally.unread_files,
+        )  # fmt: skip
 
     def _end(self, payload_sha256: bytes) -> End:
         return End(
@@ -284,6 +302,6 @@ class SegmentWriter:
         return CommittedSegment(segment, copy, label, trailer_bytes)
 
 
-def _buffer_bytes(settings: BackupSettings, tape: OpenTape) -> int:
+def buffer_bytes(settings: BackupSettings, tape: OpenTape) -> int:
     """Return the size of the fill buffer: little on a small tape, whose early warning it would hide."""
     return min(settings.buffer_bytes, tape.volume.capacity_bytes // _BUFFERS_ON_A_TAPE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -98,6 +99,8 @@ class TapeSession:
     unindexed: list[CommittedSegment] = field(default_factory=list)
     #: Fingerprint of the key that tapes must have, empty for none; None: what the settings say.
     wanted_key: str | None = None
+    #: Tells of tapes that other copies of the set lie on, which this one must not go to.
+    foreign: Callable[[], Collection[VolumeId]] = tuple
     _tried: list[VolumeId] = field(default_factory=list)
     #: By their old ids, the new ones of tapes that this run has begun anew.
     _renewed: dict[VolumeId, VolumeId] = field(default_factory=dict)
@@ -120,7 +123,8 @@ class TapeSession:
         """
         while True:
             loaded = self.drive.status().loaded
-            volume_id = self.source.next_volume(self._tried, ejected=not loaded, pool=self.pool)
+            exclude = [*self._tried, *(each for each in self.foreign() if each not in self._tried)]
+            volume_id = self.source.next_volume(exclude, ejected=not loaded, pool=self.pool)
             self._tried.append(volume_id)
             try:
                 return self._stand_at_end_of(volume_id)

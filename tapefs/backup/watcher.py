@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from catalog.ids import SetId
+from tapefs.along.companions import CopyOffer
 from tapefs.backup.session import VolumeSource
 
 
@@ -40,6 +41,14 @@ class Watcher(VolumeSource, Protocol):
 
     def is_drive_wanted(self) -> bool:
         """Do others wait for the drive? Asked where a segment ends; `give_way` follows if so."""
+        ...
+
+    def offer_copies(self, offer: CopyOffer) -> None:
+        """Told that other drives may write further copies meanwhile; before the first tape is asked for."""
+        ...
+
+    def copies_coming(self) -> int:
+        """Wait for the answer to the offer: so many drives come at once. Others may later. Raises Cancelled."""
         ...
 
     def check_cancelled(self) -> None:

@@ -23,6 +23,7 @@ from drivers.interface import Counters, ElementKind
 from drivers.registry import open_changer
 from drivers.virtual.drive import VirtualDrive
 from drivers.virtual.generations import GENERATIONS, MB, lto
+from tapefs.along.companions import CopyOffer
 from tapefs.backup import spool as spooling
 from tapefs.backup.run import run_backup
 from tapefs.backup.watcher import BackupProgress
@@ -163,6 +164,14 @@ class _Changer:
     def give_way(self, volume_id: VolumeId) -> None:
         """Never asked for."""
         raise AssertionError("nobody wanted the drive")
+
+    def offer_copies(self, offer: CopyOffer) -> None:
+        """There is one drive."""
+        raise AssertionError("copies were offered to nobody")
+
+    def copies_coming(self) -> int:
+        """Never asked for."""
+        return 0
 
     def progress(self, progress: BackupProgress) -> None:
         """See `Watcher`."""

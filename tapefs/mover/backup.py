@@ -7,9 +7,12 @@ from collections.abc import Callable
 
 from catalog.ids import VolumeId
 from drivers.interface import Drive
+from tapefs.along.companions import CopyOffer
 from tapefs.backup.watcher import BackupProgress
 from tapefs.errors import NoTape
 from tapefs.mover.messages import (
+    CopiesComing,
+    CopiesOffered,
     Done,
     Load,
     Look,
@@ -96,6 +99,17 @@ class PostWatcher:
             elif isinstance(answer, Unload):
                 self._drive.unload()
                 self._post.send(Done(id=answer.id))
+
+    def offer_copies(self, offer: CopyOffer) -> None:
+        """Pass it on."""
+        self._post.send(CopiesOffered(id=self._id, set_id=offer.set_id, address=offer.address, pools=list(offer.pools)))
+
+    def copies_coming(self) -> int:
+        """Wait for the sidecar's word. Raises Cancelled, SidecarGone."""
+        while True:
+            answer = self._post.wait_cancelled_or(self._id, CopiesComing)
+            if answer.target == self._id:  # Else a run did not wait that has failed.
+                return answer.count
 
     def progress(self, progress: BackupProgress) -> None:
         """Pass it on."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from catalog.ids import FrameNo, JobNumber, SegmentId, SetId, VolumeId
+from tapefs.along.words import CopyTask
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -50,6 +51,24 @@ class Backup(_Message, frozen=True, kw_only=True):
 
     id: int
     job: JobNumber
+
+
+class CopyAlong(_Message, frozen=True, kw_only=True):
+    """Write a further copy of what a job's backup is writing, together with its mover; done when that wants no more.
+
+    Needs no tape to be loaded; asks for tapes as a backup does.
+    """
+
+    id: int
+    job: JobNumber
+    task: CopyTask
+
+
+class CopiesComing(_Message, frozen=True, kw_only=True):
+    """Answer to CopiesOffered of command `target`: so many drives have taken it up at once."""
+
+    target: int
+    count: int
 
 
 class FinishSets(_Message, frozen=True, kw_only=True):
@@ -162,6 +181,8 @@ Command = (
     | Unload
     | Look
     | Backup
+    | CopyAlong
+    | CopiesComing
     | FinishSets
     | Recall
     | Recommend
@@ -298,6 +319,16 @@ class FramesArrived(_Message, frozen=True, kw_only=True):
     last: FrameNo
 
 
+class CopiesOffered(_Message, frozen=True, kw_only=True):
+    """The running backup's further copies may be written at once by other drives, for as long as it runs."""
+
+    id: int
+    set_id: SetId
+    #: Where its mover listens, and for each copy whose tapes it is for; empty: those of the job's pool.
+    address: str
+    pools: list[str]
+
+
 class FramesFailed(_Message, frozen=True, kw_only=True):
     """These frames cannot be had from this tape."""
 
@@ -355,6 +386,7 @@ Report = (
     | Done
     | Failed
     | NeedVolume
+    | CopiesOffered
     | Progress
     | Trouble
     | FramesArrived

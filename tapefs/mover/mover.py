@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -14,7 +15,10 @@ from catalog.ids import FrameNo, SegmentId
 from catalog.ledger import Ledger
 from drivers.errors import DeviceGone, DriveError, NotReady
 from drivers.interface import Drive, DriveStatus, RecommendsOrder, TellsProgress
+from tapefs.along.second import copy_along
 from tapefs.backup.run import run_backup
+from tapefs.backup.segment import SetContext
+from tapefs.codecs import codec
 from tapefs.home import Home
 from tapefs.keys.policy import TapeKeys
 from tapefs.mover.backup import PostWatcher
@@ -23,6 +27,7 @@ from tapefs.mover.kinds import kind_of
 from tapefs.mover.lengthy import LengthyWork
 from tapefs.mover.messages import (
     Backup,
+    CopyAlong,
     Done,
     DriveState,
     Failed,
@@ -51,7 +56,7 @@ from tapefs.tape.again import or_once_more
 from tapefs.tape.label import check_label, name_for_people
 from tapefs.verify.copy import verify_copy
 
-Work = Load | Unload | Look | Backup | FinishSets | Recall | Recommend | Verify | Identify | Tend
+Work = Load | Unload | Look | Backup | CopyAlong | FinishSets | Recall | Recommend | Verify | Identify | Tend
 
 T = TypeVar("T")
 
@@ -79,6 +84,7 @@ class Mover:
             Unload: self._unload,
             Look: self._look,
             Backup: self._backup,
+            CopyAlong: self._copy_along,
             FinishSets: self._finish_sets,
             Recall: self._recall,
             Recommend: self._recommend,
@@ -172,6 +178,17 @@ class Mover:
         self._tell("writing")
         set_id = run_backup(self._home, self._ledger, self._drive, job, watcher)
         return Done(id=command.id, set_id=set_id)
+
+    def _copy_along(self, command: CopyAlong) -> Done:
+        self._forget_stager()
+        home, backup_set = self._home, self._ledger.backup_set(command.task.set_id)
+        pool = command.task.pool or backup_set.pool or home.settings.backup.pool
+        watcher = PostWatcher(self._post, self._drive, command.id, pool, self._serve_meanwhile)
+        the_codec = codec(backup_set.codec, home.settings.backup.gzip_engine)
+        self._tell("writing")
+        context = SetContext(home, self._ledger, backup_set, socket.gethostname(), the_codec)
+        copy_along(context, self._drive, watcher, command.task)
+        return Done(id=command.id)
 
     def _serve_meanwhile(self, command: Load | Look | Recall | Recommend | Unload) -> None:
         """Do something for others while a backup has left its drive; the drive is as free as between two commands."""

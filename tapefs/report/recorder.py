@@ -18,6 +18,7 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet, Job
 from drivers.errors import DriveError
 from drivers.interface import Counters, Drive, Seconds
+from tapefs.along.companions import CopyOffer
 from tapefs.backup.frames import Pool, Workers
 from tapefs.backup.tally import Tally
 from tapefs.backup.watcher import BackupProgress, Watcher
@@ -101,6 +102,14 @@ class Recorder:
     def give_way(self, volume_id: VolumeId) -> None:
         """Pass it on."""
         self._watcher.give_way(volume_id)
+
+    def offer_copies(self, offer: CopyOffer) -> None:
+        """Pass it on."""
+        self._watcher.offer_copies(offer)
+
+    def copies_coming(self) -> int:
+        """Pass it on."""
+        return self._watcher.copies_coming()
 
     def progress(self, progress: BackupProgress) -> None:
         """Pass it on."""

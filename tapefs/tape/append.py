@@ -73,7 +73,7 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
         )
     if found == volume.end_block:
         for intent in ledger.intents(volume_id):
-            ledger.drop_intent(intent.structure_id)
+            ledger.drop_intent(intent.structure_id, volume_id)
     # Else what they announced is on the tape until somebody overwrites it, and his commit closes them.
     return OpenTape(volume, claim, end, recipient)
 

@@ -58,6 +58,16 @@ class FillBuffer:
         #: The drive has warned that the tape ends soon.
         self.end_is_near = False
 
+    @property
+    def is_feeding(self) -> bool:
+        """Is the drive being given blocks? Else it stands, until there are enough."""
+        return self._feeding
+
+    @property
+    def is_low(self) -> bool:
+        """Is there little left to give?"""
+        return self._level <= self._size // LOW_WATER
+
     def write_block(self, block: bytes | memoryview) -> bool:
         """Take in one block; True when the drive has given its early warning so far.
 

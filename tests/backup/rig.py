@@ -13,6 +13,7 @@ from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import Job, Volume, VolumeState
 from drivers.interface import Drive, ElementKind
 from drivers.registry import open_changer, open_drive
+from tapefs.along.companions import CopyOffer
 from tapefs.backup.run import run_backup
 from tapefs.backup.watcher import BackupProgress
 from tapefs.errors import NoTape
@@ -23,7 +24,8 @@ from tapefs.setup_home import NewHome, create_home
 class LocalWatcher:
     """Puts tapes in with the changer itself, and remembers what it is told."""
 
-    def __init__(self, home: Home, ledger: LmdbLedger, drive: Drive) -> None:
+    def __init__(self, home: Home, ledger: LmdbLedger, drive: Drive, number: int = 0) -> None:
+        self._number = number
         self._ledger = ledger
         self._drive = drive
         self._changer = open_changer(home.library_config)
@@ -38,6 +40,9 @@ class LocalWatcher:
         self.wanted: Callable[[], bool] = lambda: False
         self.meanwhile: Callable[[], None] = lambda: None
         self.gave_way = 0
+        #: Called with an offer of further copies; returns how many are coming.
+        self.companions: Callable[[CopyOffer], int] = lambda _: 0
+        self._coming = 0
 
     def next_volume(self, exclude: list[VolumeId], *, ejected: bool, pool: str = "") -> VolumeId:
         self.asked += 1
@@ -47,7 +52,8 @@ class LocalWatcher:
         for state in (VolumeState.APPENDABLE, VolumeState.BLANK):
             for volume in self._ledger.volumes():
                 in_pool = volume.pool == (pool or "default")
-                if in_pool and volume.state is state and volume.volume_id not in exclude:
+                is_free = self._place(volume) is not None
+                if in_pool and is_free and volume.state is state and volume.volume_id not in exclude:
                     self._put_in(volume)
                     return volume.volume_id
         for volume_id in self.anew.difference(exclude):
@@ -72,6 +78,12 @@ class LocalWatcher:
         self._clear_drive()
         self._put_in(self._ledger.volume(volume_id))
 
+    def offer_copies(self, offer: CopyOffer) -> None:
+        self._coming = self.companions(offer)
+
+    def copies_coming(self) -> int:
+        return self._coming
+
     def progress(self, progress: BackupProgress) -> None:
         self.progresses.append(progress)
 
@@ -88,17 +100,21 @@ class LocalWatcher:
         self._put_in(self._ledger.volume_by_label(label))
 
     def _put_in(self, volume: Volume) -> None:
+        slot = self._place(volume)
+        assert slot is not None, f"{volume.label} is in no slot"
+        self._changer.load(slot, self._number)
+
+    def _place(self, volume: Volume) -> int | None:
         for element in self._changer.inventory():
             if element.kind is ElementKind.SLOT and element.barcode == volume.code:
-                self._changer.load(element.number, 0)
-                return
-        raise AssertionError(f"{volume.label} is in no slot")
+                return element.number
+        return None
 
     def _clear_drive(self) -> None:
         inventory = self._changer.inventory()
-        if any(e.kind is ElementKind.DRIVE and e.full for e in inventory):
+        if any(e.kind is ElementKind.DRIVE and e.full and e.number == self._number for e in inventory):
             free = next(e.number for e in inventory if e.kind is ElementKind.SLOT and not e.full)
-            self._changer.unload(0, free)
+            self._changer.unload(self._number, free)
 
     def close(self) -> None:
         self._changer.close()
@@ -108,10 +124,16 @@ class Rig:
     """Everything a backup needs, in one process."""
 
     def __init__(
-        self, folder: Path, *, tapes: int = 4, tape_bytes: int = 256 * 1024**2, backup_settings: str = ""
+        self,
+        folder: Path,
+        *,
+        tapes: int = 4,
+        tape_bytes: int = 256 * 1024**2,
+        backup_settings: str = "",
+        drives: int = 1,
     ) -> None:
         path = folder / "home"
-        create_home(NewHome(path=path, tapes=tapes, tape_bytes=tape_bytes), time.time_ns())
+        create_home(NewHome(path=path, tapes=tapes, tape_bytes=tape_bytes, drives=drives), time.time_ns())
         toml = path / "tapefs.toml"
         toml.write_text(toml.read_text().replace("[backup]\n", f"[backup]\n{backup_settings}\n"))
         self.home = open_home(path)

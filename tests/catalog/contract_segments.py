@@ -36,9 +36,22 @@ class SegmentsContract:
         assert ledger.intents(stage.volume.volume_id) == opened
         before = newest(ledger)
         for _ in range(2):
-            ledger.drop_intent(opened[1].structure_id)
+            ledger.drop_intent(opened[1].structure_id, stage.volume.volume_id)
         assert ledger.intents(stage.volume.volume_id) == [opened[0], opened[2]]
         assert kinds(ledger, before) == [("intent.dropped", stage.volume.volume_id)]
+
+    def test_an_intent_is_dropped_on_one_tape(self, ledger: Ledger, stage: Stage) -> None:
+        """Two drives write the same segment: what is given up on one tape stays announced on the other."""
+        other = volume_of("T2")
+        ledger.add_volume(other)
+        claim = ledger.claim_volume(other.volume_id)
+        ledger.label_volume(other.volume_id, claim, end_of(4, 2), NOW)
+        there = msgspec.structs.replace(stage.intent("a"), volume_id=other.volume_id)
+        ledger.open_intent(stage.intent("a"), stage.claim)
+        ledger.open_intent(there, claim)
+        ledger.drop_intent(there.structure_id, stage.volume.volume_id)
+        assert ledger.intents(stage.volume.volume_id) == []
+        assert ledger.intents(other.volume_id) == [there]
 
     def test_an_intent_keeps_its_place(self, ledger: Ledger, stage: Stage) -> None:
         ledger.open_intent(stage.intent("a"), stage.claim)

@@ -76,7 +76,7 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("queue_job", lambda ledger: ledger.queue_job(OTHER_JOB.number, NOW)),
     ("begin_set", lambda ledger: ledger.begin_set(OTHER_SET)),
     ("open_intent", lambda ledger: ledger.open_intent(intent_of("torn", IntentKind.SEGMENT, T1, 14, None), 1)),
-    ("drop_intent", lambda ledger: ledger.drop_intent("torn")),
+    ("drop_intent", lambda ledger: ledger.drop_intent("torn", T1.volume_id)),
     ("fail_set", lambda ledger: ledger.fail_set(OTHER_SET.set_id, "no tape", NOW)),
     ("finish_job", lambda ledger: ledger.finish_job(OTHER_JOB.number, JobState.FAILED, "no tape", NOW)),
     ("queue_job", lambda ledger: ledger.queue_job(OTHER_JOB.number, NOW, resume=True)),

@@ -1,0 +1,1 @@
+"""Further copies that are written while the backup runs, by movers of other drives."""
