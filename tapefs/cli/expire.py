@@ -43,7 +43,9 @@ def expire_command(place: Place, wanted: tuple[str, ...], failed: bool, apply: b
     if as_json:
         print_json([_json(verdict, expired) for verdict in verdicts])
     else:
-        _print(verdicts, expired, short_ids(each.set_id for each in sets))
+        # Sets may have begun between the two looks.
+        known = {each.set_id for each in sets} | {each.backup_set.set_id for each in verdicts}
+        _print(verdicts, expired, short_ids(known))
         click.echo(_summary(verdicts, expired, freed_bytes), err=True)
 
 

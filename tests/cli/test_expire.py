@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from click.testing import CliRunner
 
+from tapefs.cli import group
+from tapefs.retention.expire import verdicts_of
 from tests.cli.test_job import done, refused, run
 
 
@@ -40,3 +43,18 @@ def test_a_dry_run_changes_nothing_and_apply_does(home, tree):
     assert states == {first: "expired", second: "complete"}
     assert "is expired" in refused("ls", first)[1]
     assert "no set or job" in refused("expire", "nothing")[1]
+
+
+def test_a_set_that_begins_meanwhile_is_told_too(home, tree, monkeypatch):
+    number = done("job", "create", str(tree), "--name", "docs")
+    first = done("job", "run", number).splitlines()[-1]
+    later = []
+
+    def after_another(*arguments):
+        later.append(done("job", "run", number).splitlines()[-1])
+        return verdicts_of(*arguments)
+
+    monkeypatch.setattr("tapefs.cli.expire.verdicts_of", after_another)
+    told = CliRunner().invoke(group, ["expire"], catch_exceptions=False).output
+    assert first[:8] in told
+    assert later[0][:8] in told
