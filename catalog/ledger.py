@@ -322,8 +322,10 @@ class Ledger(Protocol):
     def adopt(self, found: Adoption, now_ns: int) -> None:
         """Take in what was found on tapes, all in one transaction; the same again, or more of it, is harmless.
 
-        Jobs and sets keep their numbers where these are free. A record that is there stays, but for a set that was
-        adopted as FAILED, and a BLANK tape of a label that was found. Raises Conflict.
+        Jobs and sets keep their numbers where these are free. A record that is there stays, but for these: a set that
+        is FAILED and was adopted, or is SEALED now; a tape whose data ends no earlier than it did: its end and state
+        are as was found; a BLANK tape of a label that was found; how the runs of a job of ours went on; and tapes that
+        were `begun_anew`, which are forgotten as by `forget_volume`. Raises Conflict.
         """
         ...
 

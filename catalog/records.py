@@ -369,6 +369,8 @@ class Adoption(Record, frozen=True, kw_only=True):
     indexes: tuple[IndexCopy, ...] = ()
     #: Torn structures at the ends of tapes, which the next writer may overwrite.
     intents: tuple[Intent, ...] = ()
+    #: Tapes that were begun anew since, under another id: they are forgotten, with all that lay on them.
+    begun_anew: tuple[VolumeId, ...] = ()
 
 
 class VolumeEnd(Record, frozen=True, kw_only=True):

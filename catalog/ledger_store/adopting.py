@@ -1,7 +1,8 @@
 """Taking in what tapes say that was never written by this ledger: functions of a transaction (see `catalog.ledger`).
 
 Nothing that is known already is made worse: a record that is there by its uuid stays, but for a set that was adopted
-before without all that belongs to it. So the same again, or more of it, is harmless.
+before without all that belongs to it, one that failed here and turns out to be whole, and a tape whose data ends
+further on than the ledger knew. So the same again, or more of it, is harmless.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 
 from catalog.errors import Conflict
 from catalog.ids import InstallationId, JobNumber, SetId, SetNumber
-from catalog.ledger_store import appending, segments, sets
+from catalog.ledger_store import appending, giving_up, segments, sets
 from catalog.ledger_store.tables import (
     COPIES,
     COPIES_BY_VOLUME,
@@ -77,10 +78,14 @@ def take_identity(tx: Writer, installation_id: InstallationId) -> None:
 
 def adopt(tx: Writer, found: Adoption, now_ns: int) -> None:
     """Take everything in. Raises Conflict, and then nothing is changed."""
+    for volume_id in found.begun_anew:
+        old = tx.find(VOLUMES, text_key(volume_id))
+        if old is not None:
+            giving_up.let_go(tx, old, now_ns)
     for volume in found.volumes:
         _adopt_volume(tx, volume, now_ns)
     numbers = {job.job_id: _adopt_job(tx, job, now_ns) for job in found.jobs}
-    for backup_set in found.sets:
+    for backup_set in sorted(found.sets, key=lambda each: _turn(tx, each)):
         number = numbers.get(backup_set.job_id) or _number_of_job(tx, backup_set)
         numbers[backup_set.job_id] = number
         _adopt_set(tx, msgspec.structs.replace(backup_set, job_number=number), now_ns)
@@ -101,7 +106,9 @@ def adopt(tx: Writer, found: Adoption, now_ns: int) -> None:
 
 def _adopt_volume(tx: Writer, volume: Volume, now_ns: int) -> None:
     key = text_key(volume.volume_id)
-    if tx.find(VOLUMES, key) is not None:
+    same = tx.find(VOLUMES, key)
+    if same is not None:
+        _adopt_end(tx, same, volume, now_ns)
         return
     for known in [each for _, each in tx.scan(VOLUMES)]:
         if {known.label, known.code} & {volume.label, volume.code}:
@@ -109,6 +116,35 @@ def _adopt_volume(tx: Writer, volume: Volume, now_ns: int) -> None:
     tx.insert(VOLUMES, key, volume)
     tx.insert(VOLUME_LABELS, text_key(volume.label), volume.volume_id)
     tx.tell("volume.adopted", volume.volume_id, volume.label, now_ns)
+
+
+def _adopt_end(tx: Writer, known: Volume, volume: Volume, now_ns: int) -> None:
+    """A tape that is known holds more than was known of it, or is no longer in doubt. Its end never moves back."""
+    if (volume.end_block, volume.end_file) < (known.end_block, known.end_file) or not volume.end_block:
+        return
+    grown = msgspec.structs.replace(
+        known,
+        state=volume.state,
+        reason=volume.reason,
+        overwrites="",
+        generation=volume.generation or known.generation,
+        capacity_bytes=volume.capacity_bytes or known.capacity_bytes,
+        end_block=volume.end_block,
+        end_file=volume.end_file,
+        used_bytes=max(known.used_bytes, volume.used_bytes),
+        written_at_ns=max(known.written_at_ns, volume.written_at_ns),
+        labelled_at_ns=known.labelled_at_ns or volume.labelled_at_ns,
+    )
+    if not known.end_block:
+        # Its label was not known of.
+        grown = msgspec.structs.replace(
+            grown, pool=volume.pool, block_size=volume.block_size, key_fingerprint=volume.key_fingerprint
+        )
+    if grown == known:
+        return
+    tx.put(VOLUMES, text_key(known.volume_id), grown)
+    appending.close(tx, known.volume_id, grown.end_block)
+    tx.tell("volume.state", known.volume_id, grown.state.value, now_ns)
 
 
 def _give_up_blank(tx: Writer, volume: Volume, known: Volume) -> None:
@@ -154,13 +190,36 @@ def _adopt_job(tx: Writer, job: Job, now_ns: int) -> JobNumber:
 
 
 def _refresh_job(tx: Writer, known: Job, job: Job) -> None:
-    """A newer set of a job that was adopted before has come up: the job is as after that."""
-    newest = None if known.set_id is None else tx.find(SETS, text_key(known.set_id))
-    if newest is not None and not newest.is_adopted:
-        return  # It has run here since.
+    """A newer set of a job has come up: its runs are as after that, and one that was adopted before is so, too."""
+    sets_of_job = [backup_set for _, backup_set in tx.scan(SETS) if backup_set.job_id == job.job_id]
+    if not sets_of_job or not all(backup_set.is_adopted for backup_set in sets_of_job):
+        _refresh_runs(tx, known, job)
+        return
     is_newer = known.runs < job.runs or (known.runs == job.runs and known.set_id is None)
     if known.state not in (JobState.QUEUED, JobState.RUNNING) and is_newer:
         tx.put(JOBS, job_key(known.number), msgspec.structs.replace(job, number=known.number))
+
+
+def _refresh_runs(tx: Writer, known: Job, job: Job) -> None:
+    """What the job is asked for stays: it may have been changed since."""
+    newest = None if known.set_id is None else tx.find(SETS, text_key(known.set_id))
+    begun_ns = known.queued_at_ns if newest is None else newest.started_at_ns
+    if known.state in (JobState.QUEUED, JobState.RUNNING) or job.set_id is None or job.started_at_ns <= begun_ns:
+        return
+    ran = msgspec.structs.replace(
+        known,
+        state=job.state,
+        runs=max(known.runs, job.runs),
+        run_type="",
+        set_id=job.set_id,
+        resume=False,
+        moves=(),
+        queued_at_ns=job.queued_at_ns,
+        started_at_ns=job.started_at_ns,
+        finished_at_ns=job.finished_at_ns,
+        error="",
+    )
+    tx.put(JOBS, job_key(known.number), ran)
 
 
 def _free_job_number(tx: Writer, wish: JobNumber) -> JobNumber:
@@ -187,7 +246,8 @@ def _adopt_set(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:
     key = text_key(backup_set.set_id)
     known = tx.find(SETS, key)
     if known is not None:
-        is_unfinished = known.state is SetState.FAILED and known.is_adopted
+        is_whole = backup_set.state is SetState.SEALED
+        is_unfinished = known.state is SetState.FAILED and (known.is_adopted or is_whole)
         kept = _on_tapes(_in_place_of(known, backup_set) if is_unfinished else known, backup_set.tapes)
         if kept != known:
             tx.put(SETS, key, kept)
@@ -201,7 +261,12 @@ def _adopt_set(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:
 def _in_place_of(known: BackupSet, backup_set: BackupSet) -> BackupSet:
     # More is known now of the order of its tapes.
     adopted = msgspec.structs.replace(
-        backup_set, number=known.number, job_number=known.job_number, segments=known.segments
+        backup_set,
+        number=known.number,
+        job_number=known.job_number,
+        segments=known.segments,
+        is_adopted=known.is_adopted,
+        is_imported=known.is_imported,
     )
     return _on_tapes(adopted, known.tapes)
 
@@ -211,6 +276,14 @@ def _free_set_number(tx: Writer, wish: SetNumber) -> SetNumber:
         _count_to(tx, SET_COUNTER, wish)
         return wish
     return sets.next_number(tx)
+
+
+def _turn(tx: Writer, backup_set: BackupSet) -> int:
+    """Our own sets whose numbers are free come first, or a new number of another would take theirs."""
+    if backup_set.is_imported or backup_set.number <= 0:
+        return 1
+    holder = tx.find(SET_NUMBERS, set_number_key(backup_set.number))
+    return 0 if holder in (None, backup_set.set_id) else 2
 
 
 def _count_to(tx: Writer, counter: bytes, number: int) -> None:

@@ -83,7 +83,7 @@ def label(tx: Writer, volume_id: VolumeId, token: int, end: VolumeEnd, now_ns: i
     if volume.state is not VolumeState.BLANK:
         raise Conflict(f"tape {volume.label} is {volume.state.value}, not blank: it has a label already")
     tx.put(VOLUMES, text_key(volume_id), labelled)
-    _close(tx, volume_id, end.block)
+    close(tx, volume_id, end.block)
     tx.tell("volume.state", volume_id, labelled.state.value, now_ns)
 
 
@@ -108,10 +108,11 @@ def move_end(tx: Writer, volume: Volume, end: VolumeEnd, now_ns: int) -> None:
         reason="" if volume.state is VolumeState.APPENDABLE else volume.reason,
     )
     tx.put(VOLUMES, text_key(volume.volume_id), moved)
-    _close(tx, volume.volume_id, end.block)
+    close(tx, volume.volume_id, end.block)
 
 
-def _close(tx: Writer, volume_id: VolumeId, end_block: BlockNo) -> None:
+def close(tx: Writer, volume_id: VolumeId, end_block: BlockNo) -> None:
+    """Forget the intents before that block: there is committed data now."""
     for key, intent in list(tx.scan(INTENTS, parts(volume_id))):
         if intent.block < end_block:
             tx.delete(INTENTS, key)

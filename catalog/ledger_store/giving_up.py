@@ -97,11 +97,17 @@ def forget(tx: Writer, volume_id: VolumeId, token: int, losing: Set[SetId], now_
         raise Conflict(f"tape {old.label} stays: it has all that there is of {_named(unnamed)}")
     if going_on := [each for each in lost if is_active_with(tx, each)]:
         raise Conflict(f"tape {old.label} stays: a job goes on with {_named(going_on)}")
+    let_go(tx, old, now_ns)
+
+
+def let_go(tx: Writer, old: Volume, now_ns: int) -> None:
+    """Forget a tape and all that lies on it; a FAILED set that loses its only copy of something expires."""
+    lost = lost_sets(tx, old.volume_id)
     _drop(tx, old)
     for each in lost:
         if each.state is SetState.FAILED:
             sets.give_up(tx, each.set_id, now_ns)
-    tx.tell("volume.forgotten", volume_id, old.label, now_ns)
+    tx.tell("volume.forgotten", old.volume_id, old.label, now_ns)
 
 
 def settle(tx: Writer, volume_id: VolumeId, token: int) -> None:

@@ -289,7 +289,7 @@ def choose_base(home: Home, ledger: Ledger, job: Job) -> Choice:
     """Find the newest set that the job's next one builds on, and open its index. Raises StorageFailed.
 
     An incremental one builds on the job's newest complete set, a differential one on its newest complete full set;
-    newest is the one with the highest number. If its index cannot be read, or it stands on content that was found lost
+    newest is the one that was begun last: one that came back from tape later may have a higher number. If its index cannot be read, or it stands on content that was found lost
     when it was read back, the set becomes a full one: better too much on tape than a backup that does not happen, or
     one that shows what nobody can read.
     """
@@ -306,7 +306,7 @@ def choose_base(home: Home, ledger: Ledger, job: Job) -> Choice:
     ]
     if not found:
         return Choice(FULL, reason=f"the job has no complete set that a set of type {wanted} could build on")
-    newest = max(found, key=lambda each: each.number)
+    newest = max(found, key=lambda each: (each.started_at_ns, each.number))
     if lost := lost_segment(home, ledger, newest):
         log.warning("a full set instead of an incremental one", base=newest.set_id, damaged_segment=lost)
         return Choice(

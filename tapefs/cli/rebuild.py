@@ -44,6 +44,8 @@ Work = Callable[["Home", "Ledger", "Tapes", "Method", Sequence[str], Callable[[s
 def rebuild_command(place: Place, tapes: tuple[str, ...], source: str) -> None:
     """Make the catalog anew from the tapes alone: all that are in the library, or each TAPE.
 
+    In a catalog that has sets, take in what it lacks of each TAPE, as `tapefs import` does.
+
     What is damaged is made up for by the next slower way, by itself. When it was interrupted, or a tape was missing,
     the same command goes on. No sidecar can use the state folder meanwhile. The exit code is 1 if a set that is on the
     tapes could not be brought back whole.
@@ -53,15 +55,18 @@ def rebuild_command(place: Place, tapes: tuple[str, ...], source: str) -> None:
     _run(place, "rebuild", rebuild, tapes, source, fresh=True)
 
 
-@click.command("import", short_help="Take tapes of another installation into the catalog.")
+@click.command("import", short_help="Take in what the catalog lacks of tapes.")
 @click.argument("tapes", metavar="TAPE...", nargs=-1, required=True)
 @click.option("--from", "source", type=click.Choice(_METHODS), default="index", help="As of `tapefs rebuild`.  [index]")
 @click.pass_obj
 def import_command(place: Place, tapes: tuple[str, ...], source: str) -> None:
-    """Take tapes of another installation into the catalog, with all their sets.
+    """Take in what the catalog lacks of tapes: those of another installation, or our own.
 
-    Sets keep their numbers where these are free. No later set builds on one that was imported, and nothing is appended
-    to its tapes. No sidecar can use the state folder meanwhile.
+    Our own tapes hold more than the catalog knows after an old copy of it was brought back: their new sets are as if
+    the catalog had never been without them, and the tapes are appended to again. What the catalog knows stays as it is.
+
+    Sets of another installation keep their numbers where these are free. No later set builds on one of them, and
+    nothing is appended to their tapes. No sidecar can use the state folder meanwhile.
     """
     from tapefs.rebuild.run import import_tapes
 
@@ -71,6 +76,7 @@ def import_command(place: Place, tapes: tuple[str, ...], source: str) -> None:
 def _run(place: Place, title: str, work: Work, tapes: Sequence[str], source: str, *, fresh: bool) -> None:
     from catalog.lmdb_ledger import LmdbLedger
     from sidecar.ownership import owned
+    from sidecar.recovery import recover
     from tapefs.logs import configure_logs
     from tapefs.rebuild.loading import Loading
     from tapefs.rebuild.records import Method
@@ -85,6 +91,8 @@ def _run(place: Place, title: str, work: Work, tapes: Sequence[str], source: str
         for folder in (home.indexes, home.trailers):
             folder.mkdir(mode=0o700, exist_ok=True)
         with ledger, _loading(home, Loading) as loading, reporting(title) as reporter:
+            # What a copy of the catalog has as running does not run here.
+            recover(home, ledger, time.time_ns())
 
             def tell(what: str, done: int, of: int) -> None:
                 words = f"{what}, tape file {done}" if not what.startswith("set ") else f"{what}, {done + 1} of {of}"
@@ -155,7 +163,7 @@ def _tell_tapes(report: Report) -> None:
             str(len(survey.segments)),
             str(sum(index.is_whole for index in survey.indexes)),
             size(sum(segment.payload_bytes for segment in survey.segments)),
-            printable(survey.suspect) or ("full" if survey.is_full else ""),
+            printable(report.notes.get(survey.tape.volume_id, "")),
         )
         for survey in report.surveys
     ]

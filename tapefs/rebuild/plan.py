@@ -94,9 +94,14 @@ def installation_of(surveys: Iterable[Survey]) -> InstallationId | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
-def plan_of(surveys: Sequence[Survey], installation_id: InstallationId, taken: Mapping[str, VolumeId]) -> Plan:
-    """Put together what the tapes say; `taken` are names that tapes have in the catalog."""
-    plan = Plan(surveys, installation_id, _names(surveys, taken))
+def plan_of(
+    surveys: Sequence[Survey],
+    installation_id: InstallationId,
+    taken: Mapping[str, VolumeId],
+    called: Mapping[VolumeId, str] | None = None,
+) -> Plan:
+    """Put together what the tapes say; `taken` are names in the catalog, `called` are those of tapes that it knows."""
+    plan = Plan(surveys, installation_id, {**_names(surveys, taken), **_called(surveys, called or {})})
     for survey in surveys:
         for index in survey.indexes:
             _hear_head(plan, index.head)
@@ -169,6 +174,12 @@ def _names(surveys: Sequence[Survey], taken: Mapping[str, VolumeId]) -> dict[Vol
             used[label] = volume_id
         names[volume_id] = label
     return names
+
+
+def _called(surveys: Sequence[Survey], called: Mapping[VolumeId, str]) -> dict[VolumeId, str]:
+    """Return the names of those that the catalog knows."""
+    ids = [survey.tape.volume_id for survey in surveys]
+    return {volume_id: called[volume_id] for volume_id in ids if volume_id in called}
 
 
 def _tapes_of(plan: Plan, set_id: SetId) -> tuple[str, ...]:

@@ -5,22 +5,23 @@ The caller owns the state folder: no sidecar runs meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
-from catalog.errors import NotFound
-from catalog.ids import InstallationId
+from catalog.ids import InstallationId, VolumeId
 from catalog.ledger import Ledger
-from catalog.records import BackupSet
+from catalog.records import Adoption, BackupSet, VolumeState
 from drivers.errors import DeviceGone, DriveError
 from drivers.interface import Drive
 from tapefs.errors import KeyMissing, NoTape, NotBlank, NotNow, TapeError, WrongPassphrase
 from tapefs.home import Home
+from tapefs.rebuild.known import Known, begun_anew, fitted, known_of, leave_out_contradictions
 from tapefs.rebuild.payloads import members_file
-from tapefs.rebuild.plan import Plan, installation_of, plan_of
+from tapefs.rebuild.plan import Plan, adoption_of, installation_of, plan_of
 from tapefs.rebuild.records import Method, Survey
 from tapefs.rebuild.scribe import Outcome, enter
 from tapefs.rebuild.store import SurveyStore
@@ -55,6 +56,8 @@ class Report:
 
     surveys: Sequence[Survey]
     outcome: Outcome
+    #: By tape: what is new on it, what keeps it from being written to.
+    notes: dict[VolumeId, str] = field(default_factory=dict)
     #: Tapes without anything for a catalog, and why: foreign, blank, unreadable.
     passed_over: dict[str, str] = field(default_factory=dict)
     #: Sentences for people: what of the tapes does not count, and what they do not know.
@@ -67,14 +70,16 @@ class Report:
 def rebuild(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wanted: Sequence[str], tell: Tell) -> Report:
     """Make the catalog of the tapes; of all that are here, or of those that are `wanted` by label.
 
-    One that was interrupted, or that lacked a tape, goes on. Raises NotNow when the ledger has sets of its own,
-    DeviceGone, StorageFailed, Conflict.
+    One that was interrupted, or that lacked a tape, goes on. Where the ledger has sets of its own, what it lacks of the
+    wanted tapes is taken in. Raises NotNow when it has and none is named, DeviceGone, StorageFailed, Conflict.
     """
     store = SurveyStore(home.rebuild)
     if not store.is_there and ledger.backup_sets():
+        if wanted:
+            return import_tapes(home, ledger, tapes, method, wanted, tell)
         raise NotNow(
-            f"the catalog of {home.path} has sets already: `tapefs import` takes tapes into it; to make it anew from "
-            f"the tapes, move {home.ledger} away"
+            f"the catalog of {home.path} has sets already: `tapefs rebuild TAPE...` takes in what it lacks of a tape; "
+            f"to make it anew from all tapes, move {home.ledger} away"
         )
     passed_over, is_unread = _read_all(home, tapes, store, method, wanted, tell)
     surveys = store.surveys()
@@ -88,25 +93,15 @@ def rebuild(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wanted: Se
 
 
 def import_tapes(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wanted: Sequence[str], tell: Tell) -> Report:
-    """Take tapes of another installation into the catalog, with all their sets. Raises as `rebuild`."""
+    """Take in what the catalog lacks of tapes: of another installation, or ours, and it is an old copy.
+
+    Raises as `rebuild`.
+    """
     store = SurveyStore(home.path / "import")
     passed_over, _ = _read_all(home, tapes, store, method, wanted, tell)
-    surveys = store.surveys()
-    known = [survey for survey in surveys if _is_known(ledger, survey)]
-    for survey in known:
-        passed_over[survey.tape.label] = "the catalog knows this tape already"
-    surveys = [survey for survey in surveys if survey not in known]
-    report = _enter(home, ledger, store, surveys, ledger.installation().installation_id, passed_over, tell)
+    report = _enter(home, ledger, store, store.surveys(), ledger.installation().installation_id, passed_over, tell)
     store.forget()
     return report
-
-
-def _is_known(ledger: Ledger, survey: Survey) -> bool:
-    try:
-        ledger.volume(survey.tape.volume_id)
-    except NotFound:
-        return False
-    return True
 
 
 def _enter(
@@ -118,18 +113,53 @@ def _enter(
     passed_over: dict[str, str],
     tell: Tell,
 ) -> Report:
-    taken = {volume.label: volume.volume_id for volume in ledger.volumes() if volume.end_block}
-    plan = plan_of(surveys, installation_id, taken)
-    outcome = enter(home, ledger, plan, store.folder, tell)
+    known = known_of(ledger, surveys)
+    gone = begun_anew(surveys, known)
+    taken = {
+        volume.label: volume.volume_id for volume in known.volumes.values() if volume.end_block and volume not in gone
+    }
+    plan = plan_of(surveys, installation_id, taken, known.names())
+    wrong = leave_out_contradictions(plan, known)
+    adoption = fitted(adoption_of(plan, time.time_ns()), plan, known, wrong)
+    lost = {volume.label: ledger.lost_sets(volume.volume_id) for volume in gone}
+    outcome = enter(home, ledger, plan, adoption, store.folder, tell)
+    outcome.remarks += _losses(ledger, lost)
     ignored = [f"tape {survey.tape.label}: {sentence}" for survey in surveys for sentence in survey.ignored]
     return Report(
         surveys=surveys,
         outcome=outcome,
+        notes={survey.tape.volume_id: _note(ledger, known, adoption, survey) for survey in surveys},
         passed_over=passed_over,
         ignored=ignored + plan.ignored,
         unsettled=list(dict.fromkeys(plan.unsettled)),
         is_open=any(_may_come(ledger, plan, backup_set) for backup_set, _ in outcome.incomplete),
     )
+
+
+def _losses(ledger: Ledger, lost: Mapping[str, Sequence[BackupSet]]) -> Iterator[str]:
+    """Say which sets lay on tapes that were begun anew since, and nowhere else."""
+    for label, sets in lost.items():
+        yield f"tape {label} was begun anew since the catalog knew it: what lay on it is forgotten"
+        for each in sets:
+            gone = sum(not ledger.copies(segment.segment_id) for segment in ledger.segments(each.set_id))
+            if gone:
+                yield (
+                    f"set {each.number} ({each.name}): {gone} of its {each.segments} segments lay there and nowhere "
+                    f"else; it had expired, or was given up: `tapefs expire {each.number}` lets it go"
+                )
+
+
+def _note(ledger: Ledger, known: Known, adoption: Adoption, survey: Survey) -> str:
+    """Say what of a tape is new, and why nothing may be appended to it."""
+    volume = ledger.volume(survey.tape.volume_id)
+    if volume.state is VolumeState.SUSPECT:
+        return volume.reason
+    is_full = volume.state is VolumeState.FULL and volume.installation_id == known.installation_id
+    said = ["full"] if is_full else []
+    if volume.volume_id in known.volumes:
+        new = sum(copy.volume_id == volume.volume_id for copy in adoption.copies)
+        said.insert(0, f"{new} new" if new else "nothing new")
+    return ", ".join(said)
 
 
 def _may_come(ledger: Ledger, plan: Plan, backup_set: BackupSet) -> bool:

@@ -24,7 +24,7 @@ from catalog.records import Adoption, BackupSet, Segment, SetState
 from tapefs.errors import TapeError
 from tapefs.home import Home
 from tapefs.rebuild.assembly import assemble
-from tapefs.rebuild.plan import FoundSet, Plan, adoption_of, set_record
+from tapefs.rebuild.plan import FoundSet, Plan, set_record
 from tapefs.search.names import write_names
 from tapefs.sets.build import build_index
 from tapefs.sets.finish import finish_set, promised_by
@@ -49,15 +49,17 @@ class Outcome:
     incomplete: list[tuple[BackupSet, str]] = field(default_factory=list)
 
 
-def enter(home: Home, ledger: Ledger, plan: Plan, folder: Path, tell: Callable[[str, int, int], None]) -> Outcome:
+def enter(
+    home: Home, ledger: Ledger, plan: Plan, adoption: Adoption, folder: Path, tell: Callable[[str, int, int], None]
+) -> Outcome:
     """Take everything in and build the indexes; `tell` hears the set at hand, its place and how many there are.
 
-    `folder` has what was found in payloads.
+    `adoption` is what the ledger lacks of the plan; `folder` has what was found in payloads.
 
     Raises Conflict, StorageFailed, other errors of the ledger.
     """
     _before_adopt()
-    ledger.adopt(adoption_of(plan, time.time_ns()), time.time_ns())
+    ledger.adopt(adoption, time.time_ns())
     _after_adopt()
     outcome = Outcome()
     order = list(_parents_first(plan))
@@ -95,14 +97,19 @@ def _finish(home: Home, ledger: Ledger, plan: Plan, folder: Path, found: FoundSe
     if known.state is SetState.SEALED:
         finish_set(home, ledger, found.set_id, known.finished_at_ns)
         return ""
-    if known.state is not SetState.FAILED or not known.is_adopted:
+    if known.state is SetState.EXPIRED:
+        _forget_trailers(home, ledger, known)
+        return ""
+    if known.state is not SetState.FAILED:
         return f"the catalog knows it as {known.state.value}"
+    if not known.is_adopted and found.final is None:
+        return ""  # It failed here, and the tapes say nothing else.
     segments = ledger.segments(found.set_id)
     why = found.lacks([segment.number for segment in segments]) or _lacks_parent(ledger, found)
     totals = None
     if not why:
         try:
-            totals = _build(home, folder, segments, known, found)
+            totals = _build(home, folder, segments, set_record(plan, found), found)
         except (TapeError, CatalogError) as error:
             log.warning("the index of a set cannot be built", set=found.set_id, error=str(error))
             why = str(error)
@@ -131,6 +138,12 @@ def _finish(home: Home, ledger: Ledger, plan: Plan, folder: Path, found: FoundSe
             + (", and no deletions since the set that it builds on" if found.parent_id is not None else "")
         )
     return ""
+
+
+def _forget_trailers(home: Home, ledger: Ledger, backup_set: BackupSet) -> None:
+    """What was read of a set that nobody shows any more is not needed."""
+    for segment in ledger.segments(backup_set.set_id):
+        home.trailer(segment.segment_id).unlink(missing_ok=True)
 
 
 def _note(ledger: Ledger, plan: Plan, found: FoundSet, why: str) -> None:

@@ -22,6 +22,7 @@ import structlog
 import zstandard
 
 from catalog.crash import crash_point
+from catalog.lmdb_ledger import LmdbLedger
 from tapefs.check.ledger import ledger_problems
 from tapefs.durable import sync_folder
 from tapefs.errors import CatalogInDoubt, HomeError
@@ -67,6 +68,7 @@ def bring_catalog_back(path: Path, source: Path, now_ns: int, progress: Progress
         problems = ledger_problems(draft / "ledger")
         if problems:
             raise CatalogInDoubt(f"{source}: the ledger in it is damaged: {problems[0]}")
+        _forget_intents(draft / "ledger")
         _merge_keys(path, draft)
         _put_in_place(path, draft, now_ns)
     finally:
@@ -80,6 +82,14 @@ def _check_place(path: Path) -> None:
         raise HomeError(f"{path} is no folder: choose another place with --home")
     if path.is_dir() and any(path.iterdir()) and not ((path / "tapefs.toml").exists() or (path / _DRAFT).exists()):
         raise HomeError(f"{path} is neither empty nor a state folder: choose another place with --home")
+
+
+def _forget_intents(path: Path) -> None:
+    """What was about to be written when the copy was made may be whole by now: nobody may overwrite it."""
+    with LmdbLedger.open(path) as ledger:
+        for volume in ledger.volumes():
+            for intent in ledger.intents(volume.volume_id):
+                ledger.drop_intent(intent.structure_id)
 
 
 def _merge_keys(path: Path, draft: Path) -> None:

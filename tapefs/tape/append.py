@@ -25,6 +25,7 @@ from tapefs.keys.age import Header, is_age, parse
 from tapefs.keys.identity import Recipient
 from tapefs.keys.policy import TapeKeys
 from tapefs.tape.blocks import BlockReader
+from tapefs.tape.doubts import remedy, unknown_data
 from tapefs.tape.label import check_label, write_label
 
 #: Filemarks that a structure has at most.
@@ -106,15 +107,12 @@ def _give_up_uncommitted(drive: Drive, ledger: Ledger, volume: Volume) -> None:
     # Two where a segment was given up at the end of the tape and the SET INDEX was to take its place.
     announced = {i.structure_id: i.kind for i in ledger.intents(volume.volume_id) if i.block == volume.end_block}
     if not announced or filemarks > max(_FILEMARKS[kind] for kind in announced.values()):
-        raise LedgerMismatch(
-            f"tape {volume.label} has data behind block {volume.end_block} that the ledger does not know: "
-            "somebody else wrote to it; import it or erase it, and use another tape meanwhile"
-        )
+        raise LedgerMismatch(unknown_data(volume))
     drive.locate(BlockNo(volume.end_block))
     if _identity(drive, volume) not in (None, *announced):
         raise LedgerMismatch(
             f"tape {volume.label} has another structure at block {volume.end_block} than the one begun there: "
-            "somebody else wrote to it; use another tape"
+            f"{remedy(volume)} takes it in if it is whole; nothing is written to it meanwhile"
         )
     _before_overwrite()
     drive.locate(BlockNo(volume.end_block))

@@ -13,6 +13,7 @@ from tapefs.errors import BadStructure, LedgerMismatch, NotBlank, WrongTape
 from tapefs.format.records import Label, SetLabel
 from tapefs.format.structures import label_block, read_label, set_label_block
 from tapefs.tape.blocks import BlockReader
+from tapefs.tape.doubts import remedy
 from tapefs.tape.identity import UNREADABLE, first_mark
 
 _before_label = crash_point("tape.label.before")
@@ -30,7 +31,8 @@ def check_label(drive: Drive, volume: Volume) -> None:
     if label.volume != volume.volume_id:
         raise WrongTape(
             f"the tape in the drive says it is {label.label} ({label.volume}), not {volume.label} "
-            f"({volume.volume_id}): check the barcodes"
+            f"({volume.volume_id}): check the barcodes; if it was begun anew and the catalog is an old copy, "
+            f"{remedy(volume)} takes it in"
         )
 
 
@@ -141,7 +143,10 @@ def require_nothing_behind_labels(drive: Drive, volume: Volume) -> None:
     """Go to the end of a tape that the ledger knows to hold labels at most. Raises LedgerMismatch, drive errors."""
     drive.seek_end()
     if drive.position().file > 2:
-        raise LedgerMismatch(f"tape {volume.label} holds data behind its label that the ledger does not know")
+        raise LedgerMismatch(
+            f"tape {volume.label} holds data behind its label that the ledger does not know: "
+            f"{remedy(volume)} takes in what is new; nothing is written to it meanwhile"
+        )
 
 
 def _was_labelling(ledger: Ledger, volume_id: VolumeId) -> bool:

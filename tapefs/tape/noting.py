@@ -7,6 +7,7 @@ from catalog.ids import VolumeId
 from catalog.ledger import Ledger
 from catalog.records import IntentKind, Volume, VolumeState
 from drivers.interface import DriveStatus
+from tapefs.tape.doubts import remedy
 from tapefs.tape.identity import Identity, Owner
 from tapefs.tape.label import is_given_up
 
@@ -47,7 +48,10 @@ def _reason(ledger: Ledger, volume: Volume, found: Identity) -> str:
         except NotFound:
             pass
         else:
-            return f"it is {other.label} by what is on it: check the barcodes"
+            if other.volume_id != volume.volume_id:
+                return f"it is {other.label} by what is on it: check the barcodes"
+        if found.owner is Owner.OURS:
+            return f"it is {found.sentence}, which the catalog does not know: {remedy(volume)} takes it in"
     return f"it is {found.sentence}"
 
 

@@ -135,9 +135,7 @@ def _require_known_end(drive: Drive, ledger: Ledger, volume: Volume) -> None:
         else:
             require_nothing_behind_labels(drive, volume)
     except LedgerMismatch as error:
-        raise LedgerMismatch(
-            f"{error}; `tapefs import {volume.code}` takes in what the catalog lacks, `--force` overwrites it"
-        ) from error
+        raise LedgerMismatch(f"{error}; `--force` overwrites it") from error
 
 
 def _require_right_cartridge(status: DriveStatus, volume: Volume) -> None:

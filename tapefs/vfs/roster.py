@@ -22,13 +22,14 @@ class Roster:
         #: What it was made from.
         self.sets = sets
         everything = sorted(sets, key=lambda each: each.number)
-        #: Complete sets, oldest first.
+        #: Complete sets, by number.
         self.complete: list[BackupSet] = [each for each in everything if each.state is SetState.COMPLETE]
         self._by_id: dict[SetId, BackupSet] = {each.set_id: each for each in everything}
         self._complete_by_number: dict[SetNumber, BackupSet] = {each.number: each for each in self.complete}
         #: Complete sets by name of their job, oldest first.
         self.by_name: dict[str, list[BackupSet]] = {}
-        for each in self.complete:
+        # One that came back from tape later may have a higher number than younger ones.
+        for each in sorted(self.complete, key=lambda each: (each.started_at_ns, each.number)):
             self.by_name.setdefault(each.name, []).append(each)
         self._time_names = _time_names(everything)
 

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from catalog.errors import Conflict
-from catalog.ids import InstallationId, JobNumber, SetNumber
+from catalog.ids import BlockNo, FileNo, InstallationId, JobNumber, SetNumber, VolumeId
 from catalog.ledger import Ledger
-from catalog.records import Adoption, IntentKind, SetState, VolumeState
+from catalog.records import Adoption, IntentKind, JobState, SetState, VolumeState
 from tests.catalog.builders import (
     NOW,
     Stage,
@@ -95,11 +95,94 @@ class AdoptingContract:
         assert ledger.backup_set(SET.set_id).state is SetState.COMPLETE
 
     def test_a_set_made_here_stays_as_it_is(self, ledger: Ledger) -> None:
+        job, own = started(ledger)
+        ledger.fail_set(own.set_id, "no tape", NOW)
+        ledger.finish_job(job.number, JobState.FAILED, "no tape", NOW)
+        before = ledger.backup_set(own.set_id)
+        ledger.adopt(Adoption(sets=(msgspec.structs.replace(before, files=9),)), NOW)
+        assert ledger.backup_set(own.set_id) == before
+        ledger.expire_set(own.set_id, NOW)
+        expired = ledger.backup_set(own.set_id)
+        ledger.adopt(Adoption(sets=(msgspec.structs.replace(before, state=SetState.SEALED),)), NOW)
+        assert ledger.backup_set(own.set_id) == expired
+
+    def test_a_set_that_failed_here_turns_out_to_be_whole(self, ledger: Ledger) -> None:
+        """The ledger is an old copy: the tape has all of it, and what this ledger says of who made it stays."""
         _, own = started(ledger)
         ledger.fail_set(own.set_id, "no tape", NOW)
-        before = ledger.backup_set(own.set_id)
-        ledger.adopt(Adoption(sets=(msgspec.structs.replace(before, state=SetState.SEALED),)), NOW)
-        assert ledger.backup_set(own.set_id) == before
+        found = msgspec.structs.replace(
+            ledger.backup_set(own.set_id),
+            number=SetNumber(77),
+            state=SetState.SEALED,
+            error="",
+            files=9,
+            is_adopted=True,
+        )
+        ledger.adopt(Adoption(sets=(found,)), NOW)
+        known = ledger.backup_set(own.set_id)
+        assert (known.number, known.state, known.files, known.is_adopted) == (own.number, SetState.SEALED, 9, False)
+
+    def test_a_known_tape_that_holds_more(self, ledger: Ledger) -> None:
+        """Its end moves on, what was announced before there is over, its state is as said; all else stays, and so does
+        all when it would end earlier."""
+        ledger.adopt(FOUND, NOW)
+        claim = ledger.claim_volume(TAPE.volume_id)
+        ledger.move_volume(TAPE.volume_id, "vault", NOW)
+        ledger.mark_volume(TAPE.volume_id, VolumeState.SUSPECT, "it has more than the ledger knows")
+        grown = msgspec.structs.replace(
+            TAPE, label="T9-other", pool="other", end_block=BlockNo(40), end_file=FileNo(12), used_bytes=77
+        )
+        ledger.adopt(Adoption(volumes=(grown,)), NOW)
+        known = ledger.volume(TAPE.volume_id)
+        assert (known.label, known.pool, known.location, known.claim) == ("T9", TAPE.pool, "vault", claim)
+        assert (known.state, known.reason) == (VolumeState.APPENDABLE, "")
+        assert (known.end_block, known.end_file, known.used_bytes) == (40, 12, 77)
+        assert ledger.intents(TAPE.volume_id) == []
+        ledger.mark_volume(TAPE.volume_id, VolumeState.SUSPECT, "write error")
+        before = ledger.volume(TAPE.volume_id)
+        ledger.adopt(FOUND, NOW)
+        assert ledger.volume(TAPE.volume_id) == before
+
+    def test_a_blank_tape_turns_out_to_be_labelled(self, ledger: Ledger) -> None:
+        """By the very id that it has here: an old ledger does not know of the label."""
+        blank = msgspec.structs.replace(volume_of("T9"), pool="default", claim=0)
+        ledger.add_volume(blank)
+        assert blank.volume_id == TAPE.volume_id
+        ledger.adopt(msgspec.structs.replace(FOUND, volumes=(msgspec.structs.replace(TAPE, pool="weekly"),)), NOW)
+        known = ledger.volume(TAPE.volume_id)
+        assert (known.state, known.pool, known.end_block) == (VolumeState.APPENDABLE, "weekly", 20)
+
+    def test_a_tape_that_was_begun_anew(self, ledger: Ledger) -> None:
+        """The old one is forgotten with all that lay on it; its sets stay, with nothing left of them there."""
+        ledger.adopt(FOUND, NOW)
+        new = msgspec.structs.replace(
+            TAPE, volume_id=VolumeId(uuid_of("anew")), end_block=BlockNo(4), end_file=FileNo(2)
+        )
+        with pytest.raises(Conflict, match="belongs to tape"):
+            ledger.adopt(Adoption(volumes=(new,)), NOW)
+        for _ in range(2):
+            ledger.adopt(Adoption(volumes=(new,), begun_anew=(TAPE.volume_id,)), NOW)
+        assert ledger.volumes() == [new]
+        assert ledger.copies(SEGMENT.segment_id) == []
+        assert ledger.index_copies(SET.set_id) == []
+        assert ledger.backup_set(SET.set_id).state is SetState.EXPIRED  # It had FAILED, and cannot go on.
+
+    def test_a_job_that_ran_on(self, ledger: Ledger) -> None:
+        """A newer set of a job of ours: its runs are as after that, what it is asked for stays."""
+        job, own = started(ledger)
+        ledger.fail_set(own.set_id, "no tape", NOW)
+        job = ledger.finish_job(job.number, JobState.FAILED, "no tape", NOW)
+        later = set_of("later", job, state=SetState.FAILED, is_adopted=True, started_at_ns=NOW + 99)
+        found = msgspec.structs.replace(
+            job, state=JobState.COMPLETED, runs=7, set_id=later.set_id, started_at_ns=NOW + 99, description="other"
+        )
+        ledger.adopt(Adoption(jobs=(found,), sets=(later,)), NOW)
+        known = ledger.job(job.number)
+        assert (known.state, known.runs, known.set_id, known.error) == (JobState.COMPLETED, 7, later.set_id, "")
+        assert known.description == job.description
+        older = msgspec.structs.replace(found, started_at_ns=own.started_at_ns - 1, runs=99)
+        ledger.adopt(Adoption(jobs=(older,)), NOW)
+        assert ledger.job(job.number) == known
 
     @pytest.mark.parametrize("is_suspect", [False, True])
     def test_a_blank_tape_gives_way_to_what_it_turns_out_to_be(self, ledger: Ledger, is_suspect: bool) -> None:

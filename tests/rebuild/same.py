@@ -39,7 +39,7 @@ def records(ledger: Ledger) -> Records:
     for volume in ledger.volumes():
         if volume.end_block:
             found[f"volume {volume.label}"] = msgspec.structs.replace(
-                volume, created_at_ns=0, written_at_ns=0, claim=0, labelled_at_ns=0
+                volume, created_at_ns=0, written_at_ns=0, claim=0, labelled_at_ns=0, identified_at_ns=0
             )
         for copy in ledger.copies_on(volume.volume_id):
             plain = msgspec.structs.replace(copy, verified_at_ns=0)

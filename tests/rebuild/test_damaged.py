@@ -296,7 +296,7 @@ def test_a_catalog_with_sets_is_not_rebuilt(make_rig: Callable[..., Rig], tmp_pa
     rig = make_rig()
     rig.backup(random_files(tmp_path / "a", 3, 5_000), name="a")
     rig.close()
-    with pytest.raises(NotNow, match="import"):
+    with pytest.raises(NotNow, match="has sets already"):
         rebuilt(rig.home)
 
 
