@@ -289,9 +289,9 @@ def choose_base(home: Home, ledger: Ledger, job: Job) -> Choice:
     """Find the newest set that the job's next one builds on, and open its index. Raises StorageFailed.
 
     An incremental one builds on the job's newest complete set, a differential one on its newest complete full set;
-    newest is the one that was begun last: one that came back from tape later may have a higher number. If its index cannot be read, or it stands on content that was found lost
-    when it was read back, the set becomes a full one: better too much on tape than a backup that does not happen, or
-    one that shows what nobody can read.
+    newest is the one that was begun last: one that came back from tape later may have a higher number. If its index
+    cannot be read, or it stands on content that was found lost when it was read back, the set becomes a full one:
+    better too much on tape than a backup that does not happen, or one that shows what nobody can read.
     """
     wanted = job.run_type or job.type
     if wanted not in _BASES:
