@@ -89,7 +89,7 @@ def _forget_intents(path: Path) -> None:
     with LmdbLedger.open(path) as ledger:
         for volume in ledger.volumes():
             for intent in ledger.intents(volume.volume_id):
-                ledger.drop_intent(intent.structure_id)
+                ledger.drop_intent(intent.structure_id, volume.volume_id)
 
 
 def _merge_keys(path: Path, draft: Path) -> None:
