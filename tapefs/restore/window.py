@@ -69,6 +69,14 @@ class Stages:
             self._open[number] = stage
         return stage
 
+    def is_removed(self, number: SegmentNo) -> bool:
+        """Were the files of an open stage removed? What is staged since then is in others."""
+        return number in self._open and not self._open[number].is_linked()
+
+    def close(self, number: SegmentNo) -> None:
+        """Close one, which is opened again when it is used next."""
+        self._open.pop(number).close()
+
     def __len__(self) -> int:
         return len(self._open)
 
@@ -192,6 +200,8 @@ class Window:
         recalls = self._recalls
         self._progress_at_s = recalls.clock()
         while not self._collect(key):
+            if self._stages.is_removed(key.segment):
+                self._begin_again(key.segment)
             why = recalls.failed().get((self._stages[key.segment].segment_id, key.frame))
             if why is not None:
                 raise RecallFailed(why)
@@ -226,6 +236,12 @@ class Window:
             key = FrameKey(segment, frame)
             if key not in self._outstanding and not stage.has(range(frame, frame + 1)):
                 yield key
+
+    def _begin_again(self, segment: SegmentNo) -> None:
+        """The set has expired, or somebody has cleaned up: what comes from now on is staged in other files."""
+        for key in [key for key in {*self._pins, *self._outstanding} if key.segment == segment]:
+            self._forget(key)
+        self._stages.close(segment)
 
     def drop(self, segment: SegmentNo, frames: range) -> None:
         """Throw what is staged of these frames away, so that they come from tape again."""

@@ -8,6 +8,7 @@ from catalog.index.model import EntryFlag, Extent
 from tapefs.errors import NoSuchThing, RecallTimedOut, Unreachable, UsageError
 from tapefs.home import Home, Settings, StagingSettings
 from tapefs.restore import restore
+from tapefs.staging.area import StagingArea
 from tests.restore.archive import (
     MTIME_NS,
     Archive,
@@ -319,6 +320,21 @@ def test_frames_evicted_before_they_were_used_are_asked_for_again(bring_back, ta
     asked = mover(archive)
     asked.lost_once = {(segment_id(0), frame) for frame in (0, 5, 11)}
     assert bring_back(archive, mover=asked).is_complete
+    assert seen(target) == expected(tree)
+
+
+def test_staging_files_that_are_removed_meanwhile(bring_back, target, mover, home):
+    """Its set expires while it is restored: what comes then is staged in other files, and is found there."""
+    tree = Dir({b"a": File(noise(100_000)), b"b": File(noise(100_000, 1))})
+    archive = Archive(tree)
+    at_work = mover(archive)
+
+    def fetch(wishes):
+        if not at_work.asked:
+            StagingArea(home.staging).remove([segment_id(0)])
+        at_work.fetch(wishes)
+
+    assert bring_back(archive, mover=at_work, fetch=fetch, deadline_s=60.0).is_complete
     assert seen(target) == expected(tree)
 
 
