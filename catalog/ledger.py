@@ -124,7 +124,7 @@ class Ledger(Protocol):
         ...
 
     def lost_sets(self, volume_id: VolumeId) -> list[BackupSet]:
-        """Return those of them of which the tape has the only copy of a segment; by number."""
+        """Return those of them of which no other tape has a whole copy of some segment; by number."""
         ...
 
     def renew_volume(self, volume_id: VolumeId, claim: int, new: Volume, now_ns: int) -> None:

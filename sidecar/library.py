@@ -164,11 +164,9 @@ class Library:
 
     def is_awaited_from(self, drive: int) -> bool:
         """Does another drive wait for the tape in this one?"""
-        code = self.in_drive(drive)
-        return any(
-            waiter != drive and self._ledger.volume(volume_id).code == code
-            for volume_id, waiter in self._awaited.items()
-        )
+        in_drive = self._element(ElementKind.DRIVE, drive)
+        # One that was begun anew or forgotten since has no place.
+        return any(waiter != drive and self._place(each) == in_drive for each, waiter in self._awaited.items())
 
     # -- moves -------------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from catalog.ledger_store.tables import (
     text_key,
 )
 from catalog.ledger_store.transaction import Reader, Writer
-from catalog.records import BackupSet, SetState, Volume, VolumeState
+from catalog.records import BackupSet, CopyState, SetState, Volume, VolumeState
 
 #: A name that was counted: its stem and its number.
 _COUNTED = re.compile(r"(.*?[^0-9][0-9]{6})([0-9]{2,9})")
@@ -52,10 +52,11 @@ def live_sets(tx: Reader, volume_id: VolumeId) -> list[BackupSet]:
 
 
 def lost_sets(tx: Reader, volume_id: VolumeId) -> list[BackupSet]:
-    """Return the live sets of which the tape has the only copy of a segment; by number."""
+    """Return the live sets of which no other tape has a whole copy of some segment; by number."""
     alone = set()
     for copy in segments.copies_on(tx, volume_id):
-        if len(segments.copies(tx, copy.segment_id)) == 1:
+        others = [each for each in segments.copies(tx, copy.segment_id) if each.volume_id != volume_id]
+        if all(each.state is CopyState.DAMAGED for each in others):
             alone.add(segments.get(tx, copy.segment_id).set_id)
     return [each for each in live_sets(tx, volume_id) if each.set_id in alone]
 

@@ -8,7 +8,7 @@ import pytest
 from catalog.errors import Conflict, NotFound, StaleClaim
 from catalog.ids import VolumeId
 from catalog.ledger import Ledger
-from catalog.records import IntentKind, JobState, SetState, VolumeState
+from catalog.records import CopyState, IntentKind, JobState, SetState, VolumeState
 from tests.catalog.builders import NOW, Stage, copy_of, end_of, intent_of, labelled, uuid_of, volume_of
 
 NEW = volume_of("new", label="T00001L9", overwrites="f00d")
@@ -199,6 +199,18 @@ class GivingUpContract:
         assert ledger.lost_sets(stage.volume.volume_id) == []
         ledger.forget_volume(stage.volume.volume_id, stage.claim, frozenset(), NOW)
         assert ledger.backup_set(stage.backup_set.set_id).tapes == (other.label,)
+
+    def test_a_damaged_copy_elsewhere_is_no_copy(self, ledger: Ledger, stage: Stage) -> None:
+        segment = stage.commit(ledger, "segment", 0, 4, 2)
+        stage.seal(ledger, "index", 10, 5)
+        ledger.complete_set(stage.backup_set.set_id, NOW)
+        other, claim = labelled(ledger, "T00002L9")
+        ledger.commit_segment(segment, copy_of(segment, other, 4, 2), claim, end_of(10, 5), other.label)
+        ledger.mark_copy(segment.segment_id, other.volume_id, CopyState.DAMAGED, NOW)
+        assert [each.set_id for each in ledger.lost_sets(stage.volume.volume_id)] == [stage.backup_set.set_id]
+        assert ledger.lost_sets(other.volume_id) == []
+        with pytest.raises(Conflict, match="all that there is"):
+            ledger.forget_volume(stage.volume.volume_id, stage.claim, frozenset(), NOW)
 
     def test_a_failed_set_cannot_go_on_without_its_tape(self, ledger: Ledger, stage: Stage) -> None:
         """It would be complete without what was lost."""
