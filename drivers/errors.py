@@ -11,6 +11,9 @@
     ├── ReadFailed          the block is unreadable; `block` says which
     ├── WriteFailed         the block was not written, and blocks since the last sync may be lost
     │   └── DiskFull        so, and the disk below a virtual tape is the reason, not the tape
+    ├── Undecryptable       the drive encrypted the block, and has no key for it
+    │   ├── WrongKey        it has another one
+    │   └── NotEncrypted    the other way round: it is to read nothing that is not encrypted
     ├── PositionLost        reset or power-on: verify label and position before going on
     ├── DeviceFailed        hardware or transport error
     │   ├── BadAnswer       what the device answered makes no sense
@@ -87,6 +90,18 @@ class WriteFailed(DriveError):
 
 class DiskFull(WriteFailed):
     """The disk below the virtual library is full: no tape of it can be written, and none is to blame."""
+
+
+class Undecryptable(DriveError):
+    """The block is encrypted, and the drive has no key: no fault of tape or drive. The head stays before it."""
+
+
+class WrongKey(Undecryptable):
+    """The block is encrypted with another key than the drive has."""
+
+
+class NotEncrypted(Undecryptable):
+    """The drive was told to read encrypted blocks only, and this one is not."""
 
 
 class PositionLost(DriveError):

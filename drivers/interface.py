@@ -13,6 +13,11 @@ from typing import NewType, Protocol, runtime_checkable
 BlockNo = NewType("BlockNo", int)
 FileNo = NewType("FileNo", int)
 
+#: AES-256.
+DRIVE_KEY_BYTES = 32
+#: What all LTO drives keep of a name with each block.
+DRIVE_KEY_NAME_CHARACTERS = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -205,6 +210,72 @@ class TellsProgress(Protocol):
 
     def watch(self, listener: Listener) -> None:
         """Have `listener` told from now on, instead of another one; it must not use the drive."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DriveKey:
+    """A key for a drive that encrypts: AES-256-GCM. Its secret is not shown by repr()."""
+
+    secret: bytes = field(repr=False)
+    #: Up to 32 ASCII characters that tell which key it is; stored in clear with every block, where the drive can.
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.secret) != DRIVE_KEY_BYTES:
+            raise ValueError(f"the key of a drive has {DRIVE_KEY_BYTES} bytes, not {len(self.secret)}")
+        if len(self.name) > DRIVE_KEY_NAME_CHARACTERS or not self.name.isascii() or not self.name.isprintable():
+            raise ValueError(f"the name of a drive's key has at most {DRIVE_KEY_NAME_CHARACTERS} ASCII characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """What becomes of blocks on their way, by the drive's own word."""
+
+    #: What is written is encrypted from here on; what is encrypted is decrypted when it is read.
+    encrypts: bool
+    decrypts: bool
+    #: Name of the key, "" when there is none or the drive does not tell.
+    key_name: str = ""
+
+
+class NextBlock(Enum):
+    """What lies before the head, as far as the drive tells without reading it out."""
+
+    UNKNOWN = "unknown"
+    #: A filemark, or the end of data.
+    NO_BLOCK = "no block"
+    PLAIN = "plain"
+    #: Encrypted, and the drive has its key.
+    DECRYPTABLE = "decryptable"
+    #: Encrypted, and the drive has no key for it, or does not know how.
+    LOCKED = "locked"
+
+
+@runtime_checkable
+class Encrypts(Protocol):
+    """What some drives can besides: they encrypt what they write, with a key that they are given.
+
+    While a key is set, blocks that are not encrypted are read as they are. A block for which the drive lacks the key
+    raises Undecryptable, and the head stays before it. The key goes when the tape is unloaded and when the drive is
+    closed; a drive that was reset meanwhile is given it again by `rewind`, before anything can be written.
+    """
+
+    def set_key(self, key: DriveKey | None, *, writes: bool = True) -> None:
+        """Give the drive a key, or take it away with None; a tape must be loaded.
+
+        Without `writes` what is written is not encrypted, and only reading uses the key. The head does not move, and
+        what was written before stays as it went. Raises NotReady, and NotSupported where this drive or this tape cannot
+        encrypt or a library manages the keys; then nothing has changed.
+        """
+        ...
+
+    def encryption(self) -> Encryption | None:
+        """Ask the drive; None when it cannot encrypt. Raises DeviceFailed."""
+        ...
+
+    def next_block(self) -> NextBlock:
+        """Ask what lies before the head. Raises NotReady, PositionLost."""
         ...
 
 

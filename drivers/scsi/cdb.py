@@ -48,6 +48,7 @@ class Op(IntEnum):
     MAINTENANCE_OUT = 0xA4
     MOVE_MEDIUM = 0xA5
     EXCHANGE_MEDIUM = 0xA6
+    SECURITY_PROTOCOL_OUT = 0xB5
     READ_ELEMENT_STATUS = 0xB8
 
 
@@ -158,9 +159,16 @@ def write_attribute(parameter_bytes: int, *, partition: int = 0) -> bytes:
     return head + bytes(2) + field(parameter_bytes, 4) + bytes(2)
 
 
-def encryption_status(allocation_bytes: int) -> bytes:
-    """Ask with SECURITY PROTOCOL IN whether the drive encrypts."""
-    return bytes([Op.SECURITY_PROTOCOL_IN, 0x20]) + field(0x0020, 2) + bytes(2) + field(allocation_bytes, 4) + bytes(2)
+def security_protocol_in(protocol: int, page: int, allocation_bytes: int) -> bytes:
+    """SECURITY PROTOCOL IN, of which tape data encryption is protocol 20h."""
+    head = bytes([Op.SECURITY_PROTOCOL_IN]) + field(protocol, 1) + field(page, 2)
+    return head + bytes(2) + field(allocation_bytes, 4) + bytes(2)
+
+
+def security_protocol_out(protocol: int, page: int, parameter_bytes: int) -> bytes:
+    """SECURITY PROTOCOL OUT."""
+    head = bytes([Op.SECURITY_PROTOCOL_OUT]) + field(protocol, 1) + field(page, 2)
+    return head + bytes(2) + field(parameter_bytes, 4) + bytes(2)
 
 
 # -- tapes -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from drivers.errors import (
     TransportFailed,
     WriteProtected,
 )
-from drivers.interface import BlockNo, DriveStatus, FileNo, Listener, Position
+from drivers.interface import BlockNo, DriveKey, DriveStatus, Encryption, FileNo, Listener, NextBlock, Position
 from drivers.scsi import cdb as commands
 from drivers.scsi.cdb import MAX_24, Space
 from drivers.scsi.device import Clock, Done
@@ -41,7 +41,7 @@ _PROGRAMMED_WARNING = (0x00, 0x07)
 
 
 class ScsiDrive:
-    """One drive; implements `drivers.interface.Drive` and `RecommendsOrder`."""
+    """One drive; implements `drivers.interface.Drive`, `RecommendsOrder`, `TellsProgress`, `Encrypts`."""
 
     def __init__(
         self,
@@ -121,6 +121,8 @@ class ScsiDrive:
         self._session.tape_is_out()
         self._is_dirty = False
         self._keep_notes()
+        # After the eject: whatever comes of it, the tape is out.
+        self._session.again(self._session.keying.clear)
         if failed is not None:
             raise failed
 
@@ -195,6 +197,24 @@ class ScsiDrive:
         """Return the order in which the drive would read extents. See `RecommendsOrder.recommended_order`."""
         self._session.check_steady()
         return self._session.again(lambda: self._ordering.order(extents))
+
+    # -- encryption ----------------------------------------------------------------------------------------------
+
+    def set_key(self, key: DriveKey | None, *, writes: bool = True) -> None:
+        """Give the drive a key, or take it away. See `Encrypts.set_key`."""
+        session = self._session
+        session.check_steady()
+        session.again(lambda: session.keying.put(key, writes=writes) if key else session.keying.clear())
+
+    def encryption(self) -> Encryption | None:
+        """Ask the drive what it does with blocks. See `Encrypts.encryption`."""
+        self._session.check_open()
+        return self._session.again(self._session.keying.look)
+
+    def next_block(self) -> NextBlock:
+        """Ask what lies before the head. See `Encrypts.next_block`."""
+        self._session.check_steady()
+        return self._session.again(self._session.keying.next_block)
 
     # -- moving --------------------------------------------------------------------------------------------------
 

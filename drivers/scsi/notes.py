@@ -24,6 +24,8 @@ class _Record(msgspec.Struct, kw_only=True):
     #: Key of persistent reservations, the same for all processes of this installation.
     key: int
     counters: Counters = msgspec.field(default_factory=Counters)
+    #: The drive was given an encryption key that was not taken away since.
+    has_encryption_key: bool = False
 
 
 class Notes:
@@ -79,7 +81,19 @@ class Notes:
 
     def keep(self, counters: Counters) -> None:
         """Write the counters down; not synced, a power cut may lose the last ones."""
-        self._record = _Record(key=self._record.key, counters=counters)
+        self._change(counters=counters)
+
+    @property
+    def has_encryption_key(self) -> bool:
+        """Tell whether this host left an encryption key in the drive, in this process or one that died."""
+        return self._record.has_encryption_key
+
+    def keep_encryption_key(self, has_key: bool) -> None:
+        """Write down that the drive is about to get a key, or has lost it. The key itself is never written."""
+        self._change(has_encryption_key=has_key)
+
+    def _change(self, **fields: object) -> None:
+        self._record = msgspec.structs.replace(self._record, **fields)
         self._write(self._record)
 
     def close(self) -> None:

@@ -16,14 +16,17 @@ from drivers.errors import (
     EndOfMedium,
     IncompatibleMedium,
     NoSuchElement,
+    NotEncrypted,
     NotReady,
     NotSupported,
     PositionLost,
     ReadFailed,
     SlotEmpty,
     SlotFull,
+    Undecryptable,
     WriteFailed,
     WriteProtected,
+    WrongKey,
 )
 from drivers.scsi.sense import Key, Sense
 
@@ -92,6 +95,8 @@ _NO, _SELF, _LATER, _THEN = Again.NO, Again.BY_ITSELF, Again.LATER, Again.AFTERW
 _CLEAN = "clean the drive, then go on"
 _SUPPLIER = "switch the drive off and on; if it comes again, call its supplier"
 _COPY = "do not write to this tape any more; read back what is on it, and write a copy while it can be read"
+_KEY = "have the key set in the drive"
+_UNKEY = "have the key taken out of the drive, or set for reading of both kinds"
 _VERIFY = "nothing: the position is checked before anything is written"
 
 #: Looked through from top to bottom; the first row that matches counts. The last of each key matches all of it.
@@ -278,12 +283,15 @@ RULES = (
         ),
         (
             0x74,
-            None,
-            DeviceFailed,
+            0x02,
+            NotEncrypted,
             _THEN,
-            "the data are encrypted by the drive, and it has no key or another one",
-            "have the key set in the drive",
+            "the block is not encrypted, and the drive is to read none that is not",
+            _UNKEY,
         ),
+        (0x74, 0x03, WrongKey, _THEN, "the block is encrypted by the drive, which has another key", _KEY),
+        (0x74, 0x04, Medium, _NO, "the block was changed after the drive had encrypted it", _COPY),
+        (0x74, None, Undecryptable, _THEN, "the block is encrypted by the drive, which has no key for it", _KEY),
         (None, None, WriteProtected, _THEN, "the cartridge is write-protected", "move its tab or use another one"),
     ),
     *_rows(

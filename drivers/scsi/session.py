@@ -18,6 +18,7 @@ from drivers.scsi.cdb import MAX_24
 from drivers.scsi.device import Clock, Device, Done
 from drivers.scsi.generations import generation_of_model
 from drivers.scsi.inquiry import TAPE
+from drivers.scsi.keying import Keying
 from drivers.scsi.logs import TAPE_ALERT_RESPONSE, parse_tape_alert_response
 from drivers.scsi.medium import read_log
 from drivers.scsi.mode_access import DriveSettings
@@ -33,6 +34,8 @@ from drivers.scsi.transport import Transport
 
 _MODES_CHANGED = (0x2A, 0x01)
 _NEXUS_LOST = (0x29, 0x07)
+#: Encryption parameters changed by another initiator, by the drive itself; the key's counter has changed.
+_KEYS_CHANGED = frozenset({(0x2A, 0x11), (0x2A, 0x12), (0x2A, 0x13)})
 T = TypeVar("T")
 
 
@@ -86,6 +89,7 @@ class DriveSession:
         self._is_reserved = reserve and take_reservation(device, self.notes.key)
         device.timeouts = Timeouts(self.generation, device.supported_commands())
         self.settings = DriveSettings(device)
+        self.keying = Keying(device, self.notes)
         self.max_block_bytes = min(self._read_max_block(), self.transport.max_transfer_bytes)
         device.on_attention = self._attend
         device.on_advice = self._tell_once
@@ -139,6 +143,7 @@ class DriveSession:
         if compress is not None:
             self._compress = compress
         self.settings.make(self._compress)
+        self.keying.settle()
         self._hold_tape()
         self._is_settled = self._relies = True
 
@@ -172,6 +177,8 @@ class DriveSession:
             self._is_settled = False
             if self._depends:
                 self.settle()
+        elif (sense.asc, sense.ascq) in _KEYS_CHANGED:
+            self._is_settled = False
 
     def _stands_as_before(self) -> bool:
         """The way to the drive was made anew before a command was sent: look whether the head is where it must be.
@@ -380,6 +387,7 @@ class DriveSession:
         self._is_closed = True
         self._relies = False
         try:
+            self.keying.clear()
             if self._holds_tape:
                 self.release_tape()
             if self._is_reserved:

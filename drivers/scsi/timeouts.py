@@ -39,6 +39,8 @@ _BY_COMMAND: dict[Op, float] = {
     # Switching settings may flush the drive's buffer before.
     Op.MODE_SELECT_6: 300.0,
     Op.MODE_SELECT_10: 300.0,
+    # A new key may wait for the blocks that went before.
+    Op.SECURITY_PROTOCOL_OUT: 300.0,
     # Sorting thousands of segments is no matter of moments for a drive's processor.
     Op.MAINTENANCE_OUT: 300.0,
 }

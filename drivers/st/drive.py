@@ -25,7 +25,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from drivers.errors import (
     DeviceFailed,
@@ -37,7 +37,19 @@ from drivers.errors import (
     PositionLost,
     WriteProtected,
 )
-from drivers.interface import BlockNo, Drive, DriveStatus, Listener, Position, RecommendsOrder, TellsProgress
+from drivers.interface import (
+    BlockNo,
+    Drive,
+    DriveKey,
+    DriveStatus,
+    Encryption,
+    Encrypts,
+    Listener,
+    NextBlock,
+    Position,
+    RecommendsOrder,
+    TellsProgress,
+)
 from drivers.st.device import MAX_BLOCK_BYTES, Flag, Op, Option, TapeNode
 
 #: st's errors behind which the drive's sense has to be found: what is wrong is not told by the number.
@@ -59,7 +71,10 @@ _OFF = (
 )
 
 
-class Beside(Drive, RecommendsOrder, TellsProgress, Protocol):
+T = TypeVar("T")
+
+
+class Beside(Drive, RecommendsOrder, TellsProgress, Encrypts, Protocol):
     """The drive that takes SCSI commands to the same device, and hears what went past it."""
 
     def passed_by(self, *, read: tuple[int, int], written: tuple[int, int], is_warned: bool) -> None:
@@ -82,7 +97,7 @@ class _Passing:
 
 
 class StDrive:
-    """A drive at /dev/nstN; implements `drivers.interface.Drive` and `RecommendsOrder`."""
+    """A drive at /dev/nstN; implements `drivers.interface.Drive`, `RecommendsOrder`, `TellsProgress`, `Encrypts`."""
 
     def __init__(
         self,
@@ -166,8 +181,28 @@ class StDrive:
     def recommended_order(self, extents: Sequence[tuple[int, int]]) -> list[int] | None:
         """Return the order in which the drive would read extents; see `RecommendsOrder.recommended_order`."""
         self._turn_to_scsi()
+        return self._by_scsi(lambda: self._scsi.recommended_order(extents))
+
+    # -- encryption ----------------------------------------------------------------------------------------------
+
+    def set_key(self, key: DriveKey | None, *, writes: bool = True) -> None:
+        """Give the drive a key, or take it away; see `Encrypts.set_key`. st knows nothing of it."""
+        self._turn_to_scsi()
+        self._by_scsi(lambda: self._scsi.set_key(key, writes=writes))
+
+    def encryption(self) -> Encryption | None:
+        """Ask the drive what it does with blocks; see `Encrypts.encryption`."""
+        self._quiet()
+        return self._scsi.encryption()
+
+    def next_block(self) -> NextBlock:
+        """Ask what lies before the head; see `Encrypts.next_block`."""
+        self._turn_to_scsi()
+        return self._by_scsi(self._scsi.next_block)
+
+    def _by_scsi(self, ask: Callable[[], T]) -> T:
         try:
-            return self._scsi.recommended_order(extents)
+            return ask()
         except DriveError:
             self._forget_place()
             raise
@@ -413,11 +448,7 @@ class StDrive:
 
     def _ask(self) -> Position:
         self._turn_to_scsi()
-        try:
-            return self._scsi.position()
-        except DriveError:
-            self._forget_place()
-            raise
+        return self._by_scsi(self._scsi.position)
 
     def _check_position(self) -> None:
         if self._lost:

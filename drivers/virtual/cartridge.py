@@ -17,6 +17,7 @@ from drivers.errors import DeviceFailed, DiskFull, ReadFailed, WriteFailed
 from drivers.tape_files import TapeFile, TapeFiles
 from drivers.virtual.payloads import PayloadFiles
 from drivers.virtual.runs import BlockRuns
+from drivers.virtual.sealing import PLAIN, SealFiles
 from drivers.virtual.state import (
     BUFFERED,
     EndRecord,
@@ -48,6 +49,7 @@ class Cartridge(TapeFiles[_TapeFile]):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._payloads = PayloadFiles(folder)
+        self._seals = SealFiles(folder)
         self._load(buffered=True)
 
     def _load(self, *, buffered: bool) -> None:
@@ -116,6 +118,13 @@ class Cartridge(TapeFiles[_TapeFile]):
         current = self._files[self._file]
         return current.first_block, current.first_block + current.runs.blocks
 
+    def record_of_next(self) -> bytes:
+        """Return what the drive noted of the next block when it encrypted it. Raises ReadFailed."""
+        try:
+            return self._seals.read(self._file, self._block)
+        except OSError as error:
+            raise ReadFailed(f"{self._seals.path(self._file)}: {error.strerror}", self.head_block) from error
+
     def read_into(self, block: memoryview) -> None:
         """Fill `block`, as long as `next_size` told, and move on. Raises ReadFailed; the head then stays."""
         try:
@@ -134,10 +143,13 @@ class Cartridge(TapeFiles[_TapeFile]):
         """Make the head's place the end of data, durably. Raises WriteFailed."""
         self._make_end_of_data()
 
-    def append(self, block: bytes | memoryview) -> None:
-        """Write one block (not empty, a memoryview of bytes) at the head. Raises WriteFailed."""
+    def append(self, block: bytes | memoryview, record: bytes = PLAIN) -> None:
+        """Write one block (not empty, a memoryview of bytes) at the head. Raises WriteFailed.
+
+        `record`: what the drive notes of a block that it has encrypted.
+        """
         self._make_end_of_data()
-        self._write(block)
+        self._write(block, record)
         self._files[-1].runs.extend(len(block))
         self._block += 1
         self._byte += len(block)
@@ -152,8 +164,10 @@ class Cartridge(TapeFiles[_TapeFile]):
         self._close_last_file()
         self.pass_filemark()
 
-    def _write(self, data: bytes | memoryview) -> None:
+    def _write(self, data: bytes | memoryview, record: bytes = PLAIN) -> None:
         try:
+            if data:
+                self._seals.write(self._file, self._block, record)
             self._payloads.write(self._file, data, self._byte)
         except OSError as error:
             # Blocks before it may have waited in the buffer; and a part may lie behind the end of data now.
@@ -174,6 +188,7 @@ class Cartridge(TapeFiles[_TapeFile]):
             return
         try:
             self._payloads.cut(len(self._files) - 1, self._files[-1].runs.bytes)
+            self._seals.cut(len(self._files) - 1, self._files[-1].runs.blocks)
         except OSError as error:
             raise self._write_failed(error) from error
         self._tail_removed = True
@@ -211,6 +226,7 @@ class Cartridge(TapeFiles[_TapeFile]):
         )
         try:
             self._payloads.sync(sorted(self._dirty))
+            self._seals.sync(self._dirty)
             write_state(self.folder, state)
             (self.folder / BUFFERED).unlink(missing_ok=True)
         except OSError as error:

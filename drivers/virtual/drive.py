@@ -24,15 +24,17 @@ from drivers.errors import (
     WriteFailed,
     WriteProtected,
 )
-from drivers.interface import Busy, DriveStatus, Lengthy, Listener
+from drivers.interface import Busy, DriveKey, DriveStatus, Encryption, Lengthy, Listener, NextBlock
 from drivers.tape_files import MovesOverFiles
 from drivers.virtual.cartridge import Cartridge
+from drivers.virtual.ciphering import DriveCipher
 from drivers.virtual.drive_state import DriveRecord, read_drive, write_drive
 from drivers.virtual.generations import can_read, can_write
 from drivers.virtual.layout import cartridge_folder, drive_lock_path, library_lock, read_library
 from drivers.virtual.mechanics import Mechanics
 from drivers.virtual.memory import Attribute, MemoryRecord, read_memory, write_memory
 from drivers.virtual.pace import Pace, parse_mode
+from drivers.virtual.sealing import Cipher
 from drivers.virtual.spacing import Spaced, plan_blocks
 from drivers.virtual.state import StateRecord, read_state, set_measured
 
@@ -50,7 +52,7 @@ def reserve_bytes(capacity_bytes: int) -> int:
 
 
 class VirtualDrive(MovesOverFiles[Cartridge]):
-    """One drive of a virtual library; implements `drivers.interface.Drive`."""
+    """One drive of a virtual library; implements `drivers.interface.Drive`, `TellsProgress`, `Encrypts`."""
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
         self._dead = ""
         self._cartridge: Cartridge | None = None
         self._listener: Listener = lambda busy: None
+        self._keys = DriveCipher()
         self._position_lost = False
         try:
             record = read_drive(folder, number)
@@ -207,6 +210,7 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
             self._cartridge.close()
         self._cartridge = self._threaded = None
         self._position_lost = False
+        self._keys.unloaded()
         self._remember()
 
     def status(self) -> DriveStatus:
@@ -247,6 +251,27 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
         self._check_alive()
         self._compresses = compress
         self._remember()
+
+    # -- encryption ----------------------------------------------------------------------------------------------
+
+    def set_key(self, key: DriveKey | None, *, writes: bool = True) -> None:
+        """Give the drive a key, or take it away. See `Encrypts.set_key`."""
+        self._at_hand()
+        self._keys.set_own(key, writes=writes)
+
+    def encryption(self) -> Encryption | None:
+        """Return what becomes of blocks. See `Encrypts.encryption`."""
+        self._check_alive()
+        return self._keys.look()
+
+    def next_block(self) -> NextBlock:
+        """Return what lies before the head. See `Encrypts.next_block`."""
+        return self._keys.next_block(self._at_hand())
+
+    def set_cipher(self, cipher: Cipher | None) -> None:
+        """Put a key into the drive itself, whoever its driver is: a reset takes it away."""
+        self._check_alive()
+        self._keys.cipher = cipher
 
     # -- the cartridge's memory ----------------------------------------------------------------------------------
 
@@ -296,6 +321,8 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
         self._flush(tape)
         self._mechanics.rewind(tape.head_byte)
         tape.seek(0)
+        if self._position_lost:
+            self._keys.was_rewound()
         self._position_lost = False
         self._remember()
 
@@ -353,7 +380,7 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
                 f"block {tape.head_block} has {size_bytes} bytes, the buffer only {buffer.nbytes}: use a larger one"
             )
         if size_bytes:
-            tape.read_into(_octets(buffer)[:size_bytes])
+            self._keys.read(tape, _octets(buffer)[:size_bytes])
         else:
             tape.pass_filemark()
         self._mechanics.read(size_bytes)
@@ -393,7 +420,7 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
         if end_byte > tape.capacity_bytes:
             raise EndOfMedium(f"{tape.barcode} is full: {tape.capacity_bytes} bytes")
         try:
-            tape.append(data)
+            self._keys.write(tape, data)
         except WriteFailed:
             self._position_lost = True
             raise
@@ -434,6 +461,7 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
     def reset(self) -> None:
         """Behave as after a reset by another host or a power cycle: the buffer and the position are lost."""
         self._check_alive()
+        self._keys.was_reset()
         if self._cartridge is not None:
             self._cartridge.drop_unsynced()
             self._mechanics.lose_buffer()

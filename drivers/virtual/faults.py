@@ -20,8 +20,9 @@ from typing import Literal, Protocol
 import msgspec
 
 from drivers.errors import DeviceFailed, EndOfMedium, PositionLost, ReadFailed, WriteFailed
-from drivers.interface import BlockNo, Drive, DriveStatus, Listener, Position
+from drivers.interface import BlockNo, Drive, DriveKey, DriveStatus, Encryption, Listener, NextBlock, Position
 from drivers.virtual.memory import Attribute, MemoryRecord
+from drivers.virtual.sealing import Cipher
 from drivers.virtual.spacing import Spaced
 
 VARIABLE = "TAPEFS_FAULTS"
@@ -137,6 +138,22 @@ class BreakableDrive(Drive, Protocol):
 
     def set_compression(self, compress: bool) -> None:
         """Turn the switch of compression."""
+        ...
+
+    def set_key(self, key: DriveKey | None, *, writes: bool = True) -> None:
+        """Give the drive a key as its driver does."""
+        ...
+
+    def encryption(self) -> Encryption | None:
+        """Return what becomes of blocks; None when the drive cannot encrypt."""
+        ...
+
+    def next_block(self) -> NextBlock:
+        """Return what lies before the head."""
+        ...
+
+    def set_cipher(self, cipher: Cipher | None) -> None:
+        """Put a key into the drive itself."""
         ...
 
     def memory(self) -> MemoryRecord:
@@ -303,6 +320,22 @@ class FaultyDrive:
     def set_compression(self, compress: bool) -> None:
         """See `BreakableDrive.set_compression`."""
         self._drive.set_compression(compress)
+
+    def set_key(self, key: DriveKey | None, *, writes: bool = True) -> None:
+        """See `Encrypts.set_key`."""
+        self._drive.set_key(key, writes=writes)
+
+    def encryption(self) -> Encryption | None:
+        """See `Encrypts.encryption`."""
+        return self._drive.encryption()
+
+    def next_block(self) -> NextBlock:
+        """See `Encrypts.next_block`."""
+        return self._drive.next_block()
+
+    def set_cipher(self, cipher: Cipher | None) -> None:
+        """See `BreakableDrive.set_cipher`."""
+        self._drive.set_cipher(cipher)
 
     def memory(self) -> MemoryRecord:
         """See `BreakableDrive.memory`."""

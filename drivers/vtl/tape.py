@@ -13,6 +13,7 @@ from drivers.vtl.attributes import Attributes
 from drivers.vtl.blocks import Blocks
 from drivers.vtl.commands import Access, Answer, Command, Done, Nexus, Operation, operation
 from drivers.vtl.density import density_report
+from drivers.vtl.encryption import TapeEncryption
 from drivers.vtl.failures import sense_of
 from drivers.vtl.inquiry import TAPE, Identity
 from drivers.vtl.lengthy import Interrupted, LengthyWork
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 
 REVISION = "0001"
 _READ, _WRITE, _REQUEST_SENSE = 0x08, 0x0A, 0x03
+#: READ, WRITE, VERIFY: they go by the key of who sends them.
+_BLOCKS = frozenset((_READ, _WRITE, 0x13))
 #: REWIND, FORMAT MEDIUM, VERIFY, WRITE FILEMARKS, SPACE, ERASE, LOAD UNLOAD, LOCATE, WRITE ATTRIBUTE,
 #: GENERATE RECOMMENDED ACCESS ORDER.
 _SLOW = frozenset((0x01, 0x04, 0x10, 0x11, 0x13, 0x19, 0x1B, 0x2B, 0x80, 0x8D, 0x91, 0x92, 0x93, 0xA4))
@@ -76,6 +79,7 @@ class TapeServer(LogicalUnit):
         self._blocks = Blocks(drive, lambda: self._modes.block_bytes, self._was_reset)
         self._attributes = Attributes(drive)
         self._order = TapeOrder(drive)
+        self._encryption = TapeEncryption(drive, self.tell)
         self._speaker: Nexus | None = None
         #: A cartridge is being threaded or measured, or the tape erased.
         self._lengthy = LengthyWork()
@@ -151,6 +155,7 @@ class TapeServer(LogicalUnit):
         """A reset: the drive's buffer and position are lost."""
         with self.lock:
             super().reset(code)
+            self._encryption.reset()
             self._blocks.lost()
             self._order.forget()
             try:
@@ -158,6 +163,12 @@ class TapeServer(LogicalUnit):
             except DriveError as error:
                 # Every command says so from now on.
                 log.warning("a drive cannot be reset: %s", error)
+
+    def detach(self, nexus: Nexus) -> None:
+        """An initiator has gone, and with it the key that was its own."""
+        with self.lock:
+            super().detach(nexus)
+            self._encryption.forget(nexus)
 
     def close(self) -> None:
         """Let go of the drive; what takes long is broken off."""
@@ -188,6 +199,8 @@ class TapeServer(LogicalUnit):
 
     def _run(self, command: Command) -> Done:
         self._speaker = command.nexus
+        if command.cdb and command.cdb[0] in _BLOCKS:
+            self._encryption.apply(command.nexus)
         try:
             return super()._run(command)
         except CheckCondition as error:
@@ -286,6 +299,7 @@ class TapeServer(LogicalUnit):
                 medium(self._erase_16),
                 timeout_s=_ERASE_S,
             ),
+            *self._encryption.operations(),
             *(self._order_operations() if self._drive.status().generation >= _KNOWS_ORDER else ()),
         ]
 
@@ -451,4 +465,5 @@ class TapeServer(LogicalUnit):
         except DriveError as error:
             raise CheckCondition(sense_of(error)) from error
         self._blocks.found_again()
+        self._encryption.unloaded()
         self._order.forget()

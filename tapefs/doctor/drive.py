@@ -10,7 +10,7 @@ from drivers.scsi import cdb as commands
 from drivers.scsi import logs
 from drivers.scsi.cdb import Op
 from drivers.scsi.device import Device
-from drivers.scsi.encryption import ENCRYPTION_ROOM_BYTES, EncryptionMode, parse_encryption_status
+from drivers.scsi.encryption import EncryptionMode, read_encryption_status
 from drivers.scsi.generations import generation_of_model
 from drivers.scsi.inquiry import TAPE
 from drivers.scsi.medium import look_at_medium, read_log
@@ -157,11 +157,10 @@ def _life(device: Device, transport: Transport, asked: Asked) -> Iterator[Findin
 
 def _encryption(device: Device, transport: Transport, asked: Asked) -> Iterator[Finding]:
     try:
-        answer = device.read(commands.encryption_status(ENCRYPTION_ROOM_BYTES), ENCRYPTION_ROOM_BYTES)
+        status = read_encryption_status(device)
     except (NotSupported, NotReady):
         yield asked.finding(Grade.GOOD, "has no encryption, or none that a host may ask about now")
         return
-    status = parse_encryption_status(answer)
     if status.encrypts is EncryptionMode.OFF and status.decrypts is EncryptionMode.OFF:
         yield asked.finding(Grade.GOOD, "encryption is off")
         return

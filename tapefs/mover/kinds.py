@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from catalog.errors import CatalogError
-from drivers.errors import DeviceFailed, DriveError, DriveInUse, NotReady, PositionLost
+from drivers.errors import DeviceFailed, DriveError, DriveInUse, NotReady, PositionLost, Undecryptable
 from tapefs.errors import (
     Cancelled,
     HomeError,
@@ -33,6 +33,8 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (SetDamaged, "damaged"),
     (NotVerified, "not_verified"),
     (TapeError, "wrong_tape"),
+    # A drive that lacks a key is not broken, nor is the tape.
+    (Undecryptable, "wrong_tape"),
     (DriveError, "drive"),
     (CatalogError, "catalog"),
 )

@@ -21,6 +21,7 @@ from drivers.vtl.portal.target import Target
 from drivers.vtl.tape import TapeServer
 from tests.drivers.benches import MIB, VirtualBench
 from tests.drivers.contract import FILEMARK, ChangerContract, DriveContract, block_of, position, read, read_all, write
+from tests.drivers.contract_encryption import EncryptionContract
 from tests.drivers.cutter import Cutter
 from tests.drivers.tgt import need_libiscsi
 from tests.drivers.vtl.served import Serving, serving
@@ -51,6 +52,11 @@ class VtlDriveBench:
     @property
     def url(self) -> str:
         return f"iscsi://127.0.0.1:{self.port}/{TARGET}/{LUN}"
+
+    def loaded(self) -> ScsiDrive:
+        drive = self.open()
+        drive.load()
+        return drive
 
     def open(self, initiator: str = "", notes: Path | None = None) -> ScsiDrive:
         """Open it, as another installation with a name and notes of its own."""
@@ -107,6 +113,10 @@ def bench(tmp_path: Path) -> Iterator[VtlDriveBench]:
 
 
 class TestVtlDrive(DriveContract):
+    pass
+
+
+class TestVtlEncryption(EncryptionContract):
     pass
 
 

@@ -25,6 +25,7 @@ from drivers.virtual.drive import VirtualDrive
 from drivers.virtual.faults import AnyFault, FaultyDrive, ReadError, Reset, WriteError
 from tests.drivers.benches import VirtualBench
 from tests.drivers.contract import FILEMARK, MIB, DriveContract, block_of, position, read, read_all, write
+from tests.drivers.contract_encryption import EncryptionContract
 from tests.drivers.st_model import StModel
 
 BLOCKS = [block_of(number) for number in range(4)]
@@ -78,6 +79,10 @@ def bench(tmp_path: Path) -> StBench:
 
 class TestStDrive(DriveContract):
     """The contract."""
+
+
+class TestStEncryption(EncryptionContract):
+    """Keys go past st, and what they mean for a block comes through it."""
 
 
 class TestModel:

@@ -15,6 +15,7 @@ from drivers.errors import (
     NotReady,
     PositionLost,
     ReadFailed,
+    Undecryptable,
     WriteFailed,
 )
 from drivers.interface import BlockNo
@@ -460,7 +461,7 @@ def test_a_filemark_near_the_end_is_a_filemark(tmp_path: Path) -> None:
         (check(3, 0, 2, flags=0x40), ReadFailed, "physical end"),
         (check(8, 0, 5), EndOfData, "nothing behind"),
         (check(8, 0, 0, flags=0x40), EndOfData, "nothing behind"),
-        (check(7, 0x74, 0), DeviceFailed, "key"),
+        (check(7, 0x74, 0), Undecryptable, "key"),
         (check(6, 0x29, 0), PositionLost, "reset"),
         (check(0, 0, 0, flags=0x20), DeviceFailed, "does not tell"),
     ],
