@@ -151,6 +151,15 @@ class Ledger(Protocol):
         """
         ...
 
+    def leave_volume(self, set_id: SetId, volume_id: VolumeId, now_ns: int) -> None:
+        """A COMPLETE set leaves a tape: its copies and indexes there are forgotten. Idempotent.
+
+        Raises NotFound; Conflict unless each of its segments there has a GOOD copy that was made to replace it and was
+        read back, and its indexes there one that replaces them, on tapes that are not SUSPECT; and while anything of
+        the set is about to be written there.
+        """
+        ...
+
     def newest_number(self, stem: str) -> int:
         """Return the highest number behind `stem` that a tape has, or was given by `renew_volume`; 0: none."""
         ...

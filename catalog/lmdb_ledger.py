@@ -25,6 +25,7 @@ from catalog.ledger_store import (
     giving_up,
     jobs,
     layout,
+    leaving,
     moving,
     pins,
     pools,
@@ -76,6 +77,7 @@ _RENEW_VOLUME = operation("renew_volume")
 _IDENTIFY_VOLUME = operation("identify_volume")
 _SETTLE_VOLUME = operation("settle_volume")
 _FORGET_VOLUME = operation("forget_volume")
+_LEAVE_VOLUME = operation("leave_volume")
 _ADD_JOB = operation("add_job")
 _EDIT_JOB = operation("edit_job")
 _DELETE_JOB = operation("delete_job")
@@ -274,6 +276,10 @@ class LmdbLedger:
     def forget_volume(self, volume_id: VolumeId, claim: int, losing: Set[SetId], now_ns: int) -> None:
         """Forget a tape and all that lies on it. Idempotent. Raises StaleClaim, Conflict."""
         self._write(_FORGET_VOLUME, giving_up.forget, volume_id, claim, losing, now_ns)
+
+    def leave_volume(self, set_id: SetId, volume_id: VolumeId, now_ns: int) -> None:
+        """A set that was copied off a tape leaves it. Idempotent. Raises NotFound, Conflict."""
+        self._write(_LEAVE_VOLUME, leaving.leave, set_id, volume_id, now_ns)
 
     def newest_number(self, stem: str) -> int:
         """Return the highest number behind `stem` among the names of tapes."""

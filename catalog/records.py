@@ -131,6 +131,8 @@ class Volume(Record, frozen=True, kw_only=True):
     key_fingerprint: str = ""
     #: When somebody looked what is on it, without writing to it; 0: never.
     identified_at_ns: int = 0
+    #: When a set left it the last time because all of it was copied to another tape; 0: never.
+    left_at_ns: int = 0
 
     @property
     def code(self) -> str:
@@ -330,6 +332,8 @@ class SegmentCopy(Record, frozen=True, kw_only=True):
     #: When it was read back wholly the last time; 0: never.
     verified_at_ns: int = 0
     state: CopyState = CopyState.GOOD
+    #: It was made to take the place of the copy on that tape; empty: it was not.
+    replaces: VolumeId = VolumeId("")
 
 
 class IndexCopy(Record, frozen=True, kw_only=True):
@@ -341,6 +345,8 @@ class IndexCopy(Record, frozen=True, kw_only=True):
     file: FileNo
     block: BlockNo
     end_block: BlockNo
+    #: It takes the place of the indexes on that tape; empty: it does not.
+    replaces: VolumeId = VolumeId("")
 
 
 class Intent(Record, frozen=True, kw_only=True):

@@ -32,6 +32,9 @@ SET = set_of("set", JOB)
 SEGMENT = segment_of("segment", SET, 0)
 INDEX = index_of("index", SET, T1, 10, 5)
 LAST_INDEX = index_of("last index", SET, T1, 12, 6)
+T2 = volume_of("T2")
+MOVED = msgspec.structs.replace(copy_of(SEGMENT, T2, 4, 2), replaces=T1.volume_id)
+MOVED_INDEX = msgspec.structs.replace(index_of("moved index", SET, T2, 10, 5), replaces=T1.volume_id)
 RENEWED = volume_of("T1 renewed", label="T1", overwrites="f00d")
 OTHER_JOB = job_of("other", number=JobNumber(2))
 OTHER_SET = set_of("other set", OTHER_JOB)
@@ -87,6 +90,13 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("finish_job", lambda ledger: ledger.finish_job(OTHER_JOB.number, JobState.FAILED, "no tape", NOW)),
     ("edit_job", lambda ledger: ledger.edit_job(OTHER_JOB, msgspec.structs.replace(OTHER_JOB, level=9), NOW)),
     ("delete_job", lambda ledger: ledger.delete_job(OTHER_JOB.number, NOW)),
+    ("add_volume", lambda ledger: ledger.add_volume(T2)),
+    ("claim_volume", lambda ledger: ledger.claim_volume(T2.volume_id)),
+    ("label_volume", lambda ledger: ledger.label_volume(T2.volume_id, 1, LABEL_END, NOW)),
+    ("commit_segment", lambda ledger: ledger.commit_segment(SEGMENT, MOVED, 1, end_of(10, 5), "T2")),
+    ("mark_copy", lambda ledger: ledger.mark_copy(SEGMENT.segment_id, T2.volume_id, CopyState.GOOD, NOW)),
+    ("commit_index", lambda ledger: ledger.commit_index(MOVED_INDEX, 1, end_of(12, 6), NOW)),
+    ("leave_volume", lambda ledger: ledger.leave_volume(SET.set_id, T1.volume_id, NOW)),
     ("expire_set", lambda ledger: ledger.expire_set(SET.set_id, NOW)),
     ("put_pin", lambda ledger: ledger.put_pin(PIN)),
     ("drop_pin", lambda ledger: ledger.drop_pin(PIN.pin_id, NOW)),
