@@ -155,8 +155,7 @@ class Ledger(Protocol):
         """A COMPLETE set leaves a tape: its copies and indexes there are forgotten. Idempotent.
 
         Raises NotFound; Conflict unless each of its segments there has a GOOD copy that was made to replace it and was
-        read back, and its indexes there one that replaces them, on tapes that are not SUSPECT; and while anything of
-        the set is about to be written there.
+        read back, and its indexes there one that replaces them, on tapes that are not SUSPECT.
         """
         ...
 

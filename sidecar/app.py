@@ -24,6 +24,7 @@ from sidecar.own.policy import PolicyCalls
 from sidecar.own.pools import PoolCalls
 from sidecar.own.prompts import PromptCalls
 from sidecar.own.recalls import RecallCalls
+from sidecar.own.reclaim import ReclaimCalls
 from sidecar.own.reports import ReportCalls
 from sidecar.own.search import SearchCalls
 from sidecar.own.status import StatusCalls
@@ -58,6 +59,7 @@ def make_app(service: Service) -> ASGIApp:
         PromptCalls(service),
         VerifyCalls(service),
         OwnTapeCalls(service),
+        ReclaimCalls(service),
         ReportCalls(service),
         SearchCalls(service),
         BackupCalls(service),

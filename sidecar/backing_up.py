@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import msgspec
 import structlog
 import trio
 
@@ -22,9 +23,22 @@ from sidecar.health import DriveFailed
 from sidecar.jobs import Run
 from sidecar.movers import DRIVE_FAILED, Call, CommandFailed, Mover, MoverDied
 from sidecar.shared import Shared
+from sidecar.tape_tasks import TapeTask
 from sidecar.tapes import Tapes
 from tapefs.errors import TapefsError
-from tapefs.mover.messages import Backup, CopiesComing, CopiesOffered, GiveWay, NeedVolume, NoVolume, Report
+from tapefs.mover.messages import (
+    Backup,
+    Command,
+    CopiesComing,
+    CopiesOffered,
+    Done,
+    GiveWay,
+    NeedVolume,
+    NoVolume,
+    Progress,
+    Reclaim,
+    Report,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +52,8 @@ class BackingUp:
         self._tapes = Tapes(bay, shared)
         self._shared = shared
         self._run: Run | None = None
+        #: The tape that is being reclaimed.
+        self._errand: TapeTask | None = None
         #: The running backup has left its tape, and the drive recalls.
         self._gives_way = False
         #: Why the drive could not change its tape for the running backup.
@@ -55,6 +71,8 @@ class BackingUp:
                 self._offered.set()
         elif self._run is not None:
             self._run.note(report)
+        elif self._errand is not None and isinstance(report, Progress):
+            self._errand.progress = report
 
     async def mover_died(self, reason: str, *, is_of_the_drive: bool) -> None:
         """The mover is gone, and with it the backup that ran: it goes on with another drive if this one is to blame."""
@@ -65,6 +83,13 @@ class BackingUp:
             run, self._run = self._run, None
             state = JobState.CANCELLED if run.is_cancelled else JobState.FAILED
             await self._shared.jobs.end(run, state, reason)
+        if self._errand is not None:
+            task, self._errand = self._errand, None
+            why = (
+                f"{reason.partition(' while the backup ran')[0]}; what was moved stays moved, the same command goes on"
+            )
+            self._shared.tape_tasks.fail(task, "drive", why)
+            self._shared.library.let_go(self._bay.number)
         self._shared.library.stop_awaiting(self._bay.number)
 
     async def _leave_drive(self, run: Run, reason: str) -> None:
@@ -80,33 +105,60 @@ class BackingUp:
         self._bay.leave_to_another()
         self._shared.recalls.overdue_drives.discard(self._bay.number)
         self._bay.last_was_backup = True
-        state, error = await self._work(mover, nursery, run)
-        if state is JobState.COMPLETED:
+        command = Backup(id=0, job=run.job)
+        _, error = await self._work(mover, nursery, command, run.job, run)
+        if error is None:
             self._shared.fleet.of(self._bay.name).worked()
+            state = JobState.COMPLETED
+        else:
+            state = JobState.CANCELLED if error.kind == "cancelled" else JobState.FAILED
         self._run = None
-        await self._shared.jobs.end(run, state, error)
+        await self._shared.jobs.end(run, state, "" if error is None else str(error))
         self._bay.written()
 
-    async def _work(self, mover: Mover, session: trio.Nursery, run: Run) -> tuple[JobState, str]:
+    async def reclaim(self, mover: Mover, nursery: trio.Nursery, task: TapeTask) -> None:
+        """Have what lives on a tape moved off it. Raises MoverDied, DriveFailed; `mover_died` must follow then."""
+        tasks = self._shared.tape_tasks
+        tasks.begin(task)
+        self._errand = task
+        self._bay.leave_to_another()
+        self._shared.recalls.overdue_drives.discard(self._bay.number)
+        self._bay.last_was_backup = True
+        command = Reclaim(id=0, volume_id=task.volume_id)
+        done, error = await self._work(mover, nursery, command, None, task)
+        self._errand = None
+        if error is None:
+            self._shared.fleet.of(self._bay.name).worked()
+            tasks.done(task, None, task.volume_id, None if done is None else done.reclaimed)
+        else:
+            tasks.fail(task, error.kind, str(error))
+        self._bay.written()
+
+    async def _work(
+        self,
+        mover: Mover,
+        session: trio.Nursery,
+        command: Command,
+        job: JobNumber | None,
+        whose: Run | TapeTask,
+    ) -> tuple[Done | None, CommandFailed | None]:
         """Return how the mover says it went. Raises MoverDied, DriveFailed."""
         self._gives_way, self._trouble = False, ""
         self._needs_in, self._needs_out = trio.open_memory_channel[NeedVolume](16)
         self._offered = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._provide_tapes, mover, session, run.job)
-            call = await mover.start_call(lambda number: Backup(id=number, job=run.job))
+            nursery.start_soon(self._provide_tapes, mover, session, job)
+            call = await mover.start_call(lambda number: msgspec.structs.replace(command, id=number))
             nursery.start_soon(self._have_give_way, mover, call.number)
             nursery.start_soon(self._tell_companions, mover, call.number)
-            await run.attach(call, mover)
-            error = await _error_of(call)
+            await whose.attach(call, mover)
+            done, error = await _end_of(call)
             nursery.cancel_scope.cancel()
         self._shared.giving_way.over(self._bay.number)
         self._shared.alongside.withdraw(self._bay.number)
-        if error is None:
-            return JobState.COMPLETED, ""
-        if error.kind == DRIVE_FAILED or (self._trouble and error.kind != "cancelled"):
+        if error is not None and (error.kind == DRIVE_FAILED or (self._trouble and error.kind != "cancelled")):
             raise DriveFailed(self._trouble or str(error))
-        return (JobState.CANCELLED if error.kind == "cancelled" else JobState.FAILED), str(error)
+        return done, error
 
     async def _tell_companions(self, mover: Mover, number: int) -> None:
         """Answer the offer of further copies, when the drives that are free have had their turn."""
@@ -159,7 +211,7 @@ class BackingUp:
 
     # -- its tapes ---------------------------------------------------------------------------------------------------
 
-    async def _provide_tapes(self, mover: Mover, session: trio.Nursery, job: JobNumber) -> None:
+    async def _provide_tapes(self, mover: Mover, session: trio.Nursery, job: JobNumber | None) -> None:
         """Answer the running backup's NeedVolume until cancelled."""
         while True:
             need = await self._needs_out.receive()
@@ -177,9 +229,8 @@ class BackingUp:
                 await mover.tell(ready)
 
 
-async def _error_of(call: Call) -> CommandFailed | None:
+async def _end_of(call: Call) -> tuple[Done | None, CommandFailed | None]:
     try:
-        await call.wait_done()
+        return await call.wait_done(), None
     except CommandFailed as error:
-        return error
-    return None
+        return None, error

@@ -11,7 +11,7 @@ drives never take the same job or tape. What is done, in this order:
 5. when none of that is to do, the drive writes a further copy of a backup that runs, and gives it up as soon as a
    reader waits (`copying_along`);
 6. then what walks will want is read, and tapes are identified, labelled, relabelled and erased, which nothing
-   interrupts;
+   interrupts, and reclaimed, which gives way to recalls;
 7. at last copies are read back; a waiting recall interrupts it, a job waits for the copy's end.
 
 A drive that fails while it works loses its mover: what it was doing is for other drives, its tape is taken out if it
@@ -265,6 +265,8 @@ class DriveTask:
         if ahead is not None:
             return partial(asking.mount, mover, ahead, False)
         tape_task = self._shared.tape_tasks.next_for(bay.tape, bay.is_usable)
+        if tape_task is not None and tape_task.kind == "reclaim":
+            return partial(self._backing_up.reclaim, mover, nursery, tape_task)
         if tape_task is not None:
             return partial(self._tending.run, mover, tape_task)
         task = self._shared.verifications.next_for(bay.tape, bay.is_usable)

@@ -1,4 +1,4 @@
-"""What operators want done with tapes: identify, label, relabel, erase. Which is next, and what became of it.
+"""What operators want done with tapes: identify, label, relabel, erase, reclaim. Which is next, what became of it.
 
 One trio run; the drives take tasks from here when no recall and no job wants them. Tasks are kept in memory: those that
 wait when the sidecar ends are forgotten, and one that is interrupted has left the tape as `tapefs.tape.tending` says.
@@ -19,14 +19,15 @@ from catalog.ids import VolumeId
 from catalog.ledger import Ledger
 from catalog.records import Volume
 from sidecar.bell import Bell
+from sidecar.movers import Call, Mover, MoverDied
 from tapefs.errors import NoSuchThing, NotNow
-from tapefs.mover.messages import FoundTape, Identify, Tend
+from tapefs.mover.messages import Cancel, FoundTape, Identify, Progress, Reclaim, ReclaimedTape, Tend
 
 #: Tasks that are remembered.
 NEWEST = 1000
 
 #: What the mover is told; its `id` is put in when it is.
-Command = Identify | Tend
+Command = Identify | Tend | Reclaim
 
 
 class TaskState(Enum):
@@ -53,12 +54,33 @@ class TapeTask:
     error_kind: str = ""
     error: str = ""
     found: FoundTape | None = None
+    #: Of a reclaim: how far it is, and what it has moved.
+    progress: Progress | None = None
+    reclaimed: ReclaimedTape | None = None
+    #: Of a reclaim: what its mover is told when it is cancelled.
+    is_cancelled: bool = False
+    call: Call | None = None
+    mover: Mover | None = None
     finished_at_ns: int = 0
 
     @property
     def kind(self) -> str:
-        """`identify`, `label`, `relabel` or `erase`."""
+        """`identify`, `label`, `relabel`, `erase` or `reclaim`."""
+        if isinstance(self.command, Reclaim):
+            return "reclaim"
         return self.command.task if isinstance(self.command, Tend) else "identify"
+
+    async def attach(self, call: Call, mover: Mover) -> None:
+        """A mover works on it now; it is told at once when the task was cancelled meanwhile."""
+        self.call, self.mover = call, mover
+        await self.tell_cancelled()
+
+    async def tell_cancelled(self) -> None:
+        """Have the mover stop at the next good place, if that is wanted."""
+        if self.is_cancelled and self.call is not None and self.mover is not None:
+            # A mover that has died ends the task by that.
+            with suppress(MoverDied):
+                await self.mover.tell(Cancel(target=self.call.number))
 
     @property
     def volume_id(self) -> VolumeId:
@@ -109,9 +131,16 @@ class TapeTasks:
         """Return those that are remembered, oldest first."""
         return list(self._tasks.values())
 
-    def cancel(self, number: int) -> TapeTask:
-        """Give up a task that waits. Raises NoSuchThing, NotNow when it has begun: a tape is never left half done."""
+    async def cancel(self, number: int) -> TapeTask:
+        """Give up a task that waits, or have a reclaim stop at the next good place.
+
+        Raises NoSuchThing, NotNow when another one has begun: a tape is never left half done.
+        """
         task = self.task(number)
+        if task.state is TaskState.RUNNING and task.kind == "reclaim":
+            task.is_cancelled = True
+            await task.tell_cancelled()
+            return task
         if task.state is not TaskState.WAITING:
             raise NotNow(f"task {number} is {task.state.value}: only one that waits can be cancelled")
         task.state = TaskState.CANCELLED
@@ -125,8 +154,16 @@ class TapeTasks:
     # -- for the drives ----------------------------------------------------------------------------------------------
 
     def next_for(self, tape: VolumeId | None, is_usable: Callable[[VolumeId], bool]) -> TapeTask | None:
-        """Return the next task: of the tape in the drive if there is one, else the oldest with a usable tape."""
-        waiting = [task for task in self._tasks.values() if task.state is TaskState.WAITING]
+        """Return the next task: of the tape in the drive if there is one, else the oldest with a usable tape.
+
+        Tapes are reclaimed one after the other: two at once would each begin a tape for what is left of them.
+        """
+        has_reclaim = any(task.state is TaskState.RUNNING and task.kind == "reclaim" for task in self._tasks.values())
+        waiting = [
+            task
+            for task in self._tasks.values()
+            if task.state is TaskState.WAITING and not (has_reclaim and task.kind == "reclaim")
+        ]
         at_hand = next((task for task in waiting if task.volume_id == tape), None)
         return at_hand or next((task for task in waiting if is_usable(task.volume_id)), None)
 
@@ -134,9 +171,15 @@ class TapeTasks:
         """A drive does it; `done` or `fail` must follow."""
         task.state = TaskState.RUNNING
 
-    def done(self, task: TapeTask, found: FoundTape | None, volume_id: VolumeId | None) -> None:
+    def done(
+        self,
+        task: TapeTask,
+        found: FoundTape | None,
+        volume_id: VolumeId | None,
+        reclaimed: ReclaimedTape | None = None,
+    ) -> None:
         """It was done; the tape is that one now."""
-        task.state, task.found = TaskState.DONE, found
+        task.state, task.found, task.reclaimed = TaskState.DONE, found, reclaimed
         if volume_id is not None:
             with suppress(NotFound):  # It was given up once more, meanwhile.
                 task.tape = self._ledger.volume(volume_id).label
@@ -144,6 +187,10 @@ class TapeTasks:
 
     def fail(self, task: TapeTask, kind: str, message: str) -> None:
         """It could not be done."""
+        if kind == "cancelled":
+            task.state = TaskState.CANCELLED
+            self._end(task)
+            return
         task.state, task.error_kind, task.error = TaskState.FAILED, kind, message
         self._end(task)
 
@@ -157,6 +204,7 @@ class TapeTasks:
 
     def _end(self, task: TapeTask) -> None:
         task.finished_at_ns = self._now_ns()
+        task.call = task.mover = None
         self._bell.ring()
 
     def _forget_old(self) -> None:
@@ -165,4 +213,10 @@ class TapeTasks:
             del self._tasks[number]
 
 
-_PAST = {"identify": "identified", "label": "labelled", "relabel": "relabelled", "erase": "erased"}
+_PAST = {
+    "identify": "identified",
+    "label": "labelled",
+    "relabel": "relabelled",
+    "erase": "erased",
+    "reclaim": "reclaimed",
+}

@@ -17,6 +17,7 @@ from sidecar.shared import Shared
 from tapefs.errors import NoTape
 from tapefs.mover.messages import NeedVolume, Unload, VolumeReady
 from tapefs.retention.allocation import Answer, Source, Want
+from tapefs.retention.pools import Pools
 
 #: A running job waits so long for a tape that another drive has.
 TAPE_PATIENCE_S = 3600.0
@@ -31,13 +32,24 @@ class Tapes:
         self._bay = bay
         self._shared = shared
 
-    async def provide(self, mover: Mover, need: NeedVolume, job: JobNumber) -> VolumeReady:
-        """Bring the tape into the drive that is needed. Raises CommandFailed, TapefsError, DriveError, CatalogError."""
+    async def provide(self, mover: Mover, need: NeedVolume, job: JobNumber | None) -> VolumeReady:
+        """Bring the tape into the drive that is needed. Raises CommandFailed, TapefsError, DriveError, CatalogError.
+
+        Without a job it is for a set that leaves its tape: one that its own job could have written.
+        """
         if need.volume_id is not None:
             return VolumeReady(volume_id=await self._provide_this(need.volume_id))
         return await self._provide_any(mover, need, job)
 
-    async def _provide_any(self, mover: Mover, need: NeedVolume, job: JobNumber) -> VolumeReady:
+    def _want(self, need: NeedVolume, job: JobNumber | None) -> Want:
+        shared, now_ns = self._shared, self._shared.jobs.now_ns()
+        if job is not None:
+            return want_of(shared.home, shared.ledger, job, need.pool, need.exclude, now_ns)
+        pool = Pools.of(shared.home, shared.ledger).get(need.pool)
+        job_id = None if need.set_id is None else shared.ledger.backup_set(need.set_id).job_id
+        return Want(pool=pool, now_ns=now_ns, job_id=job_id, set_id=need.set_id, exclude=need.exclude)
+
+    async def _provide_any(self, mover: Mover, need: NeedVolume, job: JobNumber | None) -> VolumeReady:
         """Choose a tape and bring it into the drive. Raises CommandFailed, TapefsError, DriveError, CatalogError.
 
         A tape that is threaded already stays; another one is ejected first: while it waits, a backup takes Unload.
@@ -45,7 +57,7 @@ class Tapes:
         library = self._shared.library
         await library.refresh()
         shared, number = self._shared, self._bay.number
-        want = want_of(shared.home, shared.ledger, job, need.pool, need.exclude, shared.jobs.now_ns())
+        want = self._want(need, job)
         taken = await self._chosen(want)
         volume = taken.volume
         library.hold(volume.volume_id, number)

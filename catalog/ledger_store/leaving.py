@@ -1,7 +1,7 @@
 """A set leaves a tape that other tapes have taken the place of: functions of a transaction (see `catalog.ledger`).
 
-What is forgotten here is the only way to data that live, so each record that goes must name another one that was made to
-replace it. That there are other copies is not enough: a set may be wanted on two tapes.
+What is forgotten here is the only way to data that live, so each record that goes must have another one that was made
+to replace it. That there are other copies is not enough: a set may be wanted on two tapes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import msgspec
 from catalog.errors import Conflict
 from catalog.ids import SetId, VolumeId
 from catalog.ledger_store import segments, sets, volumes
-from catalog.ledger_store.appending import intents_on
 from catalog.ledger_store.tables import (
     COPIES,
     COPIES_BY_VOLUME,
@@ -23,7 +22,7 @@ from catalog.ledger_store.tables import (
     text_key,
 )
 from catalog.ledger_store.transaction import Reader, Writer
-from catalog.records import BackupSet, CopyState, IndexCopy, SegmentCopy, SetState, Volume, VolumeState
+from catalog.records import CopyState, IndexCopy, SegmentCopy, SetState, Volume, VolumeState
 
 
 def leave(tx: Writer, set_id: SetId, volume_id: VolumeId, now_ns: int) -> None:
@@ -37,11 +36,14 @@ def leave(tx: Writer, set_id: SetId, volume_id: VolumeId, now_ns: int) -> None:
     indexes = [index for index in sets.index_copies(tx, set_id) if index.volume_id == volume_id]
     if not copies and not indexes and volume.label not in backup_set.tapes:
         return
-    _check_may_leave(tx, backup_set, volume)
+    if backup_set.state is not SetState.COMPLETE:
+        raise Conflict(f"set {set_id} stays on tape {volume.label}: it is {backup_set.state.value}")
     for copy in copies:
         _check_replaced(tx, copy, volume)
     if indexes and not any(_stands_for(tx, each, volume_id) for each in sets.index_copies(tx, set_id)):
-        raise Conflict(f"set {set_id} stays on tape {volume.label}: no other tape has an index in place of the one there")
+        raise Conflict(
+            f"set {set_id} stays on tape {volume.label}: no other tape has an index in place of the one there"
+        )
     for copy in copies:
         tx.delete(COPIES, copy_key(copy.segment_id, volume_id))
         tx.delete(COPIES_BY_VOLUME, copy_by_volume_key(volume_id, copy.header_block))
@@ -50,14 +52,6 @@ def leave(tx: Writer, set_id: SetId, volume_id: VolumeId, now_ns: int) -> None:
     sets.leave_tape(tx, set_id, volume.label)
     tx.put(VOLUMES, text_key(volume_id), msgspec.structs.replace(volume, left_at_ns=now_ns))
     tx.tell("set.left", set_id, volume.label, now_ns)
-
-
-def _check_may_leave(tx: Reader, backup_set: BackupSet, volume: Volume) -> None:
-    if backup_set.state is not SetState.COMPLETE:
-        raise Conflict(f"set {backup_set.set_id} stays on tape {volume.label}: it is {backup_set.state.value}")
-    if any(intent.set_id == backup_set.set_id for intent in intents_on(tx, volume.volume_id)):
-        what = "something of it is about to be written there"
-        raise Conflict(f"set {backup_set.set_id} stays on tape {volume.label}: {what}")
 
 
 def _check_replaced(tx: Reader, copy: SegmentCopy, volume: Volume) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec import structs
+
 from catalog.ledger import Ledger
 from catalog.records import Volume, VolumeState
 from drivers.interface import Element, ElementKind
 from drivers.registry import drive_name
 from sidecar.answers import moment
 from sidecar.tape_tasks import TapeTask
+from tapefs.mover.messages import Progress
 from tapefs.retention.living import verdicts_on
 from tapefs.tape.barcodes import is_cleaning, is_worm
 
@@ -24,9 +27,15 @@ def task_view(task: TapeTask) -> dict[str, object]:
         "error_kind": task.error_kind,
         "error": task.error,
         "found": task.found,
+        "progress": None if task.progress is None else _progress(task.progress),
+        "reclaimed": None if task.reclaimed is None else structs.asdict(task.reclaimed),
         "started_at": moment(task.started_at_ns),
         "finished_at": moment(task.finished_at_ns),
     }
+
+
+def _progress(progress: Progress) -> dict[str, object]:
+    return {"stage": progress.stage, "tape": progress.tape, "bytes": progress.stored_bytes}
 
 
 def tape_view(ledger: Ledger, volume: Volume, place: Element | None, now_ns: int) -> dict[str, object]:

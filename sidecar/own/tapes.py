@@ -166,8 +166,8 @@ class OwnTapeCalls:
         return json_answer(task_view(self._service.tape_tasks.task(number_in_path(request, "number"))))
 
     async def cancel(self, request: Request) -> Response:
-        """Give up one that waits."""
-        return json_answer(task_view(self._service.tape_tasks.cancel(number_in_path(request, "number"))))
+        """Give up one that waits, or have a reclaim stop."""
+        return json_answer(task_view(await self._service.tape_tasks.cancel(number_in_path(request, "number"))))
 
     async def _begin(self, tape: str, command: Callable[[Volume], Command]) -> Response:
         volume, told = await trio.to_thread.run_sync(self._prepare, tape, command)

@@ -8,12 +8,8 @@ interrupted goes on with the segments that are left.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import IO
 
@@ -21,24 +17,31 @@ import msgspec
 import structlog
 
 from catalog.crash import crash_point
-from catalog.errors import StorageFailed
 from catalog.ids import BlockNo, FileNo, SegmentId, VolumeId
-from catalog.records import CopyState, Intent, IntentKind, Segment, SegmentCopy, SetTotals, VolumeEnd, VolumeState
+from catalog.records import (
+    CopyState,
+    IndexCopy,
+    Intent,
+    IntentKind,
+    Segment,
+    SegmentCopy,
+    SetTotals,
+    VolumeEnd,
+    VolumeState,
+)
 from drivers.errors import DiskFull, EndOfMedium, PositionLost, WriteFailed
-from drivers.interface import BlockNo as DriveBlock
 from drivers.interface import Drive
+from tapefs.backup.payloads_on_disk import Spooled, has_room, no_room, read_payload
 from tapefs.backup.segment import CommittedSegment, SetContext
 from tapefs.backup.session import TapeSession
 from tapefs.backup.set_index import write_set_index
 from tapefs.backup.watcher import BackupProgress, Watcher
 from tapefs.errors import BadStructure, TapeError
-from tapefs.format.records import Header
-from tapefs.format.structures import header_block, read_header
+from tapefs.format.structures import header_block
 from tapefs.tape.again import load_known, or_once_more
 from tapefs.tape.append import OpenTape
-from tapefs.tape.blocks import BlockReader, BlockWriter
+from tapefs.tape.blocks import BlockWriter
 from tapefs.tape.files import TapeFile
-from tapefs.verify.places import blocks_from
 
 log = structlog.get_logger(__name__)
 
@@ -50,21 +53,8 @@ _after_trailer = crash_point("copy.trailer.after")
 _after_sync = crash_point("copy.sync.after")
 _after_commit = crash_point("copy.commit.after")
 
-#: Left free on the disk of the state folder.
-_LEAST_FREE_BYTES = 256 * 1024**2
 _READ_BYTES = 1024 * 1024
 _PROGRESS_EVERY_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class _Spooled:
-    """A payload on disk, as it was read from tape."""
-
-    segment: Segment
-    header: Header
-    #: Length of the blocks it was cut into, and is again: the trailer counts them.
-    block_size: int
-    file: IO[bytes]
 
 
 def good_copies(context: SetContext, segment_id: SegmentId) -> list[SegmentCopy]:
@@ -119,20 +109,48 @@ def copy_to_pool(context: SetContext, drive: Drive, watcher: Watcher, pool: str)
     _CopyRun(context, drive, watcher, pool=pool).run()
 
 
-class _CopyRun:
-    """The making of one further copy: the one of that number, or the one in that pool."""
+def copy_off(
+    context: SetContext,
+    drive: Drive,
+    watcher: Watcher,
+    volume_id: VolumeId,
+    exclude: Collection[VolumeId],
+    shelf: dict[SegmentId, Spooled],
+) -> None:
+    """Have a copy of what a COMPLETE set has on a tape on others of its pool, to replace it; harmless when it is there.
 
-    def __init__(self, context: SetContext, drive: Drive, watcher: Watcher, *, wanted: int = 0, pool: str = "") -> None:
+    Payloads that are on the shelf are taken from there, and closed. Raises as `make_copies`.
+    """
+    pool = context.ledger.volume(volume_id).pool
+    _CopyRun(context, drive, watcher, pool=pool, replaces=volume_id, exclude=exclude, shelf=shelf).run()
+
+
+class _CopyRun:
+    """The making of one further copy: the one of that number, the one in that pool, or the one instead of another."""
+
+    def __init__(
+        self,
+        context: SetContext,
+        drive: Drive,
+        watcher: Watcher,
+        *,
+        wanted: int = 0,
+        pool: str = "",
+        replaces: VolumeId | None = None,
+        exclude: Collection[VolumeId] = (),
+        shelf: dict[SegmentId, Spooled] | None = None,
+    ) -> None:
         self._context = context
         self._drive = drive
         self._watcher = watcher
         self._wanted = wanted
         self._pool = pool
+        self._replaces = replaces
+        self._shelf = {} if shelf is None else shelf
         self._set = context.backup_set
-        used = {copy.volume_id for each in self._segments() for copy in context.ledger.copies(each.segment_id)}
-        # A tape that has any of the set is not used again: each copy is whole on tapes of its own.
+        used = self._used()
         settings = context.home.settings.backup
-        self._tapes = TapeSession(context, drive, watcher, settings, pool=pool, _tried=sorted(used))
+        self._tapes = TapeSession(context, drive, watcher, settings, pool=pool, _tried=sorted(used.union(exclude)))
         #: The tape of this copy that is not in the drive and has room left.
         self._begun = self._begun_before(used)
         self._label = ""
@@ -151,7 +169,24 @@ class _CopyRun:
                     spooled.file.close()
         if self._tapes.unindexed:
             self._write_index()
+        elif self._replaces is not None and self._is_index_lacking():
+            self._turn_to(self._context.ledger.volume(self._replaces).key_fingerprint)
+            self._have_tape()
+            self._write_index()
         self._index_the_rest()
+
+    def _used(self) -> set[VolumeId]:
+        """Return tapes that this copy cannot go to.
+
+        One that has any of the set is not used again: each copy is whole on tapes of its own. What replaces another
+        copy may lie beside the rest of that.
+        """
+        ledger, replaced = self._context.ledger, self._replaces
+        copies = [ledger.copies(each.segment_id) for each in self._segments()]
+        if replaced is not None:
+            copies = [some for some in copies if any(copy.volume_id == replaced for copy in some)]
+        used = {copy.volume_id for some in copies for copy in some}
+        return used if replaced is None else used | {replaced}
 
     def _turn_to(self, key: str) -> None:
         """Have tapes with this key: what is copied is encrypted with it, or not at all, and all on a tape is alike."""
@@ -166,9 +201,25 @@ class _CopyRun:
         return self._context.ledger.segments(self._set.set_id)
 
     def _is_lacking(self, segment: Segment) -> bool:
+        if self._replaces is not None:
+            copies = self._context.ledger.copies(segment.segment_id)
+            is_there = any(copy.volume_id == self._replaces for copy in copies)
+            return is_there and not any(self._stands_for(copy) for copy in self._copies(segment))
         if self._pool:
             return not any(self._is_in_pool(copy.volume_id) for copy in self._copies(segment))
         return len(self._copies(segment)) < self._wanted
+
+    def _is_index_lacking(self) -> bool:
+        """Has the tape that is to be left an index that none replaces yet?"""
+        indexes = self._context.ledger.index_copies(self._set.set_id)
+        is_there = any(index.volume_id == self._replaces for index in indexes)
+        return is_there and not any(self._stands_for(index) for index in indexes)
+
+    def _stands_for(self, other: SegmentCopy | IndexCopy) -> bool:
+        """Was it made instead of what is on the tape that is to be left, on a tape that is to be trusted?"""
+        if other.replaces != self._replaces:
+            return False
+        return self._context.ledger.volume(other.volume_id).state is not VolumeState.SUSPECT
 
     def _is_in_pool(self, volume_id: VolumeId) -> bool:
         return self._context.ledger.volume(volume_id).pool == self._pool
@@ -178,8 +229,10 @@ class _CopyRun:
 
     # -- from tape to disk -------------------------------------------------------------------------------------------
 
-    def _spool(self, lacking: Sequence[Segment]) -> list[_Spooled]:
-        """Read as many payloads from one tape as the disk takes; at least one."""
+    def _spool(self, lacking: Sequence[Segment]) -> list[Spooled]:
+        """Return those that are on disk; if none is, read as many from one tape as the disk takes, at least one."""
+        if at_hand := [self._shelf.pop(each.segment_id) for each in lacking if each.segment_id in self._shelf]:
+            return at_hand
         source = self._source_of(lacking[0])
         if self._tapes.tape is not None:
             # The tape that is being written is needed again: its index is written when it is left for good.
@@ -188,12 +241,17 @@ class _CopyRun:
         volume = self._context.ledger.volume(source.volume_id)
         self._label = volume.label
         or_once_more(self._drive, volume, partial(load_known, self._drive, volume))
-        found: list[_Spooled] = []
+        found: list[Spooled] = []
         try:
             for segment, copy in self._on_tape(lacking, source.volume_id):
-                if not self._has_room(segment, is_first=not found):
+                if not has_room(self._context.home, segment):
+                    if found:
+                        break
+                    raise no_room(self._context.home, segment)
+                read = partial(read_payload, self._context.home, self._drive, segment, copy, self._look_around)
+                found.append(or_once_more(self._drive, volume, read))
+                if self._watcher.is_drive_wanted():
                     break
-                found.append(or_once_more(self._drive, volume, partial(self._read, segment, copy)))
         except BaseException:
             for spooled in found:
                 spooled.file.close()
@@ -211,51 +269,19 @@ class _CopyRun:
         places = [(each, copy) for each in lacking for copy in self._copies(each) if copy.volume_id == volume_id]
         return iter(sorted(places, key=lambda place: place[1].header_block))
 
-    def _has_room(self, segment: Segment, *, is_first: bool) -> bool:
-        folder = self._folder()
-        free = _free_bytes(folder)
-        if free < segment.stored_bytes and is_first:
-            raise StorageFailed(
-                f"a copy of segment {segment.number} needs {segment.stored_bytes} bytes on the disk of {folder}, "
-                f"which has {max(free, 0)} to give: make room there",
-                retryable=True,
-            )
-        return free >= segment.stored_bytes
-
-    def _folder(self) -> str:
-        folder = self._context.home.spool
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return str(folder)
-
-    def _read(self, segment: Segment, copy: SegmentCopy) -> _Spooled:
-        """Read one payload. Raises BadStructure when it is not as it was written."""
-        header = read_header(next(blocks_from(self._drive, copy, copy.header_block)))
-        if header.segment != segment.segment_id:
-            raise BadStructure(f"tape {self._label} has segment {header.segment} where {segment.segment_id} should be")
-        self._drive.locate(DriveBlock(copy.payload_block))
-        # No name: whatever dies leaves nothing behind.
-        file = tempfile.TemporaryFile(dir=self._folder())  # noqa: SIM115 -- it is closed when it is on tape
-        try:
-            sha256 = hashlib.sha256()
-            for block in BlockReader(self._drive, copy.block_size).rest_of_file():
-                self._look_around()
-                sha256.update(block)
-                file.write(block)
-            file.flush()
-            if sha256.digest() != segment.payload_sha256:
-                raise BadStructure(f"segment {segment.number} on tape {self._label} is not as it was written")
-        except BaseException:
-            file.close()
-            raise
-        return _Spooled(segment, header, copy.block_size, file)
-
     # -- from disk to tape -------------------------------------------------------------------------------------------
 
-    def _write_batch(self, batch: Sequence[_Spooled]) -> None:
-        self._open_begun()
+    def _write_batch(self, batch: Sequence[Spooled]) -> None:
+        self._have_tape()
         for spooled in batch:
             while not self._try(spooled):
                 self._open_next()
+            if self._watcher.is_drive_wanted():
+                self._label = self._tapes.give_way().volume.label
+
+    def _have_tape(self) -> None:
+        if self._tapes.tape is None:
+            self._open_begun()
 
     def _begun_before(self, used: set[VolumeId]) -> VolumeId | None:
         """Return the tape to which an interrupted run has written this copy last, if there is room on it.
@@ -263,7 +289,9 @@ class _CopyRun:
         It holds nothing of the copies before, nothing damaged, and nothing of the segments that are left.
         """
         ledger, foreign = self._context.ledger, set()
-        for segment in self._segments():
+        if self._replaces is not None:
+            used = self._replacing()
+        for segment in [] if self._replaces is not None else self._segments():
             good = [copy.volume_id for copy in self._copies(segment)]
             copies = [copy.volume_id for copy in ledger.copies(segment.segment_id)]
             if self._is_lacking(segment):
@@ -278,6 +306,11 @@ class _CopyRun:
         order = ledger.backup_set(self._set.set_id).tapes
         last = max(open_ones, key=lambda volume: order.index(volume.label), default=None)
         return None if last is None else last.volume_id
+
+    def _replacing(self) -> set[VolumeId]:
+        """Return the tapes that have copies which replace those on the tape that is to be left."""
+        copies = (copy for segment in self._segments() for copy in self._copies(segment))
+        return {copy.volume_id for copy in copies if copy.replaces == self._replaces}
 
     def _open_begun(self) -> None:
         """Have the tape in the drive that this copy has begun, or another."""
@@ -296,7 +329,7 @@ class _CopyRun:
         tape = self._tapes.open_next()
         self._label = tape.volume.label
 
-    def _try(self, spooled: _Spooled) -> bool:
+    def _try(self, spooled: Spooled) -> bool:
         """Write a segment to the tape at hand; False when it has no room for it, and was left."""
         trailer_bytes = self._context.home.trailer(spooled.segment.segment_id).stat().st_size
         if self._tapes.room_bytes < 1.01 * spooled.segment.stored_bytes + 3 * trailer_bytes:
@@ -325,7 +358,7 @@ class _CopyRun:
         """After a reset: stand where the committed data of the tape at hand ends, or of another. Raises `trouble`."""
         self._label = self._tapes.stand_again(trouble).volume.label
 
-    def _write(self, tape: OpenTape, spooled: _Spooled) -> CommittedSegment:
+    def _write(self, tape: OpenTape, spooled: Spooled) -> CommittedSegment:
         """Write HEADER, PAYLOAD and TRAILER, sync, commit. Raises drive and catalog errors."""
         segment, drive, start = spooled.segment, self._drive, tape.end
         self._announce(tape, segment)
@@ -337,7 +370,9 @@ class _CopyRun:
         payload_block = drive.position().block
         blocks = BlockWriter(drive, spooled.block_size)
         if self._feed(blocks, spooled.file) != segment.payload_sha256:
-            raise BadStructure(f"the copy of segment {segment.number} changed on the disk of {self._folder()}")
+            raise BadStructure(
+                f"the copy of segment {segment.number} changed on the disk of {self._context.home.spool}"
+            )
         drive.write_filemarks(1, sync=False)
         _after_payload()
         trailer_block = drive.position().block
@@ -358,6 +393,7 @@ class _CopyRun:
             end_block=BlockNo(position.block),
             block_size=spooled.block_size,
             trailer_sha256=trailer_sha256 if tape.recipient else b"",
+            replaces=self._replaces or VolumeId(""),
         )
         end = VolumeEnd(
             block=BlockNo(position.block),
@@ -392,7 +428,7 @@ class _CopyRun:
     def _write_index(self) -> None:
         """Write the last SET INDEX of this copy; it names all segments, on tapes of this copy where they are there."""
         tapes = self._tapes
-        table = set_index_table(self._context, {each.copy.volume_id for each in tapes.segments})
+        table = set_index_table(self._context, self._own())
         while True:
             try:
                 write_set_index(
@@ -403,6 +439,7 @@ class _CopyRun:
                     tapes.unindexed,
                     self._totals(),
                     final=True,
+                    replaces=self._replaces,
                 )
             except DiskFull:
                 raise
@@ -414,6 +451,12 @@ class _CopyRun:
             else:
                 tapes.unindexed.clear()
                 return
+
+    def _own(self) -> set[VolumeId]:
+        """Return the tapes of this copy; of one that replaces another all but the tape that is left."""
+        if self._replaces is None:
+            return {each.copy.volume_id for each in self._tapes.segments}
+        return self._replacing().union(each.copy.volume_id for each in self._tapes.segments)
 
     def _index_the_rest(self) -> None:
         """Write the SET INDEX of tapes that an interrupted run has left without one."""
@@ -449,9 +492,3 @@ class _CopyRun:
                 stored_bytes=self._copied_bytes,
             )
         )
-
-
-def _free_bytes(folder: str) -> int:
-    """Return how much may be written to the disk of the folder."""
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize - _LEAST_FREE_BYTES

@@ -11,7 +11,7 @@ import msgspec
 import zstandard
 
 from catalog.crash import crash_point
-from catalog.ids import BlockNo, FileNo, InstallationId, new_uuid
+from catalog.ids import BlockNo, FileNo, InstallationId, VolumeId, new_uuid
 from catalog.records import IndexCopy, Intent, IntentKind, SetState, SetTotals, VolumeEnd
 from drivers.interface import Drive
 from tapefs.backup.segment import CommittedSegment, SetContext
@@ -38,11 +38,12 @@ def write_set_index(
     totals: SetTotals,
     *,
     final: bool,
+    replaces: VolumeId | None = None,
 ) -> None:
     """Write the index at the tape's end and commit it; a final one seals the set, unless that is COMPLETE already.
 
-    `segments` are all the set has so far; of `delta`, those since the previous index, the trailers are repeated. Raises
-    drive and catalog errors.
+    `segments` are all the set has so far; of `delta`, those since the previous index, the trailers are repeated. With
+    `replaces` it takes the place of those on another tape. Raises drive and catalog errors.
     """
     index_id, now_ns = new_uuid(), time.time_ns()
     volume, start = tape.volume, tape.end
@@ -73,6 +74,7 @@ def write_set_index(
         file=start.file,
         block=start.block,
         end_block=BlockNo(position.block),
+        replaces=replaces or VolumeId(""),
     )
     end = VolumeEnd(
         block=BlockNo(position.block), file=FileNo(position.file), used_bytes=start.used_bytes + blocks.stored_bytes

@@ -65,6 +65,7 @@ SECTIONS = {
         "vault": "tapefs.cli.vault",
         "expire": "tapefs.cli.expire",
         "explain": "tapefs.cli.explain",
+        "reclaim": "tapefs.cli.reclaim",
         "key": "tapefs.cli.key",
     },
     "Trouble, and tapes of others": {

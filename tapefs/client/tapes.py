@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlencode
@@ -18,11 +19,30 @@ class _View(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the answers; unknown keys are ignored."""
 
 
+class ReclaimProgress(_View, frozen=True, kw_only=True):
+    """How far a reclaim is."""
+
+    #: `copy` or `verify`.
+    stage: str
+    #: The tape at hand.
+    tape: str
+    #: Read, written and read back so far.
+    bytes: int
+
+
+class MovedData(_View, frozen=True, kw_only=True):
+    """What a reclaim has moved."""
+
+    sets: int
+    segments: int
+    payload_bytes: int
+
+
 class TapeTaskView(_View, frozen=True, kw_only=True):
     """Something that is done with a tape."""
 
     number: int
-    #: `identify`, `label`, `relabel` or `erase`.
+    #: `identify`, `label`, `relabel`, `erase` or `reclaim`.
     task: str
     #: Label; the new one when it was done.
     tape: str
@@ -33,11 +53,48 @@ class TapeTaskView(_View, frozen=True, kw_only=True):
     error: str = ""
     #: What is on the tape, or was before.
     found: FoundTape | None = None
+    #: Of a reclaim: how far it is, and what it has moved.
+    progress: ReclaimProgress | None = None
+    reclaimed: MovedData | None = None
 
     @property
     def is_open(self) -> bool:
         """Has it not come to an end?"""
         return self.state in ("waiting", "running")
+
+
+class ReclaimableSet(_View, frozen=True, kw_only=True):
+    """A set that would be moved."""
+
+    set_id: SetId
+    name: str
+
+
+class Reclaimable(_View, frozen=True, kw_only=True):
+    """What still lives on a tape, and where that would go."""
+
+    tape: str
+    pool: str
+    state: str
+    used_bytes: int
+    sets: list[ReclaimableSet]
+    #: Sets that cannot be moved; empty: none.
+    staying: str
+    segments: int
+    payload_bytes: int
+    #: Of what was written to the tape.
+    percent: float
+    #: Why nothing is moved; empty: something can be.
+    obstacle: str
+    #: Label of the tape that would be written next; None: there is none.
+    onto: str | None
+    onto_reason: str
+    tape_changes: int
+    task: TapeTaskView | None
+
+
+class _Reclaimables(_View, frozen=True, kw_only=True):
+    tapes: list[Reclaimable]
 
 
 class KnownTape(_View, frozen=True, kw_only=True):
@@ -133,6 +190,14 @@ class TapeClient:
         """Have `task` done with a tape; the fields are those of the call's body. Raises NoSuchThing, NotNow."""
         body = {"tape": tape, **fields}
         return decode(self._transport.request("POST", f"/api/v1/tapes/{task}", body), TapeTaskView)
+
+    def reclaim(self, tapes: Sequence[str], pool: str, below_percent: float, *, apply: bool) -> list[Reclaimable]:
+        """Tell what would be moved off tapes, or off those of a pool; with `apply` have it done.
+
+        Raises NoSuchThing, and with `apply` NotNow.
+        """
+        body = {"tapes": list(tapes), "pool": pool, "below_percent": below_percent, "apply": apply}
+        return decode(self._transport.request("POST", "/api/v1/reclaim", body), _Reclaimables).tapes
 
     def task(self, number: int) -> TapeTaskView:
         """Ask how it stands. Raises NoSuchThing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from catalog.ids import VolumeId
+from catalog.ids import SetId, VolumeId
 from drivers.interface import Drive
 from tapefs.along.companions import CopyOffer
 from tapefs.backup.watcher import BackupProgress
@@ -38,9 +38,14 @@ class PostWatcher:
         command_id: int,
         pool: str,
         serve: Callable[[Load | Look | Recall | Recommend | Unload], None],
+        set_id: SetId | None = None,
     ) -> None:
-        """`serve` does and answers what comes while the backup has given way."""
+        """`serve` does and answers what comes while the backup has given way.
+
+        `set_id`: the set that is copied, where no job runs.
+        """
         self._serve = serve
+        self._set_id = set_id
         self._post = post
         self._drive = drive
         self._id = command_id
@@ -50,7 +55,11 @@ class PostWatcher:
 
     def next_volume(self, exclude: list[VolumeId], *, ejected: bool, pool: str = "") -> VolumeId:
         """Ask for a tape; while waiting, eject when told to. Raises NoTape, Cancelled, drive errors."""
-        return self._ask(NeedVolume(id=self._id, pool=pool or self._pool, exclude=list(exclude), ejected=ejected))
+        return self._ask(
+            NeedVolume(
+                id=self._id, pool=pool or self._pool, exclude=list(exclude), ejected=ejected, set_id=self._set_id
+            )
+        )
 
     def begins_anew(self, volume_id: VolumeId) -> bool:
         """Did the sidecar say so?"""

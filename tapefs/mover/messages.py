@@ -136,6 +136,16 @@ class Tend(_Message, frozen=True, kw_only=True):
     is_long: bool = False
 
 
+class Reclaim(_Message, frozen=True, kw_only=True):
+    """Have all that lives on a tape copied to others of its pool, and nothing on it. Needs no tape to be loaded.
+
+    It asks for its tapes with NeedVolume, gives way and is cancelled as a backup; see `Done.reclaimed`.
+    """
+
+    id: int
+    volume_id: VolumeId
+
+
 class UseKeys(_Message, frozen=True, kw_only=True):
     """Have these keys unlocked from now on, and no others. Not answered; holds for what is read after it."""
 
@@ -189,6 +199,7 @@ Command = (
     | Verify
     | Identify
     | Tend
+    | Reclaim
     | UseKeys
     | Cancel
     | GiveWay
@@ -239,6 +250,14 @@ class FoundTape(msgspec.Struct, frozen=True, kw_only=True):
     loads: int | None = None
 
 
+class ReclaimedTape(msgspec.Struct, frozen=True, array_like=True):
+    """What was moved off a tape."""
+
+    sets: int
+    segments: int
+    payload_bytes: int
+
+
 class Done(_Message, frozen=True, kw_only=True):
     """The command succeeded."""
 
@@ -253,6 +272,8 @@ class Done(_Message, frozen=True, kw_only=True):
     found: FoundTape | None = None
     #: The tape that a Tend has left.
     volume_id: VolumeId | None = None
+    #: What a Reclaim has moved.
+    reclaimed: ReclaimedTape | None = None
 
 
 class Failed(_Message, frozen=True, kw_only=True):
@@ -284,6 +305,8 @@ class NeedVolume(_Message, frozen=True, kw_only=True):
     volume_id: VolumeId | None = None
     #: That is the tape at whose end the backup wants to go on; until then the drive may recall.
     gave_way: bool = False
+    #: Whose copy is to be written, where that is not what the job at hand makes.
+    set_id: SetId | None = None
 
 
 class Progress(_Message, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 import structlog
 
 from catalog.errors import NotFound
-from catalog.ids import FrameNo, SegmentId
+from catalog.ids import FrameNo, SegmentId, SetId
 from catalog.ledger import Ledger
 from drivers.errors import DeviceGone, DriveError, NotReady
 from drivers.interface import Drive, DriveStatus, RecommendsOrder, TellsProgress
@@ -39,6 +39,8 @@ from tapefs.mover.messages import (
     Look,
     Ready,
     Recall,
+    Reclaim,
+    ReclaimedTape,
     Recommend,
     SeenTape,
     Tend,
@@ -51,12 +53,13 @@ from tapefs.mover.tending import identify_tape, tend_tape
 from tapefs.mover.verifying import PostVerifyWatcher
 from tapefs.recall.locates import LocateLog, learn
 from tapefs.recall.stager import Stager
+from tapefs.reclaim.run import reclaim_tape
 from tapefs.sets.finish import finish_all
 from tapefs.tape.again import or_once_more
 from tapefs.tape.label import check_label, name_for_people
 from tapefs.verify.copy import verify_copy
 
-Work = Load | Unload | Look | Backup | CopyAlong | FinishSets | Recall | Recommend | Verify | Identify | Tend
+Work = Load | Unload | Look | Backup | CopyAlong | FinishSets | Recall | Recommend | Verify | Identify | Tend | Reclaim
 
 T = TypeVar("T")
 
@@ -91,6 +94,7 @@ class Mover:
             Verify: self._verify,
             Identify: self._identify,
             Tend: self._tend,
+            Reclaim: self._reclaim,
         }
 
     def run(self) -> None:
@@ -260,6 +264,22 @@ class Mover:
         self._forget_stager()
         self._tell("writing")
         return tend_tape(self._drive, self._ledger, command, time.time_ns(), TapeKeys(self._home))
+
+    def _reclaim(self, command: Reclaim) -> Done:
+        self._forget_stager()
+        pool = self._ledger.volume(command.volume_id).pool
+
+        def watcher_of(set_id: SetId) -> PostWatcher:
+            watcher = watchers.get(set_id)
+            if watcher is None:
+                watcher = PostWatcher(self._post, self._drive, command.id, pool, self._serve_meanwhile, set_id)
+                watchers[set_id] = watcher
+            return watcher
+
+        watchers: dict[SetId, PostWatcher] = {}
+        self._tell("writing")
+        done = reclaim_tape(self._home, self._ledger, self._drive, command.volume_id, watcher_of)
+        return Done(id=command.id, reclaimed=ReclaimedTape(done.sets, done.segments, done.payload_bytes))
 
     def _may_read_on(self) -> bool:
         return self._post.is_idle() and _free_bytes(self._home) > _LEAST_FREE_BYTES

@@ -54,20 +54,21 @@ def may_reuse(
     if pool is None or not pool.reuse:
         what = f"pool {volume.pool} does not reuse tapes by itself"
         return Reuse(may=False, reason=what if pool is not None else f"the rules of pool {volume.pool} are not known")
-    return _after_grace(pool, sets, now_ns, zone)
+    return _after_grace(volume, pool, sets, now_ns, zone)
 
 
-def _after_grace(pool: Pool, sets: Collection[BackupSet], now_ns: int, zone: tzinfo | None) -> Reuse:
-    if not sets:
+def _after_grace(volume: Volume, pool: Pool, sets: Collection[BackupSet], now_ns: int, zone: tzinfo | None) -> Reuse:
+    if not sets and not volume.left_at_ns:
         # Labelled, and nothing known of what lies behind the label.
         return Reuse(may=False, reason="it holds no set that is known, and may hold what is not")
     if not all(each.expired_at_ns for each in sets):
         return Reuse(may=False, reason="when its last set expired was not noted: relabel it yourself")
-    until_ns = days_later(max(each.expired_at_ns for each in sets), pool.reuse_grace_days)
+    what = "all of its sets have expired or left it" if volume.left_at_ns else "all of its sets have expired"
+    until_ns = days_later(max([volume.left_at_ns, *(each.expired_at_ns for each in sets)]), pool.reuse_grace_days)
     if until_ns > now_ns:
         when = day_of(until_ns, zone)
-        return Reuse(may=False, reason=f"all of its sets have expired; it may be overwritten from {when} on")
-    return Reuse(may=True, reason="all of its sets have expired, it may be overwritten", since_ns=until_ns)
+        return Reuse(may=False, reason=f"{what}; it may be overwritten from {when} on")
+    return Reuse(may=True, reason=f"{what}, it may be overwritten", since_ns=until_ns)
 
 
 def is_worm_barcode(barcode: str) -> bool:

@@ -137,7 +137,7 @@ def test_copies_are_made_with_little_room_on_disk(tmp_path: Path, monkeypatch: p
     """One segment at a time when there is room for no more; the copy is on one tape all the same."""
     rig = Rig(tmp_path, tapes=4, backup_settings="segment_bytes = 4194304")
     tree = random_files(tmp_path / "tree", 10, 2_000_000)
-    monkeypatch.setattr("tapefs.backup.copying._free_bytes", lambda _: 5_000_000)
+    monkeypatch.setattr("tapefs.backup.payloads_on_disk.free_bytes", lambda _: 5_000_000)
     rig.backup(tree, copies=2, **FIELDS)
     assert len(tapes_of(rig)) > 2
     assert all(len(each) == 2 for each in tapes_of(rig))
@@ -148,7 +148,7 @@ def test_copies_are_made_with_little_room_on_disk(tmp_path: Path, monkeypatch: p
 
 def test_no_room_for_a_segment_removes_nothing(rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = names(tree)
-    monkeypatch.setattr("tapefs.backup.copying._free_bytes", lambda _: 10)
+    monkeypatch.setattr("tapefs.backup.payloads_on_disk.free_bytes", lambda _: 10)
     with pytest.raises(NotVerified, match="make room there"):
         rig.backup(tree, copies=2, **FIELDS)
     assert names(tree) == before
@@ -178,7 +178,7 @@ def test_a_disk_that_is_full_after_all_removes_nothing(
             return getattr(self._file, name)
 
     make = tempfile.TemporaryFile
-    monkeypatch.setattr("tapefs.backup.copying.tempfile.TemporaryFile", lambda **more: Full(make(**more)))
+    monkeypatch.setattr("tapefs.backup.payloads_on_disk.tempfile.TemporaryFile", lambda **more: Full(make(**more)))
     job = rig.queued(tree, copies=2, **FIELDS)
     with pytest.raises(NotVerified, match="No space left on device"):
         rig.run(job)

@@ -66,13 +66,17 @@ class LeavingContract:
             ledger.leave_volume(stage.backup_set.set_id, stage.volume.volume_id, NOW)
         assert len(ledger.copies(segment.segment_id)) == 1
 
-    def test_it_stays_while_something_is_written_there(self, ledger: Ledger, stage: Stage) -> None:
+    def test_what_was_never_finished_there_keeps_nothing(self, ledger: Ledger, stage: Stage) -> None:
+        """A copy that is committed there later counts again."""
         first, second = _two(ledger, stage)
         _other(ledger, stage, first, second)
         set_id = stage.backup_set.set_id
-        ledger.open_intent(intent_of(uuid_of("more"), IntentKind.INDEX, stage.volume, 18, set_id), stage.claim)
-        with pytest.raises(Conflict, match="about to be written"):
-            ledger.leave_volume(set_id, stage.volume.volume_id, NOW)
+        ledger.open_intent(intent_of(uuid_of("torn"), IntentKind.INDEX, stage.volume, 18, set_id), stage.claim)
+        ledger.leave_volume(set_id, stage.volume.volume_id, NOW)
+        ledger.commit_segment(
+            first, copy_of(first, stage.volume, 18, 9), stage.claim, end_of(24, 12), stage.volume.label
+        )
+        assert [each.set_id for each in ledger.live_sets(stage.volume.volume_id)] == [set_id]
 
     def test_what_is_not_there_cannot_leave(self, ledger: Ledger, stage: Stage) -> None:
         with pytest.raises(NotFound):
