@@ -33,10 +33,21 @@ TROUBLES = 50
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=bytes))
 @click.option("--to", "target", metavar="DIR", required=True, type=click.Path(path_type=Path), help="Where to.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there already; they are left alone otherwise.")
+@click.option(
+    "--special/--no-special",
+    default=None,
+    help="Set-id bits, capabilities and device nodes as well.  [default: unless the set was imported]",
+)
 @click.option("--log", metavar="FILE", type=click.Path(path_type=Path), help="A line for all that was not restored.")
 @click.pass_obj
 def restore_command(
-    place: Place, wanted: str, paths: tuple[bytes, ...], target: Path, overwrite: bool, log: Path | None
+    place: Place,
+    wanted: str,
+    paths: tuple[bytes, ...],
+    target: Path,
+    overwrite: bool,
+    special: bool | None,
+    log: Path | None,
 ) -> None:
     """Restore a set, or the named paths of it, beneath a folder; every file is checked against its SHA-256.
 
@@ -55,7 +66,8 @@ def restore_command(
         reporting("restore") as reporter,
         noting(log) as note,
     ):
-        reader = catalog.archive.index(catalog.archive.find_set(wanted).set_id)
+        backup_set = catalog.archive.find_set(wanted)
+        reader = catalog.archive.index(backup_set.set_id)
         recalls = _Recalls(presence.client)
         presence.listen(recalls.arrived)
         report = restore(
@@ -68,6 +80,7 @@ def restore_command(
             progress=progress_to(reporter),
             note=note,
             overwrite=overwrite,
+            special=not backup_set.is_imported if special is None else special,
         )
     tell_report(report)
 

@@ -58,6 +58,7 @@ def restore(
     failed: Callable[[], Mapping[tuple[SegmentId, int], str]] = _none_failed,
     note: Callable[[Trouble], None] = _no_note,
     overwrite: bool = False,
+    special: bool = True,
     window_bytes: int = WINDOW_BYTES,
     deadline_s: float = DEADLINE_S,
 ) -> RestoreReport:
@@ -66,7 +67,9 @@ def restore(
     `fetch` asks for frames to be staged and returns at once; the same ones may be asked for again. `failed` tells
     which frames, by segment and number, cannot be had; their files are reported, the others restored. What exists is
     left alone and reported, but for `overwrite`: then files and links are replaced, and existing directories get the
-    recorded attributes. `note` is told of every trouble and every refusal, the report has the first and counts.
+    recorded attributes. Without `special` nothing is made that gives rights: no set-id bits of files, no attributes
+    `security.*` and `trusted.*`, no device nodes. `note` is told of every trouble and every refusal, the report has the
+    first and counts.
 
     Raises UsageError (target, paths), NoSuchThing (paths), RecallTimedOut if no frame came for `deadline_s`,
     CatalogError, HomeError, and what `fetch` raises. A full disk ends the restore with a report that says so
@@ -87,7 +90,7 @@ def restore(
         plan, directories, links = _scratch(home)
         for scratch in (plan, directories, links):
             stack.callback(scratch.close)
-        writer = stack.enter_context(closing(SafeWriter(target, overwrite=overwrite)))
+        writer = stack.enter_context(closing(SafeWriter(target, overwrite=overwrite, special=special)))
         maker = Maker(reader, writer, plan, directories, links, tally)
         walk = Walk(reader, writer, directories, maker, tally)
         _Restore(home, reader, writer, plan, directories, maker, tally).run(walk, paths, recalls)

@@ -21,6 +21,7 @@ from catalog.index.model import Entry, EntryFlag
 from tapefs.errors import BadStructure
 from tapefs.restore.attributes import Refused, Xattrs
 from tapefs.restore.contents import contents_of
+from tapefs.restore.harmless import DEVICES
 from tapefs.restore.links import LinkedName, Links
 from tapefs.restore.plan import Directories, Plan, PlannedFile
 from tapefs.restore.records import Index
@@ -150,6 +151,8 @@ class Maker:
         return self._index.xattrs(number) if entry.flags & _XATTRS else ()
 
     def _make_node(self, name: Name, entry: Entry) -> Made:
+        if not self._writer.special and not stat.S_ISFIFO(entry.mode):
+            raise _NotAllowed(DEVICES)
         try:
             return self._writer.make_node(name.path, entry.rdev, entry, self.xattrs(name.first, entry))
         except PermissionError as error:

@@ -24,6 +24,7 @@ from tapefs.errors import UsageError
 from tapefs.restore import attributes as attribute
 from tapefs.restore.attributes import Attributes, Refused, Xattrs
 from tapefs.restore.beneath import BadName, Beneath, check_name, last_error
+from tapefs.restore.harmless import tame
 
 __all__ = ["BadName", "Identity", "Made", "MadeDirectory", "NewFile", "SafeWriter", "check_name"]
 
@@ -63,8 +64,10 @@ class SafeWriter:
     OSError, too. What exists is replaced with `overwrite`, but for directories; else it is a FileExistsError.
     """
 
-    def __init__(self, target: Path, *, overwrite: bool) -> None:
+    def __init__(self, target: Path, *, overwrite: bool, special: bool = True) -> None:
         """Open the target and make it if it is missing. Raises UsageError if that or writing there is not possible."""
+        #: May what is made give rights: set-id bits, capabilities, device nodes?
+        self.special = special
         #: May existing files and links be replaced?
         self.overwrite = overwrite
         try:
@@ -115,10 +118,12 @@ class SafeWriter:
         Raises OSError, also if it is not the directory any more that `make_directory` saw.
         """
         fd = self._same_directory(path, made)
-        return attribute.apply(fd, os.fstat(fd), attributes, xattrs, clean=not made.is_new)
+        return _apply(fd, os.fstat(fd), attributes, xattrs, clean=not made.is_new, special=self.special)
 
     def differs(self, path: bytes, made: MadeDirectory, attributes: Attributes, xattrs: Xattrs) -> bool:
         """Tell whether an existing directory has another owner or mode, or lacks an attribute."""
+        if not self.special:
+            attributes, xattrs, _ = tame(attributes, xattrs)
         return attribute.differs(self._same_directory(path, made), attributes, xattrs)
 
     def _same_directory(self, path: bytes, made: MadeDirectory) -> int:
@@ -142,7 +147,7 @@ class SafeWriter:
     def new_file(self, path: bytes) -> NewFile:
         """Begin a regular file; finish or discard it before the next one is begun."""
         above, name = self._directories.above(path)
-        return NewFile(above, name, overwrite=self.overwrite, clean=self._may_inherit)
+        return NewFile(above, name, overwrite=self.overwrite, clean=self._may_inherit, special=self.special)
 
     def make_symlink(self, path: bytes, points_to: bytes, attributes: Attributes, xattrs: Xattrs) -> Made:
         """Make a symbolic link."""
@@ -220,7 +225,7 @@ class SafeWriter:
             if stat.S_IFMT(found.st_mode) != kind or found.st_rdev != device:
                 raise OSError(errno.ESTALE, "it was replaced by something else meanwhile")
             clean = self._may_inherit and kind != stat.S_IFLNK
-            refused = attribute.apply(f"/proc/self/fd/{fd}", found, attributes, xattrs, clean=clean)
+            refused = _apply(f"/proc/self/fd/{fd}", found, attributes, xattrs, clean=clean, special=self.special)
             return Made(Identity(found.st_dev, found.st_ino), refused)
         finally:
             os.close(fd)
@@ -229,11 +234,12 @@ class SafeWriter:
 class NewFile:
     """A regular file that does not have its name yet."""
 
-    def __init__(self, above: int, name: bytes, *, overwrite: bool, clean: bool) -> None:
+    def __init__(self, above: int, name: bytes, *, overwrite: bool, clean: bool, special: bool) -> None:
         self._above = above
         self._name = name
         self._overwrite = overwrite
         self._clean = clean
+        self._special = special
         self._temporary = _temporary_name()
         #: Its length so far.
         self._length = 0
@@ -264,7 +270,7 @@ class NewFile:
         try:
             self.cut(size)
             found = os.fstat(self._fd)
-            refused = attribute.apply(self._fd, found, attributes, xattrs, clean=self._clean)
+            refused = _apply(self._fd, found, attributes, xattrs, clean=self._clean, special=self._special)
             fd, self._fd = self._fd, -1
             os.close(fd)
             _rename(self._above, self._temporary, self._name, overwrite=self._overwrite)
@@ -329,3 +335,13 @@ def _remove(above: int, name: bytes) -> None:
         os.unlink(name, dir_fd=above)
     except FileNotFoundError:
         return
+
+
+def _apply(
+    where: attribute.Where, found: os.stat_result, attributes: Attributes, xattrs: Xattrs, *, clean: bool, special: bool
+) -> list[Refused]:
+    """Set everything, or all that gives no rights; return what was refused or left off."""
+    left_off: list[Refused] = []
+    if not special:
+        attributes, xattrs, left_off = tame(attributes, xattrs)
+    return left_off + attribute.apply(where, found, attributes, xattrs, clean=clean)

@@ -326,3 +326,34 @@ def test_a_file_system_without_the_flag_of_rename(bring_back, target, monkeypatc
     assert {path: found[path] for path in (b"new", b"link", b"d/e")} == {
         path: what for path, what in expected(tree).items() if path in (b"new", b"link", b"d/e")
     }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can do that")
+def test_a_set_of_others_gives_no_rights(bring_back, target):
+    """No set-id bits, capabilities, attributes of the system's, devices; each is told. All else is as recorded."""
+    capable = bytes.fromhex("0100000200040000000000000000000000000000")
+    tree = Dir(
+        {
+            b"program": File(b"#!", mode=0o6755, uid=12, gid=34, xattrs=((b"security.capability", capable),)),
+            b"trusted": File(b"x", xattrs=((b"trusted.overlay.opaque", b"y"), (b"user.mine", b"z"))),
+            b"disk": File(type=stat.S_IFBLK, rdev=os.makedev(8, 0), mode=0o666),
+            b"tty": File(type=stat.S_IFCHR, rdev=os.makedev(1, 1), mode=0o666),
+            b"pipe": File(type=stat.S_IFIFO, mode=0o600),
+            b"shared": Dir({b"empty": File(mode=0o4711)}, mode=0o2775),
+        }
+    )
+    report = bring_back(Archive(tree), special=False)
+    assert {each.what for each in report.refusals} == {
+        "set-id bits", "attributes security.*", "attributes trusted.*", "device nodes",
+    }  # fmt: skip
+    assert not report.is_complete
+    assert sorted(os.listdir(target)) == ["pipe", "program", "shared", "trusted"]
+    program = os.stat(target / "program")
+    assert (stat.S_IMODE(program.st_mode), program.st_uid, program.st_gid) == (0o755, 12, 34)
+    assert os.listxattr(target / "program") == []
+    assert os.listxattr(target / "trusted") == ["user.mine"]
+    assert stat.S_IMODE(os.stat(target / "shared/empty").st_mode) == 0o711
+    assert stat.S_IMODE(os.stat(target / "shared").st_mode) == 0o2775
+    again = bring_back(Archive(tree), target=target / "more")
+    assert again.is_complete
+    assert stat.S_IMODE(os.stat(target / "more/program").st_mode) == 0o6755
