@@ -144,8 +144,10 @@ def _tell(title: str, report: Report, *, named_only: bool) -> None:
         for each in report.unsettled[:_TOLD]:
             click.echo(f"  {printable(each)}")
     complete, incomplete = len(outcome.complete), len(outcome.incomplete)
+    of_which = "new and whole" if named_only else "whole"
     click.echo(
-        f"{title}: {counted(len(report.surveys), 'tape')}, {counted(complete, 'set')} whole, {incomplete} not", err=True
+        f"{title}: {counted(len(report.surveys), 'tape')}, {counted(complete, 'set')} {of_which}, {incomplete} not",
+        err=True,
     )
     if report.is_open:
         click.echo(f"{title}: with the missing tapes the same command goes on", err=True)

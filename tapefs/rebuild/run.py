@@ -14,7 +14,7 @@ import structlog
 
 from catalog.ids import InstallationId, VolumeId
 from catalog.ledger import Ledger
-from catalog.records import Adoption, BackupSet, VolumeState
+from catalog.records import Adoption, BackupSet, SetState, VolumeState
 from drivers.errors import DeviceGone, DriveError
 from drivers.interface import Drive
 from tapefs.errors import KeyMissing, NoTape, NotBlank, NotNow, TapeError, WrongPassphrase
@@ -99,7 +99,9 @@ def import_tapes(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wante
     """
     store = SurveyStore(home.path / "import")
     passed_over, _ = _read_all(home, tapes, store, method, wanted, tell)
+    whole = {each.set_id for each in ledger.backup_sets() if each.state is SetState.COMPLETE}
     report = _enter(home, ledger, store, store.surveys(), ledger.installation().installation_id, passed_over, tell)
+    report.outcome.complete = [each for each in report.outcome.complete if each.set_id not in whole]
     store.forget()
     return report
 
@@ -158,7 +160,7 @@ def _note(ledger: Ledger, known: Known, adoption: Adoption, survey: Survey) -> s
     said = ["full"] if is_full else []
     if volume.volume_id in known.volumes:
         new = sum(copy.volume_id == volume.volume_id for copy in adoption.copies)
-        said.insert(0, f"{new} new" if new else "nothing new")
+        said.insert(0, f"{new} of them new" if new else "nothing new")
     return ", ".join(said)
 
 

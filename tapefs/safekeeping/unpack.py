@@ -169,7 +169,8 @@ class _Reader:
         if content is None:
             raise self._bad(f"{member.name!r} has no content")
         if member.name == MANIFEST:
-            return self._checked(content.read(_MANIFEST_BYTES))
+            # As much memory as is asked for is taken, whatever there is to read.
+            return self._checked(content.read(min(member.size, _MANIFEST_BYTES)))
         self._names.add(member.name)
         self._progress(member.name)
         sha256 = hashlib.sha256()
