@@ -22,7 +22,9 @@ def test_a_lost_catalog_and_a_stranger_s_tape(make_rig: Callable[..., Rig], tmp_
     """Plain tables on stdout, one line of summary on stderr; the exit code says if all is back."""
     (tmp_path / "theirs").mkdir()
     theirs = Rig(tmp_path / "theirs", tapes=1)
-    theirs.backup(random_files(tmp_path / "t", 2, 100), name="nightly")
+    program = random_files(tmp_path / "t", 2, 100) / "file-00000"
+    program.chmod(0o4755)
+    theirs.backup(tmp_path / "t", name="nightly")
     theirs.close()
     rig = make_rig(tapes=2)
     set_id = rig.backup(random_files(tmp_path / "a", 3, 5_000), name="etc")
@@ -61,3 +63,10 @@ def test_a_lost_catalog_and_a_stranger_s_tape(make_rig: Callable[..., Rig], tmp_
     listed = tapefs(home, "sets").stdout
     assert "nightly" in listed
     assert "etc" in listed
+
+    # What a stranger's tape holds gains no rights here unless it is asked for.
+    for option, mode in (((), 0o755), (("--special",), 0o4755)):
+        target = tmp_path / f"out{mode:o}"
+        done = tapefs(home, "restore", "nightly", "--to", str(target), *option)
+        assert ("set-id bits" in done.stderr) is (mode == 0o755)
+        assert Path(f"{target}{program}").stat().st_mode & 0o7777 == mode
