@@ -116,7 +116,7 @@ class Bay:
             self._is_threaded = False
 
     async def give_up(self, mover: Mover) -> None:
-        """Bring the tape back to its slot, because another drive waits for it. Raises DriveFailed, MoverDied."""
+        """Bring the tape back to its slot: another drive waits for it, or a vault. Raises DriveFailed, MoverDied."""
         library = self._shared.library
         try:
             await self.eject(mover)
@@ -124,7 +124,7 @@ class Bay:
         except (CommandFailed, NoTape, DriveError) as error:
             if isinstance(error, CommandFailed) and error.kind == DRIVE_FAILED:
                 raise DriveFailed(str(error)) from error
-            log.warning("a tape that another drive waits for stays", drive=self.name, error=str(error))
+            log.warning("a tape that is wanted elsewhere stays in its drive", drive=self.name, error=str(error))
             await trio.sleep(YIELD_S)  # It is tried again, but not all the time.
         else:
             library.let_go(self.number)

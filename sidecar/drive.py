@@ -26,6 +26,7 @@ import structlog
 import trio
 
 from catalog.errors import CatalogError
+from catalog.ids import VolumeId
 from drivers.errors import DriveError
 from sidecar.asking import Asking, Step
 from sidecar.backing_up import BackingUp
@@ -81,6 +82,8 @@ class DriveTask:
         self.tried = trio.Event()
         self._shared = shared
         self._busy = True
+        #: The tape in the drive that was to leave for a vault when this was looked at last.
+        self._sent_out: VolumeId | None = None
         self._bay = Bay(number, name, shared)
         self._asking = Asking(self._bay, shared)
         self._backing_up = BackingUp(self._bay, self._asking, shared)
@@ -270,7 +273,15 @@ class DriveTask:
         if tape_task is not None:
             return partial(self._tending.run, mover, tape_task)
         task = self._shared.verifications.next_for(bay.tape, bay.is_usable)
-        return None if task is None else partial(self._verify, mover, task)
+        if task is not None:
+            return partial(self._verify, mover, task)
+        return self._send_out(mover)
+
+    def _send_out(self, mover: Mover) -> Step | None:
+        """Have a tape that belongs elsewhere brought to a slot, from where it can be taken; once, should that fail."""
+        leaving = self._shared.library.leaving(self.number)
+        is_new, self._sent_out = leaving != self._sent_out, leaving
+        return partial(self._bay.give_up, mover) if leaving is not None and is_new else None
 
     # -- steps -------------------------------------------------------------------------------------------------------
 

@@ -168,6 +168,17 @@ class Library:
         # One that was begun anew or forgotten since has no place.
         return any(waiter != drive and self._place(each) == in_drive for each, waiter in self._awaited.items())
 
+    def leaving(self, drive: int) -> VolumeId | None:
+        """Return the tape in the drive if the ledger says that it lies elsewhere: it is to be carried there."""
+        code = self.in_drive(drive)
+        if code is None:
+            return None
+        try:
+            volume = self._ledger.volume_by_code(code)
+        except NotFound:
+            return None
+        return volume.volume_id if volume.location else None
+
     # -- moves -------------------------------------------------------------------------------------------------------
 
     async def put_in(self, volume_id: VolumeId, drive: int) -> None:

@@ -147,6 +147,10 @@ class TapeTasks:
         self._end(task)
         return task
 
+    def look_again(self) -> None:
+        """Have the drives look whether there is something to be done with their tapes."""
+        self._bell.ring()
+
     def is_idle(self) -> bool:
         """Is nothing to be done?"""
         return not any(task.is_open for task in self._tasks.values())

@@ -97,6 +97,9 @@ def test_copies_scratch_and_vaults(place: Installation, tree: Path) -> None:
     assert (vaulted["tape"], vaulted["location"], vaulted["is_due"]) == ("TP0002L9", "Berlin", False)
     assert place.listing("vault", "list", "--due") == []
     assert next_tape(place, "offsite") is None, "what lies in a vault is not written"
+    wait_until(
+        lambda: str(json.loads(place.run("tape", "show", "TP0002L9", "--json"))["place"]).startswith("slot"), "its slot"
+    )
     error = place.run("backup", tree, "--name", "docs", "--pool", "daily", ok=False)
     assert "the copy in pool offsite could not be made" in error
     assert "TP0002L9, which has room and lies in Berlin" in error

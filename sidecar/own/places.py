@@ -48,11 +48,12 @@ class PlaceCalls:
         ]
 
     async def move(self, request: Request) -> Response:
-        """Note where a tape lies; 204."""
+        """Note where a tape lies; 204. One in an idle drive that lies elsewhere by now is brought to a slot."""
         body, ledger = await body_of(request, LocationBody), self._service.ledger
         volume = tape_called(ledger, str(request.path_params["tape"]))
         location, now_ns = check_text(body.location, "location"), self._service.jobs.now_ns()
         await trio.to_thread.run_sync(ledger.move_volume, volume.volume_id, location, now_ns)
+        self._service.tape_tasks.look_again()
         return Response(status_code=204)
 
     async def vault(self, request: Request) -> Response:

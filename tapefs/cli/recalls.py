@@ -170,7 +170,10 @@ def grant_command(place: Place, number: int, process: bool) -> None:
 @click.option("--process", is_flag=True, help="All that this process reads, now and later.")
 @click.pass_obj
 def deny_command(place: Place, number: int, process: bool) -> None:
-    """Refuse a reader what it waits for, asked for or granted; it gets EPERM."""
+    """Refuse a reader what it waits for.
+
+    Asked for or granted; it gets EPERM.
+    """
     _say(place, number, "deny", process)
 
 

@@ -53,8 +53,17 @@ def list_command(place: Place, only_due: bool, as_json: bool) -> None:
 @click.argument("location", metavar="LOCATION")
 @click.pass_obj
 def move_command(place: Place, tape: str, location: str) -> None:
-    """Say where a tape lies now: the name of a vault, or `library`. Nothing is written to one that lies elsewhere."""
-    from tapefs.client.presence import connected
+    """Say where a tape lies now: the name of a vault, or `library`.
 
-    with connected(place.home()) as presence:
+    Nothing is written to one that lies elsewhere. A drive that has it brings it to a slot as soon as nothing uses it.
+    """
+    from tapefs.client.presence import connected
+    from tapefs.client.tapes import TapeClient
+
+    home = place.home()
+    with connected(home) as presence:
         PoolClient(presence.client).move(tape, "" if location == "library" else location)
+        details = TapeClient(home.socket).show(tape) if location != "library" else None
+    if details is not None and details.place is not None:
+        in_drive = ", and comes to a slot as soon as nothing uses it" if details.place.startswith("drive") else ""
+        click.echo(f"{tape} is still in {details.place}{in_drive}: take it out of the library", err=True)
