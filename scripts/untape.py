@@ -863,6 +863,17 @@ class Shelf:
     def _add_copy(self, segment, copy):
         if not any((other.volume, other.file) == (copy.volume, copy.file) for other in segment.copies):
             segment.copies.append(copy)
+        self._count(segment)
+
+    def _count(self, segment):
+        """Of two segments of one number, count that of a SET INDEX; else one that is not torn; else the first.
+
+        A run that left a tape in the middle of a segment has written it again, on another.
+        """
+        numbered = self.sets[segment.set].segments
+        now = numbered[segment.number]
+        if (bool(segment.tapes), bool(segment.copies)) > (bool(now.tapes), bool(now.copies)):
+            numbered[segment.number] = segment
 
     def _add_index(self, volume, found):
         index, of_set = found.said["index"], self._set(found.said)
@@ -875,6 +886,7 @@ class Shelf:
                 self.report.bad(f"{volume.title()}, tape file {found.number}: {error}")
                 continue
             segment.tapes[str(line.get("volume"))] = str(line.get("label", ""))
+            self._count(segment)
             if segment.ident in index.with_lines:
                 segment.indexes.append((volume, found.number))
             if line.get("volume") == volume.ident and isinstance(line.get("header_file"), int):

@@ -267,6 +267,11 @@ class DriveTask:
         ahead = self._shared.recalls.walks.next_tape(bay.is_usable)
         if ahead is not None:
             return partial(asking.mount, mover, ahead, False)
+        return self._for_operators(mover, nursery)
+
+    def _for_operators(self, mover: Mover, nursery: trio.Nursery) -> Step | None:
+        """Return what is done when nobody waits for a tape."""
+        bay = self._bay
         tape_task = self._shared.tape_tasks.next_for(bay.tape, bay.is_usable)
         if tape_task is not None and tape_task.kind == "reclaim":
             return partial(self._backing_up.reclaim, mover, nursery, tape_task)

@@ -214,3 +214,19 @@ def _relabel(path: Path, start: bytes) -> None:
         content = re.sub(rb'"volume":"[0-9a-f]{8}', b'"volume":"' + start, content)
         body = content[: content.rindex(b"blake2b-128 ")]
         path.write_bytes(body + b"blake2b-128 " + hashlib.blake2b(body, digest_size=16).hexdigest().encode() + b"\n")
+
+
+def test_a_run_that_left_a_tape_in_the_middle_of_a_segment(make: Callable[..., Made], tmp_path: Path) -> None:
+    """The torn segment on the tape that is read first has the number of the one that was written again."""
+    made = make()
+    left = tmp_path / "left"
+    left.mkdir()
+    header = made.tape_files(1)[0].read_bytes()
+    header = re.sub(rb'"segment":"[0-9a-f]{8}', b'"segment":"' + b"0" * 8, header)
+    (left / "00002").write_bytes(header)
+    _relabel(left / "00002", b"1" * 8)
+    assert f"segment {1} of set {made.set_id}" in untape("list", left).out
+    out = tmp_path / "out"
+    done = untape("restore", made.set_id, left, made.cartridge, "--to", out)
+    assert (done.code, done.told.count("missing")) == (0, 0)
+    assert made.wrong(look(Path(f"{out}{made.source}"))) == set()
