@@ -202,7 +202,9 @@ def _job(plan: Plan, known: Known, found: Job) -> Job:
     if job is None:
         return found
     new = [each for each in plan.sets.values() if each.told.job == found.job_id and each.set_id not in known.sets]
-    is_newer = found.set_id is not None and found.set_id not in known.sets
+    is_newer = found.set_id not in (None, *known.sets) and found.started_at_ns > max(
+        job.queued_at_ns, job.started_at_ns
+    )
     differs = [
         field
         for field in Job.__struct_fields__
@@ -210,7 +212,7 @@ def _job(plan: Plan, known: Known, found: Job) -> Job:
     ]
     if is_newer and differs and job.job_id in known.ran_here:
         plan.ignored.append(
-            f"job {job.number} ({job.name}): its newest set on these tapes was made with other {', '.join(differs)}; "
-            "the catalog's count"
+            f"job {job.number} ({job.name}) was asked for another {', '.join(differs)} when its newest set was made: "
+            f"what the catalog says counts, `tapefs job show {job.number}` tells it"
         )
     return msgspec.structs.replace(found, runs=job.runs + len(new)) if new else found

@@ -147,7 +147,7 @@ def _losses(ledger: Ledger, lost: Mapping[str, Sequence[BackupSet]]) -> Iterator
             if gone:
                 yield (
                     f"set {each.number} ({each.name}): {gone} of its {each.segments} segments lay there and nowhere "
-                    f"else; it had expired, or was given up: `tapefs expire {each.number}` lets it go"
+                    f"else; it had expired, or was given up: `tapefs expire {each.set_id[:8]}` lets it go"
                 )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from catalog.ids import SetId
@@ -29,6 +30,7 @@ from tapefs.safekeeping.unpack import bring_catalog_back
 from tapefs.tape.anew import begin_anew
 from tests.backup.rig import Rig
 from tests.backup.trees import random_files
+from tests.keys.rig import encrypt
 from tests.rebuild.same import index_rows, now_indexes, records, reopened
 from tests.rebuild.test_import import imported
 from tests.rebuild.test_rebuild import rebuilt
@@ -143,6 +145,13 @@ def test_what_is_new_is_taken_in(lost: Lost, home: Home, take: Callable[..., Rep
         report = take(home, *tapes, method=method) if take is imported else take(home, method, *tapes)
         assert report.outcome.incomplete == []
         assert report.ignored == []
+        if len(report.outcome.complete):
+            assert sorted(each.number for each in report.outcome.complete) == [3, 4, 5, 6]
+            losses = [
+                sentence for sentence in report.outcome.remarks if "begun anew" in sentence or "expire" in sentence
+            ]
+            assert f"`tapefs expire {lost.gone[:8]}`" in losses[1]
+    assert report.outcome.complete == []
     assert [note.partition(",")[0] for note in report.notes.values()] == ["nothing new"] * 3
     rig = rig_of(home)
     try:
@@ -287,6 +296,31 @@ def test_a_copy_that_was_made_while_a_set_was_written(
     assert records(rig.ledger) == before
     assert index_rows(rig.home.index(set_id)) == rows
     assert rig.ledger.verify() == []
+
+
+@pytest.mark.log_warnings
+def test_an_encrypted_tape_and_a_job_that_was_changed(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """What the job is asked for stays as the catalog has it, and is told."""
+    rig = make_rig(tapes=1)
+    encrypt(rig)
+    rig.close()
+    rig.open()
+    tree = random_files(tmp_path / "a", 3, 5_000)
+    rig.backup(tree, name="a", retention_days=10)
+    copy = old_copy(rig, tmp_path / "copy")
+    rig.again(rig.ledger.jobs()[0], retention_days=20)
+    before = records(rig.ledger)
+    brought_back(rig, copy)
+    report = imported(rig.home, "TP0001L9")
+    reopened(rig)
+    (sentence,) = report.ignored
+    assert "another retention_days" in sentence
+    job = rig.ledger.jobs()[0]
+    assert job.retention_days == 10
+    now = records(rig.ledger)
+    assert now.pop("job 1") == msgspec.structs.replace(before.pop("job 1"), retention_days=10)  # type: ignore[type-var]
+    assert now == before
+    assert rig.ledger.backup_set(rig.again(job)).tapes == ("TP0001L9",)
 
 
 @pytest.mark.log_warnings
