@@ -126,7 +126,7 @@ def fitted(adoption: Adoption, plan: Plan, known: Known, wrong: Mapping[SegmentI
     has = {record.segment_id for records in known.segments.values() for record in records.values()}
     return msgspec.structs.replace(
         adoption,
-        volumes=tuple(_volume(plan, known, surveys[each.volume_id], each, wrong) for each in adoption.volumes),
+        volumes=tuple(_volume(known, surveys[each.volume_id], each, wrong) for each in adoption.volumes),
         jobs=tuple(_job(plan, known, each) for each in adoption.jobs),
         segments=tuple(each for each in adoption.segments if each.segment_id not in has),
         copies=tuple(each for each in adoption.copies if _fits(known, each)),
@@ -146,7 +146,7 @@ def _fits(known: Known, copy: SegmentCopy) -> bool:
     return all(each.segment_id != copy.segment_id for each in known.copies.get(copy.volume_id, ()))
 
 
-def _volume(plan: Plan, known: Known, survey: Survey, found: Volume, wrong: Mapping[SegmentId, str]) -> Volume:
+def _volume(known: Known, survey: Survey, found: Volume, wrong: Mapping[SegmentId, str]) -> Volume:
     """Return the tape's record as it is to be; the ledger keeps what else it knows of it."""
     volume = known.volumes.get(found.volume_id)
     if volume is None:
@@ -154,10 +154,6 @@ def _volume(plan: Plan, known: Known, survey: Survey, found: Volume, wrong: Mapp
             return msgspec.structs.replace(found, reason=f"{found.reason}: {remedy(found)} looks again")
         return found
     if found.end_block < volume.end_block:
-        plan.ignored.append(
-            f"tape {volume.label} ends at block {found.end_block}, but the catalog knows data up to block "
-            f"{volume.end_block}: it stays as the catalog has it"
-        )
         return volume
     doubt = survey.suspect or _disagreement(survey, volume, known.copies.get(volume.volume_id, ()), wrong)
     state, reason = _state(volume, found, doubt)

@@ -81,7 +81,7 @@ def rebuild(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wanted: Se
             f"the catalog of {home.path} has sets already: `tapefs rebuild TAPE...` takes in what it lacks of a tape; "
             f"to make it anew from all tapes, move {home.ledger} away"
         )
-    passed_over, is_unread = _read_all(home, tapes, store, method, wanted, tell)
+    passed_over, is_unread, _ = _read_all(home, tapes, store, method, wanted, tell)
     surveys = store.surveys()
     if not ledger.backup_sets() and (found := installation_of(surveys)) is not None:
         ledger.take_identity(found)
@@ -98,11 +98,14 @@ def import_tapes(home: Home, ledger: Ledger, tapes: Tapes, method: Method, wante
     Raises as `rebuild`.
     """
     store = SurveyStore(home.path / "import")
-    passed_over, _ = _read_all(home, tapes, store, method, wanted, tell)
+    passed_over, _, read = _read_all(home, tapes, store, method, wanted, tell)
     whole = {each.set_id for each in ledger.backup_sets() if each.state is SetState.COMPLETE}
     report = _enter(home, ledger, store, store.surveys(), ledger.installation().installation_id, passed_over, tell)
     report.outcome.complete = [each for each in report.outcome.complete if each.set_id not in whole]
-    store.forget()
+    # What tapes said before of sets that go on on these is needed, but nobody asked for them now.
+    report.surveys = [survey for survey in report.surveys if survey.tape.volume_id in read]
+    if not report.is_open:
+        store.forget()
     return report
 
 
@@ -156,6 +159,8 @@ def _note(ledger: Ledger, known: Known, adoption: Adoption, survey: Survey) -> s
     volume = ledger.volume(survey.tape.volume_id)
     if volume.state is VolumeState.SUSPECT:
         return volume.reason
+    if survey.end_block < volume.end_block:
+        return f"it ends at block {survey.end_block}, but the catalog knows data up to block {volume.end_block}"
     is_full = volume.state is VolumeState.FULL and volume.installation_id == known.installation_id
     said = ["full"] if is_full else []
     if volume.volume_id in known.volumes:
@@ -174,14 +179,17 @@ def _may_come(ledger: Ledger, plan: Plan, backup_set: BackupSet) -> bool:
 
 def _read_all(
     home: Home, tapes: Tapes, store: SurveyStore, method: Method, wanted: Sequence[str], tell: Tell
-) -> tuple[dict[str, str], bool]:
-    """Read the tapes that were not read yet; return those that have nothing for us, and why, and if any could not be
-    read."""
+) -> tuple[dict[str, str], bool, set[VolumeId]]:
+    """Read the tapes that were not read yet.
+
+    Returns those that have nothing for us, and why, if any could not be read, and which ones were.
+    """
     kept = [survey.tape for survey in store.surveys() if _has_trailers(home, store, survey)]
     read = {tape.volume_id: tape.barcode or tape.label for tape in kept}
     known = set(read.values())
     passed_over: dict[str, str] = {}
     is_unread = False
+    fresh: set[VolumeId] = set()
     for label in wanted or tapes.tapes():
         if label in known and label not in wanted:
             continue
@@ -204,7 +212,8 @@ def _read_all(
                 continue
             read[survey.tape.volume_id] = label
             store.keep(survey)
-    return passed_over, is_unread
+            fresh.add(survey.tape.volume_id)
+    return passed_over, is_unread, fresh
 
 
 def _survey(home: Home, tapes: Tapes, store: SurveyStore, method: Method, tell: Tell) -> Survey:

@@ -201,6 +201,47 @@ def test_killed_at(lost: Lost, home: Home, point: str) -> None:
 
 
 @pytest.mark.log_warnings
+@pytest.mark.parametrize("order", [(3, 1, 2), (2, 1, 3)])
+def test_one_tape_after_the_other(lost: Lost, home: Home, order: tuple[int, ...]) -> None:
+    """A set that goes on on another tape, or builds on what is there, waits for it; what was read is remembered."""
+    reports = [imported(home, f"TP000{number}L9") for number in order]
+    assert any(report.is_open for report in reports)
+    assert reports[-1].outcome.incomplete == []
+    assert not reports[-1].is_open
+    assert [len(report.surveys) for report in reports] == [1, 1, 1]
+    assert not (home.path / "import").exists()
+    rig = rig_of(home)
+    try:
+        assert_as_it_was(rig, lost)
+    finally:
+        rig.close()
+
+
+@pytest.mark.log_warnings
+def test_a_tape_that_was_begun_anew_and_is_met_before(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    rig = make_rig(tapes=1)
+    tree = random_files(tmp_path / "a", 3, 5_000)
+    first = rig.backup(tree, name="a")
+    copy = old_copy(rig, tmp_path / "copy")
+    rig.ledger.expire_set(first, time.time_ns())
+    old = rig.ledger.volume_by_label("TP0001L9").volume_id
+    begin_anew(rig.drive, rig.ledger, old, time.time_ns(), TapeKeys(rig.home, None))
+    second = rig.backup(tree, name="b")
+    brought_back(rig, copy)
+    reopened(rig)
+    with pytest.raises(NoTape):
+        rig.backup(tree, name="c")
+    assert "`tapefs import TP0001L9`" in rig.ledger.volume(old).reason
+    rig.close()
+    report = imported(rig.home, "TP0001L9")
+    assert [each.set_id for each in report.outcome.complete] == [second]
+    reopened(rig)
+    (volume,) = rig.ledger.volumes()
+    assert (volume.volume_id != old, volume.state) == (True, VolumeState.APPENDABLE)
+    assert rig.ledger.backup_set(rig.backup(tree, name="d")).tapes == ("TP0001L9",)
+
+
+@pytest.mark.log_warnings
 def test_written_to_in_between(lost: Lost, home: Home) -> None:
     """A backup comes before anybody has imported: no tape with unknown data is written to, each says what helps.
 
