@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from drivers.errors import NotReady
+from drivers.errors import DriveError, NotReady
 from drivers.human.changer import HumanChanger
 from drivers.interface import Drive, Element, ElementKind
 from drivers.registry import drive_name, open_changer, open_drive
@@ -87,22 +87,37 @@ class Loading:
     def put_away(self) -> None:
         """Eject the tape, and bring it to a slot. Raises NoTape when none is free, drive errors."""
         self.drive.unload()
-        if self._is_human:
-            return
+        if not self._is_human:
+            self._clear(_DRIVE)
+
+    def _clear(self, drive: int) -> None:
+        """Bring the ejected tape of a drive, if any, to a slot. Raises NoTape when none is free, drive errors."""
         elements = self._changer.inventory()
-        if any(each.kind is ElementKind.DRIVE and each.number == _DRIVE and each.full for each in elements):
+        if any(each.kind is ElementKind.DRIVE and each.number == drive and each.full for each in elements):
             slots = [each.number for each in elements if each.kind is ElementKind.SLOT and not each.full]
             if not slots:
                 raise NoTape("no slot is free for the tape in the drive: take a tape out of the library")
-            self._changer.unload(_DRIVE, slots[0])
+            self._changer.unload(drive, slots[0])
+
+    def _clear_other(self, drive: int, label: str) -> None:
+        """Have another drive give up the tape in it. Raises NoTape when it does not."""
+        try:
+            other = open_drive(self._home.library_config, drive)
+            try:
+                other.unload()
+            finally:
+                other.close()
+            self._clear(drive)
+        except DriveError as error:
+            raise NoTape(f"tape {label} is in {drive_name(drive)}, which does not give it up: {error}") from error
 
     def _move_in(self, label: str) -> None:
         place = self._place_of(label)
         if place.kind is ElementKind.DRIVE and place.number == _DRIVE:
             return
-        if place.kind is ElementKind.DRIVE:
-            raise NoTape(f"tape {label} is in {drive_name(place.number)}: move it to a slot")
         self.put_away()
+        if place.kind is ElementKind.DRIVE:
+            self._clear_other(place.number, label)
         self._changer.load(self._place_of(label).number, _DRIVE)
 
     def _place_of(self, label: str) -> Element:

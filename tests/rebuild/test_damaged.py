@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,8 @@ import pytest
 from catalog.crash import known_points
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import SegmentCopy, SetState, VolumeState
-from drivers.registry import open_changer
+from drivers.interface import ElementKind
+from drivers.registry import open_changer, open_drive
 from tapefs.errors import NotNow
 from tapefs.rebuild.records import Method
 from tests.backup.rig import Rig
@@ -199,6 +201,25 @@ def test_the_last_tape_alone_names_the_first(make_rig: Callable[..., Rig], tmp_p
     reopened(rig)
     assert not report.is_open
     assert records(rig.ledger) == before.records
+
+
+def test_a_tape_that_lies_in_another_drive(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    """Threaded there, as a sidecar leaves it; only the first drive reads."""
+    rig = make_rig(drives=2)
+    rig.backup(random_files(tmp_path / "a", 5, 1000), name="a")
+    config = rig.home.library_config
+    before = taken_away(rig, tmp_path)
+    with closing(open_changer(config)) as changer, closing(open_drive(config, 0)) as first:
+        first.unload()
+        elements = changer.inventory()
+        slot = next(each.number for each in elements if each.kind is ElementKind.SLOT and not each.full)
+        changer.unload(0, slot)
+        changer.load(slot, 1)
+        with closing(open_drive(config, 1)) as second:
+            second.load()
+    report = rebuilt(rig.home)
+    assert [each.name for each in report.outcome.complete] == ["a"]
+    assert now_indexes(rig.home) == before.indexes()
 
 
 @pytest.mark.log_warnings
