@@ -13,7 +13,7 @@ from tests.drivers.uml import guest
 from tests.drivers.uml.machine import run, why_not
 
 MIB = 1024 * 1024
-MISSING = why_not("iscsistart", "mt", "mtx", "lsscsi")
+MISSING = why_not("iscsistart", "mt", "mtx", "lsscsi", "stenc")
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 #: By sg alone only what sg itself can get wrong: ScsiDrive has the whole contract in process and over iSCSI.

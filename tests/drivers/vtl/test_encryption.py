@@ -85,6 +85,12 @@ def test_reading_needs_the_key(hand: Hand) -> None:
     assert hand.read(size=len(BLOCK)).data == BLOCK
 
 
+def test_a_key_is_taken_away_with_a_key_of_zeros(hand: Hand) -> None:
+    put(hand, page())
+    put(hand, b"\0\x10\0\x30\x40\x40" + bytes(12) + b"\0\x20" + bytes(32))
+    assert status(hand) == "00 00 00"
+
+
 def test_a_drive_that_only_decrypts_reads_nothing_plain(hand: Hand) -> None:
     hand.write(BLOCK)
     hand.marks()

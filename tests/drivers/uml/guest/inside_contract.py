@@ -18,13 +18,15 @@ import pytest
 from drivers import registry
 from drivers.config import LibraryConfig
 from drivers.errors import DriveInUse
-from drivers.interface import Changer, Drive
+from drivers.interface import BlockNo, Changer, Drive, NextBlock
 from drivers.scsi.drive import ScsiDrive
 from drivers.st.device import TapeNode
 from drivers.st.discovery import System
+from drivers.st.drive import StDrive
 from drivers.st.sg_io import SgIo
 from drivers.virtual.library import set_write_protected
-from tests.drivers.contract import ChangerContract, DriveContract, block_of, places, read, write
+from tests.drivers.contract import FILEMARK, ChangerContract, DriveContract, block_of, places, read, write
+from tests.drivers.contract_encryption import KEY, EncryptionContract
 
 LIBRARY = Path(os.environ["LIBRARY"])
 NST = Path("/dev/nst0")
@@ -95,6 +97,17 @@ class OnSt:
 
     def open(self) -> Drive:
         return registry.open_drive(settings(self.folder), 0)
+
+    def loaded(self) -> StDrive:
+        return self.opened(self.folder)
+
+    @staticmethod
+    def opened(folder: Path) -> StDrive:
+        """Return the drive with its tape threaded and rewound, whatever is on it."""
+        drive = registry.open_drive(settings(folder), 0)
+        assert isinstance(drive, StDrive)
+        drive.load()
+        return drive
 
     def take_out(self) -> None:
         mtx("unload", "1", "0")
@@ -224,3 +237,40 @@ def test_another_program_that_has_the_tape_is_left_alone(tmp_path: Path) -> None
         bench.open()
     other.close()
     bench.open().close()
+
+
+class TestStEncryption(EncryptionContract):
+    """Keys by sg, blocks by st."""
+
+    @pytest.fixture
+    def bench(self, tmp_path: Path) -> OnSt:
+        return OnSt(tmp_path)
+
+
+def test_stenc_knows_the_drives_keys_as_the_driver_does(tmp_path: Path) -> None:
+    """With a key in a file, stenc, mt and dd read what the driver has encrypted, and the other way round."""
+    drive = OnSt(tmp_path).loaded()
+    drive.set_key(KEY)
+    write(drive, block_of(1), block_of(2), FILEMARK, sync=True)
+    drive.close()
+    node, file = str(NST), tmp_path / "drive.key"
+    file.write_text(f"{KEY.secret.hex()}\n{KEY.name}\n")
+    run("mt", "-f", node, "rewind")
+    assert subprocess.run(["dd", f"if={node}", "bs=1M"], capture_output=True, check=False).returncode != 0
+    run("stenc", "-f", node, "-e", "mixed", "-k", str(file), "-a", "1", "--ckod")
+    run("mt", "-f", node, "rewind")
+    assert dd(f"if={node}") == block_of(1) + block_of(2)
+    dd(f"of={node}", block_of(3))
+    assert KEY.name in run("stenc", "-f", node, "--detail")
+    run("stenc", "-f", node, "-e", "off", "-a", "1")
+    drive = OnSt.opened(tmp_path)
+    drive.locate(BlockNo(3))
+    assert drive.next_block() is NextBlock.LOCKED
+    drive.set_key(KEY, writes=False)
+    assert read(drive) == block_of(3)
+    drive.unload()
+    drive.close()
+
+
+def dd(operand: str, data: bytes = b"") -> bytes:
+    return subprocess.run(["dd", operand, "bs=1M", "status=none"], input=data, capture_output=True, check=True).stdout
