@@ -100,7 +100,10 @@ def test_locked_and_unlocked(installation: Installation, passphrase: Path, tmp_p
         paths[0].read_bytes()
     assert caught.value.errno == errno.ENOKEY
     out = tmp_path / "out"
-    assert "tapefs key unlock main.1" in _text_of(installation, "restore", set_id, "--to", str(out))
+    told = _text_of(installation, "restore", set_id, "--to", str(out))
+    assert "tapefs key unlock main.1" in told
+    assert f"{len(names)} locked (their key is not here" in told
+    assert "damaged" not in told
     installation.run("key", "unlock", "main", "--passphrase-file", passphrase)
     assert installation.listing("key", "list")[0]["state"] == "unlocked"
     assert [path.read_bytes() for path in paths] == [(tree / name).read_bytes() for name in names]

@@ -20,7 +20,7 @@ from tapefs.client.api import Arrival, Client, FrameSpan
 from tapefs.errors import TapefsError, UsageError
 
 if TYPE_CHECKING:
-    from tapefs.restore.records import FrameWish, RestoreProgress, RestoreReport, Trouble
+    from tapefs.restore.records import FrameWish, NotFetched, RestoreProgress, RestoreReport, Trouble
 
 #: A sidecar that went away is noticed after this.
 ASK_S = 5.0
@@ -90,7 +90,7 @@ class _Recalls:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._failures: dict[tuple[SegmentId, int], str] = {}
+        self._failures: dict[tuple[SegmentId, int], NotFetched] = {}
         self._lock = threading.Lock()
         self._ask_s = time.monotonic() + ASK_S
 
@@ -102,14 +102,17 @@ class _Recalls:
 
     def arrived(self, arrival: Arrival) -> None:
         """Note what cannot be had; called in another thread."""
+        from tapefs.restore.records import NotFetched
+
         with self._lock:
             for frame in range(arrival.first, arrival.last + 1):
                 if arrival.error:
-                    self._failures[arrival.segment, frame] = arrival.message or arrival.error
+                    reason = arrival.message or arrival.error
+                    self._failures[arrival.segment, frame] = NotFetched(reason, is_locked=arrival.error == "locked")
                 else:
                     self._failures.pop((arrival.segment, frame), None)
 
-    def failed(self) -> Mapping[tuple[SegmentId, int], str]:
+    def failed(self) -> Mapping[tuple[SegmentId, int], NotFetched]:
         """Return what cannot be had. Raises Unreachable when the sidecar has gone: then nothing comes any more."""
         if time.monotonic() > self._ask_s:
             self._client.status()
@@ -174,6 +177,7 @@ def tell_report(report: RestoreReport, command: str = "restore", what: str = "al
 def _missing(report: RestoreReport) -> str:
     counts = [
         (report.damaged, "damaged"),
+        (report.locked, "locked (their key is not here: `tapefs key unlock`)"),
         (report.skipped, "already there (--overwrite replaces them)"),
         (report.failed, "failed"),
         (sum(refusal.count for refusal in report.refusals if not refusal.is_expected), "refused by the system"),

@@ -19,13 +19,13 @@ from pathlib import Path
 from catalog.errors import CatalogError
 from catalog.ids import SegmentId, SegmentNo
 from catalog.index.model import Entry, EntryFlag
-from tapefs.errors import BadStructure, HomeError, RecallFailed, RecallTimedOut
+from tapefs.errors import BadStructure, HomeError, RecallFailed, RecallLocked, RecallTimedOut
 from tapefs.home import Home
 from tapefs.restore.contents import Content, contents_of
 from tapefs.restore.links import Links
 from tapefs.restore.making import Maker, Name, TargetFull, join, reason_of
 from tapefs.restore.plan import Directories, Plan, PlannedFile
-from tapefs.restore.records import FrameWish, Index, RestoreProgress, RestoreReport, Trouble
+from tapefs.restore.records import FrameWish, Index, NotFetched, RestoreProgress, RestoreReport, Trouble
 from tapefs.restore.tally import Tally
 from tapefs.restore.walk import Walk
 from tapefs.restore.window import FrameKey, Recalls, Stages, Window
@@ -39,7 +39,7 @@ _CHANGED = int(EntryFlag.CHANGED)
 _READ_BYTES = 1024 * 1024
 
 
-def _none_failed() -> Mapping[tuple[SegmentId, int], str]:
+def _none_failed() -> Mapping[tuple[SegmentId, int], NotFetched]:
     return {}
 
 
@@ -55,7 +55,7 @@ def restore(
     *,
     fetch: Callable[[Sequence[FrameWish]], None],
     progress: Callable[[RestoreProgress], None],
-    failed: Callable[[], Mapping[tuple[SegmentId, int], str]] = _none_failed,
+    failed: Callable[[], Mapping[tuple[SegmentId, int], NotFetched]] = _none_failed,
     note: Callable[[Trouble], None] = _no_note,
     overwrite: bool = False,
     special: bool = True,
@@ -185,6 +185,8 @@ class _Restore:
             self._tally.skip(path)
         except RecallTimedOut:
             raise
+        except RecallLocked as error:
+            self._tally.lock_out(path, str(error))
         except (RecallFailed, BadStructure, CatalogError, _Mismatch) as error:
             self._tally.damage(path, str(error))
         except (OSError, BadName) as error:

@@ -49,6 +49,16 @@ class Index(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class NotFetched:
+    """Why a frame cannot be had."""
+
+    #: For the operator.
+    reason: str
+    #: It is encrypted, and the key is locked or not here.
+    is_locked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FrameWish:
     """Frames `first` to `last`, both included, that the restore wants staged."""
 
@@ -118,6 +128,8 @@ class RestoreReport:
     skipped: int
     #: Files whose content could not be had, or did not match its SHA-256; nothing was left under their names.
     damaged: int
+    #: Files whose content is on tape, but encrypted, and the key is locked or not here.
+    locked: int
     #: What else could not be restored as recorded.
     failed: int
     #: Restored files that had changed while they were backed up: the content is what was read then.
@@ -135,4 +147,4 @@ class RestoreReport:
     def is_complete(self) -> bool:
         """Is everything that was chosen there as recorded (but for owners, if only root could set them)?"""
         is_refused = any(not refusal.is_expected for refusal in self.refusals)
-        return not (self.skipped or self.damaged or self.failed or self.stopped or is_refused)
+        return not (self.skipped or self.damaged or self.locked or self.failed or self.stopped or is_refused)

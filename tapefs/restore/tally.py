@@ -29,7 +29,7 @@ class Tally:
         self.files = self.files_total = self.bytes = self.bytes_total = 0
         self._refused: dict[Refused, tuple[int, bytes]] = {}
         self.directories = self.symlinks = self.links = self.specials = 0
-        self.skipped = self.damaged = self.failed = self.changed = 0
+        self.skipped = self.damaged = self.locked = self.failed = self.changed = 0
         self.stopped = ""
 
     def skip(self, path: bytes) -> None:
@@ -40,6 +40,11 @@ class Tally:
     def damage(self, path: bytes, reason: str) -> None:
         """The content cannot be had."""
         self.damaged += 1
+        self._trouble(path, reason)
+
+    def lock_out(self, path: bytes, reason: str) -> None:
+        """The content is encrypted, and its key is locked or not here."""
+        self.locked += 1
         self._trouble(path, reason)
 
     def fail(self, path: bytes, reason: str) -> None:
@@ -88,6 +93,7 @@ class Tally:
             specials=self.specials,
             skipped=self.skipped,
             damaged=self.damaged,
+            locked=self.locked,
             failed=self.failed,
             changed=self.changed,
             refusals=self._refusals(),

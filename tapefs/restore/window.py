@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from catalog.ids import SegmentId, SegmentNo
-from tapefs.errors import RecallFailed, RecallTimedOut
-from tapefs.restore.records import FrameWish, Index
+from tapefs.errors import RecallFailed, RecallLocked, RecallTimedOut
+from tapefs.restore.records import FrameWish, Index, NotFetched
 from tapefs.staging.stage import Pin, SegmentStage, runs
 
 #: Wishes that brought nothing for so long are made again: whoever had them may have been started anew.
@@ -37,7 +37,7 @@ class Recalls:
     #: Asks for frames and returns at once.
     fetch: Callable[[list[FrameWish]], None]
     #: Tells which frames cannot be had, and why.
-    failed: Callable[[], Mapping[tuple[SegmentId, int], str]]
+    failed: Callable[[], Mapping[tuple[SegmentId, int], NotFetched]]
     #: Plain bytes of frames wished or pinned ahead of the writer.
     window_bytes: int
     #: Without any frame arriving for so long, the restore gives up.
@@ -192,7 +192,8 @@ class Window:
     def wait_until_staged(self, key: FrameKey, behind: range) -> None:
         """Return once the frame is staged and pinned; `behind` are the frames of the same file that will follow it.
 
-        Raises RecallFailed if the frame cannot be had, RecallTimedOut if nothing came for too long.
+        Raises RecallFailed if the frame cannot be had (RecallLocked for want of a key), RecallTimedOut if nothing came
+        for too long.
         """
         if self._holds(key):
             self._outstanding.discard(key)
@@ -204,7 +205,7 @@ class Window:
                 self._begin_again(key.segment)
             why = recalls.failed().get((self._stages[key.segment].segment_id, key.frame))
             if why is not None:
-                raise RecallFailed(why)
+                raise (RecallLocked if why.is_locked else RecallFailed)(why.reason)
             if key not in self._outstanding:
                 # Evicted meanwhile, or dropped because it was damaged: the same will be true of those behind it.
                 self._ask([key, *self._missing(key.segment, behind)])

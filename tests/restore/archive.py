@@ -16,6 +16,7 @@ from catalog.ids import DirectoryNo, EntryNo, FrameNo, SegmentId, SegmentNo, Set
 from catalog.index.model import Directory, Entry, EntryFlag, Extent, FrameRow, NumberedFrame, SegmentRow, content_bytes
 from catalog.index.writer import IndexWriter
 from tapefs.restore import FrameWish
+from tapefs.restore.records import NotFetched
 from tapefs.staging.stage import SegmentStage
 
 SET = SetId("5b8f1f2e-3f43-4a35-8f0e-8d6a3c1f9d00")
@@ -294,11 +295,13 @@ class Mover(threading.Thread):
         self.asked: list[FrameWish] = []
         #: Frames that the tape does not give.
         self.unreadable: set[tuple[SegmentId, int]] = set()
+        #: It is for want of a key.
+        self.is_locked = False
         #: Frames that come damaged so many times.
         self.damaged: dict[tuple[SegmentId, int], int] = {}
         #: Frames that are staged only when asked a second time, as if evicted again at once.
         self.lost_once: set[tuple[SegmentId, int]] = set()
-        self.failures: dict[tuple[SegmentId, int], str] = {}
+        self.failures: dict[tuple[SegmentId, int], NotFetched] = {}
         self.error: BaseException | None = None
 
     def fetch(self, wishes: Sequence[FrameWish]) -> None:
@@ -306,7 +309,7 @@ class Mover(threading.Thread):
         for wish in wishes:
             self._wishes.put(wish)
 
-    def failed(self) -> dict[tuple[SegmentId, int], str]:
+    def failed(self) -> dict[tuple[SegmentId, int], NotFetched]:
         return self.failures
 
     def __enter__(self) -> "Mover":
@@ -332,7 +335,7 @@ class Mover(threading.Thread):
         for frame in range(wish.first, wish.last + 1):
             key = (wish.segment_id, frame)
             if key in self.unreadable:
-                self.failures[key] = "the tape cannot be read there"
+                self.failures[key] = NotFetched("the tape cannot be read there", is_locked=self.is_locked)
             elif key in self.lost_once:
                 self.lost_once.discard(key)
             else:

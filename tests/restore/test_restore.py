@@ -278,6 +278,15 @@ def test_a_frame_that_the_tape_does_not_give_costs_its_files_only(bring_back, ta
     assert seen(target) == {path: what for path, what in expected(tree).items() if path != lost}
 
 
+def test_files_whose_key_is_locked_are_not_damaged(bring_back, mover):
+    archive = Archive(Dir({b"%d" % number: File(noise(25_000, number)) for number in range(8)}))
+    asked = mover(archive)
+    asked.unreadable, asked.is_locked = {(segment_id(0), 9)}, True
+    report = bring_back(archive, mover=asked)
+    assert (report.locked, report.damaged, report.failed) == (1, 0, 0)
+    assert not report.is_complete
+
+
 def test_wrong_bytes_are_read_again_and_then_right(bring_back, target, mover):
     tree = Dir({b"a": File(noise(45_000)), b"b": File(noise(45_000, 1))})
     archive = Archive(tree)
