@@ -12,6 +12,7 @@ from collections.abc import Set
 from typing import Protocol
 
 from catalog.ids import InstallationId, JobNumber, PinId, SegmentId, SetId, VolumeId
+from catalog.life_records import CartridgeLife, MediumFacts, Mounting
 from catalog.pool_records import Pool
 from catalog.records import (
     Adoption,
@@ -115,6 +116,40 @@ class Ledger(Protocol):
 
     def move_volume(self, volume_id: VolumeId, location: str, now_ns: int) -> None:
         """Note where a tape lies; empty means the library. Idempotent. Raises NotFound."""
+        ...
+
+    # -- the life of cartridges --------------------------------------------------------------------------------------
+
+    def note_mounting(self, mounting: Mounting, medium: MediumFacts | None = None) -> None:
+        """Record one time that a cartridge was in a drive, as it is by now, and add what is new to its life.
+
+        Idempotent by `mounting_id`: to be called when a tape is threaded, when something fails, and when it leaves.
+        `medium` is what its memory says now.
+        """
+        ...
+
+    def mountings(self, code: str) -> list[Mounting]:
+        """Return the mountings of a cartridge that are kept, the newest first."""
+        ...
+
+    def mountings_since(self, since_ns: int) -> list[Mounting]:
+        """Return what is kept of all mountings that began at that time or later, oldest first."""
+        ...
+
+    def life(self, code: str) -> CartridgeLife:
+        """Return the life of a cartridge; an empty one when nothing is known of it."""
+        ...
+
+    def lives(self) -> list[CartridgeLife]:
+        """Return all lives that are known, by code."""
+        ...
+
+    def note_erased(self, code: str, now_ns: int) -> None:
+        """A cartridge was erased. Idempotent."""
+        ...
+
+    def note_used_up(self, code: str, now_ns: int) -> None:
+        """A cleaning cartridge does not clean any more. Idempotent."""
         ...
 
     # -- giving tapes up ---------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from catalog.ledger_store import (
     jobs,
     layout,
     leaving,
+    lives,
     moving,
     pins,
     pools,
@@ -43,6 +44,7 @@ from catalog.ledger_store.environment import (
     release,
 )
 from catalog.ledger_store.transaction import Reader, Writer
+from catalog.life_records import CartridgeLife, MediumFacts, Mounting
 from catalog.pool_records import Pool
 from catalog.records import (
     Adoption,
@@ -97,6 +99,9 @@ _RESUME_SET = operation("resume_set")
 _MARK_COPY = operation("mark_copy")
 _TAKE_IDENTITY = operation("take_identity")
 _ADOPT = operation("adopt")
+_NOTE_MOUNTING = operation("note_mounting")
+_NOTE_ERASED = operation("note_erased")
+_NOTE_USED_UP = operation("note_used_up")
 _PUT_PIN = operation("put_pin")
 _DROP_PIN = operation("drop_pin")
 
@@ -250,6 +255,36 @@ class LmdbLedger:
     def move_volume(self, volume_id: VolumeId, location: str, now_ns: int) -> None:
         """Note where a tape lies. Idempotent. Raises NotFound."""
         self._write(_MOVE_VOLUME, pools.move, volume_id, location, now_ns)
+
+    # -- the life of cartridges --------------------------------------------------------------------------------------
+
+    def note_mounting(self, mounting: Mounting, medium: MediumFacts | None = None) -> None:
+        """Record a mounting as it is by now. Idempotent."""
+        self._write(_NOTE_MOUNTING, lives.note_mounting, mounting, medium)
+
+    def mountings(self, code: str) -> list[Mounting]:
+        """Return the mountings of a cartridge that are kept, the newest first."""
+        return self._read(lives.mountings, code)
+
+    def mountings_since(self, since_ns: int) -> list[Mounting]:
+        """Return what is kept of all mountings since then, oldest first."""
+        return self._read(lives.all_mountings, since_ns)
+
+    def life(self, code: str) -> CartridgeLife:
+        """Return the life of a cartridge."""
+        return self._read(lives.life, code)
+
+    def lives(self) -> list[CartridgeLife]:
+        """Return all lives that are known, by code."""
+        return self._read(lives.lives)
+
+    def note_erased(self, code: str, now_ns: int) -> None:
+        """A cartridge was erased. Idempotent."""
+        self._write(_NOTE_ERASED, lives.note_erased, code, now_ns)
+
+    def note_used_up(self, code: str, now_ns: int) -> None:
+        """A cleaning cartridge does not clean any more. Idempotent."""
+        self._write(_NOTE_USED_UP, lives.note_used_up, code, now_ns)
 
     # -- giving tapes up ---------------------------------------------------------------------------------------------
 

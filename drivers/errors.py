@@ -6,6 +6,7 @@
     ├── WriteProtected      the cartridge is write-protected
     │   └── WormOverwrite   it is WORM, and something is written here already
     ├── IncompatibleMedium  this drive cannot read or write that generation
+    ├── CleaningUsedUp      the cleaning cartridge has cleaned as often as it can
     ├── EndOfMedium         physical end of the tape: nothing of this block was written
     ├── EndOfData           a read or a locate went past the last written block
     ├── ReadFailed          the block is unreadable; `block` says which
@@ -60,6 +61,10 @@ class WormOverwrite(WriteProtected):
 
 class IncompatibleMedium(DriveError):
     """The drive cannot use a cartridge of that generation in the wanted way."""
+
+
+class CleaningUsedUp(DriveError):
+    """The cleaning cartridge has cleaned as often as it can: put in another one."""
 
 
 class EndOfMedium(DriveError):

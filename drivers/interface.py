@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType, Protocol, runtime_checkable
 
+from drivers.health import DriveHealth
+
 BlockNo = NewType("BlockNo", int)
 FileNo = NewType("FileNo", int)
 
@@ -276,6 +278,32 @@ class Encrypts(Protocol):
 
     def next_block(self) -> NextBlock:
         """Ask what lies before the head. Raises NotReady, PositionLost."""
+        ...
+
+
+@runtime_checkable
+class TellsHealth(Protocol):
+    """What some drives can besides: they tell how they are, and what the memory of their cartridge has counted."""
+
+    def health(self) -> DriveHealth:
+        """Ask drive and cartridge. Moves nothing, but is not cheap: not to be asked while the tape streams.
+
+        Works without a tape. A drive whose TapeAlert can only be read by clearing it has it read here and nowhere else,
+        so that what is told once is told to who keeps it. Raises NotReady, DeviceFailed.
+        """
+        ...
+
+
+@runtime_checkable
+class CanBeCleaned(Protocol):
+    """What some drives can besides: they clean themselves with a cartridge for that."""
+
+    def clean(self) -> None:
+        """Wait until the cleaning cartridge that was put in has done its work and can be taken out again.
+
+        Raises NotReady when there is none, CleaningUsedUp when it is used up, IncompatibleMedium when it is none for
+        this drive, DeviceFailed.
+        """
         ...
 
 

@@ -19,6 +19,8 @@
     intents           volume id, 0, order of opening (8)      Intent; only open ones are kept
     pins              pin id                                  StagePin
     pools             name                                    Pool
+    mountings         cartridge, began in ns (8), id          Mounting; the newest 200 of each cartridge
+    lives             cartridge                               CartridgeLife
     events            event number (8)                        Event; the newest 10,000
 
 Numbers in keys are unsigned, big-endian, of the length in parentheses, so that LMDB's order is theirs. Texts are UTF-8
@@ -37,6 +39,7 @@ import msgspec
 
 from catalog.checked import Codec
 from catalog.ids import BlockNo, JobNumber, SegmentId, SetId, SetNumber, VolumeId
+from catalog.life_records import CartridgeLife, Mounting
 from catalog.pool_records import Pool
 from catalog.records import (
     BackupSet,
@@ -97,6 +100,8 @@ INTENTS = _table("intents", Intent)
 EVENTS = _table("events", Event)
 PINS = _table("pins", StagePin)
 POOLS = _table("pools", Pool)
+MOUNTINGS = _table("mountings", Mounting)
+LIVES = _table("lives", CartridgeLife)
 
 DATABASES = (
     "meta",
@@ -115,9 +120,11 @@ DATABASES = (
     "events",
     "pins",
     "pools",
+    "mountings",
+    "lives",
 )
 #: Ledgers of earlier versions lack these: they are made when one is opened for writing, and empty until then.
-LATER_DATABASES = frozenset({"pins", "pools"})
+LATER_DATABASES = frozenset({"pins", "pools", "mountings", "lives"})
 #: Fixed when an environment is opened; more than there are, so that a newer minor version may add some.
 MAX_DATABASES = 32
 
@@ -187,3 +194,8 @@ def index_copy_key(set_id: SetId, index_id: str, volume_id: VolumeId) -> bytes:
 def intent_key(volume_id: VolumeId, order: int) -> bytes:
     """Key in `intents`."""
     return parts(volume_id) + order.to_bytes(8, "big")
+
+
+def mounting_key(code: str, loaded_at_ns: int, mounting_id: str) -> bytes:
+    """Key in `mountings`."""
+    return parts(code) + loaded_at_ns.to_bytes(8, "big") + text_key(mounting_id)

@@ -7,6 +7,7 @@ process that maps it (SIGBUS), so a suspect ledger is read there first.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +33,8 @@ from catalog.ledger_store.tables import (
     JOBS,
     LAYOUT,
     LAYOUT_KEY,
+    LIVES,
+    MOUNTINGS,
     PINS,
     POOLS,
     SEGMENTS,
@@ -46,11 +49,13 @@ from catalog.ledger_store.tables import (
     event_key,
     index_copy_key,
     job_key,
+    mounting_key,
     segment_by_set_key,
     set_number_key,
     text_key,
 )
 from catalog.ledger_store.transaction import Reader
+from catalog.life_records import KEPT_MOUNTINGS
 
 R = TypeVar("R")
 Problems = Iterator[str]
@@ -68,6 +73,7 @@ def problems(tx: Reader) -> list[str]:
             *_copies(tx),
             *_pointers(tx),
             *_rest(tx),
+            *_lives(tx),
         ]
     except (Damaged, WrongVersion) as error:
         return [str(error)]
@@ -179,6 +185,21 @@ def _rest(tx: Reader) -> Problems:
     for key, event in tx.scan(EVENTS):
         if key != event_key(event.number):
             yield f"event {event.number} is under a wrong key"
+
+
+def _lives(tx: Reader) -> Problems:
+    kept: Counter[str] = Counter()
+    for key, mounting in tx.scan(MOUNTINGS):
+        kept[mounting.code] += 1
+        if key != mounting_key(mounting.code, mounting.loaded_at_ns, mounting.mounting_id):
+            yield f"mounting {mounting.mounting_id} is under a wrong key"
+        if tx.find(LIVES, text_key(mounting.code)) is None:
+            yield f"a mounting names cartridge {mounting.code}, whose life is missing"
+    for key, life in tx.scan(LIVES):
+        if key != text_key(life.code):
+            yield f"the life of cartridge {life.code} is under a wrong key"
+        if kept[life.code] != min(life.mountings, KEPT_MOUNTINGS):
+            yield f"cartridge {life.code} was mounted {life.mountings} times, and {kept[life.code]} are recorded"
 
 
 def main(path: Path) -> int:

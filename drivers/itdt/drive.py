@@ -22,6 +22,7 @@ from drivers.errors import (
     NotSupported,
     WriteFailed,
 )
+from drivers.health import DriveHealth, MediumHealth
 from drivers.interface import BlockNo, Busy, Counters, DriveStatus, FileNo, Lengthy, Listener, Position
 from drivers.itdt.answers import find_flag
 from drivers.itdt.marks import Marks
@@ -31,6 +32,8 @@ from drivers.scsi.generations import generation_of_density, generation_of_model,
 MIB = 1024 * 1024
 #: Attributes of the cartridge's memory.
 _REMAINING, _CAPACITY, _DENSITY, _BARCODE = 0x0000, 0x0001, 0x0405, 0x0806
+_LOADS, _LIFETIME_WRITTEN, _LIFETIME_READ = 0x0003, 0x0220, 0x0221
+_MANUFACTURER, _SERIAL, _MANUFACTURED = 0x0400, 0x0401, 0x0406
 
 
 class ItdtDrive:
@@ -102,6 +105,29 @@ class ItdtDrive:
             identity=identity,
             counters=self._counters,
         )
+
+    def health(self) -> DriveHealth:
+        """Tell what the cartridge's memory has counted: of itself, a drive tells itdt nothing that can be relied on.
+
+        See `TellsHealth.health`.
+        """
+        self._check_open()
+        if not self._loaded:
+            return DriveHealth()
+        written, read = self._attribute(_LIFETIME_WRITTEN), self._attribute(_LIFETIME_READ)
+        capacity, remaining = self._attribute(_CAPACITY), self._attribute(_REMAINING)
+        medium = MediumHealth(
+            loads=self._attribute(_LOADS),
+            written_bytes=None if written is None else written * MIB,
+            read_bytes=None if read is None else read * MIB,
+            capacity_bytes=None if capacity is None else capacity * MIB,
+            remaining_bytes=None if remaining is None else remaining * MIB,
+            generation=generation_of_density(self._attribute(_DENSITY)),
+            manufacturer=self._text(_MANUFACTURER),
+            serial=self._text(_SERIAL),
+            manufactured=self._text(_MANUFACTURED),
+        )
+        return DriveHealth(medium=medium)
 
     # -- positions ---------------------------------------------------------------------------------------------------
 
@@ -267,12 +293,16 @@ class ItdtDrive:
             return None
 
     def _barcode(self) -> str | None:
+        return self._text(_BARCODE) or None
+
+    def _text(self, number: int) -> str:
+        """Return an attribute that is a text; empty without a tape, or when it does not have it."""
         if not self._loaded:
-            return None
+            return ""
         try:
-            return self._itdt.read_attribute(_BARCODE).decode("ascii", "replace").strip(" \0") or None
+            return self._itdt.read_attribute(number).decode("ascii", "replace").strip(" \0")
         except (NotSupported, NotReady):
-            return None
+            return ""
 
     def _file(self, name: str) -> Path:
         path = Path(self._folder.name) / name

@@ -11,6 +11,10 @@ import os
 import re
 from dataclasses import dataclass
 
+from drivers.health import CLEANING_FLAGS, DriveHealth, MediumHealth
+
+MIB = 1024 * 1024
+
 #: A path, or an open descriptor.
 Where = str | bytes | int | os.PathLike[str]
 
@@ -93,6 +97,39 @@ def read_facts(root: Where) -> VolumeFacts:
         creator=text("labelCreator"),
         locked=_is_locked(text("volumeLockState").lower()),
     )
+
+
+def read_health(root: Where) -> DriveHealth:
+    """Ask a volume's root directory how the cartridge is. Raises OSError when the volume does not answer."""
+
+    def count(name: str) -> int | None:
+        text = read_attribute(root, name) or ""
+        return int(text) if text.isascii() and text.isdigit() else None
+
+    def megabytes(name: str) -> int | None:
+        number = count(name)
+        return None if number is None else number * MIB
+
+    alerts = _flags(read_attribute(root, "mediaStorageAlert") or "")
+    return DriveHealth(
+        alerts=alerts,
+        wants_cleaning=bool(alerts & CLEANING_FLAGS),
+        medium=MediumHealth(
+            loads=count("mediaLoads"),
+            written_bytes=megabytes("mediaMBWritten"),
+            read_bytes=megabytes("mediaMBRead"),
+            write_errors=count("mediaPermanentWriteErrors"),
+            read_errors=count("mediaPermanentReadErrors"),
+        ),
+    )
+
+
+def _flags(text: str) -> frozenset[int]:
+    """Return the TapeAlert flags of 64 bits in hexadecimal, the first flag being the highest; none of anything else."""
+    if re.fullmatch(r"(?:0x)?[0-9A-Fa-f]{1,16}", text) is None:
+        return frozenset()
+    bits = int(text, 16)
+    return frozenset(number for number in range(1, 65) if bits >> (64 - number) & 1)
 
 
 def read_place(where: Where) -> Place | None:

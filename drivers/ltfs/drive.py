@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from drivers.errors import (
@@ -30,6 +31,7 @@ from drivers.errors import (
     WriteFailed,
     WriteProtected,
 )
+from drivers.health import DriveHealth, MediumHealth
 from drivers.interface import DriveStatus
 from drivers.ltfs.tape import Tape
 from drivers.ltfs.volume import RoomOf, Volume, room_of
@@ -163,6 +165,26 @@ class LtfsDrive(MovesOverFiles[Tape]):
             return self._describe(volume, _capacity_if_whole(volume), 0, loaded=False)
         finally:
             volume.close()
+
+    def health(self) -> DriveHealth:
+        """Tell what the volume's attributes say, if it is one of LTFS. See `TellsHealth.health`."""
+        self._check_open()
+        volume = self._volume
+        if volume is None or self._tape is None:
+            return DriveHealth()
+        try:
+            found = volume.health()
+        except OSError as error:
+            raise DeviceFailed(f"{volume.name} at {self._mount} does not answer: {error.strerror}") from error
+        status = self.status()
+        medium = replace(
+            found.medium or MediumHealth(),
+            capacity_bytes=status.capacity_bytes,
+            remaining_bytes=status.remaining_bytes,
+            generation=status.medium_generation,
+            is_write_protected=status.write_protected,
+        )
+        return replace(found, medium=medium)
 
     def _describe(
         self, volume: Volume | None, capacity_bytes: int, remaining_bytes: int, *, loaded: bool

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drivers.errors import DeviceFailed, DeviceGone, DriveInUse, NotReady
-from drivers.ltfs.attributes import ask_for_index, read_facts
+from drivers.health import DriveHealth
+from drivers.ltfs.attributes import ask_for_index, read_facts, read_health
 
 #: Everything of ours lies in this folder of a volume.
 FOLDER = "tapefs"
@@ -142,6 +143,10 @@ class Volume:
             fcntl.flock(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DriveInUse(f"the volume at {self.mount} is in use by another process") from None
+
+    def health(self) -> DriveHealth:
+        """Tell what LTFS says of the cartridge; of a disk there is nothing to say. Raises OSError."""
+        return read_health(self._root) if self.facts.is_ltfs else DriveHealth()
 
     def check(self) -> None:
         """Make sure that the volume is still mounted here, and the same. Raises DeviceGone."""

@@ -23,7 +23,7 @@ from drivers.scsi.inquiry import (
     parse_serial,
 )
 from drivers.scsi.opcodes import Supported, parse_supported_opcodes
-from drivers.scsi.outcomes import Doing, error_of, outcome_of
+from drivers.scsi.outcomes import CLEANING_REQUESTED, Doing, error_of, outcome_of
 from drivers.scsi.sense import Key, Sense, parse_sense
 from drivers.scsi.timeouts import Timeouts
 from drivers.scsi.transport import Reply, Status, Transport
@@ -65,6 +65,8 @@ class Device:
         self.on_attention: Callable[[Sense], None] = lambda sense: None
         #: Told what a device adds for its operator when all went well: that it wants to be cleaned.
         self.on_advice: Callable[[str], None] = lambda text: None
+        #: By the sense data of a command that went well, since it was cleaned last.
+        self.asks_to_be_cleaned = False
         self.timeouts = Timeouts()
         self.name = "the device"
         self.identity: Identity = parse_inquiry(self.read(commands.inquiry(96), 96))
@@ -133,6 +135,7 @@ class Device:
         if error is not None:
             raise error
         if done.sense is not None and outcome_of(done.sense).advice:
+            self.asks_to_be_cleaned |= (done.sense.asc, done.sense.ascq) == CLEANING_REQUESTED
             self.on_advice(f"{self.name}: {outcome_of(done.sense).happened} ({outcome_of(done.sense).advice})")
         return done
 

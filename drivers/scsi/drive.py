@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from drivers.errors import (
@@ -17,12 +18,15 @@ from drivers.errors import (
     TransportFailed,
     WriteProtected,
 )
+from drivers.health import DriveHealth
 from drivers.interface import BlockNo, DriveKey, DriveStatus, Encryption, FileNo, Listener, NextBlock, Position
 from drivers.scsi import cdb as commands
 from drivers.scsi.cdb import MAX_24, Space
+from drivers.scsi.cleaning import clean
 from drivers.scsi.device import Clock, Done
 from drivers.scsi.erasing import erase
 from drivers.scsi.generations import can_write
+from drivers.scsi.health import look_at_health
 from drivers.scsi.locating import MOST_SPACED, locate
 from drivers.scsi.medium import look_at_medium, room_bytes
 from drivers.scsi.ordering import Ordering
@@ -41,7 +45,7 @@ _PROGRAMMED_WARNING = (0x00, 0x07)
 
 
 class ScsiDrive:
-    """One drive; implements `drivers.interface.Drive`, `RecommendsOrder`, `TellsProgress`, `Encrypts`."""
+    """One drive; implements `drivers.interface.Drive` and all that drives can besides."""
 
     def __init__(
         self,
@@ -192,6 +196,19 @@ class ScsiDrive:
         """Return what the drive wants to be told, the worst first; asking clears nothing."""
         self._session.check_open()
         return self._session.alerts()
+
+    def health(self) -> DriveHealth:
+        """Ask drive and cartridge how they are. See `TellsHealth.health`."""
+        self._session.check_open()
+        found = self._session.again(lambda: look_at_health(self._device, self._session.report))
+        return replace(found, wants_cleaning=found.wants_cleaning or self._device.asks_to_be_cleaned)
+
+    def clean(self) -> None:
+        """Have it clean itself. See `CanBeCleaned.clean`."""
+        self._session.check_open()
+        self._session.tape_is_out()
+        clean(self._device)
+        self._device.asks_to_be_cleaned = False
 
     def recommended_order(self, extents: Sequence[tuple[int, int]]) -> list[int] | None:
         """Return the order in which the drive would read extents. See `RecommendsOrder.recommended_order`."""

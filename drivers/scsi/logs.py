@@ -8,9 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drivers.errors import BadAnswer
+from drivers.health import ErrorCounts
 from drivers.scsi.fields import Fields
 
+WRITE_ERRORS = 0x02
+READ_ERRORS = 0x03
 SEQUENTIAL_ACCESS = 0x0C
+TEMPERATURE = 0x0D
 TAPE_ALERT_RESPONSE = 0x12
 DEVICE_STATISTICS = 0x14
 VOLUME_STATISTICS = 0x17
@@ -63,6 +67,18 @@ def parse_tape_alert(data: bytes) -> frozenset[int]:
     """Decode the page 2Eh, which clears the flags: the numbers of those that were set. Raises BadAnswer."""
     values = parse_log_page(data, TAPE_ALERT)
     return frozenset(code for code, value in values.items() if 1 <= code <= _FLAGS and value[:1] and value[0] & 1)
+
+
+def parse_error_counts(data: bytes, page: int) -> ErrorCounts:
+    """Decode one of the pages 02h and 03h: the totals of what was corrected and what was not. Raises BadAnswer."""
+    values = parse_log_page(data, page)
+    return ErrorCounts(_number(values, 0x0003), _number(values, 0x0006))
+
+
+def parse_temperature(data: bytes) -> int | None:
+    """Decode the page 0Dh: degrees Celsius, None when the drive has no sensor. Raises BadAnswer."""
+    value = parse_log_page(data, TEMPERATURE).get(0, b"")
+    return None if len(value) < 2 or value[1] == 0xFF else value[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,8 @@ def _rows(key: Key, *rows: tuple[int | None, int | None, type[DriveError] | None
 
 
 _NO, _SELF, _LATER, _THEN = Again.NO, Again.BY_ITSELF, Again.LATER, Again.AFTERWARDS
+#: What a drive adds to a command that went well.
+CLEANING_REQUESTED = (0x00, 0x17)
 _CLEAN = "clean the drive, then go on"
 _SUPPLIER = "switch the drive off and on; if it comes again, call its supplier"
 _COPY = "do not write to this tape any more; read back what is on it, and write a copy while it can be read"

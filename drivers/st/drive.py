@@ -37,8 +37,10 @@ from drivers.errors import (
     PositionLost,
     WriteProtected,
 )
+from drivers.health import DriveHealth
 from drivers.interface import (
     BlockNo,
+    CanBeCleaned,
     Drive,
     DriveKey,
     DriveStatus,
@@ -48,6 +50,7 @@ from drivers.interface import (
     NextBlock,
     Position,
     RecommendsOrder,
+    TellsHealth,
     TellsProgress,
 )
 from drivers.st.device import MAX_BLOCK_BYTES, Flag, Op, Option, TapeNode
@@ -74,7 +77,7 @@ _OFF = (
 T = TypeVar("T")
 
 
-class Beside(Drive, RecommendsOrder, TellsProgress, Encrypts, Protocol):
+class Beside(Drive, RecommendsOrder, TellsProgress, Encrypts, TellsHealth, CanBeCleaned, Protocol):
     """The drive that takes SCSI commands to the same device, and hears what went past it."""
 
     def passed_by(self, *, read: tuple[int, int], written: tuple[int, int], is_warned: bool) -> None:
@@ -177,6 +180,17 @@ class StDrive:
         """Return a snapshot; see `Drive.status`."""
         self._quiet()
         return self._scsi.status()
+
+    def health(self) -> DriveHealth:
+        """Ask drive and cartridge how they are; see `TellsHealth.health`."""
+        self._quiet()
+        return self._scsi.health()
+
+    def clean(self) -> None:
+        """Have it clean itself; see `CanBeCleaned.clean`."""
+        self._quiet()
+        self._forget_place()
+        self._scsi.clean()
 
     def recommended_order(self, extents: Sequence[tuple[int, int]]) -> list[int] | None:
         """Return the order in which the drive would read extents; see `RecommendsOrder.recommended_order`."""

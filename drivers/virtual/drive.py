@@ -10,6 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from drivers.errors import (
@@ -24,10 +25,19 @@ from drivers.errors import (
     WriteFailed,
     WriteProtected,
 )
+from drivers.health import DriveHealth
 from drivers.interface import Busy, DriveKey, DriveStatus, Encryption, Lengthy, Listener, NextBlock
 from drivers.tape_files import MovesOverFiles
 from drivers.virtual.cartridge import Cartridge
 from drivers.virtual.ciphering import DriveCipher
+from drivers.virtual.condition import (
+    CLEAN_S,
+    health_of,
+    is_cleaning,
+    life_of,
+    read_alerts,
+    use_cleaning_cartridge,
+)
 from drivers.virtual.drive_state import DriveRecord, read_drive, write_drive
 from drivers.virtual.generations import can_read, can_write
 from drivers.virtual.layout import cartridge_folder, drive_lock_path, library_lock, read_library
@@ -137,6 +147,8 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
             barcode = read_library(self._folder).bay(self._number).barcode
             if barcode is None:
                 raise NotReady(f"drive{self._number} holds no tape: put one in")
+            if is_cleaning(barcode):
+                raise IncompatibleMedium(f"{barcode} in drive{self._number} is a cleaning cartridge: it holds no data")
             tape = Cartridge(cartridge_folder(self._folder, barcode))
             if not can_read(self._generation, tape.generation):
                 raise IncompatibleMedium(
@@ -233,6 +245,33 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
             worm=medium.worm if medium else False,
             medium_loads=self.memory().loads if medium else None,
         )
+
+    # -- its condition -------------------------------------------------------------------------------------------
+
+    def health(self) -> DriveHealth:
+        """Tell the flags that somebody has set, and what the chip has counted. See `TellsHealth.health`."""
+        status = self.status()
+        alerts = read_alerts(self._folder, self._number)
+        if status.barcode is None:
+            return health_of(alerts, None)
+        medium = replace(
+            life_of(self.memory()),
+            capacity_bytes=status.capacity_bytes,
+            remaining_bytes=status.remaining_bytes if status.loaded else None,
+            generation=status.medium_generation,
+            is_worm=status.worm,
+            is_write_protected=status.write_protected,
+        )
+        return health_of(alerts, medium)
+
+    def clean(self) -> None:
+        """Clean itself with the cartridge in it. See `CanBeCleaned.clean`."""
+        self._check_alive()
+        if self._threaded is not None:
+            raise NotReady(f"drive{self._number} holds {self._threaded}: unload it, and put a cleaning cartridge in")
+        use_cleaning_cartridge(self._folder, self._number)
+        self._mechanics.clean(CLEAN_S)
+        self._remember()
 
     def _describe(self, barcode: str) -> StateRecord | Cartridge | None:
         """Return what is known of the cartridge; None when its state is damaged, which `load` will tell."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol
@@ -20,6 +21,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from drivers.errors import DeviceFailed, EndOfMedium, PositionLost, ReadFailed, WriteFailed
+from drivers.health import DriveHealth
 from drivers.interface import BlockNo, Drive, DriveKey, DriveStatus, Encryption, Listener, NextBlock, Position
 from drivers.virtual.memory import Attribute, MemoryRecord
 from drivers.virtual.sealing import Cipher
@@ -156,6 +158,14 @@ class BreakableDrive(Drive, Protocol):
         """Put a key into the drive itself."""
         ...
 
+    def health(self) -> DriveHealth:
+        """Tell how it is."""
+        ...
+
+    def clean(self) -> None:
+        """Clean itself with the cartridge in it."""
+        ...
+
     def memory(self) -> MemoryRecord:
         """Return the chip of the cartridge in the drive, threaded or not."""
         ...
@@ -198,12 +208,17 @@ class FaultyDrive:
         #: Strikes left per fault; a negative number never ends.
         self._left = [each.times or -1 for each in self._faults]
         self._barcode = drive.status().barcode
+        #: Errors by their kind since a tape was loaded last.
+        self._failed: Counter[type[AnyFault]] = Counter()
 
     def load(self, *, compress: bool | None = None) -> None:
         """See `Drive.load`."""
         self._delay("load")
+        was_loaded = self._drive.status().loaded
         self._drive.load(compress=compress)
         self._barcode = self._drive.status().barcode
+        if not was_loaded:
+            self._failed.clear()
 
     def unload(self) -> None:
         """See `Drive.unload`."""
@@ -337,6 +352,17 @@ class FaultyDrive:
         """See `BreakableDrive.set_cipher`."""
         self._drive.set_cipher(cipher)
 
+    def health(self) -> DriveHealth:
+        """See `TellsHealth.health`; errors that faults have made count as ones that could not be corrected."""
+        found = self._drive.health()
+        written = replace(found.writing, uncorrected=(found.writing.uncorrected or 0) + self._failed[WriteError])
+        read = replace(found.reading, uncorrected=(found.reading.uncorrected or 0) + self._failed[ReadError])
+        return replace(found, writing=written, reading=read)
+
+    def clean(self) -> None:
+        """See `CanBeCleaned.clean`."""
+        self._drive.clean()
+
     def memory(self) -> MemoryRecord:
         """See `BreakableDrive.memory`."""
         return self._drive.memory()
@@ -368,6 +394,7 @@ class FaultyDrive:
         for each in self._active():
             if isinstance(each, kind) and first <= each.block < first + count:
                 self._spend(each)
+                self._failed[kind] += 1
                 return True
         return False
 

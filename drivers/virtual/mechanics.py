@@ -56,6 +56,10 @@ class Mechanics:
         """Return the seconds by the clock that modelled ones take; 0 when nothing waits."""
         return self._pace.clock_s(seconds)
 
+    def clean(self, seconds: float) -> None:
+        """Be cleaned."""
+        self._spend("load", seconds)
+
     def unload(self, from_byte: int) -> None:
         """Account for rewinding and unthreading; the latter counts as `load` time."""
         self.rewind(from_byte)

@@ -95,7 +95,7 @@ class TapeLogs:
                 0x03: lambda: self._errors(self._read(), self._read_since),
                 0x0C: self._sequential_access,
                 0x11: self._device_status,
-                0x12: lambda: [flags_parameter(0, self.alerts.bitmap())],
+                0x12: lambda: [flags_parameter(0, self._bitmap())],
                 0x14: self._device_statistics,
                 0x17: self._volume_statistics,
                 0x2E: self._tape_alert,
@@ -124,8 +124,19 @@ class TapeLogs:
             parameter(6, now.errors - before.errors, 4),
         ]
 
+    def _bitmap(self) -> bytes:
+        """Return the flags that are raised here, and those that somebody has set in the drive."""
+        bits = int.from_bytes(self.alerts.bitmap(), "big")
+        for number in self._drive.health().alerts:
+            bits |= 1 << (ALERTS - number)
+        return bits.to_bytes(ALERTS // 8, "big")
+
     def _tape_alert(self) -> list[bytes]:
-        flags = [parameter(number, self.alerts.is_raised(number), 1) for number in range(1, ALERTS + 1)]
+        set_by_hand = self._drive.health().alerts
+        flags = [
+            parameter(number, self.alerts.is_raised(number) or number in set_by_hand, 1)
+            for number in range(1, ALERTS + 1)
+        ]
         self.alerts.clear()
         return flags
 
@@ -150,7 +161,7 @@ class TapeLogs:
 
     def _device_status(self) -> list[bytes]:
         status = self._drive.status()
-        alerts = self.alerts.bitmap() != bytes(8)
+        alerts = self._bitmap() != bytes(8)
         first = (
             0x80 * self._is_prevented()
             | 0x20 * (status.barcode is not None)

@@ -25,6 +25,7 @@ from tests.catalog.contract_base import ODD_TEXTS, Again, newest
 from tests.catalog.contract_giving_up import GivingUpContract
 from tests.catalog.contract_jobs import JobsContract
 from tests.catalog.contract_leaving import LeavingContract
+from tests.catalog.contract_lives import LivesContract
 from tests.catalog.contract_moving import MovingContract
 from tests.catalog.contract_pins import PinsContract
 from tests.catalog.contract_pools import PoolsContract
@@ -44,6 +45,7 @@ class LedgerContract(
     LeavingContract,
     AdoptingContract,
     MovingContract,
+    LivesContract,
 ):
     # -- installation ------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import msgspec
 
 from catalog.ids import InstallationId, JobNumber
 from catalog.ledger import Ledger
+from catalog.life_records import Mounting
 from catalog.pool_records import Pool
 from catalog.records import Adoption, CopyState, DriveMove, IntentKind, JobState, SetState, VolumeState
 from tests.catalog.builders import (
@@ -48,6 +49,7 @@ FOUND = Adoption(
     copies=(copy_of(FOUND_SEGMENT, FOUND_TAPE, 4, 2),),
 )
 MOVE = DriveMove(drive="drive0", reason="it does not answer", at_ns=NOW)
+MOUNTING = Mounting(mounting_id=uuid_of("mounting"), code="T1", drive="drive0", loaded_at_ns=NOW)
 PIN = pin_of("pin", SEGMENT, (0, 3))
 
 #: Name of the operation, and what does it. Every writing operation occurs.
@@ -105,6 +107,9 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("add_volume", lambda ledger: ledger.add_volume(volume_of("T9"))),
     ("assign_volume", lambda ledger: ledger.assign_volume(volume_of("T9").volume_id, "monthly", NOW)),
     ("move_volume", lambda ledger: ledger.move_volume(T1.volume_id, "the vault", NOW)),
+    ("note_mounting", lambda ledger: ledger.note_mounting(MOUNTING)),
+    ("note_erased", lambda ledger: ledger.note_erased("T1", NOW)),
+    ("note_used_up", lambda ledger: ledger.note_used_up("CLNU01CU", NOW)),
     ("size_volume", lambda ledger: ledger.size_volume(T1.volume_id, 12 * 10**12, 8)),
     ("adopt", lambda ledger: ledger.adopt(FOUND, NOW)),
     ("mark_volume", lambda ledger: ledger.mark_volume(T1.volume_id, VolumeState.FULL)),

@@ -18,6 +18,7 @@ from catalog.ledger_store.verify import problems
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.pool_records import Pool
 from tests.catalog.builders import NOW, Stage, end_of, index_of, pin_of, staged
+from tests.catalog.ledger_steps import MOUNTING
 from tests.catalog.lmdb_tools import Dump, dump, raw, store
 
 
@@ -30,6 +31,7 @@ def stage(ledger: LmdbLedger) -> Stage:
     ledger.commit_index(index, stage.claim, end_of(12, 6), NOW)
     ledger.open_intent(stage.intent("next", block=12), stage.claim)
     ledger.put_pool(None, Pool(name="monthly"), NOW)
+    ledger.note_mounting(MOUNTING)
     ledger.put_pin(pin_of("pin", ledger.segments(stage.backup_set.set_id)[0], (0, 1)))
     assert ledger.verify() == []
     ledger.close()

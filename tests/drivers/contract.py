@@ -27,7 +27,7 @@ from drivers.errors import (
     SlotFull,
     WriteProtected,
 )
-from drivers.interface import BlockNo, Changer, Drive, Element, ElementKind, FileNo, Position
+from drivers.interface import BlockNo, Changer, Drive, Element, ElementKind, FileNo, Position, TellsHealth
 
 FILEMARK = b""
 KIB = 1024
@@ -120,6 +120,31 @@ class DriveContract:
     def drive(self, unloaded: Drive) -> Drive:
         unloaded.load()
         return unloaded
+
+    def test_health_moves_nothing(self, unloaded: Drive) -> None:
+        """With a tape and without; asked twice it says the same."""
+        assert isinstance(unloaded, TellsHealth)
+        unloaded.health()
+        unloaded.load()
+        write(unloaded, block_of(0), FILEMARK, block_of(1), sync=True)
+        before = unloaded.position()
+        first = unloaded.health()
+        assert unloaded.health() == first
+        assert unloaded.position() == before
+        unloaded.rewind()
+        assert read(unloaded) == block_of(0)
+        unloaded.unload()
+        unloaded.health()
+
+    def test_health_tells_of_the_cartridge(self, drive: Drive) -> None:
+        assert isinstance(drive, TellsHealth)
+        medium, status = drive.health().medium, drive.status()
+        if medium is None:
+            pytest.skip("this device has no way to ask the cartridge's memory")
+        assert medium.capacity_bytes is None or abs(medium.capacity_bytes - status.capacity_bytes) < 2 * MIB
+        assert medium.generation in (None, status.medium_generation)
+        assert medium.loads == status.medium_loads or status.medium_loads is None
+        assert not medium.is_worm
 
     def test_load_stands_at_block_0_and_unload_ejects(self, unloaded: Drive) -> None:
         assert not unloaded.status().loaded

@@ -175,7 +175,13 @@ class DriveStandIn:
         values = {
             "0000": (status.remaining_bytes // MIB).to_bytes(8, "big"),
             "0001": (status.capacity_bytes // MIB).to_bytes(8, "big"),
+            "0003": (status.medium_loads or 0).to_bytes(8, "big"),
+            "0220": (status.counters.bytes_written // MIB).to_bytes(8, "big"),
+            "0221": (status.counters.bytes_read // MIB).to_bytes(8, "big"),
+            "0400": b"TAPEFS  ",
+            "0401": b"stand-in".ljust(32),
             "0405": b"\x60",
+            "0406": b"20240229",
             "0806": (status.barcode or "").ljust(32).encode(),
         }
         number = words[words.index("-a") + 1]
