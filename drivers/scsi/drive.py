@@ -20,12 +20,12 @@ from drivers.errors import (
 )
 from drivers.health import DriveHealth
 from drivers.interface import BlockNo, DriveKey, DriveStatus, Encryption, FileNo, Listener, NextBlock, Position
+from drivers.lto import can_write
 from drivers.scsi import cdb as commands
 from drivers.scsi.cdb import MAX_24, Space
 from drivers.scsi.cleaning import clean
 from drivers.scsi.device import Clock, Done
 from drivers.scsi.erasing import erase
-from drivers.scsi.generations import can_write
 from drivers.scsi.health import look_at_health
 from drivers.scsi.locating import MOST_SPACED, locate
 from drivers.scsi.medium import look_at_medium, room_bytes

@@ -42,8 +42,3 @@ def native_bytes(density: int | None) -> int:
     if density == _LTO10_PA:
         return 40 * TB
     return _CAPACITIES.get(generation_of_density(density) or 0, 0)
-
-
-def can_write(drive: int, medium: int) -> bool:
-    """Tell whether a drive writes a cartridge: its own generation and, but for LTO-10, the one before."""
-    return medium == drive or (drive < 10 and medium == drive - 1)

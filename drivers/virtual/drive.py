@@ -27,6 +27,7 @@ from drivers.errors import (
 )
 from drivers.health import DriveHealth
 from drivers.interface import Busy, DriveKey, DriveStatus, Encryption, Lengthy, Listener, NextBlock
+from drivers.lto import can_read, can_write
 from drivers.tape_files import MovesOverFiles
 from drivers.virtual.cartridge import Cartridge
 from drivers.virtual.ciphering import DriveCipher
@@ -39,7 +40,6 @@ from drivers.virtual.condition import (
     use_cleaning_cartridge,
 )
 from drivers.virtual.drive_state import DriveRecord, read_drive, write_drive
-from drivers.virtual.generations import can_read, can_write
 from drivers.virtual.layout import cartridge_folder, drive_lock_path, library_lock, read_library
 from drivers.virtual.mechanics import Mechanics
 from drivers.virtual.memory import Attribute, MemoryRecord, read_memory, write_memory

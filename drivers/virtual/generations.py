@@ -79,13 +79,3 @@ def lto(number: int) -> Generation:
     except KeyError:
         known = ", ".join(str(each) for each in GENERATIONS)
         raise ValueError(f"LTO generation {number} is unknown: use one of {known}") from None
-
-
-def can_read(drive: int, medium: int) -> bool:
-    """Tell whether a drive reads a cartridge: two generations back up to LTO-7, one from LTO-8 on."""
-    return drive - (2 if drive <= 7 else 1) <= medium <= drive
-
-
-def can_write(drive: int, medium: int) -> bool:
-    """Tell whether a drive writes a cartridge: its own generation and the one before."""
-    return drive - 1 <= medium <= drive

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drivers.virtual.generations import can_read, can_write, lto
+from drivers.lto import can_read, can_write
+from drivers.virtual.generations import lto
 
 MB = 10**6
 

@@ -38,13 +38,15 @@ class PostWatcher:
         command_id: int,
         pool: str,
         serve: Callable[[Load | Look | Recall | Recommend | Unload], None],
+        expect: Callable[[VolumeId], None],
         set_id: SetId | None = None,
     ) -> None:
-        """`serve` does and answers what comes while the backup has given way.
+        """`serve` does and answers what comes while the backup has given way; `expect` hears which tape it loads.
 
         `set_id`: the set that is copied, where no job runs.
         """
         self._serve = serve
+        self._expect = expect
         self._set_id = set_id
         self._post = post
         self._drive = drive
@@ -87,6 +89,7 @@ class PostWatcher:
                 self._id, VolumeReady, NoVolume, Load, Look, Recall, Recommend, Unload
             )
             if isinstance(answer, VolumeReady):
+                self._expect(answer.volume_id)
                 return
             if isinstance(answer, NoVolume):
                 raise NoTape(answer.reason)
@@ -100,6 +103,7 @@ class PostWatcher:
             if isinstance(answer, VolumeReady):
                 if answer.anew:
                     self._anew.add(answer.volume_id)
+                self._expect(answer.volume_id)
                 return answer.volume_id
             if isinstance(answer, NoVolume):
                 raise NoTape(answer.reason)

@@ -13,12 +13,15 @@ import msgspec
 from drivers.interface import DriveStatus
 
 
-def write_drive_file(folder: Path, name: str, state: str, status: DriveStatus, note: str = "") -> None:
+def write_drive_file(
+    folder: Path, name: str, state: str, status: DriveStatus, note: str = "", *, wants_cleaning: bool = False
+) -> None:
     """Replace `<name>.json` in `folder`. Not synced: after a power cut the next state comes soon enough."""
     record: dict[str, object] = {
         "name": name,
         "state": state,
         "note": note,
+        "wants_cleaning": wants_cleaning,
         "tape": status.barcode,
         "identity": status.identity,
         "compresses": status.compresses,

@@ -146,6 +146,13 @@ class Reclaim(_Message, frozen=True, kw_only=True):
     volume_id: VolumeId
 
 
+class Clean(_Message, frozen=True, kw_only=True):
+    """Have the drive clean itself with the cartridge that the changer put in, and count that for cartridge `code`."""
+
+    id: int
+    code: str
+
+
 class UseKeys(_Message, frozen=True, kw_only=True):
     """Have these keys unlocked from now on, and no others. Not answered; holds for what is read after it."""
 
@@ -200,6 +207,7 @@ Command = (
     | Identify
     | Tend
     | Reclaim
+    | Clean
     | UseKeys
     | Cancel
     | GiveWay
@@ -217,6 +225,9 @@ class Ready(_Message, frozen=True, kw_only=True):
     drive: str
     loaded: bool
     barcode: str | None
+    #: LTO generation of the drive; 0: it does not tell.
+    generation: int = 0
+    wants_cleaning: bool = False
 
 
 class SeenTape(msgspec.Struct, frozen=True, array_like=True):
@@ -395,13 +406,16 @@ class Verified(_Message, frozen=True, kw_only=True):
 class DriveState(_Message, frozen=True, kw_only=True):
     """The drive's state changed.
 
-    `state` is one of `empty`, `loaded`, `writing`, `reading`, `locating`, `loading`, `measuring`, `erasing`, `failed`.
+    `state` is one of `empty`, `loaded`, `writing`, `reading`, `locating`, `loading`, `measuring`, `erasing`,
+    `cleaning`, `failed`.
     """
 
     state: str
     barcode: str | None
     #: A sentence for people about something that takes long; "" for none.
     note: str = ""
+    #: The drive has asked to be cleaned.
+    wants_cleaning: bool = False
 
 
 Report = (

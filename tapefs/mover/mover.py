@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 import structlog
 
 from catalog.errors import NotFound
-from catalog.ids import FrameNo, SegmentId, SetId
+from catalog.ids import FrameNo, SegmentId, SetId, VolumeId
 from catalog.ledger import Ledger
 from drivers.errors import DeviceGone, DriveError, NotReady
 from drivers.interface import Drive, DriveStatus, RecommendsOrder, TellsProgress
@@ -23,10 +23,12 @@ from tapefs.home import Home
 from tapefs.keys.policy import TapeKeys
 from tapefs.mover.backup import PostWatcher
 from tapefs.mover.drive_file import write_drive_file
+from tapefs.mover.history import RecordingDrive
 from tapefs.mover.kinds import kind_of
 from tapefs.mover.lengthy import LengthyWork
 from tapefs.mover.messages import (
     Backup,
+    Clean,
     CopyAlong,
     Done,
     DriveState,
@@ -59,7 +61,31 @@ from tapefs.tape.again import or_once_more
 from tapefs.tape.label import check_label, name_for_people
 from tapefs.verify.copy import verify_copy
 
-Work = Load | Unload | Look | Backup | CopyAlong | FinishSets | Recall | Recommend | Verify | Identify | Tend | Reclaim
+Work = (
+    Load
+    | Unload
+    | Look
+    | Backup
+    | CopyAlong
+    | FinishSets
+    | Recall
+    | Recommend
+    | Verify
+    | Identify
+    | Tend
+    | Reclaim
+    | Clean
+)
+
+#: What a tape is used for, by the command, as its history has it.
+_PURPOSES: dict[type, str] = {
+    Backup: "backup",
+    CopyAlong: "copy",
+    Recall: "recall",
+    Verify: "verify",
+    Identify: "identify",
+    Reclaim: "reclaim",
+}
 
 T = TypeVar("T")
 
@@ -75,10 +101,14 @@ class Mover:
     def __init__(self, home: Home, ledger: Ledger, drive: Drive, name: str, post: Post) -> None:
         self._home = home
         self._ledger = ledger
-        self._drive = drive
+        #: The drive as it is, for what drives can besides; all else goes through the one that records.
+        self._inside = drive
+        self._drive = RecordingDrive(drive, name, ledger)
         self._name = name
         self._post = post
         self._stager: Stager | None = None
+        #: Purpose of the newest backup or copy: between its tapes the drive may recall.
+        self._writing = ""
         self._lengthy = LengthyWork(self._say)
         if isinstance(drive, TellsProgress):
             drive.watch(self._lengthy.hear)
@@ -95,6 +125,7 @@ class Mover:
             Identify: self._identify,
             Tend: self._tend,
             Reclaim: self._reclaim,
+            Clean: self._clean,
         }
 
     def run(self) -> None:
@@ -103,7 +134,16 @@ class Mover:
         So a drive that cannot be reached takes no more work, until it can.
         """
         status = self._drive.status()
-        self._post.send(Ready(drive=self._name, loaded=status.loaded, barcode=status.barcode))
+        self._drive.ask()
+        self._post.send(
+            Ready(
+                drive=self._name,
+                loaded=status.loaded,
+                barcode=status.barcode,
+                generation=status.generation,
+                wants_cleaning=self._drive.wants_cleaning,
+            )
+        )
         self._tell_rest()
         try:
             while True:
@@ -114,6 +154,11 @@ class Mover:
             self._forget_stager()
 
     def _serve(self, command: Work) -> None:
+        purpose = command.task if isinstance(command, Tend) else _PURPOSES.get(type(command), "")
+        if purpose:
+            self._drive.is_used_for(purpose)
+        if isinstance(command, Backup | CopyAlong | Reclaim):
+            self._writing = purpose
         try:
             done = self._work[type(command)](command)
         except SidecarGone:
@@ -138,6 +183,8 @@ class Mover:
         volume = self._ledger.volume(command.volume_id)
         self._tell("locating")
         self._lengthy.expect(volume.label)
+        self._drive.expect(volume.code)
+        self._drive.is_used_for("")
         self._drive.load()
         check_label(self._drive, volume)
         return Done(id=command.id)
@@ -167,6 +214,7 @@ class Mover:
             return Done(id=command.id, seen=seen)
         self._forget_stager()
         volume = self._ledger.volume(command.volume_id)
+        self._drive.expect("")
         try:
             self._drive.load()
         except NotReady:
@@ -178,7 +226,7 @@ class Mover:
         self._forget_stager()
         job = self._ledger.job(command.job)
         pool = job.pool or self._home.settings.backup.pool
-        watcher = PostWatcher(self._post, self._drive, command.id, pool, self._serve_meanwhile)
+        watcher = PostWatcher(self._post, self._drive, command.id, pool, self._serve_meanwhile, self._expect)
         self._tell("writing")
         set_id = run_backup(self._home, self._ledger, self._drive, job, watcher)
         return Done(id=command.id, set_id=set_id)
@@ -187,12 +235,17 @@ class Mover:
         self._forget_stager()
         home, backup_set = self._home, self._ledger.backup_set(command.task.set_id)
         pool = command.task.pool or backup_set.pool or home.settings.backup.pool
-        watcher = PostWatcher(self._post, self._drive, command.id, pool, self._serve_meanwhile)
+        watcher = PostWatcher(self._post, self._drive, command.id, pool, self._serve_meanwhile, self._expect)
         the_codec = codec(backup_set.codec, home.settings.backup.gzip_engine)
         self._tell("writing")
         context = SetContext(home, self._ledger, backup_set, socket.gethostname(), the_codec)
         copy_along(context, self._drive, watcher, command.task)
         return Done(id=command.id)
+
+    def _expect(self, volume_id: VolumeId) -> None:
+        """The backup is about to load that tape."""
+        self._drive.expect(self._ledger.volume(volume_id).code)
+        self._drive.is_used_for(self._writing)
 
     def _serve_meanwhile(self, command: Load | Look | Recall | Recommend | Unload) -> None:
         """Do something for others while a backup has left its drive; the drive is as free as between two commands."""
@@ -220,10 +273,10 @@ class Mover:
 
     def _recommend(self, command: Recommend) -> Done:
         """Ask the drive for its order; a better order is worth no failure, so that an error is only noted."""
-        if not isinstance(self._drive, RecommendsOrder):
+        if not isinstance(self._inside, RecommendsOrder):
             return Done(id=command.id)
         try:
-            order = self._drive.recommended_order(command.extents)
+            order = self._inside.recommended_order(command.extents)
         except DriveError as error:
             log.warning("the drive recommends no order", drive=self._name, error=str(error))
             # Where the head stands now is the drive's to say.
@@ -258,11 +311,13 @@ class Mover:
     def _identify(self, command: Identify) -> Done:
         self._forget_stager()
         self._tell("reading")
+        self._drive.expect(self._ledger.volume(command.volume_id).code)
         return identify_tape(self._drive, self._ledger, command, time.time_ns())
 
     def _tend(self, command: Tend) -> Done:
         self._forget_stager()
         self._tell("writing")
+        self._drive.expect(self._ledger.volume(command.volume_id).code)
         return tend_tape(self._drive, self._ledger, command, time.time_ns(), TapeKeys(self._home))
 
     def _reclaim(self, command: Reclaim) -> Done:
@@ -272,7 +327,9 @@ class Mover:
         def watcher_of(set_id: SetId) -> PostWatcher:
             watcher = watchers.get(set_id)
             if watcher is None:
-                watcher = PostWatcher(self._post, self._drive, command.id, pool, self._serve_meanwhile, set_id)
+                watcher = PostWatcher(
+                    self._post, self._drive, command.id, pool, self._serve_meanwhile, self._expect, set_id
+                )
                 watchers[set_id] = watcher
             return watcher
 
@@ -280,6 +337,12 @@ class Mover:
         self._tell("writing")
         done = reclaim_tape(self._home, self._ledger, self._drive, command.volume_id, watcher_of)
         return Done(id=command.id, reclaimed=ReclaimedTape(done.sets, done.segments, done.payload_bytes))
+
+    def _clean(self, command: Clean) -> Done:
+        self._forget_stager()
+        self._tell("cleaning")
+        self._drive.clean(command.code)
+        return Done(id=command.id)
 
     def _may_read_on(self) -> bool:
         return self._post.is_idle() and _free_bytes(self._home) > _LEAST_FREE_BYTES
@@ -308,11 +371,14 @@ class Mover:
 
     def _say(self, state: str, status: DriveStatus, note: str = "") -> None:
         try:
-            write_drive_file(self._home.drives, self._name, state, status, note)
+            wanted = self._drive.wants_cleaning
+            write_drive_file(self._home.drives, self._name, state, status, note, wants_cleaning=wanted)
         except OSError as error:
             # It is for people to look at: a full disk must not end the mover, whose answer says what failed.
             log.warning("the drive's state is not in its file", drive=self._name, error=str(error))
-        self._post.send(DriveState(state=state, barcode=status.barcode, note=note))
+        self._post.send(
+            DriveState(state=state, barcode=status.barcode, note=note, wants_cleaning=self._drive.wants_cleaning)
+        )
 
 
 class _Announcer:

@@ -87,7 +87,7 @@ def tend(drive: Drive, ledger: Ledger, volume_id: VolumeId, order: Order, now_ns
     new, found = give_up(drive, ledger, volume_id, order, now_ns, keys)
     claim = ledger.claim_volume(new.volume_id)
     if order.task is Task.ERASE:
-        _erase(drive, ledger, new, claim, is_long=order.is_long)
+        _erase(drive, ledger, new, claim, now_ns, is_long=order.is_long)
     else:
         write_label(drive, ledger, keys.given(new), claim, now_ns, may_go=found.mark)
     return Tended(ledger.volume(new.volume_id), found)
@@ -262,7 +262,7 @@ def _record(
     )
 
 
-def _erase(drive: Drive, ledger: Ledger, volume: Volume, claim: int, *, is_long: bool) -> None:
+def _erase(drive: Drive, ledger: Ledger, volume: Volume, claim: int, now_ns: int, *, is_long: bool) -> None:
     _before_erase()
     drive.rewind()
     try:
@@ -276,6 +276,7 @@ def _erase(drive: Drive, ledger: Ledger, volume: Volume, claim: int, *, is_long:
     if left.owner is not Owner.NOBODY:
         raise LedgerMismatch(f"tape {volume.label} was erased, yet is {left.sentence}: the drive did not erase it")
     ledger.settle_volume(volume.volume_id, claim)
+    ledger.note_erased(volume.code, now_ns)
     drive.rewind()
 
 

@@ -57,7 +57,7 @@ def answer(ours: socket.socket) -> Report:
 def test_a_state_file_that_cannot_be_written(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is for people to look at: commands are done and answered all the same."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(mover_module, "write_drive_file", refuse)

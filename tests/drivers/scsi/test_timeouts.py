@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from drivers.lto import can_write
 from drivers.scsi import cdb, robot_cdb
-from drivers.scsi.generations import can_write, generation_of_density, generation_of_model, native_bytes
+from drivers.scsi.generations import generation_of_density, generation_of_model, native_bytes
 from drivers.scsi.opcodes import Supported
 from drivers.scsi.timeouts import Timeouts
 
