@@ -1,6 +1,7 @@
-"""Why a tape is SUSPECT, where nothing is wrong with the tape: the ledger knows too little of it. Pure.
+"""Why a tape is SUSPECT, where nothing is wrong with the tape. Pure.
 
-That is so when the catalog was brought back from an old copy. Reading the tape takes in what is new and ends the doubt.
+Either the ledger knows too little of it, as when the catalog was brought back from an old copy: reading the tape takes
+in what is new and ends the doubt. Or another tape lay in its place: finding it there again does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from catalog.records import Volume
 
 #: What every such reason says; before there was a command the other two.
 _MARKS = ("`tapefs import ", "data behind block", "that the ledger does not know")
+
+#: What every reason says that comes of another tape under its barcode.
+CHECK_BARCODES = "check the barcodes"
 
 
 def remedy(volume: Volume) -> str:
@@ -27,3 +31,8 @@ def unknown_data(volume: Volume) -> str:
 def is_of_ledger(reason: str) -> bool:
     """Is the tape in doubt only because the ledger knows too little of it?"""
     return _MARKS[0] in reason or all(mark in reason for mark in _MARKS[1:])
+
+
+def is_of_place(reason: str) -> bool:
+    """Is the tape in doubt only because another one was found under its barcode?"""
+    return CHECK_BARCODES in reason

@@ -13,7 +13,7 @@ from tapefs.errors import BadStructure, LedgerMismatch, NotBlank, WrongTape
 from tapefs.format.records import Label, SetLabel
 from tapefs.format.structures import label_block, read_label, set_label_block
 from tapefs.tape.blocks import BlockReader
-from tapefs.tape.doubts import remedy
+from tapefs.tape.doubts import CHECK_BARCODES, remedy
 from tapefs.tape.identity import UNREADABLE, first_mark
 
 _before_label = crash_point("tape.label.before")
@@ -23,15 +23,18 @@ _after_label_sync = crash_point("tape.label.sync.after")
 
 def check_label(drive: Drive, volume: Volume) -> None:
     """Rewind and make sure that the loaded tape is `volume`. Raises WrongTape, NotBlank, BadStructure, drive errors."""
-    label = _label_or_none(drive, volume)
+    try:
+        label = _label_or_none(drive, volume)
+    except NotBlank as error:
+        raise NotBlank(f"{error}; {CHECK_BARCODES}: this should be tape {volume.label}") from error
     if label is None:
         raise WrongTape(
-            f"the tape in the drive is blank, but {volume.label} has been written to: put {volume.label} in"
+            f"the tape in the drive is blank, but {volume.label} has been written to: put it in, or {CHECK_BARCODES}"
         )
     if label.volume != volume.volume_id:
         raise WrongTape(
             f"the tape in the drive says it is {label.label} ({label.volume}), not {volume.label} "
-            f"({volume.volume_id}): check the barcodes; if it was begun anew and the catalog is an old copy, "
+            f"({volume.volume_id}): {CHECK_BARCODES}; if it was begun anew and the catalog is an old copy, "
             f"{remedy(volume)} takes it in"
         )
 
