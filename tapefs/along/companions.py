@@ -51,8 +51,9 @@ _CALLS_S = 10.0
 FIRST_TAPE_S = 180.0
 #: A companion that has said nothing for so long at the end is not waited for any more.
 _SILENT_S = 600.0
-#: A segment waits so long in all for companions, while the first drive stands anyway.
-_PATIENCE_S = 1.0
+#: So long may the first drive stand, or run dry, in a segment because of a companion. To lose the segment costs more:
+#: 32 GiB take two minutes to read, and two to write.
+_PATIENCE_S = 10.0
 #: A companion that was too slow so many times in a row is not asked any more: its tape only wears.
 _MOST_DROPS = 2
 _LOOK_S = 0.1
@@ -127,13 +128,12 @@ class Companion:
         while (
             self.segment_id is not None and self._queued_bytes and self._queued_bytes + len(block) > self._buffer_bytes
         ):
-            is_feeding = fill.is_feeding
-            if self._patience_s <= 0 or (is_feeding and fill.is_low):
+            if self._patience_s <= 0:
                 self._too_slow(self.segment_id)
                 break
-            before_s = time.monotonic()
+            before_s, costs_nothing = time.monotonic(), fill.is_feeding and not fill.is_low
             self._changed.wait(_LOOK_S)
-            if not is_feeding:
+            if not costs_nothing:
                 self._patience_s -= time.monotonic() - before_s
         if self.segment_id is not None and self.segment_id == segment_id:
             self._queue.append(block)

@@ -164,7 +164,8 @@ class Wire:
         self._send(block, is_block=True)
 
     def hear(self, look_around: Callable[[], None]) -> Word | bytes:
-        """Wait for a word or a block; what `look_around` raises comes through. Raises HungUp."""
+        """Wait for a word or a block. Raises HungUp, and what `look_around` does, which is called for each at least."""
+        look_around()
         is_block, length = _FRAME.unpack(self._receive(_FRAME.size, look_around))
         if length > _LONGEST_BYTES:
             raise HungUp("the other mover speaks another language")

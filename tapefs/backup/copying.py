@@ -274,7 +274,8 @@ class _CopyRun:
     def _write_batch(self, batch: Sequence[Spooled]) -> None:
         self._have_tape()
         for spooled in batch:
-            while not self._try(spooled):
+            # Another drive that was given up as too slow may have come to its end with this one.
+            while self._is_lacking(spooled.segment) and not self._try(spooled):
                 self._open_next()
             if self._watcher.is_drive_wanted():
                 self._label = self._tapes.give_way().volume.label

@@ -11,6 +11,7 @@ import click
 from tapefs.bench import (
     backup,
     codecs,
+    copies,
     drives,
     encryption,
     eviction,
@@ -50,10 +51,18 @@ NAMES = (
     "drives",
     "rebuild",
     "encryption",
+    "copies",
 )
 
 #: Those that bring what they measure with, and those that want a tree and a number of runs.
-ALONE = {"spool": spool.run, "memory": memory.run, "listing": listing.run, "walks": walks.run, "drives": drives.run}
+ALONE = {
+    "spool": spool.run,
+    "memory": memory.run,
+    "listing": listing.run,
+    "walks": walks.run,
+    "drives": drives.run,
+    "copies": copies.run,
+}
 WITH_TREE = {
     "backup": backup.run,
     "large": large.run,

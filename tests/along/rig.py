@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from catalog.ids import SetId
 from catalog.pool_records import Pool
+from drivers.errors import DriveError
 from drivers.interface import Drive
 from drivers.registry import open_drive
 from tapefs.along.companions import CopyOffer
@@ -43,6 +45,8 @@ class Pair(Rig):
         #: Stands before the second drive.
         self.wrap: Callable[[Drive], Drive] = lambda drive: drive
         self.watcher.companions = self.begin
+        # As the sidecar does: who wants a tape that another drive has waits until it is free.
+        self.watcher.wait_free = self.rest
 
     def begin(self, offer: CopyOffer) -> int:
         """Have the second drive write the first copy that is offered."""
@@ -60,14 +64,23 @@ class Pair(Rig):
         except BaseException as error:
             self.errors.append(error)
         finally:
-            self.second.unload()
+            try:
+                self.put_away()
+            except DriveError:
+                # It is broken: it is switched off and on.
+                self.second.close()
+                self.second = open_drive(self.home.library_config, 1)
+                self.put_away()
+
+    def put_away(self) -> None:
+        """Have the second drive's tape in its slot."""
+        self.second.unload()
+        self.second_watcher.put_away()
 
     def rest(self) -> None:
         """Wait until the second drive has ended its work; its tape is in its slot then."""
         for thread in self.threads:
             thread.join()
-        self.second.unload()
-        self.second_watcher._clear_drive()
 
     def close(self) -> None:
         """Let go of everything."""
@@ -84,6 +97,17 @@ def labels(rig: Rig, set_id: SetId) -> list[list[str]]:
         sorted(rig.ledger.volume(copy.volume_id).label for copy in rig.ledger.copies(segment.segment_id))
         for segment in rig.ledger.segments(set_id)
     ]
+
+
+def from_tape(pair: Rig, label: str, out: Path) -> Path:
+    """Unpack all payloads that lie on that tape with GNU tar."""
+    out.mkdir(exist_ok=True)
+    cartridge = pair.home.library / "cartridges" / label
+    volume = pair.ledger.volume_by_label(label)
+    for copy in pair.ledger.copies_on(volume.volume_id):
+        payload = cartridge / f"{copy.header_file + 1:05}"
+        subprocess.run(f"zstd -dqc {payload} | tar -xpf - -C {out}", shell=True, check=True)
+    return out
 
 
 def wait_until(is_true: Callable[[], bool], what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from tapefs.backup.watcher import BackupProgress
 from tapefs.errors import NoTape
 from tapefs.home import Home, open_home
 from tapefs.setup_home import NewHome, create_home
+
+#: There is one, and two drives may want it at the same time.
+_ROBOT = threading.RLock()
 
 
 class LocalWatcher:
@@ -43,11 +47,19 @@ class LocalWatcher:
         #: Called with an offer of further copies; returns how many are coming.
         self.companions: Callable[[CopyOffer], int] = lambda _: 0
         self._coming = 0
+        #: Called before a tape is asked for that another drive may have.
+        self.wait_free: Callable[[], None] = lambda: None
 
     def next_volume(self, exclude: list[VolumeId], *, ejected: bool, pool: str = "") -> VolumeId:
         self.asked += 1
+        if pool:
+            self.wait_free()
         if not ejected:
             self._drive.unload()
+        with _ROBOT:
+            return self._next_volume(exclude, pool)
+
+    def _next_volume(self, exclude: list[VolumeId], pool: str) -> VolumeId:
         self._clear_drive()
         for state in (VolumeState.APPENDABLE, VolumeState.BLANK):
             for volume in self._ledger.volumes():
@@ -65,6 +77,7 @@ class LocalWatcher:
         return volume_id in self.anew
 
     def this_volume(self, volume_id: VolumeId) -> None:
+        self.wait_free()
         self.put_in(self._ledger.volume(volume_id).label)
 
     def is_drive_wanted(self) -> bool:
@@ -96,8 +109,9 @@ class LocalWatcher:
     def put_in(self, label: str) -> None:
         """Have that tape in the drive, not threaded."""
         self._drive.unload()
-        self._clear_drive()
-        self._put_in(self._ledger.volume_by_label(label))
+        with _ROBOT:
+            self._clear_drive()
+            self._put_in(self._ledger.volume_by_label(label))
 
     def _put_in(self, volume: Volume) -> None:
         slot = self._place(volume)
@@ -109,6 +123,11 @@ class LocalWatcher:
             if element.kind is ElementKind.SLOT and element.barcode == volume.code:
                 return element.number
         return None
+
+    def put_away(self) -> None:
+        """Have the drive's ejected tape in a slot."""
+        with _ROBOT:
+            self._clear_drive()
 
     def _clear_drive(self) -> None:
         inventory = self._changer.inventory()
