@@ -21,7 +21,16 @@ settings.load_profile("tapefs")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Parts of the names of modules with few tests that take long: they begin first, so that no worker ends with one alone.
-LONG = ("drivers/uml/", "end_to_end", "untape/", "posix/", "mount/test_soak", "codecs/test_sevenzip", "compare/")
+LONG = (
+    "drivers/uml/",
+    "end_to_end",
+    "test_year",
+    "untape/",
+    "posix/",
+    "mount/test_soak",
+    "codecs/test_sevenzip",
+    "compare/",
+)
 
 #: Enough for a label and a few segments; the files are sparse until written.
 TAPE_BYTES = 32 * 1024**2
