@@ -11,8 +11,13 @@ import pytest
 
 from catalog.ids import SetId
 from catalog.pool_records import Pool
-from catalog.records import CopyState, SetState, VolumeState
+from catalog.records import CopyState, SetState, SetTotals, VolumeState
 from tapefs.backup import payloads_on_disk
+from tapefs.backup.copying import on_tape
+from tapefs.backup.segment import SetContext
+from tapefs.backup.session import TapeSession
+from tapefs.backup.set_index import write_set_index
+from tapefs.codecs import codec
 from tapefs.errors import Cancelled, NoTape, NotNow
 from tapefs.rebuild.records import Method
 from tapefs.reclaim.candidates import almost_empty as emptiest
@@ -98,6 +103,25 @@ def test_each_of_two_copies_stays_a_copy(make_rig: Callable[..., Rig], tmp_path:
     reclaim(rig)
     check_gone(rig, [kept], first_tape(rig), copies=2)
     assert rig.ledger.backup_set(kept).tapes == ("TP0002L9", "TP0003L9")
+
+
+def test_an_index_that_lies_there_alone_is_written_elsewhere(rig: Rig, tmp_path: Path) -> None:
+    """As when a tape was full with the last segment: the SET INDEX is all that the next tape has of the set."""
+    kept = rig.backup(random_files(tmp_path / "tree", 4, 300_000))
+    rig.ledger.mark_volume(first_tape(rig), VolumeState.FULL)
+    backup_set = rig.ledger.backup_set(kept)
+    context = SetContext(rig.home, rig.ledger, backup_set, "host", codec(backup_set.codec, "auto"))
+    session = TapeSession(context, rig.drive, rig.watcher, rig.home.settings.backup, _tried=[first_tape(rig)])
+    tape = session.open_next()
+    totals = SetTotals(**{field: getattr(backup_set, field) for field in SetTotals.__struct_fields__})
+    write_set_index(context, rig.drive, tape, on_tape(context, first_tape(rig)), [], totals, final=True)
+    second = tape.volume.volume_id
+    assert [each.set_id for each in rig.ledger.live_sets(second)] == [kept]
+    done = reclaim(rig, second)
+    assert (done.sets, done.segments) == (1, 0)
+    assert rig.ledger.live_sets(second) == []
+    assert rig.ledger.backup_set(kept).tapes == ("TP0001L9", "TP0003L9")
+    assert rig.ledger.verify() == []
 
 
 @pytest.mark.log_warnings
