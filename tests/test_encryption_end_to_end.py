@@ -104,8 +104,11 @@ def test_locked_and_unlocked(installation: Installation, passphrase: Path, tmp_p
     assert "tapefs key unlock main.1" in told
     assert f"{len(names)} locked (their key is not here" in told
     assert "damaged" not in told
+    for what in ("TP0001L9", set_id):
+        assert "which is locked: `tapefs key unlock main.1`, to read." in installation.run("explain", what)
     installation.run("key", "unlock", "main", "--passphrase-file", passphrase)
     assert installation.listing("key", "list")[0]["state"] == "unlocked"
+    assert "which is unlocked." in installation.run("explain", "TP0001L9")
     assert [path.read_bytes() for path in paths] == [(tree / name).read_bytes() for name in names]
     assert "unlocked" in _over_tcp(installation)
     # A mover that dies is followed by one that has the key as well.

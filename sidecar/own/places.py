@@ -16,6 +16,7 @@ from sidecar.new_pools import check_text
 from sidecar.requests import body_of
 from sidecar.service import Service
 from tapefs.client.pools import Due
+from tapefs.keys.policy import sentences
 from tapefs.retention.allocation import Want
 from tapefs.retention.candidates import tapes_with_sets
 from tapefs.retention.explain import explain_set, explain_tape
@@ -75,7 +76,8 @@ class PlaceCalls:
     def _of_set(self, what: str) -> list[str]:
         ledger = self._service.ledger
         found = Roster(ledger.backup_sets()).find_any(what)
-        return explain_set(ledger, found, self._service.jobs.now_ns())
+        keys = {segment.key_fingerprint for segment in ledger.segments(found.set_id)}
+        return [*explain_set(ledger, found, self._service.jobs.now_ns()), *sentences(self._service.home, keys)]
 
     def _of_tape(self, volume: Volume) -> list[str]:
         service, pools = self._service, Pools.of(self._service.home, self._service.ledger)
@@ -83,7 +85,8 @@ class PlaceCalls:
         choice = weigh(service.home, service.ledger, service.library, Want(pool=pool, now_ns=now_ns), None)
         element = service.library.place_of(volume.code)
         place = "" if element is None else f"{element.kind.value} {element.number}"
-        return explain_tape(service.ledger, pools, volume, place, choice, now_ns)
+        said = explain_tape(service.ledger, pools, volume, place, choice, now_ns)
+        return [*said, *sentences(service.home, [volume.key_fingerprint])]
 
     def _placements(self) -> list[Placement]:
         service, pools = self._service, Pools.of(self._service.home, self._service.ledger)

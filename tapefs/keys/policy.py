@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -85,3 +86,22 @@ class TapeKeys:
                 "`tapefs key import` it, or use another tape"
             )
         return key.public
+
+
+def sentences(home: Home, fingerprints: Iterable[str]) -> list[str]:
+    """Say of each key that something is encrypted with whether that can be read now; empty fingerprints are no key.
+
+    Raises HomeError.
+    """
+    keys = {key.fingerprint: key for key in KeyStore(home.keys).all_keys()}
+    said = []
+    for each in sorted(set(fingerprints) - {""}):
+        key = keys.get(each)
+        if home.keyring.has(each):
+            fate = "which is unlocked"
+        elif key is None:
+            fate = "which is not here: `tapefs key import` it, to read"
+        else:
+            fate = f"which is locked: `tapefs key unlock {key.title}`, to read"
+        said.append(f"It is encrypted with key {f'{key.title}, {each}' if key else each}, {fate}.")
+    return said
