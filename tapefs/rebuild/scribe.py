@@ -95,8 +95,7 @@ def _finish(home: Home, ledger: Ledger, plan: Plan, folder: Path, found: FoundSe
     if known.state is SetState.COMPLETE:
         return ""
     if known.state is SetState.SEALED:
-        finish_set(home, ledger, found.set_id, known.finished_at_ns)
-        return ""
+        return _finish_sealed(home, ledger, known)
     if known.state is SetState.EXPIRED:
         _forget_trailers(home, ledger, known)
         return ""
@@ -137,6 +136,16 @@ def _finish(home: Home, ledger: Ledger, plan: Plan, folder: Path, found: FoundSe
             f"set {known.number} ({known.name}): rebuilt from payloads, which know no ctime, inode or unread file"
             + (", and no deletions since the set that it builds on" if found.parent_id is not None else "")
         )
+    return ""
+
+
+def _finish_sealed(home: Home, ledger: Ledger, backup_set: BackupSet) -> str:
+    """A set that the ledger knows to be whole on tape; return why it cannot be shown yet: other tapes may help."""
+    try:
+        finish_set(home, ledger, backup_set.set_id, backup_set.finished_at_ns)
+    except (TapeError, CatalogError) as error:
+        log.warning("the index of a set cannot be built", set=backup_set.set_id, error=str(error))
+        return str(error)
     return ""
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from catalog.ids import SetId
 from catalog.lmdb_ledger import LmdbLedger
-from catalog.records import JobState, Segment, SetState, VolumeState
+from catalog.records import Adoption, BackupSet, JobState, Segment, SetState, VolumeState
 from sidecar.recovery import recover
 from tapefs.errors import NoTape
 from tapefs.home import Home, open_home
@@ -215,6 +215,24 @@ def test_one_tape_after_the_other(lost: Lost, home: Home, order: tuple[int, ...]
         assert_as_it_was(rig, lost)
     finally:
         rig.close()
+
+
+@pytest.mark.log_warnings
+def test_a_sealed_set_that_lacks_a_tape_keeps_nothing_from_coming(lost: Lost, home: Home) -> None:
+    """It is told, and comes with the other tape."""
+    (waiting,) = [each for each, _ in imported(home, "TP0001L9").outcome.incomplete]
+    assert waiting.name == "large"
+    whole = lost.records[f"set {waiting.number}"]
+    assert isinstance(whole, BackupSet)
+    sealed = msgspec.structs.replace(waiting, state=SetState.SEALED, files=whole.files, bytes=whole.bytes)
+    sealed = msgspec.structs.replace(sealed, directories=whole.directories)
+    with LmdbLedger.open(home.ledger) as ledger:
+        ledger.adopt(Adoption(sets=(sealed,)), time.time_ns())
+    report = imported(home, "TP0001L9")
+    assert [each.set_id for each, _ in report.outcome.incomplete] == [sealed.set_id]
+    assert report.is_open
+    report = imported(home, "TP0003L9")
+    assert sealed.set_id in {each.set_id for each in report.outcome.complete}
 
 
 @pytest.mark.log_warnings
