@@ -27,10 +27,13 @@ def attached(cartridge_bytes: int) -> str:
     return f"load_tape_modules\nserve_library {cartridge_bytes}\nattach\n"
 
 
-def product(cartridge_bytes: int, tapes: int = 2) -> str:
-    """Return the lines of a job for the product: a library on the machine's disk is attached; see product.sh."""
+def product(cartridge_bytes: int, tapes: int = 2, how: str = "attach") -> str:
+    """Return the lines of a job for the product: a library on the machine's disk is attached; see product.sh.
+
+    `how`: by which of the functions in shell.sh.
+    """
     begin = "use_disk\nload_tape_modules\nbusybox modprobe fuse\nLIBRARY=/disk/library\n"
-    return f"{begin}serve_library {cartridge_bytes} {tapes}\nattach\n{script('product')}\n"
+    return f"{begin}serve_library {cartridge_bytes} {tapes}\n{how}\n{script('product')}\n"
 
 
 def script(name: str) -> str:

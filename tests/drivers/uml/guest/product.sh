@@ -32,6 +32,9 @@ files() {
     touch -d '2001-02-03 04:05:06.789012345 UTC' "$1/deep/er/small" "$1/deep/er"
 }
 
+# noise FOLDER COUNT: so many files of 2 MB that cannot be compressed.
+noise() { mkdir -p "$1"; for number in $(seq "$2"); do head -c 2000000 /dev/urandom >"$1/noise-$number"; done; }
+
 # same ONE OTHER: rsync finds no difference in content, kind, owner, mode, time to the nanosecond, links, attributes or
 # ACLs.
 same() {
@@ -70,7 +73,7 @@ let_go() {
     tries mt -f "$tape" status
 }
 
-# serve [OPTION...]: a sidecar that stays, until `serve_no_more`.
+# serve [--mount FOLDER]: a sidecar that stays, until `serve_no_more`.
 serve() {
     "$tapefs" serve --listen 127.0.0.1:0 "$@" >>"$SHARE"/serve.log 2>&1 &
     sidecar=$!
@@ -78,6 +81,7 @@ serve() {
         kill -0 "$sidecar" || { cat "$SHARE"/serve.log >&2; return 1; }
         sleep 0.05
     done
+    [[ ${1-} != --mount ]] || tries_long test -d "$2"/jobs
 }
 
 serve_no_more() {
@@ -95,8 +99,8 @@ for each in json.load(sys.stdin):
     print(each)' "$1"
 }
 
-# field_of NAME JSON-OBJECT
-field_of() { field "$1" <<<"[$2]"; }
+# field_of NAME: of the JSON object on standard input.
+field_of() { field "$1" < <(echo '['; cat; echo ']'); }
 
 # node_of LUN COLUMN: of lsscsi's line about a unit of the target, its last column (2: sg) or the one before (1).
 node_of() { lsscsi -g | awk -v lun=":$1]" -v column="$2" 'index($1, lun) { print $(NF - 2 + column) }'; }
@@ -105,7 +109,7 @@ node_of() { lsscsi -g | awk -v lun=":$1]" -v column="$2" 'index($1, lun) { print
 serial_of() { sg_inq -p 0x80 "$1" | sed -n 's/.*[Ss]erial number: *\([^ ]*\).*/\1/p'; }
 
 # finished JOB: it has come to a good end.
-finished() { [[ $(field_of state "$("$tapefs" job show "$1" --json)") == completed ]]; }
+finished() { [[ $("$tapefs" job show "$1" --json | field_of state) == completed ]]; }
 
 # setting NAME VALUE: of the section [backup].
 setting() { sed -i "s/^# $1 = [^ ]*/$1 = $2/" "$TAPEFS_HOME"/tapefs.toml; }
@@ -127,22 +131,25 @@ read_file() {
     dd if="$tape" bs=1M status=none
 }
 
-# headers: the number of each tape file that is a HEADER, found as the LABEL says: three files after another.
+# headers: the number of each tape file that is a HEADER, found by looking at each.
 headers() {
     local number=2
-    while read_file "$number" 2>/dev/null | head -c 13 | grep -qa 'TAPEFS HEADER'; do
-        echo "$number"
-        number=$((number + 3))
+    while forward_to "$number" 2>/dev/null; do
+        dd if="$tape" bs=1M count=1 status=none | head -c 13 | grep -qa 'TAPEFS HEADER' && echo "$number"
+        number=$((number + 1))
     done
 }
+
+# set_of N: the set that the HEADER in tape file N belongs to.
+set_of() { read_file "$1" | sed -n 's/^{"format".*"set":"\([^"]*\)".*/\1/p'; }
 
 # by_hand SET FOLDER: type what the HEADERs of a set say, for each of its segments on the tape that is in the drive.
 by_hand() {
     local number
     mkdir -p "$2"
     for number in $(headers); do
+        [[ $(set_of "$number") == "$1" ]] || continue
         read_file "$number" >/tmp/header
-        grep -aq "\"set\":\"$1\"" /tmp/header || continue
         # The last of its commands lists the TRAILER; it is typed by hand when somebody wants that.
         (cd "$2" && bash -euo pipefail -c "$(commands </tmp/header | head -n -1)" 2>>"$SHARE"/dd.log)
         echo "segment of $1 in tape file $number"

@@ -5,9 +5,6 @@ changer=$(node_of 0 2)
 first_serial=$(serial_of "$(node_of 1 2)") second_serial=$(serial_of "$(node_of 2 2)")
 echo "changer $changer; drives $first_serial, $second_serial"
 
-# noise FOLDER COUNT: so many files of 2 MB that cannot be compressed.
-noise() { mkdir -p "$1"; for number in $(seq "$2"); do head -c 2000000 /dev/urandom >"$1/noise-$number"; done; }
-
 # tapes_of SET: the names of its tapes.
 tapes_of() { "$tapefs" show "$1" --json | python3 -IS -c 'import json, sys; print(*json.load(sys.stdin)["tapes"])'; }
 
@@ -71,7 +68,7 @@ noise /disk/slow 8
 slow=$("$tapefs" backup /disk/slow --no-wait)
 same /disk/first/deep "/disk/mnt/sets/$spanning/disk/source/deep"
 "$tapefs" jobs
-[[ $(field_of state "$("$tapefs" job show "$slow" --json)") == running ]]
+[[ $("$tapefs" job show "$slow" --json | field_of state) == running ]]
 tries_long finished "$slow"
 "$tapefs" tapes
 
