@@ -4,8 +4,7 @@ whole=$(tail -n 1 /disk/whole.set) job=$(cat /disk/cut.job)
 stage "by hand: what the power cut left is a HEADER and a part of its payload, no TRAILER"
 mt -f "$tape" load
 mt -f "$tape" setblk 0
-torn=$(headers | tail -n 1)
-cut=$(set_of "$torn")
+read -r torn cut < <(headers | tail -n 1)
 [[ $cut != "$whole" ]]
 # Where no filemark follows, dd ends with an error, behind all that is there.
 bytes=$({ read_file $((torn + 1)) 2>/dev/null || true; } | wc -c)
@@ -39,7 +38,7 @@ serve_no_more
 
 stage "and by hand, where the torn segment was"
 tries mt -f "$tape" status
-[[ $(set_of "$torn") == "$cut" ]]
-by_hand "$cut" /disk/by-hand
+by_hand "$cut" /disk/by-hand | tee /tmp/restored
+grep -x "segment of $cut in tape file $torn" /tmp/restored
 same /disk/cut /disk/by-hand/disk/cut
 stage end

@@ -108,6 +108,9 @@ node_of() { lsscsi -g | awk -v lun=":$1]" -v column="$2" 'index($1, lun) { print
 # serial_of NODE: as the drive tells it to sg_inq.
 serial_of() { sg_inq -p 0x80 "$1" | sed -n 's/.*[Ss]erial number: *\([^ ]*\).*/\1/p'; }
 
+# ended JOB: in whatever way.
+ended() { [[ $("$tapefs" job show "$1" --json | field_of state) =~ completed|failed|cancelled ]]; }
+
 # finished JOB: it has come to a good end.
 finished() { [[ $("$tapefs" job show "$1" --json | field_of state) == completed ]]; }
 
@@ -131,29 +134,31 @@ read_file() {
     dd if="$tape" bs=1M status=none
 }
 
-# headers: the number of each tape file that is a HEADER, found by looking at each.
+# headers: each tape file that is a HEADER, found by looking at each: its number and the set that it belongs to.
 headers() {
     local number=2
     while forward_to "$number" 2>/dev/null; do
-        dd if="$tape" bs=1M count=1 status=none | head -c 13 | grep -qa 'TAPEFS HEADER' && echo "$number"
+        dd if="$tape" bs=1M count=1 status=none >/tmp/block
+        if head -c 13 /tmp/block | grep -qa 'TAPEFS HEADER'; then
+            echo "$number" "$(sed -n 's/^{"format".*"set":"\([^"]*\)".*/\1/p' /tmp/block)"
+        fi
         number=$((number + 1))
     done
 }
 
-# set_of N: the set that the HEADER in tape file N belongs to.
-set_of() { read_file "$1" | sed -n 's/^{"format".*"set":"\([^"]*\)".*/\1/p'; }
-
 # by_hand SET FOLDER: type what the HEADERs of a set say, for each of its segments on the tape that is in the drive.
 by_hand() {
-    local number
+    local number set
     mkdir -p "$2"
-    for number in $(headers); do
-        [[ $(set_of "$number") == "$1" ]] || continue
+    # All at first: both use the drive.
+    headers >/tmp/headers
+    while read -r number set; do
+        [[ $set == "$1" ]] || continue
         read_file "$number" >/tmp/header
         # The last of its commands lists the TRAILER; it is typed by hand when somebody wants that.
         (cd "$2" && bash -euo pipefail -c "$(commands </tmp/header | head -n -1)" 2>>"$SHARE"/dd.log)
         echo "segment of $1 in tape file $number"
-    done
+    done </tmp/headers
 }
 
 # join_parts FILE: put it together again, as the HEADER says.
