@@ -163,7 +163,15 @@ class TapeNode:
         return os.write(self.fileno(), block)
 
     def close(self) -> None:
-        """Close. st writes a filemark if it is still writing. Harmless twice."""
+        """Close. st writes a filemark if it is still writing. Harmless twice.
+
+        After a reset st answers EIO, because it could not write what it still had: nobody was promised that, and the
+        descriptor is closed all the same. Raises OSError for anything else.
+        """
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            try:
+                os.close(descriptor)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
