@@ -33,7 +33,7 @@ def _percent(ctx: click.Context, param: click.Parameter, value: str | None) -> f
     return found
 
 
-@click.command("reclaim", short_help="Copy what still lives off almost empty tapes, so that they can be begun anew.")
+@click.command("reclaim", short_help="Copy what still lives off almost empty tapes.")
 @click.argument("tapes", metavar="[TAPE]...", nargs=-1)
 @click.option("--pool", default="", metavar="POOL", help="All tapes of a pool of which little lives.")
 @click.option(

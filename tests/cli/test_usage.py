@@ -98,6 +98,7 @@ def test_without_a_state_folder(tapefs, home_path, command):
         "tape": ["inserted"],
         "library": ["ports", "1"],
         "import": ["TP0001L9"],
+        "reclaim": ["TP0001L9"],
         "restore": ["docs", "--to", "/tmp/x"],
     }
     outcome = tapefs(command, *arguments.get(command, []))
