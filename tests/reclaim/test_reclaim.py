@@ -26,6 +26,7 @@ from tapefs.retention.reuse import may_reuse
 from tapefs.retention.rules import retention_rule
 from tests.backup.rig import Rig
 from tests.backup.trees import extract, random_files, snapshot
+from tests.keys.rig import encrypt
 from tests.rebuild.same import Before, records, reopened
 from tests.rebuild.test_rebuild import rebuilt
 from tests.reclaim.scene import SETTINGS, almost_empty, check_gone, first_tape, reclaim
@@ -278,3 +279,19 @@ def test_a_tape_begun_earlier_would_end_too_early(rig: Rig, tmp_path: Path) -> N
     assert not_onto(rig.ledger, by_tape, second) == {first.volume_id}
     assert not_onto(rig.ledger, by_tape, first) == set()
     assert not_onto(rig.ledger, Pool(name="default", retention=retention_rule("6m")), second) == set()
+
+
+@pytest.mark.parametrize("is_unlocked", [True, False])
+def test_what_is_encrypted_stays_so(rig: Rig, tmp_path: Path, is_unlocked: bool) -> None:
+    """With its key at hand and without; to a tape with the same key, though new ones have another by now."""
+    first = encrypt(rig)
+    kept = almost_empty(rig, tmp_path)
+    encrypt(rig, "other")
+    if not is_unlocked:
+        rig.home.keyring.replace([])
+    reclaim(rig)
+    check_gone(rig, kept, first_tape(rig))
+    second = rig.ledger.volume_by_label("TP0002L9")
+    assert (
+        second.key_fingerprint == rig.ledger.volume_by_label("TP0001L9").key_fingerprint == first.recipient.fingerprint
+    )
