@@ -6,7 +6,7 @@ is done in place, because nobody else may take the tape between the choice and `
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import structlog
@@ -15,7 +15,10 @@ import trio
 from catalog.ids import JobNumber, VolumeId
 from catalog.ledger import Ledger
 from catalog.records import Volume, VolumeState
+from drivers.lto import Use
 from sidecar.library import Library
+from tapefs.condition.blame import Blame
+from tapefs.condition.known import blame_now, condition_now
 from tapefs.errors import NoTape
 from tapefs.home import Home
 from tapefs.keys.policy import TapeKeys
@@ -41,7 +44,9 @@ def weigh(home: Home, ledger: Ledger, library: Library, want: Want, drive: int |
     pools = Pools.of(home, ledger)
     keys = TapeKeys(home)
     known = candidates_of(ledger, pools, want.now_ns, want.zone)
-    return allocation.choose(want, [_placed(library, each, drive, keys) for each in known])
+    bad = _bad_tapes(ledger, [each.volume for each in known], want.now_ns)
+    placed = [replace(_placed(library, each, drive, keys), bad=bad.get(each.volume.code, "")) for each in known]
+    return allocation.choose(want, placed)
 
 
 def choose(home: Home, ledger: Ledger, library: Library, want: Want, drive: int) -> Answer:
@@ -74,12 +79,26 @@ async def take_over(ledger: Ledger, taken: Answer, want: Want) -> None:
         await trio.to_thread.run_sync(ledger.assign_volume, volume.volume_id, want.pool.name, want.now_ns)
 
 
+def _bad_tapes(ledger: Ledger, volumes: Sequence[Volume], now_ns: int) -> dict[str, str]:
+    """Return why tapes are too bad to be written to. Most have nothing against them, and are not looked at closely."""
+    lives = {life.code: life for life in ledger.lives()}
+    watched = [each for each in volumes if each.code in lives and each.state is not VolumeState.SUSPECT]
+    whose = blame_now(ledger, now_ns) if watched else Blame()
+    found = {}
+    for volume in watched:
+        condition = condition_now(ledger, volume, now_ns, whose)
+        if not condition.may_be_written:
+            found[volume.code] = f"its condition is {condition.score} of 100: {condition.reasons[0].sentence}"
+    return found
+
+
 def _placed(library: Library, each: Candidate, drive: int | None, keys: TapeKeys) -> Candidate:
     volume_id = each.volume.volume_id
     is_here = library.is_here(volume_id)
     is_held = drive is not None and is_here and not library.is_free_for(volume_id, drive)
     unfit = keys.obstacle(each.volume) if each.volume.state is VolumeState.APPENDABLE else ""
-    return replace(each, is_in_library=is_here, is_held=is_held, unfit=unfit)
+    misfit = library.misfit(each.volume, drive, Use.WRITING)
+    return replace(each, is_in_library=is_here, is_held=is_held, unfit=unfit, misfit=misfit)
 
 
 def _nothing_left(ledger: Ledger, library: Library, want: Want, choice: Choice) -> str:

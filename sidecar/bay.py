@@ -62,6 +62,8 @@ class Bay:
     def is_usable(self, volume_id: VolumeId) -> bool:
         """May this drive fetch that tape? One that is nowhere counts as usable, so that somebody notices."""
         library = self._shared.library
+        if not library.is_for_drive(volume_id, self.number):
+            return False
         return volume_id != self.tape and (
             library.is_free_for(volume_id, self.number) or not library.is_here(volume_id)
         )

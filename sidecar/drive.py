@@ -176,6 +176,9 @@ class DriveTask:
         ready = await mover.wait_ready()
         await self._shared.unlocking.greet(mover)
         self._bay.note(ready)
+        # A mount point takes volumes of any generation.
+        if ready.generation and self._shared.home.settings.library.driver != "ltfs":
+            self._shared.library.generations[self.number] = ready.generation
         self.state = "loaded" if ready.loaded else "empty"
         self.health.opened()
         self.tried.set()

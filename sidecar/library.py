@@ -20,6 +20,8 @@ from catalog.records import Volume, VolumeState
 from drivers.errors import ChangerError
 from drivers.human.changer import HumanChanger
 from drivers.interface import Changer, Element, ElementKind
+from drivers.lto import Use, use
+from drivers.registry import drive_name
 from sidecar.devicethread import DeviceThread
 from sidecar.human import give_eyes
 from tapefs.errors import NoTape
@@ -63,6 +65,8 @@ class Library:
         self._holders: dict[VolumeId, int] = {}
         #: Tapes that a drive waits for while they are in another one, and that drive.
         self._awaited: dict[VolumeId, int] = {}
+        #: LTO generation of each drive, by its number, as its mover told it; drives that do not tell are not here.
+        self.generations: dict[int, int] = {}
         #: Where a cartridge came from, to bring it back there.
         self._origins: dict[str, int] = {}
 
@@ -122,6 +126,30 @@ class Library:
             return False
         place = self._place(volume_id)
         return place is not None and (place.kind is not ElementKind.DRIVE or place.number == drive)
+
+    def misfit(self, volume: Volume, drive: int | None, wanted: Use) -> str:
+        """Say why a drive cannot use a tape so, or, without a drive, why none here can; nothing when it can.
+
+        Nobody knows the generation of a blank tape whose barcode does not tell: the drive will say.
+        """
+        if volume.state is VolumeState.BLANK and generation_of(volume.code) is None:
+            return ""
+        known = self.generations if drive is None else {drive: self.generations.get(drive, 0)}
+        is_type_m = volume.code.endswith("M8")
+        enough = (Use.WRITING,) if wanted is Use.WRITING else (Use.WRITING, Use.READING)
+        if not known or any(use(each, volume.generation, is_type_m=is_type_m) in enough for each in known.values()):
+            return ""
+        which = "no drive here" if drive is None else f"the drive, which is LTO-{known[drive]},"
+        verb = "writes" if wanted is Use.WRITING else "reads"
+        return f"{which} {verb} no {'type M (M8)' if is_type_m else f'LTO-{volume.generation}'} tapes"
+
+    def is_for_drive(self, volume_id: VolumeId, drive: int) -> bool:
+        """Can the drive read the tape? If none here can, each counts as able, so that somebody notices."""
+        try:
+            volume = self._ledger.volume(volume_id)
+        except NotFound:
+            return True
+        return not self.misfit(volume, drive, Use.READING) or bool(self.misfit(volume, None, Use.READING))
 
     def is_held(self, volume_id: VolumeId) -> bool:
         """Does a drive's task work with the tape?"""
@@ -185,6 +213,8 @@ class Library:
         """Bring the tape into the drive, whose tape, if any, must be ejected. Raises NoTape, DriveError."""
         volume = self._volume(volume_id)
         code = volume.code
+        if reason := self.misfit(volume, drive, Use.READING):
+            raise NoTape(f"tape {volume.label} is not put into {drive_name(drive)}: {reason}")
         async with self._moving:
             await self._take_inventory()
             if self.in_drive(drive) == code:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 from msgspec import structs
 
 from catalog.ledger import Ledger
@@ -12,9 +13,13 @@ from drivers.interface import Element, ElementKind
 from drivers.registry import drive_name
 from sidecar.answers import moment
 from sidecar.tape_tasks import TapeTask
+from tapefs.condition.known import condition_now
 from tapefs.mover.messages import Progress
 from tapefs.retention.living import verdicts_on
 from tapefs.tape.barcodes import is_cleaning, is_worm
+
+#: So many mountings are shown of each tape, the newest.
+_SHOWN_MOUNTINGS = 20
 
 
 def task_view(task: TapeTask) -> dict[str, object]:
@@ -53,6 +58,7 @@ def tape_view(ledger: Ledger, volume: Volume, place: Element | None, now_ns: int
         "block_size": volume.block_size,
         "end_file": volume.end_file,
         "end_block": volume.end_block,
+        **_condition_view(ledger, volume, now_ns),
         "segments": len(ledger.copies_on(volume.volume_id)),
         "is_given_up": bool(volume.overwrites),
         "known_since": moment(volume.created_at_ns),
@@ -70,6 +76,43 @@ def tape_view(ledger: Ledger, volume: Volume, place: Element | None, now_ns: int
                 "is_only_here": verdict.backup_set.set_id in lost,
             }
             for verdict in verdicts_on(ledger, live, now_ns)
+        ],
+    }
+
+
+def _condition_view(ledger: Ledger, volume: Volume, now_ns: int) -> dict[str, object]:
+    """Return how a tape is, its life, and its newest mountings."""
+    condition, life = condition_now(ledger, volume, now_ns), ledger.life(volume.code)
+    return {
+        "condition": {
+            "score": condition.score,
+            "reasons": [{"points": each.points, "sentence": each.sentence} for each in condition.reasons],
+            "warning": condition.warning,
+        },
+        "life": {
+            "mountings": life.mountings,
+            "written_bytes": life.written_bytes,
+            "read_bytes": life.read_bytes,
+            "write_failures": life.write_failures,
+            "read_failures": life.read_failures,
+            "erased_at": moment(life.erased_at_ns),
+            "medium": None if life.medium is None else msgspec.to_builtins(life.medium),
+        },
+        "mountings": [
+            {
+                "drive": each.drive,
+                "loaded_at": moment(each.loaded_at_ns),
+                "unloaded_at": moment(each.unloaded_at_ns),
+                "purposes": each.purposes,
+                "written_bytes": each.written_bytes,
+                "read_bytes": each.read_bytes,
+                "write_failures": each.write_failures,
+                "read_failures": each.read_failures,
+                "alerts": each.alerts,
+                "temperature_c": each.temperature_c,
+                "mishaps": [mishap.message for mishap in each.mishaps],
+            }
+            for each in ledger.mountings(volume.code)[:_SHOWN_MOUNTINGS]
         ],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 from starlette.requests import Request
@@ -13,6 +14,8 @@ from catalog.records import SetState, Volume, VolumeState
 from drivers.interface import ElementKind
 from sidecar.answers import json_answer, moment
 from sidecar.service import Service
+from tapefs.condition.blame import Blame
+from tapefs.condition.known import blame_now, condition_now
 from tapefs.retention.calendar import end_of_month
 from tapefs.retention.pools import Pools
 
@@ -42,15 +45,17 @@ class TapeCalls:
             written.update(backup_set.tapes)
             if backup_set.state is SetState.COMPLETE:
                 complete.update(backup_set.tapes)
+        now_ns = time.time_ns()
+        whose = blame_now(self._service.ledger, now_ns)
         tapes = [
-            self._tape(volume, written[volume.label], complete[volume.label])
+            self._tape(volume, written[volume.label], complete[volume.label], now_ns, whose)
             for volume in self._service.ledger.volumes()
         ]
         return json_answer({"success": True, "tapes": tapes, "count": len(tapes)})
 
-    def _tape(self, volume: Volume, written: int, complete: int) -> dict[str, object]:
+    def _tape(self, volume: Volume, written: int, complete: int, now_ns: int, whose: Blame) -> dict[str, object]:
         """Return a tape with all of TAF's fields; null is what nobody has measured or set."""
-        capacity, used = volume.capacity_bytes, volume.used_bytes
+        capacity, used, life = volume.capacity_bytes, volume.used_bytes, self._service.ledger.life(volume.code)
         is_begun = volume.state is not VolumeState.BLANK and used > 0
         return {
             "tape_id": volume.label,
@@ -58,17 +63,17 @@ class TapeCalls:
             "status": STATUSES[volume.state],
             "media_type": "LTO",
             "generation": volume.generation,
-            "serial_number": None,
+            "serial_number": life.medium.serial or None if life.medium else None,
             "location": self._location(volume),
             "capacity_bytes": capacity,
             "used_bytes": used,
             "usage_percent": round(100 * used / capacity, 2) if capacity else 0.0,
             "write_count": written,
-            "read_count": None,
-            "load_count": None,
-            "health_score": 0 if volume.state is VolumeState.SUSPECT else 100,
+            "read_count": sum(bool(each.read_bytes) for each in self._service.ledger.mountings(volume.code)),
+            "load_count": max(life.mountings, (life.medium.loads if life.medium else None) or 0),
+            "health_score": condition_now(self._service.ledger, volume, now_ns, whose).score,
             "first_use_date": moment(volume.labelled_at_ns or volume.created_at_ns) if is_begun else None,
-            "last_erase_date": None,
+            "last_erase_date": moment(life.erased_at_ns),
             **self._expiry(volume),
             "backup_set_count": complete,
             "notes": volume.reason,

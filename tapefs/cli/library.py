@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 import msgspec
 
+from catalog.ledger import Ledger
 from catalog.records import BackupSet, Volume
 from drivers.registry import drive_name
 from tapefs.cli.output import Json, iso_time, print_json, print_table, printable, short_time, size
 from tapefs.cli.place import Place, ledger_of
+from tapefs.condition.known import blame_now, condition_now, drives_now
+from tapefs.condition.tapes import Condition
 from tapefs.errors import HomeError
 from tapefs.home import Home
 
@@ -21,12 +26,30 @@ def tapes_command(place: Place, as_json: bool) -> None:
     with ledger_of(place) as ledger:
         volumes = ledger.volumes()
         sets = _sets_by_label(ledger.backup_sets())
+        conditions = _conditions(ledger, volumes)
     if as_json:
-        print_json([_tape_json(volume, sets.get(volume.label, [])) for volume in volumes])
+        print_json(
+            [
+                {**_tape_json(volume, sets.get(volume.label, [])), "health_score": conditions[volume.label].score}
+                for volume in volumes
+            ]
+        )
         return
+    is_bad = any(each.reasons for each in conditions.values())
     is_away = any(volume.location for volume in volumes)
     print_table(
-        ("TAPE", "POOL", "STATE", "LTO", "USED", "CAPACITY", "SETS", "WRITTEN", *(("LIES IN",) if is_away else ())),
+        (
+            "TAPE",
+            "POOL",
+            "STATE",
+            "LTO",
+            "USED",
+            "CAPACITY",
+            "SETS",
+            "WRITTEN",
+            *(("HEALTH",) if is_bad else ()),
+            *(("LIES IN",) if is_away else ()),
+        ),
         [
             (
                 volume.label,
@@ -37,6 +60,7 @@ def tapes_command(place: Place, as_json: bool) -> None:
                 size(volume.capacity_bytes),
                 len(sets.get(volume.label, [])),
                 short_time(volume.written_at_ns),
+                *((str(conditions[volume.label].score),) if is_bad else ()),
                 *((volume.location or "library",) if is_away else ()),
             )
             for volume in volumes
@@ -45,6 +69,15 @@ def tapes_command(place: Place, as_json: bool) -> None:
     for volume in volumes:
         if volume.reason:
             click.echo(f"{volume.label}: {volume.reason}")
+        elif warning := conditions[volume.label].warning:
+            click.echo(f"{volume.label}: {printable(conditions[volume.label].reasons[0].sentence)}; {warning}")
+
+
+def _conditions(ledger: Ledger, volumes: list[Volume]) -> dict[str, Condition]:
+    """Return how each tape is, by label."""
+    now_ns = time.time_ns()
+    whose = blame_now(ledger, now_ns)
+    return {volume.label: condition_now(ledger, volume, now_ns, whose) for volume in volumes}
 
 
 def _sets_by_label(sets: list[BackupSet]) -> dict[str, list[str]]:
@@ -115,6 +148,8 @@ class DriveReport(msgspec.Struct, frozen=True):
     reason: str = ""
     #: A sentence about something that takes long, "" for none.
     note: str = ""
+    #: It asks to be cleaned.
+    wants_cleaning: bool = False
 
 
 @click.command("drives")
@@ -155,6 +190,10 @@ def drives_command(place: Place, as_json: bool, retry: str | None) -> None:
             click.echo(f"{drive.name} failed: {printable(drive.reason)}")
         if drive.note:
             click.echo(f"{drive.name}: {printable(drive.note)}")
+    with ledger_of(place) as ledger:
+        for name, said in drives_now(ledger, time.time_ns()).items():
+            for sentence in said:
+                click.echo(f"{name}: {printable(sentence)}")
 
 
 def _report(home: Home, name: str) -> DriveReport:

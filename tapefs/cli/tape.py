@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from tapefs.cli.output import counted, print_json, printable, size
+from tapefs.cli.output import counted, print_json, print_table, printable, size
 from tapefs.cli.place import Place
 from tapefs.cli.prompts import add_command, inserted_command, missing_command, remove_command
 from tapefs.cli.vault import move_command
@@ -153,6 +153,10 @@ def show_command(place: Place, tape: str, as_json: bool) -> None:
         return
     for key, value in _rows(details):
         click.echo(f"{key:<11}{printable(value)}")
+    for reason in details.condition.reasons:
+        click.echo(f"{'':<11}-{reason.points}: {printable(reason.sentence)}")
+    if details.condition.warning:
+        click.echo(f"{'Warning':<11}{printable(details.condition.warning)}")
     for each in details.sets:
         alone = "; only here" if each.is_only_here else ""
         fate = "may go" if each.goes else "stays"
@@ -160,6 +164,26 @@ def show_command(place: Place, tape: str, as_json: bool) -> None:
             f"{'Set':<11}{printable(each.name)} of {_time(each.started_at)} ({each.set_id[:8]}) {fate}: "
             f"{printable(each.reason)}{alone}"
         )
+    _print_mountings(details)
+
+
+def _print_mountings(details: TapeDetails) -> None:
+    rows = [
+        (
+            _time(each.loaded_at),
+            "-" if each.unloaded_at is None else _time(each.unloaded_at),
+            each.drive,
+            ", ".join(each.purposes) or "-",
+            size(each.written_bytes),
+            size(each.read_bytes),
+            str(each.write_failures + each.read_failures),
+            " ".join(map(str, each.alerts)) or "-",
+        )
+        for each in details.mountings
+    ]
+    if rows:
+        click.echo()
+        print_table(("LOADED", "UNLOADED", "DRIVE", "FOR", "WRITTEN", "READ", "ERRORS", "ALERTS"), rows)
 
 
 for _command in (inserted_command, missing_command, add_command, remove_command, move_command):
@@ -250,6 +274,7 @@ def _rows(details: TapeDetails) -> Iterator[tuple[str, str]]:
     yield "Medium", f"LTO-{details.generation}{', WORM' if details.is_worm else ''}, {size(details.capacity_bytes)}"
     yield "Used", f"{size(details.used_bytes)}, {counted(details.segments, 'segment')}, up to file {details.end_file}"
     yield "Volume", details.volume_id
+    yield "Health", f"{details.condition.score} of 100"
     for key, moment in (
         ("Known", details.known_since),
         ("Looked at", details.identified_at),

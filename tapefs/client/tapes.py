@@ -126,6 +126,35 @@ class SetOnTape(_View, frozen=True, kw_only=True):
     is_only_here: bool
 
 
+class ReasonView(_View, frozen=True, kw_only=True):
+    """Something against a tape."""
+
+    points: int
+    sentence: str
+
+
+class ConditionView(_View, frozen=True, kw_only=True):
+    """How a tape is."""
+
+    score: int
+    reasons: list[ReasonView] = []
+    warning: str = ""
+
+
+class MountingView(_View, frozen=True, kw_only=True):
+    """One time that it was in a drive."""
+
+    drive: str
+    loaded_at: datetime
+    unloaded_at: datetime | None = None
+    purposes: list[str] = []
+    written_bytes: int = 0
+    read_bytes: int = 0
+    write_failures: int = 0
+    read_failures: int = 0
+    alerts: list[int] = []
+
+
 class TapeDetails(KnownTape, frozen=True, kw_only=True):
     """All that is known of a tape."""
 
@@ -147,6 +176,8 @@ class TapeDetails(KnownTape, frozen=True, kw_only=True):
     labelled_at: datetime | None = None
     written_at: datetime | None = None
     sets: list[SetOnTape] = []
+    condition: ConditionView = ConditionView(score=100)
+    mountings: list[MountingView] = []
 
 
 class LibraryPlace(_View, frozen=True, kw_only=True):

@@ -79,6 +79,10 @@ class RecordingDrive:
         if self._mounting is not None:
             self._mounting = _with_purpose(self._mounting, purpose)
 
+    def note(self) -> None:
+        """Record what has been read and written by now: the tape may stay in the drive for long."""
+        self._record(None)
+
     def ask(self) -> None:
         """Ask the drive whether it wants to be cleaned; a tape that an earlier process has left in it is recorded."""
         try:

@@ -152,6 +152,7 @@ class Mover:
             log.info("the sidecar is gone, the mover ends", drive=self._name)
         finally:
             self._forget_stager()
+            self._drive.note()
 
     def _serve(self, command: Work) -> None:
         purpose = command.task if isinstance(command, Tend) else _PURPOSES.get(type(command), "")
@@ -159,6 +160,7 @@ class Mover:
             self._drive.is_used_for(purpose)
         if isinstance(command, Backup | CopyAlong | Reclaim):
             self._writing = purpose
+        is_long = isinstance(command, Backup | CopyAlong | Reclaim | Verify)
         try:
             done = self._work[type(command)](command)
         except SidecarGone:
@@ -173,6 +175,8 @@ class Mover:
             if gone is not None:
                 raise gone from error
             return
+        if is_long:
+            self._drive.note()
         self._tell_rest()
         self._post.send(done)
 

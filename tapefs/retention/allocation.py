@@ -48,6 +48,9 @@ class Candidate:
     is_held: bool = False
     #: Why its key keeps it from being written to as it is; empty: it does not.
     unfit: str = ""
+    #: Why the drive cannot write it, and why it is too bad to be written to; empty: neither is so.
+    misfit: str = ""
+    bad: str = ""
     reuse: Reuse | None = None
 
 
@@ -126,12 +129,16 @@ def _obstacle(want: Want, each: Candidate) -> str:
     volume = each.volume
     if volume.state is VolumeState.SUSPECT:
         return f"it is suspect: {volume.reason}" if volume.reason else "it is suspect"
+    if each.bad:
+        return each.bad
     if volume.volume_id in want.exclude:
         return "this run has tried it already"
     if volume.location:
         return f"it lies in {volume.location}; say `tapefs tape move {volume.label} library` when it is back for good"
     if not each.is_in_library:
         return "it is not in the library"
+    if each.misfit:
+        return each.misfit
     return "another drive has it" if each.is_held else ""
 
 
