@@ -91,3 +91,25 @@ def make_tape(folder: Path, *faults: AnyFault, tape_bytes: int = 16 * MIB, gener
     server = TapeServer(FaultyDrive(drive, list(faults)) if faults else drive)
     server.inserted()
     return server
+
+
+def fill(hand: Hand, *items: bytes) -> None:
+    """Write blocks, and filemarks where an item is b""."""
+    for item in items:
+        assert (hand.write(item) if item else hand.marks()).sense == ""
+
+
+def parameters(page: bytes) -> dict[int, bytes]:
+    found, at = {}, 4
+    assert int.from_bytes(page[2:4], "big") == len(page) - 4
+    while at < len(page):
+        length = page[at + 3]
+        found[int.from_bytes(page[at : at + 2], "big")] = page[at + 4 : at + 4 + length]
+        at += 4 + length
+    return found
+
+
+def log(hand: Hand, number: int) -> dict[int, bytes]:
+    page = hand.good(bytes([0x4D, 0, 0x40 | number, 0, 0, 0, 0, 0xFF, 0xFF, 0]))
+    assert page[:2] == bytes([number, 0])
+    return parameters(page)
