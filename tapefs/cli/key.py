@@ -177,7 +177,12 @@ def unlock_command(place: Place, name: str, passphrase_file: Path | None) -> Non
     home, store = _store(place)
     key = store.find(name)
     client = Client(home.socket)
-    client.unlocked_keys()  # Before somebody types a passphrase for nothing.
+    try:
+        client.unlocked_keys()  # Before somebody types a passphrase for nothing.
+    except Unreachable as error:
+        raise Unreachable(
+            f"{error}; for a single command name a file with the passphrase in TAPEFS_PASSPHRASE_FILE"
+        ) from error
     client.unlock_key(store.identity(key, _passphrase(key, passphrase_file)).text)
     click.echo(f"key {key.title} is unlocked", err=True)
 

@@ -165,7 +165,10 @@ def drives_command(place: Place, as_json: bool, retry: str | None) -> None:
         with connected(home) as presence:
             presence.client.retry_drive(retry)
         return
+    with ledger_of(place) as ledger:
+        labels = {volume.code: volume.label for volume in ledger.volumes()}
     drives = [_report(home, name) for name in map(drive_name, range(home.settings.library.drive_count))]
+    drives = [msgspec.structs.replace(drive, tape=labels.get(drive.tape or "", drive.tape)) for drive in drives]
     if as_json:
         print_json([msgspec.to_builtins(drive) for drive in drives])
         return

@@ -81,6 +81,7 @@ def test_a_renamed_tape_is_found_by_its_barcode(home, tree, tmp_path):
     set_id = done("backup", str(tree)).splitlines()[-1]
     assert "is named nothing" not in done("tape", "show", name)
     assert json.loads(done("sets", "--json"))[0]["tapes"] == [name]
+    assert json.loads(done("drives", "--json"))[0]["tape"] == name
     done("tape", "identify", "TP0002L9")  # So that it has to be loaded again.
     done("evict", "--all")
     done("restore", set_id, "--to", str(tmp_path / "back"))
