@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from catalog.ids import SetId
+from catalog.ledger import Ledger
 from catalog.pool_records import Pool
 from drivers.errors import DriveError
 from drivers.interface import Drive
@@ -19,6 +20,7 @@ from tapefs.along.second import copy_along
 from tapefs.along.words import CopyTask
 from tapefs.backup.segment import SetContext
 from tapefs.codecs import codec
+from tapefs.home import Home
 from tests.backup.rig import LocalWatcher, Rig
 
 NOW = 1_800_000_000_000_000_000
@@ -99,12 +101,12 @@ def labels(rig: Rig, set_id: SetId) -> list[list[str]]:
     ]
 
 
-def from_tape(pair: Rig, label: str, out: Path) -> Path:
+def from_tape(home: Home, ledger: Ledger, label: str, out: Path) -> Path:
     """Unpack all payloads that lie on that tape with GNU tar."""
     out.mkdir(exist_ok=True)
-    cartridge = pair.home.library / "cartridges" / label
-    volume = pair.ledger.volume_by_label(label)
-    for copy in pair.ledger.copies_on(volume.volume_id):
+    cartridge = home.library / "cartridges" / label
+    volume = ledger.volume_by_label(label)
+    for copy in ledger.copies_on(volume.volume_id):
         payload = cartridge / f"{copy.header_file + 1:05}"
         subprocess.run(f"zstd -dqc {payload} | tar -xpf - -C {out}", shell=True, check=True)
     return out

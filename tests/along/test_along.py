@@ -50,7 +50,7 @@ def pair(make: Callable[..., Pair]) -> Pair:
 
 def unpacked(pair: Pair, tapes: set[str], out: Path) -> Path:
     for label in tapes:
-        from_tape(pair, label, out)
+        from_tape(pair.home, pair.ledger, label, out)
     return out
 
 
