@@ -24,13 +24,19 @@ def place(tmp_path: Path) -> Iterator[Installation]:
 
 
 def filled(place: Installation, folder: Path) -> tuple[str, dict[str, bytes]]:
-    """The first tape holds a set that lives and a larger one that has expired; return the first and its content."""
+    """The first tape holds a set that lives and a larger one that has expired; return the first and its content.
+
+    Another tape joins the pool afterwards: two drives would use both.
+    """
+    place.run("pool", "create", "work", "--no-scratch")
+    place.run("pool", "assign", "work", "TP0001L9")
     for name, size in (("kept", 400_000), ("gone", 3_000_000)):
         (folder / name).mkdir()
         (folder / name / "file").write_bytes(os.urandom(size))
-    kept = place.backup(folder / "kept", "--name", "kept")
-    gone = place.backup(folder / "gone", "--name", "gone")
+    kept = place.backup(folder / "kept", "--name", "kept", "--pool", "work")
+    gone = place.backup(folder / "gone", "--name", "gone", "--pool", "work")
     place.run("expire", gone, "--apply")
+    place.run("pool", "assign", "work", "TP0002L9")
     return kept, {"file": (folder / "kept/file").read_bytes()}
 
 
@@ -52,11 +58,11 @@ def check_kept(place: Installation, folder: Path, kept: str, content: dict[str, 
 def test_an_almost_empty_tape(place: Installation, tmp_path: Path, drives: str) -> None:
     serve(place, "--tapes", "3", "--tape-size", "64MiB", "--drives", drives)
     kept, content = filled(place, tmp_path)
-    (told,) = json.loads(place.run("reclaim", "--pool", "default", "--below", "20%", "--json"))
+    (told,) = json.loads(place.run("reclaim", "--pool", "work", "--below", "20%", "--json"))
     assert (told["tape"], told["onto"], told["tape_changes"], told["obstacle"]) == ("TP0001L9", "TP0002L9", 3, "")
     assert [each["set_id"] for each in told["sets"]] == [kept]
     assert 10 < told["percent"] < 14
-    assert "No such tape" in place.run("reclaim", "--pool", "default", "--below", "5")
+    assert "No such tape" in place.run("reclaim", "--pool", "work", "--below", "5")
     assert kept in on_tape(place, "TP0001L9"), "nothing has changed"
 
     said = place.run("reclaim", "TP0001L9", "--apply", "--json")
