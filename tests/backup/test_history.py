@@ -9,12 +9,12 @@ import pytest
 
 from catalog.errors import StorageFailed
 from catalog.lmdb_ledger import LmdbLedger
-from drivers.errors import DiskFull, ReadFailed, WriteFailed
+from drivers.errors import CleaningUsedUp, DiskFull, ReadFailed, WriteFailed
 from drivers.virtual.changer import VirtualChanger
 from drivers.virtual.condition import write_alerts
 from drivers.virtual.drive import VirtualDrive
 from drivers.virtual.faults import AnyFault, FaultyDrive, ReadError, WriteError
-from drivers.virtual.library import create_library
+from drivers.virtual.library import add_blank, create_library
 from tapefs.mover.history import RecordingDrive
 from tests.catalog.builders import NOW
 
@@ -142,4 +142,26 @@ def test_a_ledger_that_refuses_fails_no_work(make: Make, ledger: LmdbLedger, mon
     drive.load()
     drive.write_block(bytes(10))
     drive.unload()
+    drive.close()
+
+
+def test_a_cleaning_is_counted_until_the_cartridge_is_used_up(make: Make, ledger: LmdbLedger, folder: Path) -> None:
+    changer = VirtualChanger(folder, "account")
+    changer.unload(0, 0)
+    code = add_blank(folder, tape_bytes=MIB, barcode="CLNU01CU")
+    changer.load(2, 0)
+    write_alerts(folder, 0, [20])
+    drive = make()
+    drive.ask()
+    assert drive.wants_cleaning
+    drive.clean(code)
+    drive.ask()
+    assert not drive.wants_cleaning
+    assert ledger.mountings(code)[0].purposes == ("cleaning",)
+    for _ in range(49):
+        drive.clean(code)
+    with pytest.raises(CleaningUsedUp):
+        drive.clean(code)
+    life = ledger.life(code)
+    assert (life.mountings, life.is_used_up) == (50, True)
     drive.close()
