@@ -15,7 +15,7 @@ from msgspec import structs
 from catalog.ids import JobNumber
 from catalog.records import JobState
 from tapefs.cli.job_options import check_level_of, job_options
-from tapefs.cli.output import printable, size
+from tapefs.cli.output import counted, printable, size
 from tapefs.cli.place import Place
 from tapefs.cli.progress import reporting
 from tapefs.cli.values import JobName, name_from_path
@@ -141,8 +141,9 @@ def _words(view: JobView) -> str:
         return f"{size(progress.verified_bytes)} of {size(progress.stored_bytes)} read back from {progress.tape}"
     if view.is_finished and view.set_type in ("incremental", "differential"):
         new = size(progress.stored_bytes)
-        return f"{progress.files:,} files, {size(progress.bytes)}; new on tape {progress.tape}: {new}"
-    words = f"{progress.files:,} files, {size(progress.bytes)} read, {size(progress.stored_bytes)} on tape"
+        return f"{counted(progress.files, 'file')}, {size(progress.bytes)}; new on tape {progress.tape}: {new}"
+    read = f"{counted(progress.files, 'file')}, {size(progress.bytes)} read"
+    words = f"{read}, {size(progress.stored_bytes)} on tape"
     return f"{words} {progress.tape}" if progress.tape else words
 
 

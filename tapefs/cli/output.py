@@ -94,9 +94,14 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
-def counted(count: int, noun: str, ending: str = "s") -> str:
-    """Return a number with its noun, such as `1 frame` or `1,024 frames`."""
-    return f"{count:,} {noun}{'' if count == 1 else ending}"
+def counted(count: int, noun: str, ending: str = "s", one: str = "") -> str:
+    """Return a number with its noun, such as `1 frame` or `1,024 frames`; `one` is the ending of a single one."""
+    return f"{count:,} {noun}{one if count == 1 else ending}"
+
+
+def contents(files: int, directories: int, count_bytes: int) -> str:
+    """Return what a set holds, such as `1 file, 2 directories, 1.3 KiB`."""
+    return f"{counted(files, 'file')}, {counted(directories, 'director', 'ies', 'y')}, {size(count_bytes)}"
 
 
 def short_ids(ids: Iterable[str]) -> dict[str, str]:

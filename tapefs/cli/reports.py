@@ -9,7 +9,7 @@ import click
 from catalog.errors import NotFound
 from catalog.ids import JobNumber
 from catalog.records import BackupSet
-from tapefs.cli.output import counted, level_text, print_json, printable, short_time, size
+from tapefs.cli.output import contents, counted, level_text, print_json, printable, short_time, size
 from tapefs.cli.place import Catalog, Place, catalog_of
 from tapefs.errors import NoSuchThing
 
@@ -98,7 +98,7 @@ def _run_facts(chosen: BackupSet, run: RunReport) -> list[tuple[str, str]]:
     ratio = "" if run.ratio is None else f", {100 * run.ratio:.1f} % of what was read"
     facts = [
         ("finished", ended + (f", the last of {run.runs} runs" if run.runs > 1 else "")),
-        ("content", f"{content.files:,} files, {content.directories:,} directories, {size(content.bytes)}"),
+        ("content", contents(content.files, content.directories, content.bytes)),
     ]
     for move in run.moves:
         tape = f" with tape {move.tape} in it" if move.tape else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from catalog.ids import FrameNo, SegmentId
-from tapefs.cli.output import printable, size
+from tapefs.cli.output import counted, printable, size
 from tapefs.cli.place import Place, catalog_of
 from tapefs.cli.progress import Reporter, reporting
 from tapefs.client.api import Arrival, Client, FrameSpan
@@ -167,7 +167,7 @@ def tell_report(report: RestoreReport, command: str = "restore", what: str = "al
         click.echo(f"{command}: {report.trouble_count:,} troubles in all; --log FILE has them all", err=True)
     if report.changed:
         click.echo(f"{command}: {report.changed:,} files had changed while they were backed up", err=True)
-    click.echo(f"{command}: {report.files:,} files, {size(report.bytes)}, {what}{_others(report)}", err=True)
+    click.echo(f"{command}: {counted(report.files, 'file')}, {size(report.bytes)}, {what}{_others(report)}", err=True)
     if report.stopped:
         raise TapefsError(report.stopped)
     if not report.is_complete:

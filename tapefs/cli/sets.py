@@ -10,6 +10,7 @@ import click
 from catalog.records import AS_POOL, BackupSet, CopyState, Segment, SegmentCopy, SetState
 from tapefs.cli.output import (
     Json,
+    contents,
     iso_time,
     level_text,
     paths,
@@ -146,7 +147,7 @@ def _facts(chosen: BackupSet, folder: str) -> list[tuple[str, str]]:
         ("sources", sources),
         ("started", short_time(chosen.started_at_ns)),
         ("finished", short_time(chosen.finished_at_ns)),
-        ("content", f"{chosen.files:,} files, {chosen.directories:,} directories, {size(chosen.bytes)}"),
+        ("content", contents(chosen.files, chosen.directories, chosen.bytes)),
         ("on tape", f"{size(chosen.stored_bytes)} in {chosen.segments} segments: {' '.join(chosen.tapes) or 'none'}"),
         ("kept", _kept(chosen)),
     ]
