@@ -1,7 +1,7 @@
 """How a virtual drive is: TapeAlert flags that somebody has set, and cleaning. Blocking; any process.
 
-`drives/N.alerts.json` is written by a hand that wants to see what follows (`tapefs library alert`), and by the drive
-when it was cleaned. It is read whenever a drive is asked for its health. A torn file reads as no flag.
+`drives/N.alerts.json` is written by whoever wants to see what follows (`write_alerts`), and by the drive when it was
+cleaned. It is read whenever a drive is asked for its health. A torn file reads as no flag.
 """
 
 from __future__ import annotations
