@@ -57,9 +57,10 @@ def listing_with(monkeypatch: pytest.MonkeyPatch, change: Callable[[list[object]
     real = os.scandir
 
     class Listing:
-        def __init__(self, path: bytes) -> None:
-            with real(path) as found:
-                self._entries = change(list(found))
+        def __init__(self, path: object) -> None:
+            with real(path) as found:  # type: ignore[call-overload]
+                # A backup lists by descriptor or bytes; what else is listed meanwhile is not its tree.
+                self._entries = list(found) if isinstance(path, str | os.PathLike) else change(list(found))
 
         def __enter__(self) -> Iterator[object]:
             return iter(self._entries)

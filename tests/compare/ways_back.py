@@ -13,6 +13,7 @@ from catalog.ids import FrameNo, SegmentId, SetId
 from catalog.index.reader import IndexReader
 from tapefs.recall.stager import Stager
 from tapefs.restore import FrameWish, RestoreReport, restore
+from tapefs.restore.records import NotFetched
 from tests.backup.rig import Rig
 
 
@@ -23,7 +24,7 @@ class _Fetcher:
         self._rig = rig
         self._stager: Stager | None = None
         self._label = ""
-        self.failures: dict[tuple[SegmentId, int], str] = {}
+        self.failures: dict[tuple[SegmentId, int], NotFetched] = {}
 
     def fetch(self, wishes: Sequence[FrameWish]) -> None:
         for wish in wishes:
@@ -44,7 +45,7 @@ class _Fetcher:
             self.failures.pop((segment_id, frame), None)
 
     def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str) -> None:
-        self.failures |= {(segment_id, frame): message for frame in range(first, last + 1)}
+        self.failures |= {(segment_id, frame): NotFetched(message) for frame in range(first, last + 1)}
 
     def close(self) -> None:
         if self._stager is not None:

@@ -40,6 +40,6 @@ stage "the next backup builds on the newest set, behind it on the same tape; all
 echo third >/disk/source/third
 third=$("$tapefs" backup --name nightly --type incremental /disk/source)
 let_go
-[[ $(field_of parent "$("$tapefs" show "$third" --json)") == "$second" ]]
+[[ $("$tapefs" show "$third" --json | field_of parent) == "$second" ]]
 /usr/bin/python3 -I "$PROJECT"/scripts/untape.py restore "$third" "$tape" --special --to /disk/untaped
 same /disk/source /disk/untaped/disk/source
