@@ -232,16 +232,18 @@ def test_a_second_drive_that_is_too_slow_is_left_behind(
     slow: list[_Slow] = []
     pair.wrap = lambda drive: (slow.append(_Slow(drive, 20)), slow[0])[1]  # type: ignore[return-value]
 
-    def look() -> None:
-        if pair.ledger.backup_sets() and len(pair.ledger.segments(pair.ledger.backup_sets()[0].set_id)) > 4:
-            seen.append(slow[0].go.is_set())
-            slow[0].go.set()
+    def let_go() -> None:
+        while not (sets := pair.ledger.backup_sets()) or len(pair.ledger.segments(sets[0].set_id)) <= 4:
+            time.sleep(0.05)
+        seen.append(slow[0].go.is_set())
+        slow[0].go.set()
 
     seen: list[bool] = []
-    pair.watcher.interrupt = look
-    # So long that the looks at cancellation are many.
     random_files(tree / "more", 40, 400_000)
+    looker = threading.Thread(target=let_go)
+    looker.start()
     pair.backup(tree, copy_pools=("vault",))
+    looker.join()
     pair.rest()
     assert slow[0].waits.is_set()
     assert seen[0] is False, "the first drive had written five segments meanwhile"
