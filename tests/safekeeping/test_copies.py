@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,23 +28,6 @@ from tests.backup.rig import Rig
 from tests.backup.trees import random_files
 
 NOW_NS = 1_750_000_000 * 10**9
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
-    yield rig
-    rig.close()
-
-
-@pytest.fixture
-def made(rig: Rig, tmp_path: Path) -> list[SetId]:
-    """A full set and one that builds on it."""
-    tree = random_files(tmp_path / "tree", 30, 20_000)
-    job = rig.queued(tree, type="full")
-    first = rig.run(job)
-    (tree / "more").write_text("more")
-    return [first, rig.again(job, type="incremental")]
 
 
 @pytest.fixture
