@@ -188,8 +188,19 @@ def test_a_program_that_hangs_is_killed_with_its_children(
     with pytest.raises(TransportFailed, match="did not end"):
         MtxChanger("/dev/sg3").inventory()
     assert time.monotonic() - began < 20
-    state = Path(f"/proc/{pid_file.read_text().strip()}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    # A killed process may still be seen running for a moment on a busy machine.
+    child = pid_file.read_text().strip()
+    while is_running(child):
+        assert time.monotonic() - began < 50
+        time.sleep(0.05)
+
+
+def is_running(pid: str) -> bool:
+    """Is there such a process that has not ended?"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_without_the_program_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
