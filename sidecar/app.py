@@ -9,12 +9,12 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, ExceptionHandler
 
 from catalog.errors import CatalogError
 from drivers.errors import DriveError
 from sidecar.answers import json_answer
+from sidecar.calls import Call
 from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.jobs import JobCalls
 from sidecar.own.keys import KeyCalls
@@ -32,7 +32,7 @@ from sidecar.own.tapes import OwnTapeCalls
 from sidecar.own.verify import VerifyCalls
 from sidecar.requests import Invalid
 from sidecar.service import Service
-from sidecar.statuses import sentence_of, status_of
+from sidecar.statuses import challenge_of, sentence_of, status_of
 from sidecar.taf.backup import BackupCalls
 from sidecar.taf.recovery import RecoveryCalls
 from sidecar.taf.tape import TapeCalls
@@ -46,6 +46,17 @@ log = structlog.get_logger(__name__)
 
 def make_app(service: Service) -> ASGIApp:
     """Return the application on top of a running service."""
+    handlers: dict[int | type[Exception], ExceptionHandler] = {
+        kind: cast(ExceptionHandler, _expected) for kind in EXPECTED
+    }
+    handlers[HTTPException] = cast(ExceptionHandler, _http)
+    handlers[ClientDisconnect] = cast(ExceptionHandler, _gone)
+    handlers[Exception] = cast(ExceptionHandler, _unexpected)
+    return Starlette(routes=calls_of(service), exception_handlers=handlers)
+
+
+def calls_of(service: Service) -> list[Call]:
+    """Return all that can be called."""
     families = (
         StatusCalls(service),
         JobCalls(service),
@@ -66,14 +77,7 @@ def make_app(service: Service) -> ASGIApp:
         RecoveryCalls(service),
         TapeCalls(service),
     )
-    routes: list[Route] = [route for family in families for route in family.routes()]
-    handlers: dict[int | type[Exception], ExceptionHandler] = {
-        kind: cast(ExceptionHandler, _expected) for kind in EXPECTED
-    }
-    handlers[HTTPException] = cast(ExceptionHandler, _http)
-    handlers[ClientDisconnect] = cast(ExceptionHandler, _gone)
-    handlers[Exception] = cast(ExceptionHandler, _unexpected)
-    return Starlette(routes=routes, exception_handlers=handlers)
+    return [call for family in families for call in family.routes()]
 
 
 async def _expected(request: Request, error: Exception) -> Response:
@@ -83,7 +87,9 @@ async def _expected(request: Request, error: Exception) -> Response:
         return json_answer({"detail": [error.problem]}, status)
     if status >= 500:
         log.error("request failed", method=request.method, path=request.url.path, error=str(error))
-    return json_answer({"detail": sentence_of(error)}, status)
+    answer = json_answer({"detail": sentence_of(error)}, status)
+    answer.headers.update(challenge_of(error))
+    return answer
 
 
 async def _http(request: Request, error: HTTPException) -> Response:

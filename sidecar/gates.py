@@ -9,6 +9,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Collection
+from dataclasses import replace
 from hmac import compare_digest
 from typing import NoReturn
 
@@ -17,7 +18,17 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sidecar.statuses import BodyTooLarge, BodyTooSlow, RequestRefused, Unauthorised, WrongHost, status_of
+from sidecar.callers import CALLER, NOBODY, Caller, Role, local_caller
+from sidecar.listeners import CONNECTION
+from sidecar.statuses import (
+    BodyTooLarge,
+    BodyTooSlow,
+    RequestRefused,
+    Unauthorised,
+    WrongHost,
+    challenge_of,
+    status_of,
+)
 
 LONGEST_BODY_BYTES = 1024 * 1024
 #: A body must be there after this, however it trickles.
@@ -29,8 +40,25 @@ LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
 
 
+class PeerGate:
+    """For the Unix socket: the kernel has told who connects, and the listener has admitted him."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Write down who calls."""
+        peer = scope[CONNECTION].peer
+        if peer is not None:
+            scope[CALLER] = local_caller(peer.uid)
+        await self._app(scope, receive, send)
+
+
 class TokenGate:
-    """For TCP: the right token, and a Host header that means us (against names that were made to point here)."""
+    """For TCP: the right token, and a Host header that means us (against names that were made to point here).
+
+    Without any token the caller is nobody: calls that need no role answer.
+    """
 
     def __init__(self, app: ASGIApp, token: str, listen_host: str) -> None:
         self._app = app
@@ -43,24 +71,33 @@ class TokenGate:
         headers = Headers(scope=scope)
         try:
             self._check_host(headers.get("host", ""))
-            self._check_token(headers.get("authorization", ""))
+            scope[CALLER] = self._caller(headers.get("authorization"), address_in(scope))
         except RequestRefused as error:
             await refuse(error, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _check_token(self, header: str) -> None:
+    def _caller(self, header: str | None, address: str) -> Caller:
+        if header is None:
+            return replace(NOBODY, address=address)
         scheme, _, given = header.partition(" ")
         # Compared even when the scheme is wrong, and as bytes: compare_digest takes no other text than ASCII.
         is_right = compare_digest(given.strip().encode(), self._token)
         if not is_right or scheme.lower() != "bearer":
-            raise Unauthorised("the token is missing or wrong: send `Authorization: Bearer` and what HOME/token holds")
+            raise Unauthorised("the token is wrong: send `Authorization: Bearer` and what HOME/token holds")
+        return Caller("token", Role.ADMIN, address=address)
 
     def _check_host(self, header: str) -> None:
         name = _host_of(header)
         if name in self._names or _is_loopback(name) or (self._is_wildcard and _is_address(name)):
             return
         raise WrongHost("the Host header names another host: use the address that the sidecar listens on")
+
+
+def address_in(scope: Scope) -> str:
+    """Return the address that a request came from; empty for a Unix socket."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _names_of(listen_host: str) -> Collection[str]:
@@ -159,7 +196,5 @@ class _Body:
 
 async def refuse(error: RequestRefused, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with the error's status and close the connection."""
-    headers = {"Connection": "close"}
-    if isinstance(error, Unauthorised):
-        headers["WWW-Authenticate"] = "Bearer"
+    headers = {"Connection": "close"} | challenge_of(error)
     await JSONResponse({"detail": str(error)}, status_of(error), headers)(scope, receive, send)

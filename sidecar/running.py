@@ -26,7 +26,7 @@ from sidecar.arrivals import Arrivals
 from sidecar.bell import Bell
 from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor, limit_bytes
-from sidecar.gates import BodyLimits, TokenGate
+from sidecar.gates import BodyLimits, PeerGate, TokenGate
 from sidecar.giving_way import GivingWay
 from sidecar.health import Fleet
 from sidecar.jobs import Jobs
@@ -87,7 +87,7 @@ async def run_sidecar(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         service = await _assemble(home, ledger, options)
         app = make_app(service)
-        listeners: list[tuple[socket.socket, ASGIApp, int | None]] = [(unix, BodyLimits(app), owner_uid)]
+        listeners: list[tuple[socket.socket, ASGIApp, int | None]] = [(unix, BodyLimits(PeerGate(app)), owner_uid)]
         if tcp is not None:
             listeners.append((tcp.bound, BodyLimits(TokenGate(app, tcp.token, tcp.host)), None))
             log.info("listening", address=tcp.bound.getsockname())

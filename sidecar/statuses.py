@@ -29,6 +29,10 @@ class Unauthorised(RequestRefused):
     """No token, or a wrong one."""
 
 
+class Forbidden(RequestRefused):
+    """Whoever asks is known, and may not."""
+
+
 class WrongHost(RequestRefused):
     """The Host header names somebody else."""
 
@@ -44,6 +48,7 @@ class BodyTooSlow(RequestRefused):
 #: The first class that fits counts; what fits none is a bug: 500, and a traceback in the log.
 TABLE: tuple[tuple[type[Exception], int], ...] = (
     (Unauthorised, 401),
+    (Forbidden, 403),
     (WrongHost, 400),
     (BodyTooLarge, 413),
     (BodyTooSlow, 408),
@@ -80,3 +85,8 @@ def sentence_of(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return str(error) or type(error).__name__
+
+
+def challenge_of(error: Exception) -> dict[str, str]:
+    """Return the header that tells how to say who one is, where an error is about that."""
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorised) else {}

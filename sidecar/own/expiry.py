@@ -8,10 +8,11 @@ import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from catalog.ids import SetId
 from sidecar.answers import json_answer
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.requests import Uuid, body_of
 from sidecar.service import Service
 from tapefs.client.api import SetVerdict
@@ -40,11 +41,11 @@ class ExpiryCalls:
         #: Two at once would only do the same.
         self._working = trio.Lock()
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/v1/expire", self.show, methods=["GET"]),
-            Route("/api/v1/expire", self.expire, methods=["POST"]),
+            Call("/api/v1/expire", self.show, needs=Role.VIEWER),
+            Call("/api/v1/expire", self.expire, methods=["POST"], needs=Role.ADMIN),
         ]
 
     async def show(self, request: Request) -> Response:

@@ -9,11 +9,12 @@ import trio
 from msgspec import UNSET, UnsetType, structs
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from catalog.ids import JobNumber
 from catalog.records import BackupSet, Job, JobState
 from sidecar.answers import json_answer, moment
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.job_pools import with_pools
 from sidecar.jobs import JobView, Run
 from sidecar.new_jobs import changed_job, check_run_type, check_sources, new_job
@@ -51,17 +52,17 @@ class JobCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/v1/jobs", self.list, methods=["GET"]),
-            Route("/api/v1/jobs", self.create, methods=["POST"]),
-            Route("/api/v1/jobs/{number}", self.show, methods=["GET"]),
-            Route("/api/v1/jobs/{number}", self.edit, methods=["PATCH"]),
-            Route("/api/v1/jobs/{number}", self.delete, methods=["DELETE"]),
-            Route("/api/v1/jobs/{number}/run", self.run, methods=["POST"]),
-            Route("/api/v1/jobs/{number}/resume", self.resume, methods=["POST"]),
-            Route("/api/v1/jobs/{number}/cancel", self.cancel, methods=["POST"]),
+            Call("/api/v1/jobs", self.list, needs=Role.VIEWER),
+            Call("/api/v1/jobs", self.create, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/jobs/{number}", self.show, needs=Role.VIEWER),
+            Call("/api/v1/jobs/{number}", self.edit, methods=["PATCH"], needs=Role.OPERATOR),
+            Call("/api/v1/jobs/{number}", self.delete, methods=["DELETE"], needs=Role.OPERATOR),
+            Call("/api/v1/jobs/{number}/run", self.run, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/jobs/{number}/resume", self.resume, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/jobs/{number}/cancel", self.cancel, methods=["POST"], needs=Role.OPERATOR),
         ]
 
     async def list(self, request: Request) -> Response:

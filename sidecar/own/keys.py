@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from sidecar.answers import json_answer
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.listeners import CONNECTION, Connection
 from sidecar.requests import body_of
 from sidecar.service import Service
@@ -31,12 +32,12 @@ class KeyCalls:
     def __init__(self, service: Service) -> None:
         self._unlocking = service.unlocking
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/v1/keys", self.list, methods=["GET"]),
-            Route("/api/v1/keys", self.unlock, methods=["POST"]),
-            Route("/api/v1/keys/{fingerprint}", self.lock, methods=["DELETE"]),
+            Call("/api/v1/keys", self.list, needs=Role.VIEWER),
+            Call("/api/v1/keys", self.unlock, methods=["POST"], needs=Role.ADMIN),
+            Call("/api/v1/keys/{fingerprint}", self.lock, methods=["DELETE"], needs=Role.ADMIN),
         ]
 
     async def list(self, request: Request) -> Response:

@@ -9,10 +9,11 @@ import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from catalog.records import StagePin
 from sidecar.answers import json_answer, moment
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.listeners import CONNECTION, Connection
 from sidecar.own.recalls import SpanBody, frames_of
 from sidecar.requests import Uuid, body_of, page_of
@@ -38,14 +39,14 @@ class PinCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/v1/pins", self.list, methods=["GET"]),
-            Route("/api/v1/pins", self.add, methods=["POST"]),
-            Route("/api/v1/pins/{id}", self.show, methods=["GET"]),
-            Route("/api/v1/pins/{id}", self.drop, methods=["DELETE"]),
-            Route("/api/v1/staging", self.staging, methods=["GET"]),
+            Call("/api/v1/pins", self.list, needs=Role.VIEWER),
+            Call("/api/v1/pins", self.add, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/pins/{id}", self.show, needs=Role.VIEWER),
+            Call("/api/v1/pins/{id}", self.drop, methods=["DELETE"], needs=Role.OPERATOR),
+            Call("/api/v1/staging", self.staging, needs=Role.VIEWER),
         ]
 
     async def add(self, request: Request) -> Response:

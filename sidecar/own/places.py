@@ -6,12 +6,13 @@ import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from catalog.errors import NotFound
 from catalog.records import Volume
 from sidecar.allotting import weigh
 from sidecar.answers import json_answer
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.new_pools import check_text
 from sidecar.requests import body_of
 from sidecar.service import Service
@@ -40,12 +41,12 @@ class PlaceCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/v1/tapes/{tape}/location", self.move, methods=["PUT"]),
-            Route("/api/v1/vault", self.vault, methods=["GET"]),
-            Route("/api/v1/explain/{what:path}", self.explain, methods=["GET"]),
+            Call("/api/v1/tapes/{tape}/location", self.move, methods=["PUT"], needs=Role.OPERATOR),
+            Call("/api/v1/vault", self.vault, needs=Role.VIEWER),
+            Call("/api/v1/explain/{what:path}", self.explain, needs=Role.VIEWER),
         ]
 
     async def move(self, request: Request) -> Response:

@@ -8,9 +8,10 @@ import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from sidecar.answers import json_answer
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.desk import Choice
 from sidecar.guard import Mode
 from sidecar.readings import Outcome
@@ -37,15 +38,15 @@ class PolicyCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/v1/recalls", self.waiting, methods=["GET"]),
-            Route("/api/v1/recalls/history", self.history, methods=["GET"]),
-            Route("/api/v1/recalls/mode", self.mode, methods=["GET"]),
-            Route("/api/v1/recalls/mode", self.switch, methods=["PUT"]),
-            Route("/api/v1/recalls/{id}/grant", self.grant, methods=["POST"]),
-            Route("/api/v1/recalls/{id}/deny", self.deny, methods=["POST"]),
+            Call("/api/v1/recalls", self.waiting, needs=Role.VIEWER),
+            Call("/api/v1/recalls/history", self.history, needs=Role.VIEWER),
+            Call("/api/v1/recalls/mode", self.mode, needs=Role.VIEWER),
+            Call("/api/v1/recalls/mode", self.switch, methods=["PUT"], needs=Role.ADMIN),
+            Call("/api/v1/recalls/{id}/grant", self.grant, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/recalls/{id}/deny", self.deny, methods=["POST"], needs=Role.OPERATOR),
         ]
 
     async def waiting(self, request: Request) -> Response:

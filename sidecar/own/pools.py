@@ -9,12 +9,13 @@ import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from catalog.pool_records import Pool
 from catalog.records import VolumeState
 from sidecar.allotting import weigh
 from sidecar.answers import json_answer
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.new_pools import changed_pool, check_name
 from sidecar.requests import body_of
 from sidecar.service import Service
@@ -44,15 +45,15 @@ class PoolCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/v1/pools", self.list, methods=["GET"]),
-            Route("/api/v1/pools", self.create, methods=["POST"]),
-            Route("/api/v1/pools/{name}", self.show, methods=["GET"]),
-            Route("/api/v1/pools/{name}", self.edit, methods=["PATCH"]),
-            Route("/api/v1/pools/{name}", self.delete, methods=["DELETE"]),
-            Route("/api/v1/pools/{name}/tapes", self.assign, methods=["POST"]),
+            Call("/api/v1/pools", self.list, needs=Role.VIEWER),
+            Call("/api/v1/pools", self.create, methods=["POST"], needs=Role.ADMIN),
+            Call("/api/v1/pools/{name}", self.show, needs=Role.VIEWER),
+            Call("/api/v1/pools/{name}", self.edit, methods=["PATCH"], needs=Role.ADMIN),
+            Call("/api/v1/pools/{name}", self.delete, methods=["DELETE"], needs=Role.ADMIN),
+            Call("/api/v1/pools/{name}/tapes", self.assign, methods=["POST"], needs=Role.ADMIN),
         ]
 
     async def list(self, request: Request) -> Response:

@@ -8,12 +8,13 @@ import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from drivers.human.changer import HumanChanger
 from drivers.human.desk import Answer
 from drivers.registry import drive_name
 from sidecar.answers import json_answer, moment
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.requests import body_of, number_in_path
 from sidecar.service import Service
 from tapefs.errors import UsageError
@@ -39,13 +40,13 @@ class PromptCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/v1/prompts", self.list, methods=["GET"]),
-            Route("/api/v1/prompts/{number}", self.answer, methods=["POST"]),
-            Route("/api/v1/shelf", self.add, methods=["POST"]),
-            Route("/api/v1/shelf/{tape}", self.remove, methods=["DELETE"]),
+            Call("/api/v1/prompts", self.list, needs=Role.VIEWER),
+            Call("/api/v1/prompts/{number}", self.answer, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/shelf", self.add, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/shelf/{tape}", self.remove, methods=["DELETE"], needs=Role.OPERATOR),
         ]
 
     async def list(self, request: Request) -> Response:

@@ -8,12 +8,13 @@ import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from catalog.ids import FrameNo, SegmentId
 from sidecar.answers import json_answer
 from sidecar.arrivals import HELLO, Arrivals, Subscription
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.guard import Reader
 from sidecar.listeners import CONNECTION, Connection
 from sidecar.recalling import Wish
@@ -101,16 +102,16 @@ class RecallCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/v1/recalls", self.recall, methods=["POST"]),
-            Route("/api/v1/recalls/cancel", self.cancel, methods=["POST"]),
-            Route("/api/v1/arrivals", self.arrivals, methods=["GET"]),
-            Route("/api/v1/stage", self.stage, methods=["POST"]),
-            Route("/api/v1/walks", self.walk, methods=["POST"]),
-            Route("/api/v1/walks/end", self.end_walks, methods=["POST"]),
-            Route("/api/v1/evict", self.evict, methods=["POST"]),
+            Call("/api/v1/recalls", self.recall, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/recalls/cancel", self.cancel, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/arrivals", self.arrivals, needs=Role.OPERATOR),
+            Call("/api/v1/stage", self.stage, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/walks", self.walk, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/walks/end", self.end_walks, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/evict", self.evict, methods=["POST"], needs=Role.OPERATOR),
         ]
 
     async def recall(self, request: Request) -> Response:

@@ -8,12 +8,13 @@ import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from catalog.records import Volume
 from drivers.interface import Element
 from sidecar.allotting import weigh
 from sidecar.answers import json_answer
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.own.tape_views import task_view
 from sidecar.requests import Invalid, body_of
 from sidecar.service import Service
@@ -45,9 +46,9 @@ class ReclaimCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
-        return [Route("/api/v1/reclaim", self.reclaim, methods=["POST"])]
+        return [Call("/api/v1/reclaim", self.reclaim, methods=["POST"], needs=Role.ADMIN)]
 
     async def reclaim(self, request: Request) -> Response:
         """Tell what would be moved; with `apply` 202, and a task for each tape."""

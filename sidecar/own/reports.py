@@ -8,10 +8,11 @@ from itertools import islice
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from catalog.ids import SetId
 from sidecar.answers import json_answer
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.requests import Invalid, Page, page_of
 from sidecar.service import Service
 from tapefs.report.files import read_troubles
@@ -28,9 +29,9 @@ class ReportCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
-        return [Route("/api/v1/sets/{set_id}/report", self.show, methods=["GET"])]
+        return [Call("/api/v1/sets/{set_id}/report", self.show, needs=Role.VIEWER)]
 
     async def show(self, request: Request) -> Response:
         """Show a set's report with a page of its troubles, by `limit` and `offset`. It is read in a thread."""

@@ -17,10 +17,11 @@ import structlog
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from catalog.errors import CatalogError
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.listeners import CONNECTION, Connection
 from sidecar.requests import Invalid, moment_of, number_of, text_of
 from sidecar.service import Service
@@ -69,9 +70,12 @@ class SearchCalls:
         self._service = service
         self._limiter = trio.CapacityLimiter(SEARCHES)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
-        return [Route("/api/v1/find", self.find), Route("/api/v1/versions", self.versions)]
+        return [
+            Call("/api/v1/find", self.find, needs=Role.VIEWER),
+            Call("/api/v1/versions", self.versions, needs=Role.VIEWER),
+        ]
 
     async def find(self, request: Request) -> Response:
         """Stream what fits."""

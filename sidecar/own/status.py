@@ -9,9 +9,10 @@ import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from sidecar.answers import json_answer, moment
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.health import Health
 from sidecar.service import Service
 from tapefs import __version__
@@ -23,12 +24,12 @@ class StatusCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/health", self.health),
-            Route("/api/v1/status", self.status),
-            Route("/api/v1/drives/{drive}/retry", self.retry, methods=["POST"]),
+            Call("/health", self.health, needs=Role.VIEWER),
+            Call("/api/v1/status", self.status, needs=Role.VIEWER),
+            Call("/api/v1/drives/{drive}/retry", self.retry, methods=["POST"], needs=Role.OPERATOR),
         ]
 
     async def health(self, request: Request) -> Response:

@@ -10,10 +10,11 @@ import msgspec
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from catalog.records import Volume
 from sidecar.answers import json_answer
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.own.tape_views import inventory_view, tape_view, task_view
 from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
@@ -120,19 +121,19 @@ class OwnTapeCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/v1/tapes/identify", self.identify, methods=["POST"]),
-            Route("/api/v1/tapes/label", self.label, methods=["POST"]),
-            Route("/api/v1/tapes/relabel", self.relabel, methods=["POST"]),
-            Route("/api/v1/tapes/erase", self.erase, methods=["POST"]),
-            Route("/api/v1/tapes/forget", self.forget, methods=["POST"]),
-            Route("/api/v1/tapes/show", self.show, methods=["GET"]),
-            Route("/api/v1/inventory", self.inventory, methods=["POST"]),
-            Route("/api/v1/tape-tasks", self.tasks, methods=["GET"]),
-            Route("/api/v1/tape-tasks/{number}", self.task, methods=["GET"]),
-            Route("/api/v1/tape-tasks/{number}/cancel", self.cancel, methods=["POST"]),
+            Call("/api/v1/tapes/identify", self.identify, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/tapes/label", self.label, methods=["POST"], needs=Role.ADMIN),
+            Call("/api/v1/tapes/relabel", self.relabel, methods=["POST"], needs=Role.ADMIN),
+            Call("/api/v1/tapes/erase", self.erase, methods=["POST"], needs=Role.ADMIN),
+            Call("/api/v1/tapes/forget", self.forget, methods=["POST"], needs=Role.ADMIN),
+            Call("/api/v1/tapes/show", self.show, needs=Role.VIEWER),
+            Call("/api/v1/inventory", self.inventory, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/tape-tasks", self.tasks, needs=Role.VIEWER),
+            Call("/api/v1/tape-tasks/{number}", self.task, needs=Role.VIEWER),
+            Call("/api/v1/tape-tasks/{number}/cancel", self.cancel, methods=["POST"], needs=Role.OPERATOR),
         ]
 
     # -- tasks -------------------------------------------------------------------------------------------------------

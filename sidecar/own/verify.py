@@ -8,10 +8,11 @@ from typing import Annotated
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from catalog.ids import SetId
 from sidecar.answers import json_answer, moment, shown
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.requests import Invalid, Uuid, body_of, number_in_path, page_of
 from sidecar.service import Service
 from sidecar.verifying import CopyTask, TaskState, VerifyRun
@@ -39,13 +40,13 @@ class VerifyCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/v1/verify", self.list, methods=["GET"]),
-            Route("/api/v1/verify", self.start, methods=["POST"]),
-            Route("/api/v1/verify/{number}", self.show, methods=["GET"]),
-            Route("/api/v1/verify/{number}/cancel", self.cancel, methods=["POST"]),
+            Call("/api/v1/verify", self.list, needs=Role.VIEWER),
+            Call("/api/v1/verify", self.start, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/verify/{number}", self.show, needs=Role.VIEWER),
+            Call("/api/v1/verify/{number}/cancel", self.cancel, methods=["POST"], needs=Role.OPERATOR),
         ]
 
     async def start(self, request: Request) -> Response:

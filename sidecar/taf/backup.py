@@ -11,11 +11,12 @@ import trio
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from catalog.ids import JobNumber
 from catalog.records import Job, JobState, SetState
 from sidecar.answers import json_answer, moment, shown
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.jobs import JobView
 from sidecar.new_jobs import TAF_TYPES, changed_job, check_sources, check_type, new_job
 from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
@@ -100,17 +101,17 @@ class BackupCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/backup/tasks", self.list, methods=["GET"]),
-            Route("/api/backup/tasks", self.create, methods=["POST"]),
-            Route("/api/backup/templates", self.templates, methods=["GET"]),
-            Route("/api/backup/tasks/{task_id}", self.show, methods=["GET"]),
-            Route("/api/backup/tasks/{task_id}", self.edit, methods=["PUT"]),
-            Route("/api/backup/tasks/{task_id}", self.delete, methods=["DELETE"]),
-            Route("/api/backup/tasks/{task_id}/run", self.run, methods=["POST"]),
-            Route("/api/backup/tasks/{task_id}/cancel", self.cancel, methods=["POST", "PUT"]),
+            Call("/api/backup/tasks", self.list, needs=Role.VIEWER),
+            Call("/api/backup/tasks", self.create, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/backup/templates", self.templates, needs=Role.VIEWER),
+            Call("/api/backup/tasks/{task_id}", self.show, needs=Role.VIEWER),
+            Call("/api/backup/tasks/{task_id}", self.edit, methods=["PUT"], needs=Role.OPERATOR),
+            Call("/api/backup/tasks/{task_id}", self.delete, methods=["DELETE"], needs=Role.OPERATOR),
+            Call("/api/backup/tasks/{task_id}/run", self.run, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/backup/tasks/{task_id}/cancel", self.cancel, methods=["POST", "PUT"], needs=Role.OPERATOR),
         ]
 
     async def list(self, request: Request) -> Response:

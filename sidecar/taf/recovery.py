@@ -7,10 +7,11 @@ from datetime import datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from catalog.records import BackupSet, SetState
 from sidecar.answers import json_answer, moment
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.requests import Invalid, moment_of, page_of, text_of
 from sidecar.service import Service
 
@@ -21,11 +22,11 @@ class RecoveryCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Route("/api/recovery/sets", self.sets, methods=["GET"]),
-            Route("/api/recovery/backup-sets", self.sets, methods=["GET"]),
+            Call("/api/recovery/sets", self.sets, needs=Role.VIEWER),
+            Call("/api/recovery/backup-sets", self.sets, needs=Role.VIEWER),
         ]
 
     async def sets(self, request: Request) -> Response:

@@ -7,12 +7,13 @@ from collections import Counter
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from catalog.pool_records import RetentionKind
 from catalog.records import SetState, Volume, VolumeState
 from drivers.interface import ElementKind
 from sidecar.answers import json_answer, moment
+from sidecar.callers import Role
+from sidecar.calls import Call
 from sidecar.service import Service
 from tapefs.condition.blame import Blame
 from tapefs.condition.known import blame_now, condition_now
@@ -33,9 +34,9 @@ class TapeCalls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Call]:
         """Return the routes of this family."""
-        return [Route("/api/tape/list", self.list, methods=["GET"])]
+        return [Call("/api/tape/list", self.list, needs=Role.VIEWER)]
 
     async def list(self, request: Request) -> Response:
         """Show all tapes by label."""

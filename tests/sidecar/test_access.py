@@ -21,7 +21,7 @@ from starlette.types import Message, Scope
 from sidecar.gates import BodyLimits
 from tests.sidecar.rig import Rig, make_home, running
 
-EVERYTHING = ["/health", "/api/v1/status", "/api/v1/arrivals", "/api/backup/tasks", "/api/tape/list", "/nothing"]
+EVERYTHING = ["/health", "/api/v1/status", "/api/v1/arrivals", "/api/backup/tasks", "/api/tape/list"]
 
 
 @pytest.mark.parametrize("path", EVERYTHING)
@@ -31,6 +31,11 @@ def test_tcp_needs_the_token_for_everything(rig: Rig, path: str) -> None:
         assert answer.status == 401, token
         assert rig.token not in json.dumps(answer.body)
     assert rig.tcp("GET", path, token=None, Authorization=f"Basic {rig.token}").status == 401
+
+
+def test_a_wrong_token_is_told_so_even_where_nothing_is(rig: Rig) -> None:
+    assert rig.tcp("GET", "/nothing", token="wrong").status == 401
+    assert rig.tcp("GET", "/nothing", token=None).status == 404
 
 
 def test_the_right_token_opens(rig: Rig) -> None:
