@@ -8,12 +8,13 @@ Every operation may raise StorageFailed and Damaged; others are named below. `no
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Collection, Set
 from typing import Protocol
 
 from catalog.ids import InstallationId, JobNumber, PinId, SegmentId, SetId, VolumeId
 from catalog.life_records import CartridgeLife, MediumFacts, Mounting
 from catalog.pool_records import Pool
+from catalog.queue_records import JobCheck, JobTry, QueueState
 from catalog.records import (
     Adoption,
     BackupSet,
@@ -246,6 +247,65 @@ class Ledger(Protocol):
 
     def finish_job(self, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
         """QUEUED or RUNNING becomes COMPLETED, FAILED or CANCELLED; the same again is harmless. Raises Conflict."""
+        ...
+
+    # -- the queue ---------------------------------------------------------------------------------------------------
+
+    def jobs_in(self, states: Collection[JobState]) -> list[Job]:
+        """Return the jobs in these states, oldest first; no other is read."""
+        ...
+
+    def jobs_named(self, name: str) -> list[Job]:
+        """Return the jobs with that name, oldest first; no other is read."""
+        ...
+
+    def jobs_to_check(self) -> list[Job]:
+        """Return the jobs whose newest run is COMPLETED and still to be verified (`check`), oldest first."""
+        ...
+
+    def job_page(
+        self, limit: int, offset: int = 0, *, newest_first: bool = False, states: Collection[JobState] = ()
+    ) -> list[Job]:
+        """Return a part of all jobs by number, or of those in `states`; of all only these are read."""
+        ...
+
+    def job_count(self) -> int:
+        """Return how many jobs there are."""
+        ...
+
+    def retry_job(self, number: JobNumber, attempt: JobTry, not_before_ns: int) -> Job:
+        """The run is to go on later: QUEUED or RUNNING becomes QUEUED with its set, which is FAILED then.
+
+        It does not begin before `not_before_ns`, and keeps `queued_at_ns`. Idempotent by `attempt`. Raises NotFound;
+        Conflict when the job neither waits nor runs, or its set has expired.
+        """
+        ...
+
+    def pause_job(self, number: JobNumber, now_ns: int) -> Job:
+        """QUEUED or RUNNING becomes PAUSED; a RUNNING set is FAILED then. Idempotent. Raises NotFound, Conflict."""
+        ...
+
+    def release_job(self, number: JobNumber, now_ns: int) -> Job:
+        """PAUSED becomes QUEUED, with its set if that has begun, and `queued_at_ns` as it was.
+
+        Harmless when it is queued or runs. Raises NotFound, Conflict.
+        """
+        ...
+
+    def rank_job(self, number: JobNumber, priority: int, now_ns: int) -> Job:
+        """Give the job another priority, in any state. Raises NotFound, ValueError."""
+        ...
+
+    def note_check(self, number: JobNumber, run: int, check: JobCheck) -> Job:
+        """Record how the verification behind run `run` is; harmless when a newer run has begun. Raises NotFound."""
+        ...
+
+    def queue_state(self) -> QueueState:
+        """Return whether the queue as a whole is held."""
+        ...
+
+    def hold_queue(self, wanted: QueueState) -> None:
+        """Hold the queue, or let it go on. Idempotent."""
         ...
 
     # -- sets --------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from catalog.ids import (
     SetNumber,
     VolumeId,
 )
+from catalog.queue_records import USUAL_PRIORITY, JobCheck, JobTry
 
 #: A path as the kernel has it. An alias, because within a record that has a field `bytes`, that name means the field.
 RawPath = bytes
@@ -57,6 +58,8 @@ class JobState(Enum):
     PENDING = "pending"
     QUEUED = "queued"
     RUNNING = "running"
+    #: Somebody has stopped it, waiting or running; it goes on when somebody says so.
+    PAUSED = "paused"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -199,6 +202,18 @@ class Job(Record, frozen=True, kw_only=True):
     pool: str = ""
     #: … and copies of them to tapes of these, beside those that the pool itself names.
     copy_pools: tuple[str, ...] = ()
+    #: 0 to 100; of jobs that wait the highest runs first, and an hour of waiting counts like one step.
+    priority: int = USUAL_PRIORITY
+    #: So often a run that failed for a reason that may pass is tried again by itself, the first time after so long,
+    #: then after twice as long each time, up to the longest.
+    retries: int = 0
+    retry_first_s: int = 60
+    retry_longest_s: int = 3600
+    #: It runs when the newest runs of these jobs have ended, and all well; with `after_any` in whatever way.
+    after: tuple[JobNumber, ...] = ()
+    after_any: bool = False
+    #: When a run is completed, its set is read back as a task of its own: `all`, `sample`, or empty: not.
+    then_verify: str = ""
     state: JobState = JobState.PENDING
     runs: int = 0
     #: The set of the newest run, once that has begun.
@@ -209,6 +224,13 @@ class Job(Record, frozen=True, kw_only=True):
     resume: bool = False
     #: The drives that the newest run has left because they failed, oldest first.
     moves: tuple[DriveMove, ...] = ()
+    #: How often the newest run went back into the queue otherwise, and why; oldest first.
+    tries: tuple[JobTry, ...] = ()
+    #: The queued run does not begin before; 0: at once.
+    not_before_ns: int = 0
+    paused_at_ns: int = 0
+    #: Of the newest run, if it is to be verified behind its end.
+    check: JobCheck | None = None
     created_at_ns: int = 0
     queued_at_ns: int = 0
     started_at_ns: int = 0

@@ -13,7 +13,8 @@ import msgspec
 
 from catalog.errors import Conflict
 from catalog.ids import InstallationId, JobNumber, SetId, SetNumber
-from catalog.ledger_store import appending, giving_up, segments, sets
+from catalog.ledger_store import appending, giving_up, job_indexes, segments, sets
+from catalog.ledger_store.jobs import ACTIVE
 from catalog.ledger_store.tables import (
     COPIES,
     COPIES_BY_VOLUME,
@@ -50,7 +51,6 @@ from catalog.records import (
     IndexCopy,
     Intent,
     Job,
-    JobState,
     Segment,
     SegmentCopy,
     SetState,
@@ -183,7 +183,7 @@ def _adopt_job(tx: Writer, job: Job, now_ns: int) -> JobNumber:
         return number
     number = _free_job_number(tx, job.number)
     adopted = msgspec.structs.replace(job, number=number)
-    tx.insert(JOBS, job_key(number), adopted)
+    job_indexes.store(tx, None, adopted)
     tx.insert(JOB_IDS, text_key(job.job_id), number)
     tx.tell("job.adopted", number, job.name, now_ns)
     return number
@@ -196,15 +196,15 @@ def _refresh_job(tx: Writer, known: Job, job: Job) -> None:
         _refresh_runs(tx, known, job)
         return
     is_newer = known.runs < job.runs or (known.runs == job.runs and known.set_id is None)
-    if known.state not in (JobState.QUEUED, JobState.RUNNING) and is_newer:
-        tx.put(JOBS, job_key(known.number), msgspec.structs.replace(job, number=known.number))
+    if known.state not in ACTIVE and is_newer:
+        job_indexes.store(tx, known, msgspec.structs.replace(job, number=known.number))
 
 
 def _refresh_runs(tx: Writer, known: Job, job: Job) -> None:
     """What the job is asked for stays: it may have been changed since."""
     newest = None if known.set_id is None else tx.find(SETS, text_key(known.set_id))
     begun_ns = known.queued_at_ns if newest is None else newest.started_at_ns
-    if known.state in (JobState.QUEUED, JobState.RUNNING) or job.set_id is None or job.started_at_ns <= begun_ns:
+    if known.state in ACTIVE or job.set_id is None or job.started_at_ns <= begun_ns:
         return
     ran = msgspec.structs.replace(
         known,
@@ -214,12 +214,16 @@ def _refresh_runs(tx: Writer, known: Job, job: Job) -> None:
         set_id=job.set_id,
         resume=False,
         moves=(),
+        tries=(),
+        not_before_ns=0,
+        paused_at_ns=0,
+        check=None,
         queued_at_ns=job.queued_at_ns,
         started_at_ns=job.started_at_ns,
         finished_at_ns=job.finished_at_ns,
         error="",
     )
-    tx.put(JOBS, job_key(known.number), ran)
+    job_indexes.store(tx, known, ran)
 
 
 def _free_job_number(tx: Writer, wish: JobNumber) -> JobNumber:

@@ -6,11 +6,16 @@ import msgspec
 
 from catalog.errors import Conflict, NotFound
 from catalog.ids import JobNumber
+from catalog.ledger_store import job_indexes
 from catalog.ledger_store.tables import COUNTERS, JOB_COUNTER, JOB_IDS, JOBS, SETS, job_key, text_key
 from catalog.ledger_store.transaction import Reader, Writer, plain_text
+from catalog.queue_records import CheckState, JobCheck
 from catalog.records import MOST_MOVES, BackupSet, DriveMove, Job, JobState, SetState
 
-_ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
+#: A run is on its way: nothing else may be done with the job.
+ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.PAUSED})
+#: … and no operator has stopped it.
+_GOING = frozenset({JobState.QUEUED, JobState.RUNNING})
 _FINISHED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 _MAX_NUMBER = 2**64 - 1
 #: States of sets with which a run can go on; behind FAILED only the verification may be missing.
@@ -18,6 +23,7 @@ _RESUMABLE = frozenset({SetState.FAILED, SetState.SEALED, SetState.COMPLETE})
 #: What becomes of a job; the other fields say what it was asked to do, and only `edit` changes them.
 _COURSE = frozenset(
     {"number", "job_id", "state", "runs", "run_type", "set_id", "resume", "moves", "error"}
+    | {"tries", "not_before_ns", "paused_at_ns", "check"}
     | {"created_at_ns", "queued_at_ns", "started_at_ns", "finished_at_ns"}
 )
 _REQUEST = tuple(field for field in Job.__struct_fields__ if field not in _COURSE)
@@ -45,7 +51,7 @@ def add(tx: Writer, job: Job) -> Job:
             raise Conflict(f"job {job.job_id} is recorded already, as number {number}, and asks for something else")
         return known
     added = msgspec.structs.replace(job, number=JobNumber(tx.next_number(JOB_COUNTER)))
-    tx.insert(JOBS, job_key(added.number), added)
+    job_indexes.store(tx, None, added)
     tx.insert(JOB_IDS, text_key(added.job_id), added.number)
     tx.tell("job.added", added.number, added.name, added.created_at_ns)
     return added
@@ -64,10 +70,10 @@ def edit(tx: Writer, known: Job, wanted: Job, now_ns: int) -> Job:
         return job
     if not _asks_the_same(job, known):
         raise Conflict(f"job {job.number} was changed by somebody else meanwhile: look at it again")
-    if job.state in _ACTIVE:
+    if job.state in ACTIVE:
         raise Conflict(f"job {job.number} is {job.state.value}: it can be changed when it has ended")
     edited = msgspec.structs.replace(job, **{field: getattr(wanted, field) for field in _REQUEST})
-    tx.put(JOBS, job_key(job.number), edited)
+    job_indexes.store(tx, job, edited)
     tx.tell("job.edited", job.number, edited.name, now_ns)
     return edited
 
@@ -80,9 +86,9 @@ def delete(tx: Writer, number: JobNumber, now_ns: int) -> None:
     job = tx.find(JOBS, job_key(number)) if 0 < number <= (tx.find(COUNTERS, JOB_COUNTER) or 0) else get(tx, number)
     if job is None:
         return
-    if job.state in _ACTIVE:
+    if job.state in ACTIVE:
         raise Conflict(f"job {number} is {job.state.value}: cancel it, or wait until it has ended")
-    tx.delete(JOBS, job_key(number))
+    job_indexes.remove(tx, job)
     tx.delete(JOB_IDS, text_key(job.job_id))
     tx.tell("job.deleted", number, job.name, now_ns)
 
@@ -90,9 +96,9 @@ def delete(tx: Writer, number: JobNumber, now_ns: int) -> None:
 def queue(tx: Writer, number: JobNumber, now_ns: int, run_type: str) -> Job:
     """Begin a new run: the job becomes QUEUED and forgets its last run. Raises NotFound, Conflict."""
     job = get(tx, number)
-    if job.state in _ACTIVE:
+    if job.state in ACTIVE:
         raise Conflict(f"job {number} is {job.state.value} already")
-    return _change(
+    return change(
         tx,
         msgspec.structs.replace(
             job,
@@ -102,6 +108,10 @@ def queue(tx: Writer, number: JobNumber, now_ns: int, run_type: str) -> Job:
             set_id=None,
             resume=False,
             moves=(),
+            tries=(),
+            not_before_ns=0,
+            paused_at_ns=0,
+            check=None,
             queued_at_ns=now_ns,
             started_at_ns=0,
             finished_at_ns=0,
@@ -124,20 +134,24 @@ def resume(tx: Writer, number: JobNumber, now_ns: int) -> Job:
         state=JobState.QUEUED,
         resume=True,
         moves=(),
+        tries=(),
+        not_before_ns=0,
+        paused_at_ns=0,
+        check=None,
         queued_at_ns=now_ns,
         started_at_ns=0,
         finished_at_ns=0,
         error="",
     )
-    return _change(tx, queued, now_ns)
+    return change(tx, queued, now_ns)
 
 
 def restart(tx: Writer, job: Job, backup_set: BackupSet, now_ns: int) -> None:
     """The job that is QUEUED to resume the set becomes RUNNING; harmless when it runs. Raises Conflict."""
-    if job.set_id != backup_set.set_id or not job.resume or job.state not in _ACTIVE:
+    if job.set_id != backup_set.set_id or not job.resume or job.state not in _GOING:
         raise Conflict(f"job {job.number} is not queued to resume set {backup_set.set_id}")
     if job.state is JobState.QUEUED:
-        _change(tx, msgspec.structs.replace(job, state=JobState.RUNNING, started_at_ns=now_ns), now_ns)
+        change(tx, msgspec.structs.replace(job, state=JobState.RUNNING, started_at_ns=now_ns), now_ns)
 
 
 def start(tx: Writer, job: Job, backup_set: BackupSet) -> None:
@@ -146,7 +160,7 @@ def start(tx: Writer, job: Job, backup_set: BackupSet) -> None:
         raise Conflict(f"job {job.number} is {job.state.value}, not queued: it cannot begin a set")
     at_ns = backup_set.started_at_ns
     running = msgspec.structs.replace(job, state=JobState.RUNNING, set_id=backup_set.set_id, started_at_ns=at_ns)
-    _change(tx, running, at_ns)
+    change(tx, running, at_ns)
 
 
 def finish(tx: Writer, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
@@ -156,7 +170,7 @@ def finish(tx: Writer, number: JobNumber, state: JobState, error: str, now_ns: i
     job = get(tx, number)
     if job.state is state:
         return job
-    if job.state not in _ACTIVE:
+    if job.state not in ACTIVE:
         raise Conflict(f"job {number} is {job.state.value}: it cannot become {state.value}")
     if state is JobState.COMPLETED:
         _check_complete(tx, job)
@@ -189,12 +203,12 @@ def complete(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:
 def is_active_with(tx: Reader, backup_set: BackupSet) -> bool:
     """Is the set's job queued or running, with this set as that of its newest run?"""
     job = tx.find(JOBS, job_key(backup_set.job_number))
-    return job is not None and job.set_id == backup_set.set_id and job.state in _ACTIVE
+    return job is not None and job.set_id == backup_set.set_id and job.state in ACTIVE
 
 
 def put_back(tx: Writer, job: Job, move: DriveMove) -> Job:
     """The active job becomes QUEUED because of `move`, to go on with its set if it has one. Raises Conflict."""
-    if job.state not in _ACTIVE:
+    if job.state not in _GOING:
         raise Conflict(f"job {job.number} is {job.state.value}: it cannot leave drive {move.drive}")
     if len(job.moves) >= MOST_MOVES:
         raise Conflict(f"job {job.number} has left {len(job.moves)} drives that failed: no other is tried")
@@ -205,15 +219,24 @@ def put_back(tx: Writer, job: Job, move: DriveMove) -> Job:
         moves=(*job.moves, move),
         started_at_ns=0,
     )
-    return _change(tx, queued, move.at_ns)
+    return change(tx, queued, move.at_ns)
 
 
 def _finish(tx: Writer, job: Job, state: JobState, error: str, now_ns: int) -> Job:
-    ended = msgspec.structs.replace(job, state=state, error=plain_text(error), finished_at_ns=now_ns)
-    return _change(tx, ended, now_ns)
+    is_to_check = state is JobState.COMPLETED and job.then_verify and job.set_id is not None
+    ended = msgspec.structs.replace(
+        job,
+        state=state,
+        error=plain_text(error),
+        not_before_ns=0,
+        check=JobCheck(state=CheckState.WAITING, since_ns=now_ns) if is_to_check else None,
+        finished_at_ns=now_ns,
+    )
+    return change(tx, ended, now_ns)
 
 
-def _change(tx: Writer, job: Job, now_ns: int) -> Job:
-    tx.put(JOBS, job_key(job.number), job)
+def change(tx: Writer, job: Job, now_ns: int) -> Job:
+    """Store the job, which is there, in its new state, and tell."""
+    job_indexes.store(tx, get(tx, job.number), job)
     tx.tell("job.state", job.number, job.state.value, now_ns)
     return job

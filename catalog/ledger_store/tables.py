@@ -9,6 +9,10 @@
     volume_labels     label                                   volume id
     jobs              job number (8)                          Job
     job_ids           job id                                  job number
+    jobs_by_state     state, 0, job number (8)                job number
+    jobs_by_name      name, 0, job number (8)                 job number
+    jobs_to_check     job number (8)                          job number, while its newest run is to be verified
+    queue             `state`                                 QueueState; none: it is not held
     sets              set id                                  BackupSet
     set_numbers       set number (4)                          set id; a number is never given out twice
     segments          segment id                              Segment
@@ -25,8 +29,8 @@
 
 Numbers in keys are unsigned, big-endian, of the length in parentheses, so that LMDB's order is theirs. Texts are UTF-8
 (see `text_key` for the odd ones). Every value is sealed by `catalog.checked` under its database's name. A database that
-points to another (`volume_labels`, `job_ids`, `set_numbers`, `segments_by_set`, `copies_by_volume`) changes in the same
-transaction as its target.
+points to another (`volume_labels`, `job_ids`, `jobs_by_state`, `jobs_by_name`, `jobs_to_check`, `set_numbers`,
+`segments_by_set`, `copies_by_volume`) changes in the same transaction as its target.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ from catalog.checked import Codec
 from catalog.ids import BlockNo, JobNumber, SegmentId, SetId, SetNumber, VolumeId
 from catalog.life_records import CartridgeLife, Mounting
 from catalog.pool_records import Pool
+from catalog.queue_records import QueueState
 from catalog.records import (
     BackupSet,
     Event,
@@ -48,6 +53,7 @@ from catalog.records import (
     Installation,
     Intent,
     Job,
+    JobState,
     Segment,
     SegmentCopy,
     StagePin,
@@ -89,6 +95,10 @@ VOLUMES = _table("volumes", Volume)
 VOLUME_LABELS = _table("volume_labels", str)
 JOBS = _table("jobs", Job)
 JOB_IDS = _table("job_ids", int)
+JOBS_BY_STATE = _table("jobs_by_state", int)
+JOBS_BY_NAME = _table("jobs_by_name", int)
+JOBS_TO_CHECK = _table("jobs_to_check", int)
+QUEUE = _table("queue", QueueState)
 SETS = _table("sets", BackupSet)
 SET_NUMBERS = _table("set_numbers", str)
 SEGMENTS = _table("segments", Segment)
@@ -122,14 +132,21 @@ DATABASES = (
     "pools",
     "mountings",
     "lives",
+    "jobs_by_state",
+    "jobs_by_name",
+    "jobs_to_check",
+    "queue",
 )
 #: Ledgers of earlier versions lack these: they are made when one is opened for writing, and empty until then.
-LATER_DATABASES = frozenset({"pins", "pools", "mountings", "lives"})
+LATER_DATABASES = frozenset(
+    {"pins", "pools", "mountings", "lives", "jobs_by_state", "jobs_by_name", "jobs_to_check", "queue"}
+)
 #: Fixed when an environment is opened; more than there are, so that a newer minor version may add some.
 MAX_DATABASES = 32
 
 LAYOUT_KEY = b"layout"
 INSTALLATION_KEY = b"installation"
+QUEUE_KEY = b"state"
 JOB_COUNTER = b"counter.job"
 SET_COUNTER = b"counter.set"
 INTENT_COUNTER = b"counter.intent"
@@ -159,6 +176,16 @@ def parts(*texts: str) -> bytes:
 def job_key(number: JobNumber) -> bytes:
     """Key in `jobs`."""
     return number.to_bytes(8, "big")
+
+
+def job_by_state_key(state: JobState, number: JobNumber) -> bytes:
+    """Key in `jobs_by_state`."""
+    return parts(state.value) + job_key(number)
+
+
+def job_by_name_key(name: str, number: JobNumber) -> bytes:
+    """Key in `jobs_by_name`."""
+    return parts(name) + job_key(number)
 
 
 def event_key(number: int) -> bytes:

@@ -41,6 +41,19 @@ class Reader:
         value = self._transaction.get(key, db=self._databases[table.name])
         return None if value is None else table.codec.decode(key, value)
 
+    def count(self, table: Table[R]) -> int:
+        """Return how many records a table has; `meta`'s are counted together."""
+        if table.name not in self._databases:
+            return 0
+        return int(self._transaction.stat(self._databases[table.name])["entries"])
+
+    def keys(self, table: Table[R], *, newest_first: bool = False) -> Iterator[bytes]:
+        """Yield all keys in their order, or from the last on; exhaust or close it within the transaction."""
+        if table.name not in self._databases:
+            return
+        with self._transaction.cursor(db=self._databases[table.name]) as cursor:
+            yield from cursor.iterprev(values=False) if newest_first else cursor.iternext(values=False)
+
     def follow(self, table: Table[R], key: bytes, source: str) -> R:
         """Return the record that `source` points to. Raises Damaged when it is missing."""
         record = self.find(table, key)

@@ -16,6 +16,7 @@ import lmdb
 
 from catalog.errors import Damaged, WrongVersion
 from catalog.ids import JobNumber
+from catalog.ledger_store import job_indexes
 from catalog.ledger_store.environment import MAP_SIZE_BYTES, PROBLEMS_EXIT, open_databases, open_lmdb
 from catalog.ledger_store.tables import (
     COPIES,
@@ -31,6 +32,9 @@ from catalog.ledger_store.tables import (
     JOB_COUNTER,
     JOB_IDS,
     JOBS,
+    JOBS_BY_NAME,
+    JOBS_BY_STATE,
+    JOBS_TO_CHECK,
     LAYOUT,
     LAYOUT_KEY,
     LIVES,
@@ -48,6 +52,8 @@ from catalog.ledger_store.tables import (
     copy_by_volume_key,
     event_key,
     index_copy_key,
+    job_by_name_key,
+    job_by_state_key,
     job_key,
     mounting_key,
     segment_by_set_key,
@@ -68,6 +74,7 @@ def problems(tx: Reader) -> list[str]:
             *_meta(tx),
             *_volumes(tx),
             *_jobs(tx),
+            *_jobs_by_state(tx),
             *_sets(tx),
             *_segments(tx),
             *_copies(tx),
@@ -114,6 +121,21 @@ def _jobs(tx: Reader) -> Problems:
     for _, number in tx.scan(JOB_IDS):
         if tx.find(JOBS, job_key(JobNumber(number))) is None:
             yield f"job {number} is missing"
+
+
+def _jobs_by_state(tx: Reader) -> Problems:
+    """A ledger of an earlier version has none of these indexes."""
+    if tx.count(JOBS_BY_STATE) == tx.count(JOBS_BY_NAME) == 0:
+        return
+    if not job_indexes.is_built(tx):
+        yield f"{JOBS_BY_STATE.name} or {JOBS_BY_NAME.name} has another number of entries than there are jobs"
+    to_check = {number for _, number in tx.scan(JOBS_TO_CHECK)}
+    for _, job in tx.scan(JOBS):
+        what = f"job {job.number}"
+        yield from _points(tx, JOBS_BY_STATE, job_by_state_key(job.state, job.number), int(job.number), what)
+        yield from _points(tx, JOBS_BY_NAME, job_by_name_key(job.name, job.number), int(job.number), what)
+        if job_indexes.is_to_check(job) is not (job.number in to_check):
+            yield f"{JOBS_TO_CHECK.name} does not say whether {what} is to be verified"
 
 
 def _sets(tx: Reader) -> Problems:

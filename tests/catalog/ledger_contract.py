@@ -29,6 +29,7 @@ from tests.catalog.contract_lives import LivesContract
 from tests.catalog.contract_moving import MovingContract
 from tests.catalog.contract_pins import PinsContract
 from tests.catalog.contract_pools import PoolsContract
+from tests.catalog.contract_queueing import QueueingContract
 from tests.catalog.contract_segments import SegmentsContract
 from tests.catalog.contract_sets import SetsContract
 from tests.catalog.contract_volumes import VolumesContract
@@ -45,6 +46,7 @@ class LedgerContract(
     LeavingContract,
     AdoptingContract,
     MovingContract,
+    QueueingContract,
     LivesContract,
 ):
     # -- installation ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from catalog.ids import InstallationId, JobNumber
 from catalog.ledger import Ledger
 from catalog.life_records import Mounting
 from catalog.pool_records import Pool
+from catalog.queue_records import CheckState, JobCheck, JobTry, QueueState, TryKind
 from catalog.records import Adoption, CopyState, DriveMove, IntentKind, JobState, SetState, VolumeState
 from tests.catalog.builders import (
     LABEL_END,
@@ -28,7 +29,7 @@ from tests.catalog.builders import (
 )
 
 T1 = volume_of("T1")
-JOB = job_of("job", number=JobNumber(1))
+JOB = job_of("job", number=JobNumber(1), then_verify="all")
 SET = set_of("set", JOB)
 SEGMENT = segment_of("segment", SET, 0)
 INDEX = index_of("index", SET, T1, 10, 5)
@@ -38,6 +39,7 @@ MOVED = msgspec.structs.replace(copy_of(SEGMENT, T2, 4, 2), replaces=T1.volume_i
 MOVED_INDEX = msgspec.structs.replace(index_of("moved index", SET, T2, 10, 5), replaces=T1.volume_id)
 RENEWED = volume_of("T1 renewed", label="T1", overwrites="f00d")
 OTHER_JOB = job_of("other", number=JobNumber(2))
+RANKED = msgspec.structs.replace(OTHER_JOB, priority=51)
 OTHER_SET = set_of("other set", OTHER_JOB)
 FOUND_TAPE = volume_of("T7", state=VolumeState.APPENDABLE, end_block=20, end_file=7)
 FOUND_SET = set_of("found", OTHER_JOB, state=SetState.FAILED, is_adopted=True)
@@ -49,6 +51,9 @@ FOUND = Adoption(
     copies=(copy_of(FOUND_SEGMENT, FOUND_TAPE, 4, 2),),
 )
 MOVE = DriveMove(drive="drive0", reason="it does not answer", at_ns=NOW)
+TRY = JobTry(kind=TryKind.FAILED, reason="/srv does not answer", at_ns=NOW, segments=0)
+CHECK = JobCheck(state=CheckState.GOOD, since_ns=NOW, at_ns=NOW)
+HELD = QueueState(is_paused=True, reason="maintenance", at_ns=NOW)
 MOUNTING = Mounting(mounting_id=uuid_of("mounting"), code="T1", drive="drive0", loaded_at_ns=NOW)
 PIN = pin_of("pin", SEGMENT, (0, 3))
 
@@ -77,6 +82,7 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("commit_index", lambda ledger: ledger.commit_index(INDEX, 1, end_of(12, 6), NOW)),
     ("seal_set", lambda ledger: ledger.seal_set(SET.set_id, TOTALS, LAST_INDEX, 1, end_of(14, 7), NOW)),
     ("complete_set", lambda ledger: ledger.complete_set(SET.set_id, NOW)),
+    ("note_check", lambda ledger: ledger.note_check(JOB.number, 1, CHECK)),
     ("add_job", lambda ledger: ledger.add_job(OTHER_JOB)),
     ("queue_job", lambda ledger: ledger.queue_job(OTHER_JOB.number, NOW)),
     ("begin_set", lambda ledger: ledger.begin_set(OTHER_SET)),
@@ -88,9 +94,16 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("resume_set", lambda ledger: ledger.resume_set(OTHER_SET.set_id, NOW)),
     ("requeue_job", lambda ledger: ledger.requeue_job(OTHER_JOB.number, MOVE)),
     ("resume_set", lambda ledger: ledger.resume_set(OTHER_SET.set_id, NOW)),
+    ("retry_job", lambda ledger: ledger.retry_job(OTHER_JOB.number, TRY, NOW + 60)),
+    ("resume_set", lambda ledger: ledger.resume_set(OTHER_SET.set_id, NOW)),
+    ("pause_job", lambda ledger: ledger.pause_job(OTHER_JOB.number, NOW)),
+    ("rank_job", lambda ledger: ledger.rank_job(OTHER_JOB.number, 51, NOW)),
+    ("hold_queue", lambda ledger: ledger.hold_queue(HELD)),
+    ("release_job", lambda ledger: ledger.release_job(OTHER_JOB.number, NOW)),
+    ("resume_set", lambda ledger: ledger.resume_set(OTHER_SET.set_id, NOW)),
     ("fail_set", lambda ledger: ledger.fail_set(OTHER_SET.set_id, "no tape", NOW)),
     ("finish_job", lambda ledger: ledger.finish_job(OTHER_JOB.number, JobState.FAILED, "no tape", NOW)),
-    ("edit_job", lambda ledger: ledger.edit_job(OTHER_JOB, msgspec.structs.replace(OTHER_JOB, level=9), NOW)),
+    ("edit_job", lambda ledger: ledger.edit_job(RANKED, msgspec.structs.replace(RANKED, level=9), NOW)),
     ("delete_job", lambda ledger: ledger.delete_job(OTHER_JOB.number, NOW)),
     ("add_volume", lambda ledger: ledger.add_volume(T2)),
     ("claim_volume", lambda ledger: ledger.claim_volume(T2.volume_id)),
