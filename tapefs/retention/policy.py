@@ -22,7 +22,7 @@ _NS_PER_DAY = 86_400 * _NS_PER_S
 FAILED_DAYS = 7
 
 ARCHIVE, MIRROR = "archive", "mirror"
-_ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
+_ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.PAUSED})
 
 
 class Why(Enum):
