@@ -41,6 +41,7 @@ from sidecar.shared import Shared
 from sidecar.tape_tasks import TapeTasks
 from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
+from sidecar.view.files import Files
 from sidecar.walks import Walks
 from tapefs.home import Home
 from tapefs.keys.opening import opened_by_files
@@ -111,6 +112,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         nursery.start_soon(service.pins.run)
         nursery.start_soon(service.evictor.run)
         nursery.start_soon(service.recalls.run_deadlines)
+        nursery.start_soon(service.files.run)
         nursery.start_soon(service.recalls.desk.run)
         nursery.start_soon(_get_ready, service, options, http.connections, nursery, end)
         await end.wait()
@@ -203,6 +205,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         Service(
             home, ledger, library, jobs, recalls, verifications, tape_tasks, arrivals, evictor, pins, drives, fleet,
             unlocking,
+            Files(home, ledger, recalls, arrivals),
             ends_by_itself=options.until_idle,
         )
     )  # fmt: skip

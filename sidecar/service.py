@@ -17,6 +17,7 @@ from sidecar.recalling import Recalls
 from sidecar.tape_tasks import TapeTasks
 from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
+from sidecar.view.files import Files
 from tapefs.home import Home
 
 
@@ -37,6 +38,7 @@ class Service:
     drives: Sequence[DriveTask]
     fleet: Fleet
     unlocking: Unlocking
+    files: Files
     #: A command has started this sidecar for its own work, and somebody waits for the answer.
     ends_by_itself: bool
 

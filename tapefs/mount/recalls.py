@@ -32,7 +32,7 @@ from tapefs.errors import (
 )
 from tapefs.mount import readers, who
 from tapefs.mount.errnos import ReaderGone
-from tapefs.mount.sidecar_link import Arrival, SidecarLink, WaiterMessage
+from tapefs.mount.sidecar_link import Arrival, Link, WaiterMessage
 
 #: How often a waiter looks at the process it waits for. Looking costs 30 µs, and all of it together shall stay below 10
 #: % of a core.
@@ -129,7 +129,7 @@ class _Waiter:
 class Recalls:
     """All reads of a mount that wait. `run` must run meanwhile."""
 
-    def __init__(self, link: SidecarLink, limit: int, user_limit: int) -> None:
+    def __init__(self, link: Link, limit: int, user_limit: int) -> None:
         """So many reads may wait at a time, and so many of one user."""
         self._link = link
         self._limit = limit

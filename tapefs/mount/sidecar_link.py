@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import msgspec
@@ -85,6 +86,30 @@ class _Posted(msgspec.Struct, frozen=True):
 
 class _Cancelled(msgspec.Struct, frozen=True):
     ids: list[str]
+
+
+class Link(Protocol):
+    """What reads that wait, and walks, say to a sidecar."""
+
+    async def post_waiters(self, waiters: Sequence[WaiterMessage]) -> None:
+        """Register waiting reads. Raises Unreachable (try again later), RecallFailed (the sidecar refuses them)."""
+        ...
+
+    async def cancel(self, ids: Sequence[str]) -> None:
+        """Say that these no longer wait. Raises as post_waiters."""
+        ...
+
+    async def walk(self, message: WalkMessage) -> int:
+        """Tell of a walk; return how many bytes may be named ahead of it, 0 for none. Raises as post_waiters."""
+        ...
+
+    async def end_walks(self, ids: Sequence[str]) -> None:
+        """Say that these walks are over. Raises as post_waiters."""
+        ...
+
+    def arrivals(self) -> AsyncGenerator[Arrival, None]:
+        """Yield what arrives until it breaks; the first comes at once. To be closed. Raises Unreachable."""
+        ...
 
 
 class SidecarLink:

@@ -27,7 +27,7 @@ from tapefs.errors import BadStructure, RecallFailed, Unreachable
 from tapefs.mount import who
 from tapefs.mount.listings import Listings
 from tapefs.mount.recalls import Caller
-from tapefs.mount.sidecar_link import SidecarLink, Span, WalkMessage
+from tapefs.mount.sidecar_link import Link, Span, WalkMessage
 from tapefs.mount.tree_order import Stretch, TreeOrder
 from tapefs.mount.window import Frame, Window
 from tapefs.vfs.archive import Archive
@@ -124,7 +124,7 @@ class Walk:
 class Walks:
     """All walks of a mount. `run` must run meanwhile."""
 
-    def __init__(self, archive: Archive, link: SidecarLink) -> None:
+    def __init__(self, archive: Archive, link: Link) -> None:
         self.listings = Listings()
         self._archive = archive
         self._link = link
