@@ -15,6 +15,7 @@ from catalog.errors import CatalogError
 from drivers.errors import DriveError
 from sidecar.answers import json_answer
 from sidecar.calls import Call
+from sidecar.own.cleaning import CleaningCalls
 from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.jobs import JobCalls
 from sidecar.own.keys import KeyCalls
@@ -70,6 +71,7 @@ def calls_of(service: Service) -> list[Call]:
         PromptCalls(service),
         VerifyCalls(service),
         OwnTapeCalls(service),
+        CleaningCalls(service),
         ReclaimCalls(service),
         ReportCalls(service),
         SearchCalls(service),

@@ -23,7 +23,7 @@ from tapefs.recall.locates import motion_of_drive
 MOST_FAILED_LOADS = 2
 
 #: What the states of DriveState mean for a tape in the drive.
-_NOT_THREADED = ("empty", "failed")
+_NOT_THREADED = ("empty", "failed", "cleaning")
 
 log = structlog.get_logger(__name__)
 

@@ -8,11 +8,12 @@ drives never take the same job or tape. What is done, in this order:
 3. jobs and recalls from other tapes take turns; while a backup runs, recalls wait for another drive, or until they have
    waited so long that it gives way at the end of a segment (`giving_way`), or for its end;
 4. a tape that has had its readers for ten minutes while others wait gets no new ones until it has been left once;
-5. when none of that is to do, the drive writes a further copy of a backup that runs, and gives it up as soon as a
+5. a drive that is to be cleaned is, before it gets another job or tape (`cleaner`), never within a job;
+6. when none of that is to do, the drive writes a further copy of a backup that runs, and gives it up as soon as a
    reader waits (`copying_along`);
-6. then what walks will want is read, and tapes are identified, labelled, relabelled and erased, which nothing
+7. then what walks will want is read, and tapes are identified, labelled, relabelled and erased, which nothing
    interrupts, and reclaimed, which gives way to recalls;
-7. at last copies are read back; a waiting recall interrupts it, a job waits for the copy's end.
+8. at last copies are read back; a waiting recall interrupts it, a job waits for the copy's end.
 
 A drive that fails while it works loses its mover: what it was doing is for other drives, its tape is taken out if it
 can be, and the drive rests (`health`) before it is tried again. A mover that dies leaves its work likewise.
@@ -31,6 +32,7 @@ from drivers.errors import DriveError
 from sidecar.asking import Asking, Step
 from sidecar.backing_up import BackingUp
 from sidecar.bay import Bay
+from sidecar.cleaner import Cleaner
 from sidecar.copying_along import CopyingAlong
 from sidecar.emptying import empty_drive, note_in_tape
 from sidecar.health import DriveFailed, Health
@@ -50,6 +52,7 @@ from tapefs.mover.messages import (
     FramesFailed,
     LostFile,
     NeedVolume,
+    Ready,
     Report,
     Verified,
     VerifyProgress,
@@ -88,6 +91,7 @@ class DriveTask:
         self._asking = Asking(self._bay, shared)
         self._backing_up = BackingUp(self._bay, self._asking, shared)
         self._copying_along = CopyingAlong(self._bay, shared)
+        self._cleaner = Cleaner(self._bay, shared)
         self._tending = Tending(self._bay, shared)
         self._reading_back = ReadingBack(shared.verifications, shared.bell, self._asking.is_waited_for)
         self.health: Health = shared.fleet.of(name)
@@ -176,6 +180,7 @@ class DriveTask:
         ready = await mover.wait_ready()
         await self._shared.unlocking.greet(mover)
         self._bay.note(ready)
+        self._note_wish(ready)
         # A mount point takes volumes of any generation.
         if ready.generation and self._shared.home.settings.library.driver != "ltfs":
             self._shared.library.generations[self.number] = ready.generation
@@ -191,6 +196,7 @@ class DriveTask:
         with trio.CancelScope(shield=True):
             await self._backing_up.mover_died(reason, is_of_the_drive=is_of_the_drive)
             self._copying_along.mover_died()
+            self._cleaner.mover_died(reason.partition(" while the backup ran")[0])
             self._tending.mover_died(f"{reason.partition(' while the backup ran')[0]}; the same command finishes it")
             self._reading_back.mover_died(reason.replace("the backup ran", "it was read"))
             self._asking.mover_died(reason.replace("the backup ran", "it was read"))
@@ -223,12 +229,17 @@ class DriveTask:
         elif isinstance(report, DriveState):
             self.state, self.note = report.state, report.note
             self._bay.note(report)
+            self._note_wish(report)
         elif isinstance(report, VerifyProgress | LostFile | Verified):
             self._shared.verifications.note(report)
         elif isinstance(report, NeedVolume) and self._copying_along.is_at_it:
             self._copying_along.note(report)
         else:
             self._backing_up.note(report)
+
+    def _note_wish(self, said: Ready | DriveState) -> None:
+        """Remember whether the drive wants to be cleaned."""
+        self._shared.cleanings.note(self.name, wants=said.wants_cleaning, must=said.must_be_cleaned)
 
     # -- what to do next ---------------------------------------------------------------------------------------------
 
@@ -258,7 +269,10 @@ class DriveTask:
                     return step
             if queue.has_asked(bay.tape):
                 return None
-        is_for_us = jobs.has_queued_for(self.name, self._shared.fleet.up())
+        cleaning = self._cleaner.step(mover)
+        if cleaning is not None:
+            return cleaning
+        is_for_us = self._is_for_us()
         if is_for_us and (other is None or not bay.last_was_backup):
             return partial(self._backup, mover, nursery)
         if other is not None:
@@ -271,6 +285,13 @@ class DriveTask:
         if ahead is not None:
             return partial(asking.mount, mover, ahead, False)
         return self._for_operators(mover, nursery)
+
+    def _is_for_us(self) -> bool:
+        """Is there a job for this drive? One that must be cleaned before it writes leaves it to others, if it can."""
+        up = self._shared.fleet.up()
+        return self._shared.jobs.has_queued_for(self.name, up) and not self._shared.cleanings.leaves_writing_to(
+            self.name, up
+        )
 
     def _for_operators(self, mover: Mover, nursery: trio.Nursery) -> Step | None:
         """Return what is done when nobody waits for a tape."""

@@ -171,6 +171,11 @@ class Library:
         """Say what to do when a tape that is needed is not in the library."""
         return f"tape {volume.label} is not in the library: put it in{self.whence(volume.code)}"
 
+    def cleaning_cartridges(self) -> list[Element]:
+        """Return the places of cleaning cartridges in slots and drives; one in a port is on its way in or out."""
+        places = (each for each in self._elements if each.full and each.kind is not ElementKind.PORT)
+        return [each for each in places if is_cleaning(each.barcode or "")]
+
     # -- whose it is -------------------------------------------------------------------------------------------------
 
     def hold(self, volume_id: VolumeId, drive: int) -> None:
@@ -215,6 +220,14 @@ class Library:
         code = volume.code
         if reason := self.misfit(volume, drive, Use.READING):
             raise NoTape(f"tape {volume.label} is not put into {drive_name(drive)}: {reason}")
+        await self._bring(code, drive, f"tape {volume.label}", lambda: self.missing(volume))
+
+    async def put_in_cleaning(self, code: str, drive: int) -> None:
+        """Bring a cleaning cartridge into the drive, whose tape, if any, must be ejected. Raises NoTape, DriveError."""
+        name = f"cleaning cartridge {code}"
+        await self._bring(code, drive, name, lambda: f"{name} is not in the library: put it in")
+
+    async def _bring(self, code: str, drive: int, name: str, missing: Callable[[], str]) -> None:
         async with self._moving:
             await self._take_inventory()
             if self.in_drive(drive) == code:
@@ -222,9 +235,9 @@ class Library:
             await self._clear(drive)
             place = self.place_of(code)
             if place is None:
-                raise NoTape(self.missing(volume))
+                raise NoTape(missing())
             if place.kind is ElementKind.DRIVE:
-                raise NoTape(f"tape {volume.label} is in another drive: see `tapefs drives`")
+                raise NoTape(f"{name} is in another drive: see `tapefs drives`")
             await self._thread.run(lambda: self._changer.load(place.number, drive), self._interrupt)
             self._origins[code] = place.number
             await self._take_inventory()

@@ -24,6 +24,7 @@ from sidecar.alongside import Alongside
 from sidecar.app import make_app
 from sidecar.arrivals import Arrivals
 from sidecar.bell import Bell
+from sidecar.cleanings import Cleanings
 from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor, limit_bytes
 from sidecar.gates import BodyLimits, PeerGate, TokenGate
@@ -171,6 +172,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     limit = await trio.to_thread.run_sync(limit_bytes, home)
     recalls = Recalls(home, ledger, library, arrivals, bell, Walks(limit))
     verifications, tape_tasks = Verifications(ledger, bell), TapeTasks(ledger, bell)
+    cleanings = Cleanings(ledger, library, bell, home.settings.library.cleaning)
     home.keyring.replace(await trio.to_thread.run_sync(opened_by_files, home))
     unlocking = Unlocking(home)
     fleet = Fleet(drive_name(number) for number in range(home.settings.library.drive_count))
@@ -189,6 +191,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         recalls=recalls,
         giving_way=GivingWay(recalls.queue, home.settings.recall.backup_yields_after_s),
         alongside=Alongside(),
+        cleanings=cleanings,
         verifications=verifications,
         fleet=fleet,
         tape_tasks=tape_tasks,
@@ -203,8 +206,8 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     drives = [DriveTask(number, drive_name(number), shared) for number in range(home.settings.library.drive_count)]
     services.append(
         Service(
-            home, ledger, library, jobs, recalls, verifications, tape_tasks, arrivals, evictor, pins, drives, fleet,
-            unlocking,
+            home, ledger, library, jobs, recalls, verifications, tape_tasks, cleanings, arrivals, evictor, pins, drives,
+            fleet, unlocking,
             Files(home, ledger, recalls, arrivals),
             ends_by_itself=options.until_idle,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from catalog.ledger import Ledger
 from sidecar.arrivals import Arrivals
+from sidecar.cleanings import Cleanings
 from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor
 from sidecar.health import Fleet
@@ -19,6 +20,7 @@ from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
 from sidecar.view.files import Files
 from tapefs.home import Home
+from tapefs.tape.barcodes import is_cleaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Service:
     recalls: Recalls
     verifications: Verifications
     tape_tasks: TapeTasks
+    cleanings: Cleanings
     arrivals: Arrivals
     evictor: Evictor
     pins: Pins
@@ -44,7 +47,7 @@ class Service:
 
     def is_idle(self) -> bool:
         """Is there nothing to do for a drive, and does none do anything?"""
-        queues = (self.jobs, self.recalls.queue, self.verifications, self.tape_tasks)
+        queues = (self.jobs, self.recalls.queue, self.verifications, self.tape_tasks, self.cleanings)
         return all(queue.is_idle() for queue in queues) and all(drive.is_idle for drive in self.drives)
 
     async def drive_failed(self, reason: str) -> None:
@@ -52,6 +55,8 @@ class Service:
 
         A run that one has failed in the middle waits all the same, where the sidecar stays.
         """
+        hopeless = {drive.name for drive in self.drives if drive.health.is_hopeless}
+        self.cleanings.fail_all(hopeless, f"the drive does not work: {reason}")
         if all(drive.health.is_hopeless for drive in self.drives):
             await self.jobs.fail_queued(f"no drive works: {reason}", spares_moved=not self.ends_by_itself)
             for volume_id in self.recalls.queue.tapes():
@@ -60,7 +65,7 @@ class Service:
             self.tape_tasks.fail_all(f"no drive works: {reason}")
             return
         for drive in self.drives:
-            if drive.health.is_hopeless and drive.tape is not None:
+            if drive.health.is_hopeless and drive.tape is not None and not is_cleaning(drive.tape):
                 self._leave_stuck(drive)
 
     def _leave_stuck(self, drive: DriveTask) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from catalog.ledger import Ledger
 from sidecar.alongside import Alongside
 from sidecar.bell import Bell
+from sidecar.cleanings import Cleanings
 from sidecar.giving_way import GivingWay
 from sidecar.health import Fleet
 from sidecar.jobs import Jobs
@@ -31,6 +32,7 @@ class Shared:
     recalls: Recalls
     giving_way: GivingWay
     alongside: Alongside
+    cleanings: Cleanings
     verifications: Verifications
     fleet: Fleet
     tape_tasks: TapeTasks

@@ -74,6 +74,9 @@ class LibrarySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     generation: int = 9
     #: Virtual drives only: `account`, `real` or `scaled:N` (N times faster than real).
     motion: str = "account"
+    #: A drive that asks to be cleaned gets a cleaning cartridge: `auto`, between two tapes; `ask`, when somebody says
+    #: so; `off`: nobody is told, for libraries that do it themselves.
+    cleaning: Literal["auto", "ask", "off"] = "ask"
     iscsi: IscsiSettings = IscsiSettings()
     #: The driver `ltfs` only: a disk with any file system may be a medium, too.
     any_filesystem: bool = False

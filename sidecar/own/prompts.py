@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from typing import Annotated, Literal
 
 import msgspec
@@ -50,7 +51,7 @@ class PromptCalls:
         ]
 
     async def list(self, request: Request) -> Response:
-        """Show what is to be done, oldest first; nothing where a robot does it."""
+        """Show what is to be done, oldest first; where a robot moves the tapes only that a drive is to be cleaned."""
         human = self._service.library.human
         prompts = [] if human is None else human.desk.open()
         return json_answer(
@@ -65,7 +66,23 @@ class PromptCalls:
                 }
                 for prompt in prompts
             ]
+            + self._cleanings()
         )
+
+    def _cleanings(self) -> builtins.list[dict[str, object]]:
+        """Return the drives that somebody is to have cleaned; that is answered by doing it, and has no number."""
+        cleanings = self._service.cleanings
+        return [
+            {
+                "number": 0,
+                "drive": drive,
+                "text": cleanings.sentence(drive),
+                "take_out": None,
+                "put_in": None,
+                "since": moment(cleanings.since_ns(drive)),
+            }
+            for drive in cleanings.asking()
+        ]
 
     async def answer(self, request: Request) -> Response:
         """Take the human's word; 204."""

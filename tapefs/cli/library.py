@@ -12,6 +12,7 @@ from catalog.records import BackupSet, Volume
 from drivers.registry import drive_name
 from tapefs.cli.output import Json, iso_time, print_json, print_table, printable, short_time, size
 from tapefs.cli.place import Place, ledger_of
+from tapefs.condition.cleaning import LastCleaning, last_cleanings
 from tapefs.condition.known import blame_now, condition_now, drives_now
 from tapefs.condition.tapes import Condition
 from tapefs.errors import HomeError
@@ -170,7 +171,9 @@ def drives_command(place: Place, as_json: bool, retry: str | None) -> None:
     drives = [_report(home, name) for name in map(drive_name, range(home.settings.library.drive_count))]
     drives = [msgspec.structs.replace(drive, tape=labels.get(drive.tape or "", drive.tape)) for drive in drives]
     if as_json:
-        print_json([msgspec.to_builtins(drive) for drive in drives])
+        with ledger_of(place) as ledger:
+            cleaned = last_cleanings(ledger)
+        print_json([_drive_json(drive, cleaned.get(drive.name)) for drive in drives])
         return
     print_table(
         ("DRIVE", "STATE", "TAPE", "LOADS", "LOCATES", "READ", "WRITTEN", "BUSY"),
@@ -194,9 +197,25 @@ def drives_command(place: Place, as_json: bool, retry: str | None) -> None:
         if drive.note:
             click.echo(f"{drive.name}: {printable(drive.note)}")
     with ledger_of(place) as ledger:
-        for name, said in drives_now(ledger, time.time_ns()).items():
-            for sentence in said:
-                click.echo(f"{name}: {printable(sentence)}")
+        known = drives_now(ledger, time.time_ns())
+        cleanings = last_cleanings(ledger)
+    for drive in drives:
+        wish = drive.wants_cleaning and not any("to be cleaned" in said for said in known.get(drive.name, []))
+        asked = [f"it asks to be cleaned: `tapefs tape clean {drive.name}`"] if wish else []
+        for sentence in [*asked, *known.get(drive.name, [])]:
+            click.echo(f"{drive.name}: {printable(sentence)}")
+        if drive.name in cleanings:
+            last = cleanings[drive.name]
+            click.echo(f"{drive.name}: {last.sentence(short_time(last.cleaning.loaded_at_ns))}")
+
+
+def _drive_json(drive: DriveReport, last: LastCleaning | None) -> Json:
+    when = None if last is None else iso_time(last.cleaning.loaded_at_ns)
+    return {
+        **msgspec.to_builtins(drive),
+        "cleaned_at": when,
+        "cleaned_with": None if last is None else last.cleaning.code,
+    }
 
 
 def _report(home: Home, name: str) -> DriveReport:

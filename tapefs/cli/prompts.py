@@ -27,7 +27,7 @@ def prompts_command(place: Place, as_json: bool) -> None:
     else:
         print_table(
             ("NUMBER", "DRIVE", "SINCE", "TO DO"),
-            [(str(each.number), each.drive, f"{each.since:%Y-%m-%d %H:%M}", each.text) for each in prompts],
+            [(str(each.number or "-"), each.drive, f"{each.since:%Y-%m-%d %H:%M}", each.text) for each in prompts],
         )
 
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from tapefs.cli.clean import clean_command, show_cartridge
 from tapefs.cli.output import counted, print_json, print_table, printable, size
 from tapefs.cli.place import Place
 from tapefs.cli.prompts import add_command, inserted_command, missing_command, remove_command
 from tapefs.cli.vault import move_command
 from tapefs.errors import Cancelled, NotNow, TapeError, TapefsError, UsageError
+from tapefs.tape.barcodes import is_cleaning
 
 if TYPE_CHECKING:
     from tapefs.client.tapes import TapeClient, TapeDetails, TapeTaskView
@@ -146,6 +148,9 @@ def forget_command(place: Place, tape: str, identity: str) -> None:
 @click.pass_obj
 def show_command(place: Place, tape: str, as_json: bool) -> None:
     """Tell all that is known of a tape, and which sets keep it. Loads nothing."""
+    if is_cleaning(tape):
+        show_cartridge(place, tape, as_json=as_json)
+        return
     with _client(place) as client:
         details = client.show(tape)
     if as_json:
@@ -186,7 +191,7 @@ def _print_mountings(details: TapeDetails) -> None:
         print_table(("LOADED", "UNLOADED", "DRIVE", "FOR", "WRITTEN", "READ", "ERRORS", "ALERTS"), rows)
 
 
-for _command in (inserted_command, missing_command, add_command, remove_command, move_command):
+for _command in (clean_command, inserted_command, missing_command, add_command, remove_command, move_command):
     tape_command.add_command(_command)
 
 

@@ -30,7 +30,7 @@ def sentences_of(name: str, mountings: Sequence[Mounting], blame: Blame) -> list
     """Say what is known against a drive; its mountings, oldest first. Empty: nothing is."""
     said = []
     if is_cleaning_wanted(mountings):
-        said.append("it has asked to be cleaned: put a cleaning cartridge in")
+        said.append(f"it has asked to be cleaned: `tapefs tape clean {name}`")
     if codes := blame.drives.get(name):
         said.append(f"it has failed with {len(codes)} tapes that fail in no other drive: have it examined")
     failed = {each.code for each in mountings if has_failed(each)}

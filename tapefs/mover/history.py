@@ -29,7 +29,7 @@ from drivers.errors import (
     ReadFailed,
     WriteFailed,
 )
-from drivers.health import DriveHealth, MediumHealth
+from drivers.health import CLEAN_NOW, DriveHealth, MediumHealth
 from drivers.interface import (
     BlockNo,
     CanBeCleaned,
@@ -55,8 +55,8 @@ class RecordingDrive:
     def __init__(self, drive: Drive, name: str, ledger: Ledger, *, now_ns: Callable[[], int] = time.time_ns) -> None:
         #: The drive inside, for what drives can besides.
         self.inside = drive
-        #: It has asked to be cleaned.
-        self.wants_cleaning = False
+        #: It has asked to be cleaned; and at once.
+        self.wants_cleaning = self.must_be_cleaned = False
         self._name = name
         self._ledger = ledger
         self._now_ns = now_ns
@@ -83,13 +83,17 @@ class RecordingDrive:
         """Record what has been read and written by now: the tape may stay in the drive for long."""
         self._record(None)
 
+    def look(self) -> None:
+        """The same, and ask drive and cartridge how they are; not while the tape streams."""
+        self._look()
+
     def ask(self) -> None:
         """Ask the drive whether it wants to be cleaned; a tape that an earlier process has left in it is recorded."""
         try:
             if self.inside.status().loaded:
                 self._begin()
             elif isinstance(self.inside, TellsHealth):
-                self.wants_cleaning = self.inside.health().wants_cleaning
+                self._note_wish(self.inside.health())
         except DriveError as error:
             log.warning("the drive does not tell its health", drive=self._name, error=str(error))
 
@@ -124,7 +128,7 @@ class RecordingDrive:
         except CleaningUsedUp:
             self._ledger.note_used_up(code, began_ns)
             raise
-        self.wants_cleaning = False
+        self.wants_cleaning = self.must_be_cleaned = False
         cleaning = Mounting(
             mounting_id=new_uuid(),
             code=code,
@@ -175,7 +179,7 @@ class RecordingDrive:
         except DriveError as error:
             log.warning("the drive does not tell its health", drive=self._name, error=str(error))
             return self._record(None)
-        self.wants_cleaning = health.wants_cleaning
+        self._note_wish(health)
         corrected = (health.writing.corrected, health.reading.corrected)
         if self._corrected_before == (None, None):
             self._corrected_before = corrected
@@ -189,6 +193,11 @@ class RecordingDrive:
         )
         self._record(_facts(health, self._now_ns()))
         return None
+
+    def _note_wish(self, health: DriveHealth) -> None:
+        """Keep how urgent it is for as long as it is wanted at all: some drives say a flag only once."""
+        self.must_be_cleaned = CLEAN_NOW in health.alerts or (self.must_be_cleaned and health.wants_cleaning)
+        self.wants_cleaning = health.wants_cleaning
 
     def _record(self, medium: MediumFacts | None) -> None:
         if self._mounting is None:

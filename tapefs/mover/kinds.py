@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from catalog.errors import CatalogError
-from drivers.errors import DeviceFailed, DriveError, DriveInUse, NotReady, PositionLost, Undecryptable
+from drivers.errors import CleaningUsedUp, DeviceFailed, DriveError, DriveInUse, NotReady, PositionLost, Undecryptable
 from tapefs.errors import (
     Cancelled,
     HomeError,
@@ -35,6 +35,7 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (TapeError, "wrong_tape"),
     # A drive that lacks a key is not broken, nor is the tape.
     (Undecryptable, "wrong_tape"),
+    (CleaningUsedUp, "used_up"),
     (DriveError, "drive"),
     (CatalogError, "catalog"),
 )

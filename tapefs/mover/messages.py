@@ -227,7 +227,9 @@ class Ready(_Message, frozen=True, kw_only=True):
     barcode: str | None
     #: LTO generation of the drive; 0: it does not tell.
     generation: int = 0
+    #: It has asked to be cleaned; and at once, before anything else is written.
     wants_cleaning: bool = False
+    must_be_cleaned: bool = False
 
 
 class SeenTape(msgspec.Struct, frozen=True, array_like=True):
@@ -414,8 +416,9 @@ class DriveState(_Message, frozen=True, kw_only=True):
     barcode: str | None
     #: A sentence for people about something that takes long; "" for none.
     note: str = ""
-    #: The drive has asked to be cleaned.
+    #: The drive has asked to be cleaned; and at once, before anything else is written.
     wants_cleaning: bool = False
+    must_be_cleaned: bool = False
 
 
 Report = (

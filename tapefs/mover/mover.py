@@ -19,6 +19,7 @@ from tapefs.along.second import copy_along
 from tapefs.backup.run import run_backup
 from tapefs.backup.segment import SetContext
 from tapefs.codecs import codec
+from tapefs.errors import NotNow
 from tapefs.home import Home
 from tapefs.keys.policy import TapeKeys
 from tapefs.mover.backup import PostWatcher
@@ -142,6 +143,7 @@ class Mover:
                 barcode=status.barcode,
                 generation=status.generation,
                 wants_cleaning=self._drive.wants_cleaning,
+                must_be_cleaned=self._drive.must_be_cleaned,
             )
         )
         self._tell_rest()
@@ -176,7 +178,7 @@ class Mover:
                 raise gone from error
             return
         if is_long:
-            self._drive.note()
+            self._drive.look()
         self._tell_rest()
         self._post.send(done)
 
@@ -345,7 +347,11 @@ class Mover:
     def _clean(self, command: Clean) -> Done:
         self._forget_stager()
         self._tell("cleaning")
-        self._drive.clean(command.code)
+        try:
+            self._drive.clean(command.code)
+        except NotReady as error:
+            # Nothing has come of it; that is no fault of the drive.
+            raise NotNow(str(error)) from error
         return Done(id=command.id)
 
     def _may_read_on(self) -> bool:
@@ -374,14 +380,20 @@ class Mover:
         self._say(state, status)
 
     def _say(self, state: str, status: DriveStatus, note: str = "") -> None:
+        wanted = self._drive.wants_cleaning
         try:
-            wanted = self._drive.wants_cleaning
             write_drive_file(self._home.drives, self._name, state, status, note, wants_cleaning=wanted)
         except OSError as error:
             # It is for people to look at: a full disk must not end the mover, whose answer says what failed.
             log.warning("the drive's state is not in its file", drive=self._name, error=str(error))
         self._post.send(
-            DriveState(state=state, barcode=status.barcode, note=note, wants_cleaning=self._drive.wants_cleaning)
+            DriveState(
+                state=state,
+                barcode=status.barcode,
+                note=note,
+                wants_cleaning=wanted,
+                must_be_cleaned=self._drive.must_be_cleaned,
+            )
         )
 
 

@@ -45,7 +45,7 @@ def test_what_is_said_of_a_drive() -> None:
         mounting("C", "drive0", alerts=(21, 36), temperature_c=60),
     ]
     said = sentences_of("drive0", mountings, blame(mountings))
-    assert said[0] == "it has asked to be cleaned: put a cleaning cartridge in"
+    assert said[0] == "it has asked to be cleaned: `tapefs tape clean drive0`"
     assert "2 tapes that fail in no other drive" in said[1]
     assert "[TapeAlert 36]" in said[2]
     assert "60 °C" in said[3]

@@ -1,0 +1,94 @@
+"""The sidecar's calls about cleaning as functions, with typed answers. Blocking; for any thread."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+
+from tapefs.client.api import decode
+from tapefs.client.transport import Transport
+
+
+class _View(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the answers; unknown keys are ignored."""
+
+
+class CleaningView(_View, frozen=True, kw_only=True):
+    """One cleaning since the sidecar's start."""
+
+    number: int
+    drive: str
+    cartridge: str
+    is_automatic: bool
+    state: str
+    error_kind: str = ""
+    error: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Has it not come to an end?"""
+        return self.state in ("waiting", "running")
+
+
+class CleaningUseView(_View, frozen=True, kw_only=True):
+    """One time that a cartridge has cleaned."""
+
+    drive: str
+    began_at: datetime
+    ended_at: datetime | None = None
+
+
+class CartridgeView(_View, frozen=True, kw_only=True):
+    """A cleaning cartridge."""
+
+    barcode: str
+    place: str | None
+    cleanings: int
+    most_cleanings: int
+    is_used_up: bool
+    uses: list[CleaningUseView] = []
+
+
+class DriveToCleanView(_View, frozen=True, kw_only=True):
+    """What a drive says of itself."""
+
+    drive: str
+    is_wanted: bool
+    is_urgent: bool
+    todo: str = ""
+
+
+class OverviewView(_View, frozen=True, kw_only=True):
+    """Everything about cleaning."""
+
+    policy: str
+    drives: list[DriveToCleanView]
+    cartridges: list[CartridgeView]
+    tasks: list[CleaningView]
+
+
+class CleaningClient:
+    """The sidecar behind a socket. Every call may raise Unreachable, and what it refuses with (see `transport`)."""
+
+    def __init__(self, socket: Path) -> None:
+        self._transport = Transport(socket)
+
+    def overview(self) -> OverviewView:
+        """Tell what wants to be cleaned, and with what it can be."""
+        return decode(self._transport.request("GET", "/api/v1/cleaning"), OverviewView)
+
+    def clean(self, drive: str, cartridge: str) -> CleaningView:
+        """Have a drive cleaned. Raises NoSuchThing, NotNow."""
+        path = f"/api/v1/drives/{quote(drive, safe='')}/clean"
+        return decode(self._transport.request("POST", path, {"cartridge": cartridge}), CleaningView)
+
+    def cleaning(self, number: int) -> CleaningView:
+        """Ask how it stands. Raises NoSuchThing."""
+        return decode(self._transport.request("GET", f"/api/v1/cleanings/{number}"), CleaningView)
+
+    def cancel(self, number: int) -> CleaningView:
+        """Give up one that waits. Raises NotNow."""
+        return decode(self._transport.request("POST", f"/api/v1/cleanings/{number}/cancel"), CleaningView)
