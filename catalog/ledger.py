@@ -8,7 +8,7 @@ Every operation may raise StorageFailed and Damaged; others are named below. `no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
+from collections.abc import Collection, Sequence, Set
 from typing import Protocol
 
 from catalog.ids import InstallationId, JobNumber, PinId, SegmentId, SetId, VolumeId
@@ -34,6 +34,7 @@ from catalog.records import (
     VolumeEnd,
     VolumeState,
 )
+from catalog.schedule_records import Schedule, ScheduleNumber, ScheduleRun
 
 
 class Ledger(Protocol):
@@ -306,6 +307,62 @@ class Ledger(Protocol):
 
     def hold_queue(self, wanted: QueueState) -> None:
         """Hold the queue, or let it go on. Idempotent."""
+        ...
+
+    # -- schedules ---------------------------------------------------------------------------------------------------
+
+    def schedules(self) -> list[Schedule]:
+        """Return all schedules, oldest first."""
+        ...
+
+    def schedule(self, number: ScheduleNumber) -> Schedule:
+        """Return one schedule. Raises NotFound."""
+        ...
+
+    def put_schedule(self, known: Schedule | None, wanted: Schedule, now_ns: int) -> Schedule:
+        """Record a schedule under the next number, or change one; return it. The same again is harmless.
+
+        `known` is the schedule as the caller saw it, None for a new one: Conflict when it asks for something else by
+        now. Its course stays, but for `decided_ns`, which is that of `wanted`. Raises NotFound.
+        """
+        ...
+
+    def delete_schedule(self, number: ScheduleNumber, now_ns: int) -> None:
+        """Forget a schedule and its runs; its number is never given out again. Idempotent.
+
+        Raises NotFound for a number that no schedule had, Conflict while a run of it is under way.
+        """
+        ...
+
+    def schedule_runs(self, number: ScheduleNumber, limit: int = 1000, offset: int = 0) -> list[ScheduleRun]:
+        """Return the runs of a schedule that are kept, the newest first."""
+        ...
+
+    def open_schedule_runs(self) -> list[ScheduleRun]:
+        """Return the runs of all schedules that have not ended, oldest first."""
+        ...
+
+    def plan_schedule_runs(
+        self, number: ScheduleNumber, known_ns: int, decided_ns: int, planned: Sequence[ScheduleRun], now_ns: int
+    ) -> list[ScheduleRun]:
+        """Record runs, WAITING or SKIPPED, under the next numbers, and that all until `decided_ns` is decided.
+
+        Returns those that were recorded: no instant gets a second run, but by hand. Raises NotFound; Conflict when the
+        schedule had not been decided until `known_ns`.
+        """
+        ...
+
+    def change_schedule_run(self, known: ScheduleRun, wanted: ScheduleRun, now_ns: int) -> ScheduleRun:
+        """A run goes on, or ends, and is counted then. Idempotent. Raises NotFound; Conflict when it is another now."""
+        ...
+
+    def queue_scheduled_job(
+        self, known: ScheduleRun, number: JobNumber, run_type: str, now_ns: int
+    ) -> tuple[ScheduleRun, Job]:
+        """Queue a job for a run of a schedule, which becomes RUNNING; both or none. Idempotent.
+
+        Raises NotFound; Conflict while the job is queued or runs.
+        """
         ...
 
     # -- sets --------------------------------------------------------------------------------------------------------

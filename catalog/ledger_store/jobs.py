@@ -7,10 +7,11 @@ import msgspec
 from catalog.errors import Conflict, NotFound
 from catalog.ids import JobNumber
 from catalog.ledger_store import job_indexes
-from catalog.ledger_store.tables import COUNTERS, JOB_COUNTER, JOB_IDS, JOBS, SETS, job_key, text_key
+from catalog.ledger_store.tables import COUNTERS, JOB_COUNTER, JOB_IDS, JOBS, SCHEDULES, SETS, job_key, text_key
 from catalog.ledger_store.transaction import Reader, Writer, plain_text
 from catalog.queue_records import CheckState, JobCheck
 from catalog.records import MOST_MOVES, BackupSet, DriveMove, Job, JobState, SetState
+from catalog.schedule_records import BackUp
 
 #: A run is on its way: nothing else may be done with the job.
 ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.PAUSED})
@@ -81,13 +82,16 @@ def edit(tx: Writer, known: Job, wanted: Job, now_ns: int) -> Job:
 def delete(tx: Writer, number: JobNumber, now_ns: int) -> None:
     """Forget the job; its sets stay, its number is never given out again. Harmless when it was deleted before.
 
-    Raises NotFound for a number that no job had, Conflict while it is queued or running.
+    Raises NotFound for a number that no job had, Conflict while it is queued or running, or a schedule runs it.
     """
     job = tx.find(JOBS, job_key(number)) if 0 < number <= (tx.find(COUNTERS, JOB_COUNTER) or 0) else get(tx, number)
     if job is None:
         return
     if job.state in ACTIVE:
         raise Conflict(f"job {number} is {job.state.value}: cancel it, or wait until it has ended")
+    for _, schedule in tx.scan(SCHEDULES):
+        if isinstance(schedule.action, BackUp) and schedule.action.job == number:
+            raise Conflict(f"job {number} is run by schedule {schedule.number} ({schedule.name}): delete that first")
     job_indexes.remove(tx, job)
     tx.delete(JOB_IDS, text_key(job.job_id))
     tx.tell("job.deleted", number, job.name, now_ns)

@@ -4,6 +4,7 @@
     meta              `layout`                                Layout: version of this layout, and LMDB's version
                       `installation`                          Installation
                       `counter.job|set|intent|event`          the number given out last, an integer from 0
+                      `counter.schedule|run`                  likewise
                       `counter.name.STEM`                     the same of tapes' names such as STEM01
     volumes           volume id                               Volume
     volume_labels     label                                   volume id
@@ -25,12 +26,15 @@
     pools             name                                    Pool
     mountings         cartridge, began in ns (8), id          Mounting; the newest 200 of each cartridge
     lives             cartridge                               CartridgeLife
+    schedules         schedule number (8)                     Schedule
+    schedule_ids      schedule id                             schedule number
+    schedule_runs     schedule number (8), run number (8)     ScheduleRun; of each schedule the newest 200 ended
     events            event number (8)                        Event; the newest 10,000
 
 Numbers in keys are unsigned, big-endian, of the length in parentheses, so that LMDB's order is theirs. Texts are UTF-8
 (see `text_key` for the odd ones). Every value is sealed by `catalog.checked` under its database's name. A database that
-points to another (`volume_labels`, `job_ids`, `jobs_by_state`, `jobs_by_name`, `jobs_to_check`, `set_numbers`,
-`segments_by_set`, `copies_by_volume`) changes in the same transaction as its target.
+points to another (`volume_labels`, `job_ids`, `jobs_by_state`, `jobs_by_name`, `jobs_to_check`, `schedule_ids`,
+`set_numbers`, `segments_by_set`, `copies_by_volume`) changes in the same transaction as its target.
 """
 
 from __future__ import annotations
@@ -59,6 +63,7 @@ from catalog.records import (
     StagePin,
     Volume,
 )
+from catalog.schedule_records import RunNumber, Schedule, ScheduleNumber, ScheduleRun
 
 #: Version of this layout. It grows when an older program could not read or would spoil what a newer one wrote.
 LAYOUT_VERSION = 1
@@ -112,6 +117,9 @@ PINS = _table("pins", StagePin)
 POOLS = _table("pools", Pool)
 MOUNTINGS = _table("mountings", Mounting)
 LIVES = _table("lives", CartridgeLife)
+SCHEDULES = _table("schedules", Schedule)
+SCHEDULE_IDS = _table("schedule_ids", int)
+SCHEDULE_RUNS = _table("schedule_runs", ScheduleRun)
 
 DATABASES = (
     "meta",
@@ -136,13 +144,17 @@ DATABASES = (
     "jobs_by_name",
     "jobs_to_check",
     "queue",
+    "schedules",
+    "schedule_ids",
+    "schedule_runs",
 )
 #: Ledgers of earlier versions lack these: they are made when one is opened for writing, and empty until then.
 LATER_DATABASES = frozenset(
     {"pins", "pools", "mountings", "lives", "jobs_by_state", "jobs_by_name", "jobs_to_check", "queue"}
+    | {"schedules", "schedule_ids", "schedule_runs"}
 )
 #: Fixed when an environment is opened; more than there are, so that a newer minor version may add some.
-MAX_DATABASES = 32
+MAX_DATABASES = 64
 
 LAYOUT_KEY = b"layout"
 INSTALLATION_KEY = b"installation"
@@ -151,6 +163,8 @@ JOB_COUNTER = b"counter.job"
 SET_COUNTER = b"counter.set"
 INTENT_COUNTER = b"counter.intent"
 EVENT_COUNTER = b"counter.event"
+SCHEDULE_COUNTER = b"counter.schedule"
+RUN_COUNTER = b"counter.run"
 #: Followed by the stem of the names that it counts.
 NAME_COUNTER = b"counter.name."
 
@@ -226,3 +240,13 @@ def intent_key(volume_id: VolumeId, order: int) -> bytes:
 def mounting_key(code: str, loaded_at_ns: int, mounting_id: str) -> bytes:
     """Key in `mountings`."""
     return parts(code) + loaded_at_ns.to_bytes(8, "big") + text_key(mounting_id)
+
+
+def schedule_key(number: ScheduleNumber) -> bytes:
+    """Key in `schedules`, and the beginning of those in `schedule_runs`."""
+    return number.to_bytes(8, "big")
+
+
+def run_key(schedule: ScheduleNumber, number: RunNumber) -> bytes:
+    """Key in `schedule_runs`."""
+    return schedule_key(schedule) + number.to_bytes(8, "big")

@@ -41,6 +41,11 @@ from catalog.ledger_store.tables import (
     MOUNTINGS,
     PINS,
     POOLS,
+    RUN_COUNTER,
+    SCHEDULE_COUNTER,
+    SCHEDULE_IDS,
+    SCHEDULE_RUNS,
+    SCHEDULES,
     SEGMENTS,
     SEGMENTS_BY_SET,
     SET_COUNTER,
@@ -56,12 +61,15 @@ from catalog.ledger_store.tables import (
     job_by_state_key,
     job_key,
     mounting_key,
+    run_key,
+    schedule_key,
     segment_by_set_key,
     set_number_key,
     text_key,
 )
 from catalog.ledger_store.transaction import Reader
 from catalog.life_records import KEPT_MOUNTINGS
+from catalog.schedule_records import KEPT_RUNS, OPEN_RUNS
 
 R = TypeVar("R")
 Problems = Iterator[str]
@@ -81,6 +89,7 @@ def problems(tx: Reader) -> list[str]:
             *_pointers(tx),
             *_rest(tx),
             *_lives(tx),
+            *_schedules(tx),
         ]
     except (Damaged, WrongVersion) as error:
         return [str(error)]
@@ -99,6 +108,8 @@ def _meta(tx: Reader) -> Problems:
         (JOB_COUNTER, [job.number for _, job in tx.scan(JOBS)]),
         (SET_COUNTER, [backup_set.number for _, backup_set in tx.scan(SETS)]),
         (EVENT_COUNTER, [event.number for _, event in tx.scan(EVENTS)]),
+        (SCHEDULE_COUNTER, [schedule.number for _, schedule in tx.scan(SCHEDULES)]),
+        (RUN_COUNTER, [run.number for _, run in tx.scan(SCHEDULE_RUNS)]),
         (INTENT_COUNTER, [int.from_bytes(key[-8:], "big") for key, _ in tx.scan(INTENTS)]),
     )
     for counter, numbers in used:
@@ -180,6 +191,7 @@ def _pointers(tx: Reader) -> Problems:
     sizes = (
         (VOLUME_LABELS.name, sum(1 for _ in tx.scan(VOLUME_LABELS)), sum(1 for _ in tx.scan(VOLUMES))),
         (JOB_IDS.name, sum(1 for _ in tx.scan(JOB_IDS)), sum(1 for _ in tx.scan(JOBS))),
+        (SCHEDULE_IDS.name, sum(1 for _ in tx.scan(SCHEDULE_IDS)), sum(1 for _ in tx.scan(SCHEDULES))),
         (SET_NUMBERS.name, sum(1 for _ in tx.scan(SET_NUMBERS)), sum(1 for _ in tx.scan(SETS))),
         (SEGMENTS_BY_SET.name, sum(1 for _ in tx.scan(SEGMENTS_BY_SET)), sum(1 for _ in tx.scan(SEGMENTS))),
         (COPIES_BY_VOLUME.name, sum(1 for _ in tx.scan(COPIES_BY_VOLUME)), sum(1 for _ in tx.scan(COPIES))),
@@ -222,6 +234,24 @@ def _lives(tx: Reader) -> Problems:
             yield f"the life of cartridge {life.code} is under a wrong key"
         if kept[life.code] != min(life.mountings, KEPT_MOUNTINGS):
             yield f"cartridge {life.code} was mounted {life.mountings} times, and {kept[life.code]} are recorded"
+
+
+def _schedules(tx: Reader) -> Problems:
+    kept: Counter[int] = Counter()
+    for key, run in tx.scan(SCHEDULE_RUNS):
+        kept[run.schedule] += run.state not in OPEN_RUNS
+        if key != run_key(run.schedule, run.number):
+            yield f"run {run.number} of schedule {run.schedule} is under a wrong key"
+        if tx.find(SCHEDULES, schedule_key(run.schedule)) is None:
+            yield f"run {run.number} is of schedule {run.schedule}, which is missing"
+    for key, schedule in tx.scan(SCHEDULES):
+        what = f"schedule {schedule.number}"
+        if key != schedule_key(schedule.number):
+            yield f"{what} is under a wrong key"
+        yield from _points(tx, SCHEDULE_IDS, text_key(schedule.schedule_id), schedule.number, what)
+        ended = schedule.course.runs + schedule.course.skipped
+        if kept[schedule.number] != min(ended, KEPT_RUNS):
+            yield f"{what} has had {ended} runs that ended, and {kept[schedule.number]} are recorded"
 
 
 def main(path: Path) -> int:

@@ -24,6 +24,7 @@ from catalog.records import (
     VolumeEnd,
     VolumeState,
 )
+from catalog.schedule_records import BackUp, Course, Daily, RunNumber, Schedule, ScheduleNumber, ScheduleRun
 
 _SPACE = UUID("6f1d5e0c-6d1f-4c7f-9d0e-6a51a9f0b001")
 NOW = 1_800_000_000_000_000_000
@@ -192,3 +193,26 @@ def started(ledger: Ledger, name: str = "home") -> tuple[Job, BackupSet]:
 def staged(ledger: Ledger) -> Stage:
     volume, claim = labelled(ledger, "T00001L9")
     return Stage(volume, claim, *started(ledger))
+
+
+def schedule_of(name: str, **fields: Any) -> Schedule:
+    usual: dict[str, Any] = {
+        "number": ScheduleNumber(0),
+        "schedule_id": uuid_of(name),
+        "name": name,
+        "rule": Daily(time="02:30"),
+        "zone": "Europe/Berlin",
+        "action": BackUp(job=JobNumber(1)),
+        "course": Course(decided_ns=NOW),
+    }
+    return Schedule(**(usual | fields))
+
+
+def run_of(schedule: Schedule, **fields: Any) -> ScheduleRun:
+    usual: dict[str, Any] = {
+        "number": RunNumber(0),
+        "schedule": schedule.number,
+        "planned_ns": NOW + 1,
+        "due_ns": NOW + 1,
+    }
+    return ScheduleRun(**(usual | fields))

@@ -30,6 +30,7 @@ from tests.catalog.contract_moving import MovingContract
 from tests.catalog.contract_pins import PinsContract
 from tests.catalog.contract_pools import PoolsContract
 from tests.catalog.contract_queueing import QueueingContract
+from tests.catalog.contract_schedules import SchedulesContract
 from tests.catalog.contract_segments import SegmentsContract
 from tests.catalog.contract_sets import SetsContract
 from tests.catalog.contract_volumes import VolumesContract
@@ -48,6 +49,7 @@ class LedgerContract(
     MovingContract,
     QueueingContract,
     LivesContract,
+    SchedulesContract,
 ):
     # -- installation ------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from catalog.life_records import Mounting
 from catalog.pool_records import Pool
 from catalog.queue_records import CheckState, JobCheck, JobTry, QueueState, TryKind
 from catalog.records import Adoption, CopyState, DriveMove, IntentKind, JobState, SetState, VolumeState
+from catalog.schedule_records import RunNumber, RunState, ScheduleNumber, ScheduleRun
 from tests.catalog.builders import (
     LABEL_END,
     NOW,
@@ -22,6 +23,8 @@ from tests.catalog.builders import (
     intent_of,
     job_of,
     pin_of,
+    run_of,
+    schedule_of,
     segment_of,
     set_of,
     uuid_of,
@@ -55,7 +58,21 @@ TRY = JobTry(kind=TryKind.FAILED, reason="/srv does not answer", at_ns=NOW, segm
 CHECK = JobCheck(state=CheckState.GOOD, since_ns=NOW, at_ns=NOW)
 HELD = QueueState(is_paused=True, reason="maintenance", at_ns=NOW)
 MOUNTING = Mounting(mounting_id=uuid_of("mounting"), code="T1", drive="drive0", loaded_at_ns=NOW)
+NIGHTLY = schedule_of("nightly", number=ScheduleNumber(1))
+RUN = run_of(NIGHTLY, number=RunNumber(1))
 PIN = pin_of("pin", SEGMENT, (0, 3))
+
+
+def end_run(ledger: Ledger) -> object:
+    [known] = ledger.schedule_runs(NIGHTLY.number)
+    running = msgspec.structs.replace(RUN, state=RunState.RUNNING, job=JOB.number, job_runs=2, attempts=1)
+    running = msgspec.structs.replace(running, started_at_ns=NOW)
+    return ledger.change_schedule_run(running, ended(running if known.state is RunState.RUNNING else known), NOW)
+
+
+def ended(run: ScheduleRun) -> ScheduleRun:
+    return msgspec.structs.replace(run, state=RunState.COMPLETED, finished_at_ns=NOW + 5)
+
 
 #: Name of the operation, and what does it. Every writing operation occurs.
 STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
@@ -115,6 +132,12 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("expire_set", lambda ledger: ledger.expire_set(SET.set_id, NOW)),
     ("put_pin", lambda ledger: ledger.put_pin(PIN)),
     ("drop_pin", lambda ledger: ledger.drop_pin(PIN.pin_id, NOW)),
+    ("put_schedule", lambda ledger: ledger.put_schedule(None, NIGHTLY, NOW)),
+    ("plan_schedule_runs", lambda ledger: ledger.plan_schedule_runs(NIGHTLY.number, NOW, NOW + 1, [RUN], NOW)),
+    ("queue_scheduled_job", lambda ledger: ledger.queue_scheduled_job(RUN, JOB.number, "", NOW)),
+    ("change_schedule_run", end_run),
+    ("delete_schedule", lambda ledger: ledger.delete_schedule(NIGHTLY.number, NOW)),
+    ("finish_job", lambda ledger: ledger.finish_job(JOB.number, JobState.CANCELLED, "", NOW)),
     ("put_pool", lambda ledger: ledger.put_pool(None, Pool(name="monthly"), NOW)),
     ("delete_pool", lambda ledger: ledger.delete_pool("monthly", NOW)),
     ("add_volume", lambda ledger: ledger.add_volume(volume_of("T9"))),
