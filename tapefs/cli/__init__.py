@@ -17,6 +17,7 @@ import click
 from tapefs.cli.exits import FAILED, report
 from tapefs.cli.place import Place
 from tapefs.home import VARIABLE, default_home, usual_home
+from tapefs.starting import imports
 
 #: Section of the help -> its commands -> the module that has each. Sections and commands stand there in this order.
 SECTIONS = {
@@ -92,7 +93,9 @@ class LazyGroup(click.Group):
         """Import and return a command; None when there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(import_module(COMMANDS[cmd_name]), f"{cmd_name}_command")
+        with imports():
+            module = import_module(COMMANDS[cmd_name])
+        command = getattr(module, f"{cmd_name}_command")
         if not isinstance(command, click.Command):
             raise AssertionError(f"{COMMANDS[cmd_name]} has no command {cmd_name}")
         return command

@@ -9,6 +9,7 @@ import click
 
 from tapefs.cli.place import Place
 from tapefs.cli.values import Address
+from tapefs.starting import imports
 
 
 @click.command("serve")
@@ -18,7 +19,8 @@ from tapefs.cli.values import Address
 @click.pass_obj
 def serve_command(place: Place, directory: Path | None, listen: str | None, until_idle: bool) -> None:
     """Run the sidecar: HTTP, jobs, recalls and the library. Ends at SIGTERM and Ctrl-C."""
-    from sidecar.serve import serve
+    with imports():
+        from sidecar.serve import serve
 
     home = place.home()
     address = None if until_idle else listen or home.settings.http.listen
@@ -31,9 +33,10 @@ def serve_command(place: Place, directory: Path | None, listen: str | None, unti
 @click.pass_obj
 def mount_command(place: Place, directory: Path, allow_other: bool) -> None:
     """Mount the archive read-only, in the foreground. SIGTERM and Ctrl-C unmount it."""
-    from tapefs.client.presence import connected
-    from tapefs.logs import configure_logs
-    from tapefs.mount.session import run_mount
+    with imports():
+        from tapefs.client.presence import connected
+        from tapefs.logs import configure_logs
+        from tapefs.mount.session import run_mount
 
     home = place.home()
     configure_logs()
