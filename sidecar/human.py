@@ -18,6 +18,7 @@ from drivers.human.changer import HumanChanger, Seen
 from drivers.human.desk import Prompt
 from sidecar.movers import CommandFailed, Mover, MoverDied
 from tapefs.mover.messages import Look, SeenTape, Unload
+from tapefs.tape.barcodes import is_cleaning
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,8 @@ class MoverEyes:
 
     def identify(self, drive: int, wanted: str) -> Seen:
         """Thread what is there and read its label. Raises NotReady, DeviceFailed."""
+        if is_cleaning(wanted):
+            return self._identify_cleaning(drive, wanted)
         try:
             volume_id = self._ledger.volume_by_code(wanted).volume_id
         except CatalogError as error:
@@ -57,6 +60,13 @@ class MoverEyes:
         if wanted in self.unsure and not self._is_another(seen.name, wanted):
             return Seen(full=True, threaded=seen.threaded, name=wanted)
         return _seen(seen)
+
+    def _identify_cleaning(self, drive: int, wanted: str) -> Seen:
+        """Nothing of such a cartridge can be read, and few drives show it: the human's word counts against nothing."""
+        seen = self.look(drive)
+        if seen.threaded:
+            return Seen(full=True, threaded=True, name=seen.name or "a tape with data")
+        return seen if seen.name is not None else Seen(full=True, threaded=False, name=wanted)
 
     def _is_another(self, name: str | None, wanted: str) -> bool:
         """Is that a tape that the ledger knows as another one?"""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from drivers.virtual.layout import cartridge_folder
 from drivers.virtual.memory import read_memory, write_memory
 from tapefs.client.transport import Transport
 from tests.backup.trees import random_files
+from tests.drivers.tgt import need_libiscsi
 from tests.test_end_to_end import Installation, wait_until
 
 CLEAN_NOW, CLEAN_SOON = 20, 21
@@ -129,3 +132,36 @@ def test_over_http_a_cleaning_is_followed_to_its_end(installation: Installation)
     (only,) = overview["cartridges"]
     assert (only["barcode"], only["cleanings"], only["most_cleanings"]) == (FIRST, 1, 50)
     assert [task["state"] for task in overview["tasks"]] == ["done"]
+
+
+def test_over_iscsi_a_drive_is_cleaned_before_it_writes(tmp_path: Path) -> None:
+    """The drive says 30/03 while it cleans, ejects the cartridge by itself, and refuses one that is used up."""
+    need_libiscsi()
+    (tmp_path / "vtl").mkdir()
+    vtl, user = Installation(tmp_path / "vtl"), Installation(tmp_path)
+    vtl.run("init", "--tapes", "2", "--tape-size", "64MiB", "--motion", "scaled:60")
+    add_cartridge(vtl, FIRST, uses=CLEANINGS)
+    add_cartridge(vtl, SECOND)
+    write_alerts(vtl.home / "library", 0, [CLEAN_NOW])
+    source = random_files(tmp_path / "source", 3, 10_000)
+    command = [sys.executable, "-m", "tapefs", "--home", str(vtl.home), "vtl", "--listen", "127.0.0.1:0"]
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+            assert served.stdout is not None
+            unit = next(line.strip() for line in served.stdout if line.startswith("  iscsi://")).rpartition("/")[0]
+            user.run("init", "--driver", "iscsi", "--changer", f"{unit}/0", "--drive", f"{unit}/1")
+            set_policy(user, "auto")
+            user.backup(source, "--name", "docs")
+            inventory = json.loads(user.run("inventory", "--json"))
+            served.terminate()
+        with LmdbLedger.open(user.home / "ledger", readonly=True) as ledger:
+            (cleaning,) = ledger.mountings(SECOND)
+            (written,) = ledger.mountings("TP0001L9")
+            assert ledger.life(FIRST).is_used_up
+        assert 0 < cleaning.unloaded_at_ns <= written.loaded_at_ns
+        assert not read_alerts(vtl.home / "library", 0)
+        kinds = {each["barcode"]: each["kind"] for each in inventory["places"] if each["full"]}
+        assert (kinds[FIRST], kinds[SECOND]) == ("slot", "slot")
+    finally:
+        user.close()
+        vtl.close()

@@ -68,6 +68,8 @@ class ScsiDrive:
         self._listener: Listener = lambda busy: None
         self._reader = BlockReader(self._session)
         self._ordering = Ordering(self._device)
+        #: How it was when it was asked last, if nothing has changed it since.
+        self._health: DriveHealth | None = None
         #: Length of the largest block that is known.
         self._largest_bytes = 256 * 1024
 
@@ -201,14 +203,18 @@ class ScsiDrive:
         """Ask drive and cartridge how they are. See `TellsHealth.health`."""
         self._session.check_open()
         found = self._session.again(lambda: look_at_health(self._device, self._session.report))
+        self._health = found
         return replace(found, wants_cleaning=found.wants_cleaning or self._device.asks_to_be_cleaned)
 
     def clean(self) -> None:
         """Have it clean itself. See `CanBeCleaned.clean`."""
         self._session.check_open()
         self._session.tape_is_out()
-        clean(self._device)
-        self._device.asks_to_be_cleaned = False
+        try:
+            clean(self._device, self._health)
+            self._device.asks_to_be_cleaned = False
+        finally:
+            self._health = None
 
     def recommended_order(self, extents: Sequence[tuple[int, int]]) -> list[int] | None:
         """Return the order in which the drive would read extents. See `RecommendsOrder.recommended_order`."""

@@ -264,14 +264,21 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
         )
         return health_of(alerts, medium)
 
-    def clean(self) -> None:
-        """Clean itself with the cartridge in it. See `CanBeCleaned.clean`."""
+    def clean(self, *, is_waited_for: bool = False) -> None:
+        """Clean itself with the cartridge in it; somebody may have waited for that. See `CanBeCleaned.clean`."""
         self._check_alive()
         if self._threaded is not None:
             raise NotReady(f"drive{self._number} holds {self._threaded}: unload it, and put a cleaning cartridge in")
         use_cleaning_cartridge(self._folder, self._number)
-        self._mechanics.clean(CLEAN_S)
+        if is_waited_for:
+            self._mechanics.measured(CLEAN_S)
+        else:
+            self._mechanics.clean(CLEAN_S)
         self._remember()
+
+    def cleaning_s(self) -> float:
+        """Return the seconds by the clock that a cleaning takes; 0 when this drive waits for nothing."""
+        return self._mechanics.waited_s(CLEAN_S)
 
     def _describe(self, barcode: str) -> StateRecord | Cartridge | None:
         """Return what is known of the cartridge; None when its state is damaged, which `load` will tell."""

@@ -162,8 +162,12 @@ class BreakableDrive(Drive, Protocol):
         """Tell how it is."""
         ...
 
-    def clean(self) -> None:
+    def clean(self, *, is_waited_for: bool = False) -> None:
         """Clean itself with the cartridge in it."""
+        ...
+
+    def cleaning_s(self) -> float:
+        """Return the seconds by the clock that a cleaning takes."""
         ...
 
     def memory(self) -> MemoryRecord:
@@ -359,9 +363,13 @@ class FaultyDrive:
         read = replace(found.reading, uncorrected=(found.reading.uncorrected or 0) + self._failed[ReadError])
         return replace(found, writing=written, reading=read)
 
-    def clean(self) -> None:
+    def clean(self, *, is_waited_for: bool = False) -> None:
         """See `CanBeCleaned.clean`."""
-        self._drive.clean()
+        self._drive.clean(is_waited_for=is_waited_for)
+
+    def cleaning_s(self) -> float:
+        """See `BreakableDrive.cleaning_s`."""
+        return self._drive.cleaning_s()
 
     def memory(self) -> MemoryRecord:
         """See `BreakableDrive.memory`."""

@@ -49,7 +49,7 @@ class Mechanics:
         self._spend("load", seconds)
 
     def measured(self, seconds: float) -> None:
-        """Count the seconds of a first load that somebody else has waited for."""
+        """Count the seconds of a first load, or of a cleaning, that somebody else has waited for."""
         self._tally.seconds["load"] += seconds
 
     def waited_s(self, seconds: float) -> float:

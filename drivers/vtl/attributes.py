@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from drivers.errors import DriveError
 from drivers.interface import DriveStatus
+from drivers.virtual.condition import CLEANINGS, is_cleaning
 from drivers.virtual.faults import BreakableDrive
 from drivers.virtual.memory import Attribute, MemoryRecord
 from drivers.vtl.commands import Command, Done
@@ -96,6 +97,9 @@ class Attributes:
             raise CheckCondition(sense_of(error)) from error
         found = _device_attributes(status, memory) | _medium_attributes(status, status.medium_generation)
         found[0x0408] = _encode(0x0408, _BINARY, bytes([0x80 * self._drive.worm]), read_only=True)
+        if is_cleaning(status.barcode):
+            # Of such a cartridge the next attribute says how often it may clean.
+            found[0x0408], found[0x0409] = _number(0x0408, 0x01, 1), _number(0x0409, CLEANINGS, 2)
         found[_BARCODE] = _encode(_BARCODE, _ASCII, status.barcode.encode("ascii", "replace").ljust(32))
         for key, each in memory.attributes.items():
             found[int(key, 16)] = _encode(int(key, 16), each.kind, each.value)

@@ -1,4 +1,4 @@
-"""What goes on in a drive while its server answers: threading, measuring a new cartridge, a long erase.
+"""What goes on in a drive while its server answers: threading, measuring a new cartridge, a long erase, cleaning.
 
 One thing at a time. It goes on in a thread of its own; any thread asks how far it is.
 """
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from drivers.vtl.sense import BECOMING_READY, ERASE_IN_PROGRESS, OPERATION_IN_PROGRESS, Key, Sense
+from drivers.vtl.sense import BECOMING_READY, CLEANING_CARTRIDGE, ERASE_IN_PROGRESS, OPERATION_IN_PROGRESS, Key, Sense
 
 #: How soon an end of the server is noticed.
 _STEP_S = 0.05
@@ -25,21 +25,21 @@ class LengthyWork:
     def __init__(self) -> None:
         self._closing = threading.Event()
         self._is_on = False
-        self._erases = False
+        self._erases = self._cleans = False
         #: How far it is; None: nobody knows.
         self._share: float | None = None
 
     def __bool__(self) -> bool:
         return self._is_on
 
-    def begin(self, work: Callable[[], None], *, erases: bool = False) -> None:
+    def begin(self, work: Callable[[], None], *, erases: bool = False, cleans: bool = False) -> None:
         """Have `work` done by a thread; commands are answered with "becoming ready" or "in progress" until then."""
-        self.start(erases=erases)
+        self.start(erases=erases, cleans=cleans)
         threading.Thread(target=self._run, args=(work,), name="vtl drive", daemon=True).start()
 
-    def start(self, *, erases: bool = False) -> None:
+    def start(self, *, erases: bool = False, cleans: bool = False) -> None:
         """Something begins in the thread of the caller, who says when it ends."""
-        self._erases, self._share, self._is_on = erases, None, True
+        self._erases, self._cleans, self._share, self._is_on = erases, cleans, None, True
 
     def end(self) -> None:
         """It is over."""
@@ -73,6 +73,8 @@ class LengthyWork:
 
     def refusal(self) -> Sense:
         """Return what a command is told that must wait for it."""
+        if self._cleans:
+            return Sense(Key.NOT_READY, CLEANING_CARTRIDGE)
         return Sense(Key.NOT_READY, OPERATION_IN_PROGRESS if self._erases else BECOMING_READY, progress=self._share)
 
     def told(self) -> Sense:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from drivers.errors import DriveError, IncompatibleMedium, NotReady
+from drivers.errors import CleaningUsedUp, DriveError, IncompatibleMedium, NotReady
 from drivers.scsi.transport import Status
+from drivers.virtual.condition import is_cleaning
 from drivers.virtual.drive import MAX_BLOCK_BYTES
 from drivers.virtual.faults import BreakableDrive
 from drivers.vtl.attributes import Attributes
@@ -18,6 +20,7 @@ from drivers.vtl.failures import sense_of
 from drivers.vtl.inquiry import TAPE, Identity
 from drivers.vtl.lengthy import Interrupted, LengthyWork
 from drivers.vtl.sense import (
+    CLEAN_NOW,
     INCOMPATIBLE_MEDIUM,
     INVALID_FIELD_IN_CDB,
     LOAD_REQUIRED,
@@ -38,7 +41,7 @@ from drivers.vtl.sense import (
     not_ready,
     refuse,
 )
-from drivers.vtl.tape_logs import READ_FAILURE, WRITE_FAILURE, WRITE_PROTECT, TapeLogs
+from drivers.vtl.tape_logs import CLEANING_USED_UP, READ_FAILURE, WRITE_FAILURE, WRITE_PROTECT, TapeLogs
 from drivers.vtl.tape_modes import TapeModes
 from drivers.vtl.tape_order import TapeOrder
 from drivers.vtl.unit import LogicalUnit
@@ -83,6 +86,10 @@ class TapeServer(LogicalUnit):
         self._speaker: Nexus | None = None
         #: A cartridge is being threaded or measured, or the tape erased.
         self._lengthy = LengthyWork()
+        #: A cleaning cartridge has done its work and was ejected; it waits for the robot.
+        self._is_out = False
+        #: That it asks to be cleaned was told by sense data.
+        self._has_asked = False
         #: Has an initiator moved the tape since it was threaded?
         self._is_used = True
         super().__init__(identity)
@@ -95,12 +102,52 @@ class TapeServer(LogicalUnit):
     def inserted(self) -> None:
         """The changer has put a cartridge in: thread it, as libraries do. Some cannot be threaded, and stay so.
 
-        A paced drive is becoming ready meanwhile, and this returns at once.
+        A paced drive is becoming ready meanwhile, and this returns at once. A cleaning cartridge cleans.
         """
-        if self._is_paced:
+        self._is_out = False
+        if self._holds_cleaning_cartridge():
+            self._begin_cleaning()
+        elif self._is_paced:
             self._lengthy.begin(lambda: self._thread(None))
         else:
             self._thread(None)
+
+    def _holds_cleaning_cartridge(self) -> bool:
+        with self.lock:
+            try:
+                return is_cleaning(self._drive.status().barcode or "")
+            except DriveError:
+                return False
+
+    def _begin_cleaning(self) -> None:
+        if self._is_paced:
+            self._lengthy.begin(self._clean_slowly, cleans=True)
+        else:
+            self._clean()
+
+    def _clean_slowly(self) -> None:
+        self._lengthy.wait(self._drive.cleaning_s())
+        self._clean()
+
+    def _clean(self) -> None:
+        """Use the cartridge, and eject it in any case."""
+        with self.lock:
+            try:
+                self._drive.clean(is_waited_for=True)
+                self._logs.was_cleaned()
+                self._has_asked = False
+            except CleaningUsedUp:
+                self._logs.alerts.put_up(CLEANING_USED_UP)
+            except DriveError as error:
+                log.warning("a drive cannot be cleaned: %s", error)
+            self._is_out = True
+
+    def _asks_for_cleaning(self, done: Done) -> Done:
+        """Say once with what went well that the drive wants to be cleaned."""
+        if done.sense is not None or self._has_asked or not self._logs.asks_to_be_cleaned():
+            return done
+        self._has_asked = True
+        return replace(done, sense=Sense(Key.RECOVERED_ERROR, CLEAN_NOW))
 
     def _thread(self, by: Nexus | None) -> None:
         """Thread the cartridge; initiators but the one that asked for it hear of it."""
@@ -150,6 +197,7 @@ class TapeServer(LogicalUnit):
                 if self._is_used:
                     raise refuse(REMOVAL_PREVENTED_BY_DRIVE)
                 self._unload()
+            self._is_out = False
 
     def reset(self, code: int = LUN_RESET) -> None:
         """A reset: the drive's buffer and position are lost."""
@@ -224,14 +272,19 @@ class TapeServer(LogicalUnit):
 
     def operations(self) -> Sequence[Operation]:
         """Return the commands of SSC."""
-        blocks, modes, medium = self._blocks, self._modes.pages, self._with_medium
+        blocks, modes, medium, asking = self._blocks, self._modes.pages, self._with_medium, self._asking
         return [
             operation("TEST UNIT READY", "00 00 00 00 00 00", self._test_ready, Access.ALWAYS),
             operation("REWIND", "01 01 00 00 00 00", medium(blocks.rewind), timeout_s=_REWIND_S),
             operation("READ BLOCK LIMITS", "05 01 00 00 00 00", self._block_limits, Access.READER),
             operation("READ(6)", "08 03 FF FF FF 00", medium(self._noted(blocks.read)), timeout_s=_READ_S),
             operation("WRITE(6)", "0A 01 FF FF FF 00", medium(self._noted(blocks.write)), timeout_s=_WRITE_S),
-            operation("WRITE FILEMARKS(6)", "10 01 FF FF FF 00", medium(blocks.write_filemarks), timeout_s=_WRITE_S),
+            operation(
+                "WRITE FILEMARKS(6)",
+                "10 01 FF FF FF 00",
+                medium(self._asking(blocks.write_filemarks)),
+                timeout_s=_WRITE_S,
+            ),
             operation("VERIFY(6)", "13 05 FF FF FF 00", medium(self._noted(blocks.verify)), timeout_s=_READ_S),
             operation("FORMAT MEDIUM", "04 03 0F FF FF 00", medium(blocks.format), timeout_s=_WRITE_S),
             operation("SPACE(6)", "11 0F FF FF FF 00", medium(blocks.space), timeout_s=_LOCATE_S),
@@ -265,14 +318,14 @@ class TapeServer(LogicalUnit):
             operation(
                 "WRITE FILEMARKS(16)",
                 "80 01 00 FF 00 00 00 00 00 00 00 00 FF FF 00 00",
-                medium(blocks.write_filemarks_16),
+                medium(asking(blocks.write_filemarks_16)),
                 timeout_s=_WRITE_S,
             ),
             *(
                 operation(
                     "READ ATTRIBUTE",
                     f"8C {action:02X} 00 00 00 FF 00 FF FF FF FF FF FF FF 01 00",
-                    self._attributes.read,
+                    self._memory,
                     Access.READER,
                     action=True,
                 )
@@ -345,14 +398,26 @@ class TapeServer(LogicalUnit):
 
         return looked_at
 
+    def _asking(self, run: Callable[[Command], Done]) -> Callable[[Command], Done]:
+        return lambda command: self._asks_for_cleaning(run(command))
+
     def _test_ready(self, command: Command) -> Done:
         self._check_medium()
         return Done()
 
     def _check_medium(self) -> None:
+        self._check_not_out()
         status = self._drive.status()
         if not status.loaded:
             raise not_ready(NO_MEDIUM if status.barcode is None else LOAD_REQUIRED)
+
+    def _check_not_out(self) -> None:
+        if self._is_out:
+            raise not_ready(NO_MEDIUM)
+
+    def _memory(self, command: Command) -> Done:
+        self._check_not_out()
+        return self._attributes.read(command)
 
     # -- commands that move no tape ------------------------------------------------------------------------------
 
@@ -399,6 +464,10 @@ class TapeServer(LogicalUnit):
         if wanted & 0x04:
             raise refuse(INVALID_FIELD_IN_CDB, 4)
         is_immediate = bool(command.cdb[1] & 0x01)
+        if self._is_out:
+            if wanted & 0x01:
+                raise not_ready(NO_MEDIUM)
+            return Done()
         if wanted == 0x01 and is_immediate and self._is_paced and not self._drive.status().loaded:
             if self._drive.status().barcode is None:
                 raise not_ready(NO_MEDIUM)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from drivers.errors import DriveError
+from drivers.health import CLEANING_FLAGS
 from drivers.interface import DriveStatus
 from drivers.virtual.drive import reserve_bytes
 from drivers.virtual.faults import BreakableDrive
@@ -19,6 +20,7 @@ ALERTS = 64
 #: TapeAlert flags by number.
 READ_WARNING, WRITE_WARNING, HARD_ERROR, MEDIA_ALERT, READ_FAILURE, WRITE_FAILURE = 1, 2, 3, 4, 5, 6
 WRITE_PROTECT = 9
+CLEANING_USED_UP = 22
 
 
 class Alerts:
@@ -60,6 +62,7 @@ class Tally:
 
     write_errors: int = 0
     read_errors: int = 0
+    cleanings: int = 0
 
 
 @dataclass(slots=True)
@@ -124,6 +127,16 @@ class TapeLogs:
             parameter(6, now.errors - before.errors, 4),
         ]
 
+    def asks_to_be_cleaned(self) -> bool:
+        """Does the drive want it, by a flag that was raised here or set in it?"""
+        return any(self.alerts.is_raised(each) or each in self._drive.health().alerts for each in CLEANING_FLAGS)
+
+    def was_cleaned(self) -> None:
+        """Count that, and take down what asked for it."""
+        self.tally.cleanings += 1
+        for each in (*CLEANING_FLAGS, CLEANING_USED_UP):
+            self.alerts.test(-each)
+
     def _bitmap(self) -> bytes:
         """Return the flags that are raised here, and those that somebody has set in the drive."""
         bits = int.from_bytes(self.alerts.bitmap(), "big")
@@ -150,7 +163,7 @@ class TapeLogs:
             parameter(5, max(0, status.capacity_bytes - reserved) // MB if status.loaded else 0, 4),
             parameter(6, reserved // MB, 4),
             parameter(7, used_bytes // MB, 4),
-            parameter(0x100, 0, 4),
+            parameter(0x100, self.asks_to_be_cleaned(), 4),
         ]
 
     def _bytes_before_head(self, status: DriveStatus) -> int:
@@ -182,7 +195,7 @@ class TapeLogs:
         moving_s = seconds.locate + seconds.read + seconds.write + seconds.rewind + seconds.backhitch
         return [
             parameter(0x00, counters.loads, 4),
-            parameter(0x01, 0, 4),
+            parameter(0x01, self.tally.cleanings, 4),
             parameter(0x03, int(moving_s) // 3600, 4),
             parameter(0x06, self.tally.write_errors + self.tally.read_errors, 4),
             text_parameter(0x40, self._identity.serial, 16),

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from drivers.registry import open_drive
+from drivers.virtual.condition import read_alerts, write_alerts
+from drivers.virtual.library import add_blank
 from tapefs.home import Home
 from tapefs.setup_home import NewHome, create_home
 from tests.drivers.human.player import Hands
@@ -216,3 +218,26 @@ def test_a_foreign_tape_is_identified_and_overwritten(home: Home) -> None:
         assert found["found"]["names"] == ["DailySet1-01"]
         told = command(home, "tape", "relabel", "TP0003L9", "--yes-it-is", "DailySet1-01", "--force")
         assert "relabelled TP0003L9; it was AMANDA, called DailySet1-01" in told
+
+
+def test_a_cleaning_cartridge_is_asked_for_by_name(home: Home) -> None:
+    """A tape with data in its place is refused; the cartridge is to be taken out again."""
+    hands = Hands(home.library)
+    add_blank(home.library, tape_bytes=1024**2, barcode="CLNU01L1")
+    write_alerts(home.library, 0, [21])
+    with serving(home) as rig:
+        assert "drive0 asks to be cleaned soon" in command(home, "prompts")
+        refused = rig.unix("POST", "/api/v1/drives/drive0/clean", {})
+        assert (refused.status, refused.detail) == (409, "no cleaning cartridge is in the library: put one in")
+        command(home, "tape", "add", "CLNU01L1", "TP0001L9")
+        started = rig.unix("POST", "/api/v1/drives/drive0/clean", {}).body["number"]
+        wait_text(rig, "put CLNU01L1 into drive0")
+        hands.put_in("TP0001L9", 0)
+        wait_text(rig, "TP0001L9 is in drive0, not CLNU01L1")
+        hands.take_out(0)
+        hands.put_in("CLNU01L1", 0)
+        path = f"/api/v1/cleanings/{started}"
+        wait_until(lambda: rig.unix("GET", path).body["state"] not in ("waiting", "running"), "it does not end", 60)
+        assert rig.unix("GET", path).body["state"] == "done"
+        wait_text(rig, "take CLNU01L1 out of drive0")
+    assert not read_alerts(home.library, 0)
