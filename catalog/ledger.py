@@ -35,10 +35,11 @@ from catalog.records import (
     VolumeState,
 )
 from catalog.schedule_records import Schedule, ScheduleNumber, ScheduleRun
+from catalog.stage_records import StageRequest
 
 
 class Ledger(Protocol):
-    """Volumes, jobs, sets, segments, copies, intents, pins and events."""
+    """Volumes, jobs, sets, segments, copies, intents, pins, requests to stage and events."""
 
     # -- installation ------------------------------------------------------------------------------------------------
 
@@ -503,6 +504,20 @@ class Ledger(Protocol):
 
     def pins(self) -> list[StagePin]:
         """Return all pins, those that have run out included, oldest first."""
+        ...
+
+    # -- requests to stage -------------------------------------------------------------------------------------------
+
+    def put_stage_request(self, request: StageRequest) -> None:
+        """Record a request, or how far it is now. Idempotent."""
+        ...
+
+    def drop_stage_request(self, request_id: str) -> None:
+        """Forget a request. Idempotent."""
+        ...
+
+    def stage_requests(self) -> list[StageRequest]:
+        """Return all requests, oldest first."""
         ...
 
     # -- events ------------------------------------------------------------------------------------------------------

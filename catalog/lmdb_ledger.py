@@ -35,6 +35,7 @@ from catalog.ledger_store import (
     schedules,
     segments,
     sets,
+    stage_requests,
     verify,
     volumes,
 )
@@ -70,6 +71,7 @@ from catalog.records import (
     VolumeState,
 )
 from catalog.schedule_records import Schedule, ScheduleNumber, ScheduleRun
+from catalog.stage_records import StageRequest
 
 _ADD_VOLUME = operation("add_volume")
 _CLAIM_VOLUME = operation("claim_volume")
@@ -121,6 +123,8 @@ _DELETE_SCHEDULE = operation("delete_schedule")
 _PLAN_SCHEDULE_RUNS = operation("plan_schedule_runs")
 _CHANGE_SCHEDULE_RUN = operation("change_schedule_run")
 _QUEUE_SCHEDULED_JOB = operation("queue_scheduled_job")
+_PUT_STAGE_REQUEST = operation("put_stage_request")
+_DROP_STAGE_REQUEST = operation("drop_stage_request")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -601,6 +605,20 @@ class LmdbLedger:
     def pins(self) -> list[StagePin]:
         """Return all pins, oldest first."""
         return self._read(pins.oldest_first)
+
+    # -- requests to stage -------------------------------------------------------------------------------------------
+
+    def put_stage_request(self, request: StageRequest) -> None:
+        """Record a request, or how far it is now. Idempotent."""
+        self._write(_PUT_STAGE_REQUEST, stage_requests.put, request)
+
+    def drop_stage_request(self, request_id: str) -> None:
+        """Forget a request. Idempotent."""
+        self._write(_DROP_STAGE_REQUEST, stage_requests.drop, request_id)
+
+    def stage_requests(self) -> list[StageRequest]:
+        """Return all requests, oldest first."""
+        return self._read(stage_requests.oldest_first)
 
     # -- events ------------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@
     index_copies      set id, 0, index id, 0, volume id       IndexCopy
     intents           volume id, 0, order of opening (8)      Intent; only open ones are kept
     pins              pin id                                  StagePin
+    stage_requests    request id                              StageRequest
     pools             name                                    Pool
     mountings         cartridge, began in ns (8), id          Mounting; the newest 200 of each cartridge
     lives             cartridge                               CartridgeLife
@@ -64,6 +65,7 @@ from catalog.records import (
     Volume,
 )
 from catalog.schedule_records import RunNumber, Schedule, ScheduleNumber, ScheduleRun
+from catalog.stage_records import StageRequest
 
 #: Version of this layout. It grows when an older program could not read or would spoil what a newer one wrote.
 LAYOUT_VERSION = 1
@@ -114,6 +116,7 @@ INDEX_COPIES = _table("index_copies", IndexCopy)
 INTENTS = _table("intents", Intent)
 EVENTS = _table("events", Event)
 PINS = _table("pins", StagePin)
+STAGE_REQUESTS = _table("stage_requests", StageRequest)
 POOLS = _table("pools", Pool)
 MOUNTINGS = _table("mountings", Mounting)
 LIVES = _table("lives", CartridgeLife)
@@ -121,7 +124,8 @@ SCHEDULES = _table("schedules", Schedule)
 SCHEDULE_IDS = _table("schedule_ids", int)
 SCHEDULE_RUNS = _table("schedule_runs", ScheduleRun)
 
-DATABASES = (
+#: Every ledger has them.
+_FIRST = (
     "meta",
     "volumes",
     "volume_labels",
@@ -136,6 +140,9 @@ DATABASES = (
     "index_copies",
     "intents",
     "events",
+)
+#: Ledgers of earlier versions lack these: they are made when one is opened for writing, and empty until then.
+LATER_DATABASES = (
     "pins",
     "pools",
     "mountings",
@@ -147,12 +154,9 @@ DATABASES = (
     "schedules",
     "schedule_ids",
     "schedule_runs",
+    "stage_requests",
 )
-#: Ledgers of earlier versions lack these: they are made when one is opened for writing, and empty until then.
-LATER_DATABASES = frozenset(
-    {"pins", "pools", "mountings", "lives", "jobs_by_state", "jobs_by_name", "jobs_to_check", "queue"}
-    | {"schedules", "schedule_ids", "schedule_runs"}
-)
+DATABASES = (*_FIRST, *LATER_DATABASES)
 #: Fixed when an environment is opened; more than there are, so that a newer minor version may add some.
 MAX_DATABASES = 64
 

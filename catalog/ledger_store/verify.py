@@ -41,6 +41,8 @@ from catalog.ledger_store.tables import (
     MOUNTINGS,
     PINS,
     POOLS,
+    QUEUE,
+    QUEUE_KEY,
     RUN_COUNTER,
     SCHEDULE_COUNTER,
     SCHEDULE_IDS,
@@ -51,6 +53,7 @@ from catalog.ledger_store.tables import (
     SET_COUNTER,
     SET_NUMBERS,
     SETS,
+    STAGE_REQUESTS,
     VOLUME_LABELS,
     VOLUMES,
     Table,
@@ -87,6 +90,8 @@ def problems(tx: Reader) -> list[str]:
             *_segments(tx),
             *_copies(tx),
             *_pointers(tx),
+            *_queue(tx),
+            *_staging(tx),
             *_rest(tx),
             *_lives(tx),
             *_schedules(tx),
@@ -201,6 +206,21 @@ def _pointers(tx: Reader) -> Problems:
             yield f"{name} has {pointers} entries for {records} records"
 
 
+def _queue(tx: Reader) -> Problems:
+    """The hold on the queue can be read; nothing else depends on it."""
+    tx.find(QUEUE, QUEUE_KEY)
+    yield from ()
+
+
+def _staging(tx: Reader) -> Problems:
+    for key, pin in tx.scan(PINS):
+        if key != text_key(pin.pin_id):
+            yield f"pin {pin.pin_id} is under a wrong key"
+    for key, request in tx.scan(STAGE_REQUESTS):
+        if key != text_key(request.request_id):
+            yield f"request {request.request_id} is under a wrong key"
+
+
 def _rest(tx: Reader) -> Problems:
     for key, index in tx.scan(INDEX_COPIES):
         if key != index_copy_key(index.set_id, index.index_id, index.volume_id):
@@ -210,9 +230,6 @@ def _rest(tx: Reader) -> Problems:
     for _, intent in tx.scan(INTENTS):
         if tx.find(VOLUMES, text_key(intent.volume_id)) is None:
             yield f"an intent names tape {intent.volume_id}, which is missing"
-    for key, pin in tx.scan(PINS):
-        if key != text_key(pin.pin_id):
-            yield f"pin {pin.pin_id} is under a wrong key"
     for key, pool in tx.scan(POOLS):
         if key != text_key(pool.name):
             yield f"pool {pool.name} is under a wrong key"

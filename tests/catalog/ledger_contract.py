@@ -33,6 +33,7 @@ from tests.catalog.contract_queueing import QueueingContract
 from tests.catalog.contract_schedules import SchedulesContract
 from tests.catalog.contract_segments import SegmentsContract
 from tests.catalog.contract_sets import SetsContract
+from tests.catalog.contract_staging import StagingContract
 from tests.catalog.contract_volumes import VolumesContract
 
 
@@ -42,6 +43,7 @@ class LedgerContract(
     SetsContract,
     SegmentsContract,
     PinsContract,
+    StagingContract,
     PoolsContract,
     GivingUpContract,
     LeavingContract,

@@ -13,6 +13,7 @@ from catalog.pool_records import Pool
 from catalog.queue_records import CheckState, JobCheck, JobTry, QueueState, TryKind
 from catalog.records import Adoption, CopyState, DriveMove, IntentKind, JobState, SetState, VolumeState
 from catalog.schedule_records import RunNumber, RunState, ScheduleNumber, ScheduleRun
+from catalog.stage_records import StageFile, StageRequest
 from tests.catalog.builders import (
     LABEL_END,
     NOW,
@@ -60,6 +61,9 @@ HELD = QueueState(is_paused=True, reason="maintenance", at_ns=NOW)
 MOUNTING = Mounting(mounting_id=uuid_of("mounting"), code="T1", drive="drive0", loaded_at_ns=NOW)
 NIGHTLY = schedule_of("nightly", number=ScheduleNumber(1))
 RUN = run_of(NIGHTLY, number=RunNumber(1))
+STAGE = StageRequest(
+    request_id=uuid_of("stage"), owner="fts", created_at_ns=NOW, files=(StageFile(path="/x", lifetime_s=60),)
+)
 PIN = pin_of("pin", SEGMENT, (0, 3))
 
 
@@ -138,6 +142,8 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("change_schedule_run", end_run),
     ("delete_schedule", lambda ledger: ledger.delete_schedule(NIGHTLY.number, NOW)),
     ("finish_job", lambda ledger: ledger.finish_job(JOB.number, JobState.CANCELLED, "", NOW)),
+    ("put_stage_request", lambda ledger: ledger.put_stage_request(STAGE)),
+    ("drop_stage_request", lambda ledger: ledger.drop_stage_request(STAGE.request_id)),
     ("put_pool", lambda ledger: ledger.put_pool(None, Pool(name="monthly"), NOW)),
     ("delete_pool", lambda ledger: ledger.delete_pool("monthly", NOW)),
     ("add_volume", lambda ledger: ledger.add_volume(volume_of("T9"))),

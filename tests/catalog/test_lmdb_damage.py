@@ -17,8 +17,9 @@ from catalog.ledger_store.transaction import Reader
 from catalog.ledger_store.verify import problems
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.pool_records import Pool
-from tests.catalog.builders import NOW, Stage, end_of, index_of, pin_of, staged
-from tests.catalog.ledger_steps import MOUNTING
+from catalog.records import JobState
+from tests.catalog.builders import NOW, Stage, end_of, index_of, job_of, pin_of, set_of, staged
+from tests.catalog.ledger_steps import HELD, MOUNTING, NIGHTLY, RUN, STAGE
 from tests.catalog.lmdb_tools import Dump, dump, raw, store
 
 
@@ -29,10 +30,20 @@ def stage(ledger: LmdbLedger) -> Stage:
     stage.commit(ledger, "segment", 0, 4, 2)
     index = index_of("index", stage.backup_set, stage.volume, 10, 5)
     ledger.commit_index(index, stage.claim, end_of(12, 6), NOW)
-    ledger.open_intent(stage.intent("next", block=12), stage.claim)
+    number = ledger.add_job(job_of("checked", then_verify="all")).number
+    ledger.queue_job(number, NOW)
+    checked = ledger.begin_set(set_of("checked set", ledger.job(number)))
+    Stage(stage.volume, stage.claim, ledger.job(number), checked).seal(ledger, "checked index", 12, 6)
+    ledger.complete_set(checked.set_id, NOW)
+    ledger.finish_job(number, JobState.COMPLETED, "", NOW)
+    ledger.open_intent(stage.intent("next", block=14), stage.claim)
     ledger.put_pool(None, Pool(name="monthly"), NOW)
     ledger.note_mounting(MOUNTING)
     ledger.put_pin(pin_of("pin", ledger.segments(stage.backup_set.set_id)[0], (0, 1)))
+    ledger.put_stage_request(STAGE)
+    ledger.hold_queue(HELD)
+    ledger.put_schedule(None, NIGHTLY, NOW)
+    ledger.plan_schedule_runs(NIGHTLY.number, NOW, NOW + 1, [RUN], NOW)
     assert ledger.verify() == []
     ledger.close()
     return stage
@@ -89,9 +100,10 @@ def test_values_under_each_others_keys_are_noticed(folder: Path, stage: Stage) -
 
 def test_a_lost_record_is_noticed(folder: Path, stage: Stage) -> None:
     values = _everything(folder)
-    # A pin has no second witness: who loses one loses a wish to keep bytes near, and asks again. Nor has a pool: jobs
-    # go on with the rules of one that was never recorded, and no tape of it is overwritten by itself.
-    alone = {"meta", "events", "intents", "index_copies", "pins", "pools"}
+    # A pin or a request to stage has no second witness: who loses one loses a wish, and asks again. Nor has a pool:
+    # jobs go on with the rules of one that was never recorded, and no tape of it is overwritten by itself. Nor has the
+    # hold on the queue, which goes on then, nor a schedule's run, which is history.
+    alone = {"meta", "events", "intents", "index_copies", "pins", "pools", "queue", "stage_requests", "schedule_runs"}
     with spoiling(folder) as spoil:
         for name in set(DATABASES) - alone:
             for key, _ in values[name]:
@@ -100,8 +112,8 @@ def test_a_lost_record_is_noticed(folder: Path, stage: Stage) -> None:
 
 def test_damage_names_table_and_key(folder: Path, stage: Stage) -> None:
     set_id: SetId = stage.backup_set.set_id
-    [(key, value)] = dump(folder)["sets"]
-    assert key == text_key(set_id)
+    key = text_key(set_id)
+    value = dict(dump(folder)["sets"])[key]
     store(folder, "sets", key, value[:-1] + b"\0")
     with LmdbLedger.open(folder) as ledger:
         for ask in (lambda: ledger.backup_set(set_id), ledger.backup_sets, lambda: ledger.complete_set(set_id, NOW)):
