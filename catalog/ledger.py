@@ -8,9 +8,10 @@ Every operation may raise StorageFailed and Damaged; others are named below. `no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Protocol
 
+from catalog.access_records import Credential, User
 from catalog.ids import InstallationId, JobNumber, PinId, SegmentId, SetId, VolumeId
 from catalog.life_records import CartridgeLife, MediumFacts, Mounting
 from catalog.pool_records import Pool
@@ -518,6 +519,40 @@ class Ledger(Protocol):
 
     def stage_requests(self) -> list[StageRequest]:
         """Return all requests, oldest first."""
+        ...
+
+    # -- access ------------------------------------------------------------------------------------------------------
+
+    def users(self) -> list[User]:
+        """Return all users, by name."""
+        ...
+
+    def put_user(self, known: User | None, wanted: User, now_ns: int) -> User:
+        """Record a user under the next free number, or change one; return him. The same again is harmless.
+
+        With another password or role his sessions and logins end. Raises Conflict when he is not as `known` by now, and
+        when another one has the name.
+        """
+        ...
+
+    def delete_user(self, user_id: str, now_ns: int) -> None:
+        """Forget a user, and his sessions and logins with him. Idempotent."""
+        ...
+
+    def credentials(self) -> list[Credential]:
+        """Return all tokens, sessions and logins, those that have run out included, oldest first."""
+        ...
+
+    def add_credential(self, credential: Credential) -> Credential:
+        """Record what was given out. Idempotent by id. Raises Conflict when it is another, or its user is gone."""
+        ...
+
+    def use_credentials(self, used_at_ns: Mapping[str, int]) -> None:
+        """Note, by id, when credentials were used last; times only grow. Those that are gone stay so. Idempotent."""
+        ...
+
+    def drop_credentials(self, credential_ids: Iterable[str], now_ns: int) -> None:
+        """Forget credentials. Idempotent."""
         ...
 
     # -- events ------------------------------------------------------------------------------------------------------

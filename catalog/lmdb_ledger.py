@@ -11,14 +11,16 @@ writing operation, `create` included; a call that finds its work done already co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar
 
+from catalog.access_records import Credential, User
 from catalog.errors import StorageFailed
 from catalog.ids import InstallationId, JobNumber, PinId, SegmentId, SetId, VolumeId
 from catalog.ledger_store import (
+    access,
     adopting,
     appending,
     events,
@@ -125,6 +127,11 @@ _CHANGE_SCHEDULE_RUN = operation("change_schedule_run")
 _QUEUE_SCHEDULED_JOB = operation("queue_scheduled_job")
 _PUT_STAGE_REQUEST = operation("put_stage_request")
 _DROP_STAGE_REQUEST = operation("drop_stage_request")
+_PUT_USER = operation("put_user")
+_DELETE_USER = operation("delete_user")
+_ADD_CREDENTIAL = operation("add_credential")
+_USE_CREDENTIALS = operation("use_credentials")
+_DROP_CREDENTIALS = operation("drop_credentials")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -619,6 +626,36 @@ class LmdbLedger:
     def stage_requests(self) -> list[StageRequest]:
         """Return all requests, oldest first."""
         return self._read(stage_requests.oldest_first)
+
+    # -- access ------------------------------------------------------------------------------------------------------
+
+    def users(self) -> list[User]:
+        """Return all users, by name."""
+        return self._read(access.users)
+
+    def put_user(self, known: User | None, wanted: User, now_ns: int) -> User:
+        """Record a user, or change the one that is as `known`. Raises Conflict."""
+        return self._write(_PUT_USER, access.put_user, known, wanted, now_ns)
+
+    def delete_user(self, user_id: str, now_ns: int) -> None:
+        """Forget a user with his sessions and logins. Idempotent."""
+        self._write(_DELETE_USER, access.delete_user, user_id, now_ns)
+
+    def credentials(self) -> list[Credential]:
+        """Return all tokens, sessions and logins, oldest first."""
+        return self._read(access.credentials)
+
+    def add_credential(self, credential: Credential) -> Credential:
+        """Record what was given out. Idempotent. Raises Conflict."""
+        return self._write(_ADD_CREDENTIAL, access.add_credential, credential)
+
+    def use_credentials(self, used_at_ns: Mapping[str, int]) -> None:
+        """Note when credentials were used last. Idempotent."""
+        self._write(_USE_CREDENTIALS, access.use_credentials, used_at_ns)
+
+    def drop_credentials(self, credential_ids: Iterable[str], now_ns: int) -> None:
+        """Forget credentials. Idempotent."""
+        self._write(_DROP_CREDENTIALS, access.drop_credentials, tuple(credential_ids), now_ns)
 
     # -- events ------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
     database          key                                     value
     meta              `layout`                                Layout: version of this layout, and LMDB's version
                       `installation`                          Installation
-                      `counter.job|set|intent|event`          the number given out last, an integer from 0
+                      `counter.job|set|intent|event|user`     the number given out last, an integer from 0
                       `counter.schedule|run`                  likewise
                       `counter.name.STEM`                     the same of tapes' names such as STEM01
     volumes           volume id                               Volume
@@ -30,6 +30,8 @@
     schedules         schedule number (8)                     Schedule
     schedule_ids      schedule id                             schedule number
     schedule_runs     schedule number (8), run number (8)     ScheduleRun; of each schedule the newest 200 ended
+    users             user id                                 User
+    credentials       credential id                           Credential
     events            event number (8)                        Event; the newest 10,000
 
 Numbers in keys are unsigned, big-endian, of the length in parentheses, so that LMDB's order is theirs. Texts are UTF-8
@@ -46,6 +48,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from catalog.access_records import Credential, User
 from catalog.checked import Codec
 from catalog.ids import BlockNo, JobNumber, SegmentId, SetId, SetNumber, VolumeId
 from catalog.life_records import CartridgeLife, Mounting
@@ -123,6 +126,8 @@ LIVES = _table("lives", CartridgeLife)
 SCHEDULES = _table("schedules", Schedule)
 SCHEDULE_IDS = _table("schedule_ids", int)
 SCHEDULE_RUNS = _table("schedule_runs", ScheduleRun)
+USERS = _table("users", User)
+CREDENTIALS = _table("credentials", Credential)
 
 #: Every ledger has them.
 _FIRST = (
@@ -155,6 +160,8 @@ LATER_DATABASES = (
     "schedule_ids",
     "schedule_runs",
     "stage_requests",
+    "users",
+    "credentials",
 )
 DATABASES = (*_FIRST, *LATER_DATABASES)
 #: Fixed when an environment is opened; more than there are, so that a newer minor version may add some.
@@ -169,6 +176,7 @@ INTENT_COUNTER = b"counter.intent"
 EVENT_COUNTER = b"counter.event"
 SCHEDULE_COUNTER = b"counter.schedule"
 RUN_COUNTER = b"counter.run"
+USER_COUNTER = b"counter.user"
 #: Followed by the stem of the names that it counts.
 NAME_COUNTER = b"counter.name."
 

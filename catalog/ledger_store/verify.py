@@ -22,6 +22,7 @@ from catalog.ledger_store.tables import (
     COPIES,
     COPIES_BY_VOLUME,
     COUNTERS,
+    CREDENTIALS,
     EVENT_COUNTER,
     EVENTS,
     INDEX_COPIES,
@@ -54,6 +55,8 @@ from catalog.ledger_store.tables import (
     SET_NUMBERS,
     SETS,
     STAGE_REQUESTS,
+    USER_COUNTER,
+    USERS,
     VOLUME_LABELS,
     VOLUMES,
     Table,
@@ -95,6 +98,7 @@ def problems(tx: Reader) -> list[str]:
             *_rest(tx),
             *_lives(tx),
             *_schedules(tx),
+            *_access(tx),
         ]
     except (Damaged, WrongVersion) as error:
         return [str(error)]
@@ -269,6 +273,21 @@ def _schedules(tx: Reader) -> Problems:
         ended = schedule.course.runs + schedule.course.skipped
         if kept[schedule.number] != min(ended, KEPT_RUNS):
             yield f"{what} has had {ended} runs that ended, and {kept[schedule.number]} are recorded"
+
+
+def _access(tx: Reader) -> Problems:
+    users, newest = set(), tx.find(COUNTERS, USER_COUNTER) or 0
+    for key, user in tx.scan(USERS):
+        users.add(user.user_id)
+        if key != text_key(user.user_id):
+            yield f"user {user.name} is under a wrong key"
+        if not 0 < user.number <= newest:
+            yield f"user {user.name} has number {user.number}, the newest is {newest}"
+    for key, credential in tx.scan(CREDENTIALS):
+        if key != text_key(credential.credential_id):
+            yield f"{credential.kind.value} {credential.credential_id} is under a wrong key"
+        if credential.user_id and credential.user_id not in users:
+            yield f"{credential.kind.value} {credential.credential_id} is that of a user who is missing"
 
 
 def main(path: Path) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
 
+from catalog.access_records import AccessRole, Credential, CredentialKind, User
 from catalog.ids import BlockNo, FileNo, InstallationId, JobId, JobNumber, PinId, SegmentId, SetId, SetNumber, VolumeId
 from catalog.ledger import Ledger
 from catalog.records import (
@@ -106,6 +107,23 @@ def pin_of(name: str, segment: Segment, *runs: tuple[int, int], **changes: Any) 
         "expires_at_ns": NOW + 1000,
     }
     return StagePin(**(fields | changes))
+
+
+def user_of(name: str, **changes: Any) -> User:
+    fields: dict[str, Any] = {"user_id": uuid_of(f"user {name}"), "name": name, "role": AccessRole.VIEWER}
+    return User(**(fields | changes))
+
+
+def credential_of(name: str, user: User | None = None, **changes: Any) -> Credential:
+    fields: dict[str, Any] = {
+        "credential_id": uuid_of(f"credential {name}"),
+        "kind": CredentialKind.TOKEN if user is None else CredentialKind.SESSION,
+        "digest": bytes(32),
+        "name": name,
+        "user_id": user.user_id if user is not None else "",
+        "created_at_ns": NOW,
+    }
+    return Credential(**(fields | changes))
 
 
 def copy_of(segment: Segment, volume: Volume, block: int, file: int) -> SegmentCopy:

@@ -20,6 +20,7 @@ from tests.catalog.builders import (
     uuid_of,
     volume_of,
 )
+from tests.catalog.contract_access import AccessContract
 from tests.catalog.contract_adopting import AdoptingContract
 from tests.catalog.contract_base import ODD_TEXTS, Again, newest
 from tests.catalog.contract_giving_up import GivingUpContract
@@ -52,6 +53,7 @@ class LedgerContract(
     QueueingContract,
     LivesContract,
     SchedulesContract,
+    AccessContract,
 ):
     # -- installation ------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from catalog.ledger_store.verify import problems
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.pool_records import Pool
 from catalog.records import JobState
-from tests.catalog.builders import NOW, Stage, end_of, index_of, job_of, pin_of, set_of, staged
+from tests.catalog.builders import NOW, Stage, credential_of, end_of, index_of, job_of, pin_of, set_of, staged, user_of
 from tests.catalog.ledger_steps import HELD, MOUNTING, NIGHTLY, RUN, STAGE
 from tests.catalog.lmdb_tools import Dump, dump, raw, store
 
@@ -39,6 +39,7 @@ def stage(ledger: LmdbLedger) -> Stage:
     ledger.open_intent(stage.intent("next", block=14), stage.claim)
     ledger.put_pool(None, Pool(name="monthly"), NOW)
     ledger.note_mounting(MOUNTING)
+    ledger.add_credential(credential_of("session", ledger.put_user(None, user_of("ada"), NOW)))
     ledger.put_pin(pin_of("pin", ledger.segments(stage.backup_set.set_id)[0], (0, 1)))
     ledger.put_stage_request(STAGE)
     ledger.hold_queue(HELD)
@@ -102,8 +103,9 @@ def test_a_lost_record_is_noticed(folder: Path, stage: Stage) -> None:
     values = _everything(folder)
     # A pin or a request to stage has no second witness: who loses one loses a wish, and asks again. Nor has a pool:
     # jobs go on with the rules of one that was never recorded, and no tape of it is overwritten by itself. Nor has the
-    # hold on the queue, which goes on then, nor a schedule's run, which is history.
+    # hold on the queue, which goes on then, nor a schedule's run, which is history. A lost credential lets nobody in.
     alone = {"meta", "events", "intents", "index_copies", "pins", "pools", "queue", "stage_requests", "schedule_runs"}
+    alone |= {"credentials"}
     with spoiling(folder) as spoil:
         for name in set(DATABASES) - alone:
             for key, _ in values[name]:
