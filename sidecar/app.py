@@ -15,6 +15,7 @@ from catalog.errors import CatalogError
 from drivers.errors import DriveError
 from sidecar.answers import json_answer
 from sidecar.calls import Call
+from sidecar.own.access import AccessCalls
 from sidecar.own.cleaning import CleaningCalls
 from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.jobs import JobCalls
@@ -28,6 +29,7 @@ from sidecar.own.recalls import RecallCalls
 from sidecar.own.reclaim import ReclaimCalls
 from sidecar.own.reports import ReportCalls
 from sidecar.own.search import SearchCalls
+from sidecar.own.session import SessionCalls
 from sidecar.own.status import StatusCalls
 from sidecar.own.tapes import OwnTapeCalls
 from sidecar.own.verify import VerifyCalls
@@ -37,6 +39,7 @@ from sidecar.statuses import challenge_of, sentence_of, status_of
 from sidecar.taf.backup import BackupCalls
 from sidecar.taf.recovery import RecoveryCalls
 from sidecar.taf.tape import TapeCalls
+from sidecar.taf.user import UserCalls
 from tapefs.errors import TapefsError
 
 #: Errors that belong to requests; any other is a bug.
@@ -78,6 +81,9 @@ def calls_of(service: Service) -> list[Call]:
         BackupCalls(service),
         RecoveryCalls(service),
         TapeCalls(service),
+        AccessCalls(service),
+        SessionCalls(service),
+        UserCalls(service),
     )
     return [call for family in families for call in family.routes()]
 

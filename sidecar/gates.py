@@ -1,16 +1,11 @@
-"""Who may ask: the checks in front of the application, one for each kind of listener, and the limits on bodies.
+"""What stands in front of the application: the gate of the Unix socket, and the limits on bodies.
 
+The gate of TCP is `sidecar.access.gate`.
 All are plain ASGI layers; trio only. Nothing behind them runs before they have let a request through.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
-import socket
-from collections.abc import Collection
-from dataclasses import replace
-from hmac import compare_digest
 from typing import NoReturn
 
 import trio
@@ -18,26 +13,15 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sidecar.callers import CALLER, NOBODY, Caller, Role, local_caller
+from sidecar.callers import CALLER, local_caller
 from sidecar.listeners import CONNECTION
-from sidecar.statuses import (
-    BodyTooLarge,
-    BodyTooSlow,
-    RequestRefused,
-    Unauthorised,
-    WrongHost,
-    challenge_of,
-    status_of,
-)
+from sidecar.statuses import BodyTooLarge, BodyTooSlow, RequestRefused, challenge_of, status_of
 
 LONGEST_BODY_BYTES = 1024 * 1024
 #: A body must be there after this, however it trickles.
 BODY_S = 30.0
 #: What is left of a body that nobody wanted is thrown away for so long.
 DRAIN_S = 2.0
-
-LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
-_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
 
 
 class PeerGate:
@@ -54,73 +38,10 @@ class PeerGate:
         await self._app(scope, receive, send)
 
 
-class TokenGate:
-    """For TCP: the right token, and a Host header that means us (against names that were made to point here).
-
-    Without any token the caller is nobody: calls that need no role answer.
-    """
-
-    def __init__(self, app: ASGIApp, token: str, listen_host: str) -> None:
-        self._app = app
-        self._token = token.encode()
-        self._names = _names_of(listen_host)
-        self._is_wildcard = listen_host in _WILDCARDS
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check one request."""
-        headers = Headers(scope=scope)
-        try:
-            self._check_host(headers.get("host", ""))
-            scope[CALLER] = self._caller(headers.get("authorization"), address_in(scope))
-        except RequestRefused as error:
-            await refuse(error, scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    def _caller(self, header: str | None, address: str) -> Caller:
-        if header is None:
-            return replace(NOBODY, address=address)
-        scheme, _, given = header.partition(" ")
-        # Compared even when the scheme is wrong, and as bytes: compare_digest takes no other text than ASCII.
-        is_right = compare_digest(given.strip().encode(), self._token)
-        if not is_right or scheme.lower() != "bearer":
-            raise Unauthorised("the token is wrong: send `Authorization: Bearer` and what HOME/token holds")
-        return Caller("token", Role.ADMIN, address=address)
-
-    def _check_host(self, header: str) -> None:
-        name = _host_of(header)
-        if name in self._names or _is_loopback(name) or (self._is_wildcard and _is_address(name)):
-            return
-        raise WrongHost("the Host header names another host: use the address that the sidecar listens on")
-
-
 def address_in(scope: Scope) -> str:
     """Return the address that a request came from; empty for a Unix socket."""
     client = scope.get("client")
     return str(client[0]) if client else ""
-
-
-def _names_of(listen_host: str) -> Collection[str]:
-    names = {*LOOPBACK_NAMES, listen_host.lower()}
-    return names | {socket.gethostname().lower()} if listen_host in _WILDCARDS else names
-
-
-def _host_of(header: str) -> str:
-    """Return the name in a Host header without port and brackets, in lower case."""
-    found = re.fullmatch(r"\[([^\]]*)\](?::\d*)?|([^:]*)(?::\d*)?", header.strip())
-    return ((found[1] or found[2] or "") if found else "").lower()
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(name: str) -> bool:
-    return _is_address(name) and ipaddress.ip_address(name).is_loopback
 
 
 class BodyLimits:

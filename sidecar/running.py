@@ -20,6 +20,8 @@ from starlette.types import ASGIApp
 
 from catalog.ledger import Ledger
 from drivers.registry import cartridge_bytes, drive_name, open_changer
+from sidecar.access.access import Access
+from sidecar.access.gate import TcpGate
 from sidecar.alongside import Alongside
 from sidecar.app import make_app
 from sidecar.arrivals import Arrivals
@@ -27,7 +29,7 @@ from sidecar.bell import Bell
 from sidecar.cleanings import Cleanings
 from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor, limit_bytes
-from sidecar.gates import BodyLimits, PeerGate, TokenGate
+from sidecar.gates import BodyLimits, PeerGate
 from sidecar.giving_way import GivingWay
 from sidecar.health import Fleet
 from sidecar.jobs import Jobs
@@ -91,7 +93,10 @@ async def run_sidecar(
         app = make_app(service)
         listeners: list[tuple[socket.socket, ASGIApp, int | None]] = [(unix, BodyLimits(PeerGate(app)), owner_uid)]
         if tcp is not None:
-            listeners.append((tcp.bound, BodyLimits(TokenGate(app, tcp.token, tcp.host)), None))
+            gate = TcpGate(app, service.access, tcp.token, tcp.host)
+            listeners.append((tcp.bound, BodyLimits(gate), None))
+            for warning in service.access.warnings():
+                log.warning(warning)
             log.info("listening", address=tcp.bound.getsockname())
         try:
             async with trio.open_nursery() as servers:
@@ -111,6 +116,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
             nursery.start_soon(drive.run)
         nursery.start_soon(_bring_back, service, options)
         nursery.start_soon(service.pins.run)
+        nursery.start_soon(service.access.registry.run)
         nursery.start_soon(service.evictor.run)
         nursery.start_soon(service.recalls.run_deadlines)
         nursery.start_soon(service.files.run)
@@ -183,6 +189,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
 
     pins = await trio.to_thread.run_sync(Pins, ledger, limit * home.settings.staging.pinned_percent // 100)
     evictor = Evictor(home, recalls, pins, limit)
+    access = await trio.to_thread.run_sync(Access.of, home, ledger, jobs.now_ns)
     shared = Shared(
         home=home,
         ledger=ledger,
@@ -209,6 +216,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
             home, ledger, library, jobs, recalls, verifications, tape_tasks, cleanings, arrivals, evictor, pins, drives,
             fleet, unlocking,
             Files(home, ledger, recalls, arrivals),
+            access,
             ends_by_itself=options.until_idle,
         )
     )  # fmt: skip

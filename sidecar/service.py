@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from catalog.ledger import Ledger
+from sidecar.access.access import Access
 from sidecar.arrivals import Arrivals
 from sidecar.cleanings import Cleanings
 from sidecar.drive import DriveTask
@@ -42,6 +43,7 @@ class Service:
     fleet: Fleet
     unlocking: Unlocking
     files: Files
+    access: Access
     #: A command has started this sidecar for its own work, and somebody waits for the answer.
     ends_by_itself: bool
 

@@ -37,6 +37,18 @@ class WrongHost(RequestRefused):
     """The Host header names somebody else."""
 
 
+class BadRequest(RequestRefused):
+    """As HTTP it could be taken for two different things."""
+
+
+class TooMany(RequestRefused):
+    """More than its sender may; `retry_after_s` says when it is worth trying again."""
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class BodyTooLarge(RequestRefused):
     """The body is longer than anything that makes sense here."""
 
@@ -50,6 +62,8 @@ TABLE: tuple[tuple[type[Exception], int], ...] = (
     (Unauthorised, 401),
     (Forbidden, 403),
     (WrongHost, 400),
+    (BadRequest, 400),
+    (TooMany, 429),
     (BodyTooLarge, 413),
     (BodyTooSlow, 408),
     (UsageError, 422),
@@ -88,5 +102,7 @@ def sentence_of(error: Exception) -> str:
 
 
 def challenge_of(error: Exception) -> dict[str, str]:
-    """Return the header that tells how to say who one is, where an error is about that."""
+    """Return the headers that tell what to do: how to say who one is, or when to come again."""
+    if isinstance(error, TooMany):
+        return {"Retry-After": str(error.retry_after_s)}
     return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorised) else {}

@@ -34,6 +34,7 @@ import msgspec
 from msgspec import Meta
 
 from drivers.config import IscsiConfig, LibraryConfig
+from tapefs.access.settings import AccessSettings, HttpSettings
 from tapefs.errors import HomeError
 from tapefs.keys.ring import Keyring
 
@@ -203,12 +204,6 @@ class EncryptionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         return self.pools.get(pool, self.key)
 
 
-class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the sidecar listens beside its Unix socket."""
-
-    listen: str = "127.0.0.1:8080"
-
-
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of tapefs.toml; unknown keys are refused."""
 
@@ -219,6 +214,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     recall: RecallSettings = RecallSettings()
     http: HttpSettings = HttpSettings()
     encryption: EncryptionSettings = EncryptionSettings()
+    access: AccessSettings = AccessSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class StatusCalls:
                 "pid": os.getpid(),
                 "installation_id": service.ledger.installation().installation_id,
                 "drives": drives,
+                "warnings": service.access.warnings(),
             }
         )
 

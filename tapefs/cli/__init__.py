@@ -69,6 +69,10 @@ SECTIONS = {
         "reclaim": "tapefs.cli.reclaim",
         "key": "tapefs.cli.key",
     },
+    "Who may call over HTTP": {
+        "token": "tapefs.cli.tokens",
+        "user": "tapefs.cli.users",
+    },
     "Trouble, and tapes of others": {
         "check": "tapefs.cli.check",
         "catalog": "tapefs.cli.catalog",

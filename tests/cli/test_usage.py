@@ -83,6 +83,8 @@ def test_without_a_state_folder(tapefs, home_path, command):
         "key": ["list"],
         "ls": ["docs"],
         "pool": ["list"],
+        "token": ["list"],
+        "user": ["list"],
         "vault": ["list"],
         "explain": ["docs"],
         "find": ["*"],

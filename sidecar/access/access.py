@@ -1,0 +1,46 @@
+"""All parts of access together, made once for a sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from catalog.ledger import Ledger
+from sidecar.access.addresses import Addresses
+from sidecar.access.issuers import Issuers
+from sidecar.access.limits import Limits
+from sidecar.access.passwords import Passwords
+from sidecar.access.registry import Registry
+from tapefs.access.settings import HttpSettings, SessionSettings
+from tapefs.home import Home
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The parts; one trio run."""
+
+    settings: HttpSettings
+    sessions: SessionSettings
+    registry: Registry
+    passwords: Passwords
+    addresses: Addresses
+    limits: Limits
+    issuers: Issuers
+
+    @classmethod
+    def of(cls, home: Home, ledger: Ledger, now_ns: Callable[[], int]) -> Access:
+        """Make them. Blocks for the ledger. Raises UsageError when the settings name a user who is not there."""
+        settings = home.settings.http
+        return cls(
+            settings=settings,
+            sessions=home.settings.access.sessions,
+            registry=Registry(ledger, now_ns),
+            passwords=Passwords(),
+            addresses=Addresses(settings),
+            limits=Limits(settings),
+            issuers=Issuers(home.path, home.settings.access.issuers),
+        )
+
+    def warnings(self) -> list[str]:
+        """Return what an operator is to be reminded of, at the start and in the status."""
+        return self.addresses.warnings()

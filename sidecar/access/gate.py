@@ -1,0 +1,91 @@
+"""The gate in front of TCP: sound headers, a Host that means us, who calls, and how much he may ask. Trio only.
+
+Who calls is told, in this order, by the header Authorization (the token of HOME/token, a token or login of ours, a
+token of an issuer that the settings name), by the cookie of a session, by an address that the settings trust. A wrong
+token is refused even where none is needed; without any of these the caller is nobody, and calls that need no role
+answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hmac import compare_digest
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from catalog.access_records import CredentialKind
+from sidecar.access.access import Access
+from sidecar.access.addresses import Origin
+from sidecar.access.cookies import session_in
+from sidecar.access.digests import csrf_token_of
+from sidecar.access.hosts import Hosts
+from sidecar.access.hygiene import check_headers
+from sidecar.access.origin import check_csrf, check_origin
+from sidecar.access.registry import Proof
+from sidecar.callers import CALLER, NOBODY, Caller, Role
+from sidecar.gates import address_in, refuse
+from sidecar.statuses import RequestRefused, Unauthorised
+
+#: Key of the proof in the ASGI scope, of callers who have one of ours, and of the request's Origin.
+PROOF, ORIGIN = "tapefs.proof", "tapefs.origin"
+_BEARERS = (CredentialKind.TOKEN, CredentialKind.LOGIN)
+
+
+class TcpGate:
+    """For TCP."""
+
+    def __init__(self, app: ASGIApp, access: Access, token: str, listen_host: str) -> None:
+        self._app = app
+        self._access = access
+        self._token = token.encode()
+        self._hosts = Hosts(listen_host, access.settings.hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check one request, and serve it."""
+        headers = Headers(scope=scope)
+        try:
+            check_headers(scope)
+            self._hosts.check(headers.get("host", ""))
+            origin = self._access.addresses.origin(address_in(scope), headers, scope["scheme"] == "https")
+            caller = await self._caller(scope, headers, origin)
+            scope[CALLER], scope[ORIGIN] = caller, origin
+            with self._access.limits.counted(caller):
+                await self._app(scope, receive, send)
+        except RequestRefused as error:
+            await refuse(error, scope, receive, send)
+
+    async def _caller(self, scope: Scope, headers: Headers, origin: Origin) -> Caller:
+        header = headers.get("authorization")
+        if header is not None:
+            return await self._bearer(scope, header, origin)
+        check_origin(scope["method"], headers)
+        proof = self._session(headers, origin)
+        if proof is not None:
+            check_csrf(scope["method"], headers, csrf_token_of(proof.secret))
+            scope[PROOF] = proof
+            return self._access.registry.caller(proof.credential, origin.address)
+        return self._access.addresses.trusted(origin) or replace(NOBODY, address=origin.address)
+
+    def _session(self, headers: Headers, origin: Origin) -> Proof | None:
+        secret = session_in(headers.get("cookie", ""), is_encrypted=origin.is_encrypted)
+        return self._access.registry.proof_of(secret, (CredentialKind.SESSION,)) if secret else None
+
+    async def _bearer(self, scope: Scope, header: str, origin: Origin) -> Caller:
+        self._access.limits.check_wrong(origin.address)
+        scheme, _, rest = header.partition(" ")
+        given = rest.strip()
+        # Compared even when the scheme is wrong, and as bytes: compare_digest takes no other text than ASCII.
+        is_homes = compare_digest(given.encode("utf-8", "surrogateescape"), self._token)
+        if scheme.lower() == "bearer":
+            if is_homes:
+                return Caller("token", Role.ADMIN, address=origin.address)
+            proof = self._access.registry.proof_of(given, _BEARERS)
+            if proof is not None:
+                scope[PROOF] = proof
+                return self._access.registry.caller(proof.credential, origin.address)
+            foreign = await self._access.issuers.caller(given, origin.address)
+            if foreign is not None:
+                return foreign
+        self._access.limits.wrong(origin.address)
+        raise Unauthorised("the token is wrong, has run out, or was revoked: send `Authorization: Bearer` and a token")
