@@ -6,7 +6,7 @@ is done in place, because nobody else may take the tape between the choice and `
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import structlog
@@ -39,13 +39,25 @@ def want_of(
     return Want(pool=found, now_ns=now_ns, job_id=job.job_id, set_id=job.set_id, exclude=exclude)
 
 
-def weigh(home: Home, ledger: Ledger, library: Library, want: Want, drive: int | None) -> Choice:
-    """Say of every tape of the pool whether a drive could have it now; without a drive, whether any could."""
+def weigh(
+    home: Home,
+    ledger: Ledger,
+    library: Library,
+    want: Want,
+    drive: int | None,
+    given_up: Collection[VolumeId] = frozenset(),
+) -> Choice:
+    """Say of every tape of the pool whether a drive could have it now; without a drive, whether any could.
+
+    Those of `given_up` count as if the drives that they are in had given them up.
+    """
     pools = Pools.of(home, ledger)
     keys = TapeKeys(home)
     known = candidates_of(ledger, pools, want.now_ns, want.zone)
     bad = _bad_tapes(ledger, [each.volume for each in known], want.now_ns)
-    placed = [replace(_placed(library, each, drive, keys), bad=bad.get(each.volume.code, "")) for each in known]
+    placed = [
+        replace(_placed(library, each, drive, keys, given_up), bad=bad.get(each.volume.code, "")) for each in known
+    ]
     return allocation.choose(want, placed)
 
 
@@ -54,13 +66,32 @@ def choose(home: Home, ledger: Ledger, library: Library, want: Want, drive: int)
 
     Of what need not be overwritten, a tape in which a drive has failed since it was written to is the last choice.
     """
-    noted = {volume.volume_id for volume in ledger.volumes() if volume.reason}
-    choice = weigh(home, ledger, library, replace(want, exclude={*want.exclude, *noted}), drive)
+    choice = weigh(home, ledger, library, _without_noted(ledger, want), drive)
     if choice.taken is None or choice.taken.source is Source.REUSED:
         choice = weigh(home, ledger, library, want, drive)
     if choice.taken is None:
         raise NoTape(_nothing_left(ledger, library, want, choice))
     return choice.taken
+
+
+def begun_elsewhere(
+    home: Home, ledger: Ledger, library: Library, want: Want, drive: int, unread: Callable[[VolumeId], bool]
+) -> VolumeId | None:
+    """Return the begun tape that this drive would go on with, were it not in another one that has nothing to do.
+
+    `unread` tells that nobody reads a tape.
+    """
+    idle = [each for each in library.idle_tapes(drive) if unread(each)]
+    taken = weigh(home, ledger, library, _without_noted(ledger, want), drive, idle).taken if idle else None
+    if taken is None or taken.source is not Source.BEGUN or taken.volume.volume_id not in idle:
+        return None
+    return taken.volume.volume_id
+
+
+def _without_noted(ledger: Ledger, want: Want) -> Want:
+    """Leave out tapes in which a drive has failed."""
+    noted = {volume.volume_id for volume in ledger.volumes() if volume.reason}
+    return replace(want, exclude={*want.exclude, *noted})
 
 
 def idle_elsewhere(home: Home, ledger: Ledger, library: Library, want: Want) -> VolumeId | None:
@@ -92,10 +123,12 @@ def _bad_tapes(ledger: Ledger, volumes: Sequence[Volume], now_ns: int) -> dict[s
     return found
 
 
-def _placed(library: Library, each: Candidate, drive: int | None, keys: TapeKeys) -> Candidate:
+def _placed(
+    library: Library, each: Candidate, drive: int | None, keys: TapeKeys, given_up: Collection[VolumeId]
+) -> Candidate:
     volume_id = each.volume.volume_id
     is_here = library.is_here(volume_id)
-    is_held = drive is not None and is_here and not library.is_free_for(volume_id, drive)
+    is_held = drive is not None and is_here and volume_id not in given_up and not library.is_free_for(volume_id, drive)
     unfit = keys.obstacle(each.volume) if each.volume.state is VolumeState.APPENDABLE else ""
     misfit = library.misfit(each.volume, drive, Use.WRITING)
     return replace(each, is_in_library=is_here, is_held=is_held, unfit=unfit, misfit=misfit)

@@ -193,6 +193,7 @@ class DriveTask:
         """The mover is gone: bring to an end what it was doing."""
         if self._shared.library.eyes is not None:
             self._shared.library.eyes.close(self.number)
+        self._shared.library.resting.discard(self.number)
         with trio.CancelScope(shield=True):
             await self._backing_up.mover_died(reason, is_of_the_drive=is_of_the_drive)
             self._copying_along.mover_died()
@@ -248,12 +249,21 @@ class DriveTask:
         while True:
             step = self._choose(mover, nursery)
             self._busy = step is not None
+            self._note_rest()
             if step is None:
                 # A run that this drive has failed is for it, too, when no other has taken it for long.
                 with trio.move_on_after(LOOK_S if self._shared.jobs.has_queued() else float("inf")):
                     await self._shared.bell.wait_rung()
             else:
                 await step()
+
+    def _note_rest(self) -> None:
+        """Tell others whether they may have the tape in the drive."""
+        resting, tape = self._shared.library.resting, self._bay.tape
+        if self._busy or (tape is not None and self._shared.recalls.queue.has_asked(tape)):
+            resting.discard(self.number)
+        else:
+            resting.add(self.number)
 
     def _choose(self, mover: Mover, nursery: trio.Nursery) -> Step | None:
         """Return the next step, None when there is nothing to do but wait. See the module's rules."""

@@ -65,6 +65,8 @@ class Library:
         self._holders: dict[VolumeId, int] = {}
         #: Tapes that a drive waits for while they are in another one, and that drive.
         self._awaited: dict[VolumeId, int] = {}
+        #: Drives whose tasks have nothing to do; their tapes are there for others.
+        self.resting: set[int] = set()
         #: LTO generation of each drive, by its number, as its mover told it; drives that do not tell are not here.
         self.generations: dict[int, int] = {}
         #: Where a cartridge came from, to bring it back there.
@@ -211,6 +213,16 @@ class Library:
         except NotFound:
             return None
         return volume.volume_id if volume.location else None
+
+    def idle_tapes(self, drive: int) -> list[VolumeId]:
+        """Return the tapes in other drives than this one that have nothing to do."""
+        codes = [
+            each.barcode
+            for each in self._elements
+            if each.kind is ElementKind.DRIVE and each.number != drive and each.number in self.resting
+        ]
+        by_code = {volume.code: volume.volume_id for volume in self._ledger.volumes()}
+        return [by_code[code] for code in codes if code in by_code]
 
     # -- moves -------------------------------------------------------------------------------------------------------
 

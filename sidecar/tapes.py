@@ -10,7 +10,7 @@ import trio
 from catalog.ids import JobNumber, VolumeId
 from drivers.interface import ElementKind
 from drivers.registry import drive_name
-from sidecar.allotting import choose, idle_elsewhere, take_over, want_of
+from sidecar.allotting import begun_elsewhere, choose, idle_elsewhere, take_over, want_of
 from sidecar.bay import Bay
 from sidecar.movers import Mover
 from sidecar.shared import Shared
@@ -21,6 +21,8 @@ from tapefs.retention.pools import Pools
 
 #: A running job waits so long for a tape that another drive has.
 TAPE_PATIENCE_S = 3600.0
+#: A tape that was begun and lies idle in another drive is waited for so long; then another one is begun.
+GIVE_UP_S = 300.0
 #: … and looks so often whether that drive still works.
 TAPE_LOOK_S = 5.0
 
@@ -71,16 +73,52 @@ class Tapes:
         return VolumeReady(volume_id=volume.volume_id, anew=is_anew)
 
     async def _chosen(self, want: Want) -> Answer:
-        """Choose a tape; if the only one is idle in another drive, when that has given it up. Raises NoTape."""
-        shared = self._shared
+        """Choose a tape; if the only one is idle in another drive, when that has given it up. Raises NoTape.
+
+        So is one there that was begun, before another one is begun here.
+        """
+        shared, tried = self._shared, set[VolumeId]()
         while True:
             try:
-                return choose(shared.home, shared.ledger, shared.library, want, self._bay.number)
+                taken = choose(shared.home, shared.ledger, shared.library, want, self._bay.number)
+                begun = None if taken.source is Source.BEGUN else self._begun_elsewhere(want)
+                if begun is None or begun in tried:
+                    return taken
+                tried.add(begun)
+                await self._wait_given_up(begun)
+                continue
             except NoTape:
                 elsewhere = idle_elsewhere(shared.home, shared.ledger, shared.library, want)
                 if elsewhere is None:
                     raise
             await self._wait_free(elsewhere)
+
+    def _begun_elsewhere(self, want: Want) -> VolumeId | None:
+        shared = self._shared
+        queue = shared.recalls.queue
+
+        def is_unread(volume_id: VolumeId) -> bool:
+            return not queue.has_todo(volume_id) and not queue.has_asked(volume_id)
+
+        return begun_elsewhere(shared.home, shared.ledger, shared.library, want, self._bay.number, is_unread)
+
+    async def _wait_given_up(self, volume_id: VolumeId) -> None:
+        """Have the drive that rests with a tape give it up; come back without it when that works with it again."""
+        library, number = self._shared.library, self._bay.number
+        holder = library.holder_of(volume_id)
+        if holder is not None:
+            library.let_go(holder)  # It has done with it.
+        library.await_tape(volume_id, number)
+        self._shared.bell.ring()
+        try:
+            with trio.move_on_after(GIVE_UP_S):
+                while library.is_here(volume_id) and not library.is_held(volume_id):
+                    if library.is_free_for(volume_id, number):
+                        return
+                    with trio.move_on_after(TAPE_LOOK_S):
+                        await self._shared.bell.wait_rung()
+        finally:
+            library.stop_awaiting(number)
 
     async def _provide_this(self, volume_id: VolumeId) -> VolumeId:
         """Bring this very tape into the drive anew; the mover has ejected what was there. Raises NoTape, DriveError.
