@@ -40,6 +40,10 @@ from tapefs.mover.messages import (
     Report,
 )
 
+#: A backup that is to be paused may take so long to the end of its segment; then it stops where it is, and writes that
+#: segment once more when it goes on.
+PATIENCE_S = 60.0
+
 log = structlog.get_logger(__name__)
 
 
@@ -74,15 +78,20 @@ class BackingUp:
         elif self._errand is not None and isinstance(report, Progress):
             self._errand.progress = report
 
-    async def mover_died(self, reason: str, *, is_of_the_drive: bool) -> None:
-        """The mover is gone, and with it the backup that ran: it goes on with another drive if this one is to blame."""
+    async def mover_died(self, reason: str, *, is_of_the_drive: bool, is_the_end: bool) -> None:
+        """The mover is gone, and with it the backup that ran: it goes on with another drive if this one is to blame.
+
+        `is_the_end`: the sidecar ends; the backup goes on when it is there again.
+        """
         self._shared.alongside.withdraw(self._bay.number)
         if self._run is not None and is_of_the_drive:
             await self._leave_drive(self._run, reason)
         elif self._run is not None:
             run, self._run = self._run, None
-            state = JobState.CANCELLED if run.is_cancelled else JobState.FAILED
-            await self._shared.jobs.end(run, state, reason)
+            if is_the_end or run.is_pausing:
+                await self._shared.jobs.stopped(run, reason)
+            else:
+                await self._shared.jobs.end(run, JobState.CANCELLED if run.is_cancelled else JobState.FAILED, reason)
         if self._errand is not None:
             task, self._errand = self._errand, None
             why = (
@@ -107,13 +116,16 @@ class BackingUp:
         self._bay.last_was_backup = True
         command = Backup(id=0, job=run.job)
         _, error = await self._work(mover, nursery, command, run.job, run)
+        self._run = None
         if error is None:
             self._shared.fleet.of(self._bay.name).worked()
-            state = JobState.COMPLETED
+            await self._shared.jobs.end(run, JobState.COMPLETED, "")
+        elif error.kind != "cancelled":
+            await self._shared.jobs.end(run, JobState.FAILED, str(error), error.kind)
+        elif run.is_pausing and not run.is_cancelled:
+            await self._shared.jobs.paused(run)
         else:
-            state = JobState.CANCELLED if error.kind == "cancelled" else JobState.FAILED
-        self._run = None
-        await self._shared.jobs.end(run, state, "" if error is None else str(error))
+            await self._shared.jobs.end(run, JobState.CANCELLED, str(error))
         self._bay.written()
 
     async def reclaim(self, mover: Mover, nursery: trio.Nursery, task: TapeTask) -> None:
@@ -171,15 +183,20 @@ class BackingUp:
 
     async def _have_give_way(self, mover: Mover, number: int) -> None:
         """Tell the running backup when it is to leave its tape at the end of a segment, until cancelled."""
-        is_told, bay = False, self._bay
+        is_told, bay, paused_s = False, self._bay, 0.0
         while True:
+            is_pausing = self._run is not None and self._run.is_pausing
             if self._gives_way:
                 is_told = False  # What it was told is done with.
             else:
                 tape = self._shared.giving_way.tape_for(bay.number, trio.current_time(), bay.is_usable)
-                if (tape is not None) is not is_told:
-                    is_told = tape is not None
+                if (tape is not None or is_pausing) is not is_told:
+                    is_told = not is_told
                     await mover.tell(GiveWay(target=number, is_wanted=is_told))
+            if is_pausing and self._run is not None:
+                paused_s += LOOK_S
+                if paused_s > PATIENCE_S:
+                    await self._run.tell_cancel()
             await trio.sleep(LOOK_S)
 
     async def _recall_meanwhile(self, mover: Mover, session: trio.Nursery) -> None:
@@ -215,6 +232,10 @@ class BackingUp:
         """Answer the running backup's NeedVolume until cancelled."""
         while True:
             need = await self._needs_out.receive()
+            if self._run is not None and self._run.is_pausing:
+                # No segment is begun: whatever tape it wants, this is a good place.
+                await self._run.tell_cancel()
+                continue
             try:
                 if need.gave_way:
                     await self._recall_meanwhile(mover, session)

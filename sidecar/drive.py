@@ -66,7 +66,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S, LIVED_S = 0.25, 60.0, 60.0
 #: So often a drive without work looks whether a job is for it by now, and one that is set aside tells those who wait.
 LOOK_S = 5.0
 
-SHUTDOWN = "interrupted: the sidecar was stopped while the backup ran; `tapefs job resume` goes on"
+SHUTDOWN = "interrupted: the sidecar was stopped while the backup ran"
 
 log = structlog.get_logger(__name__)
 
@@ -195,7 +195,7 @@ class DriveTask:
             self._shared.library.eyes.close(self.number)
         self._shared.library.resting.discard(self.number)
         with trio.CancelScope(shield=True):
-            await self._backing_up.mover_died(reason, is_of_the_drive=is_of_the_drive)
+            await self._backing_up.mover_died(reason, is_of_the_drive=is_of_the_drive, is_the_end=reason == SHUTDOWN)
             self._copying_along.mover_died()
             self._cleaner.mover_died(reason.partition(" while the backup ran")[0])
             self._tending.mover_died(f"{reason.partition(' while the backup ran')[0]}; the same command finishes it")

@@ -1,7 +1,8 @@
 """The job queue: which backup runs next, how far it is, what went wrong, and how it ends in the ledger.
 
-One trio run. The ledger is the truth about states; kept in memory are the order of the queue, progress and troubles.
-Reading the ledger takes microseconds and is done in place, writing waits for the disk and goes to a thread.
+One trio run. The ledger is the truth about states; kept in memory are the order of the queue (`line`), progress and
+troubles. Reading the ledger takes microseconds and is done in place, writing waits for the disk and goes to a thread;
+what becomes of a run that has stopped is decided there (`going_on`).
 """
 
 from __future__ import annotations
@@ -18,26 +19,22 @@ import trio
 
 from catalog.ids import JobNumber, SetId
 from catalog.ledger import Ledger
-from catalog.records import MOST_MOVES, BackupSet, DriveMove, Job, JobState, SetState
+from catalog.queue_records import QueueState
+from catalog.records import BackupSet, DriveMove, Job, JobState
+from sidecar import going_on
 from sidecar.bell import Bell
-from sidecar.health import OTHER_DRIVE_S
+from sidecar.going_on import OPEN_STATES
+from sidecar.line import Line, Outlook, Waiting, may_take, outlook
 from sidecar.movers import Call, Mover, MoverDied
 from sidecar.new_jobs import CHAIN_TYPES
 from tapefs.errors import NotNow
 from tapefs.home import Home
 from tapefs.mover.messages import Cancel, Progress, Report, Trouble
-from tapefs.report.ending import end_interrupted
 
 #: Troubles kept for each run; beyond them they are only counted.
 NEWEST_TROUBLES = 100
 #: Runs that ended and are still remembered with progress and troubles.
 NEWEST_RUNS = 1000
-
-#: What a mover says, too, when a verification has failed.
-_SET_IS_COMPLETE = "its set is complete"
-_WHOLE = (SetState.SEALED, SetState.COMPLETE)
-
-OPEN_STATES = (JobState.QUEUED, JobState.RUNNING)
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +48,8 @@ class Run:
     troubles: deque[Trouble] = field(default_factory=lambda: deque(maxlen=NEWEST_TROUBLES))
     trouble_count: int = 0
     is_cancelled: bool = False
+    #: It is to stop where a segment ends, and to go on when somebody says so.
+    is_pausing: bool = False
     call: Call | None = None
     mover: Mover | None = None
     #: Set when nobody works on it any more; the ledger may say a moment earlier how the job ended.
@@ -60,14 +59,15 @@ class Run:
         """A mover works on it now; it is told at once when the run was cancelled meanwhile."""
         self.call, self.mover = call, mover
         if self.is_cancelled:
-            await self._tell_cancel()
+            await self.tell_cancel()
 
     async def cancel(self) -> None:
         """Have the run stop at the next good place; it ends some time later."""
         self.is_cancelled = True
-        await self._tell_cancel()
+        await self.tell_cancel()
 
-    async def _tell_cancel(self) -> None:
+    async def tell_cancel(self) -> None:
+        """Tell the mover to stop at the next good place."""
         if self.call is not None and self.mover is not None:
             # A mover that has died ends the run by that.
             with suppress(MoverDied):
@@ -100,8 +100,14 @@ class Jobs:
         self._ledger = ledger
         self._bell = bell
         self.now_ns = now_ns
-        queued = [job for job in ledger.jobs() if job.state is JobState.QUEUED]
-        self._queue = deque(job.number for job in sorted(queued, key=lambda job: (job.queued_at_ns, job.number)))
+        self._line = Line()
+        for job in ledger.jobs_in([JobState.QUEUED]):
+            self._line.add(job)
+        self._held = ledger.queue_state()
+        #: Set when something has changed that jobs may wait for.
+        self._changed = trio.Event()
+        #: One change of what waits at a time: its states in the ledger and in the line change one after the other.
+        self._turn = trio.Lock()
         self._running: dict[JobNumber, Run] = {}
         self._ended: dict[JobNumber, Run] = {}
         #: The runs so far of those that are queued to go on with another drive.
@@ -112,6 +118,13 @@ class Jobs:
     def view(self, number: JobNumber) -> JobView:
         """Return one job. Raises NotFound."""
         return self._view(self._ledger.job(number), self._ledger.backup_set)
+
+    def page(
+        self, limit: int, offset: int = 0, *, newest_first: bool = False, states: Collection[JobState] = ()
+    ) -> list[JobView]:
+        """Return a part of all jobs, or of those in these states, by number; no other is read."""
+        found = self._ledger.job_page(limit, offset, newest_first=newest_first, states=states)
+        return [self._view(job, self._ledger.backup_set) for job in found]
 
     def views(self) -> list[JobView]:
         """Return all jobs, oldest first."""
@@ -133,6 +146,7 @@ class Jobs:
         await self._rested(number)
         await trio.to_thread.run_sync(self._ledger.delete_job, number, self.now_ns())
         self._ended.pop(number, None)
+        self._note_change()
 
     async def _rested(self, number: JobNumber) -> Job:
         """Return a job that neither waits nor runs. Raises NotFound, NotNow."""
@@ -140,7 +154,7 @@ class Jobs:
         if number in self._running and job.state not in OPEN_STATES:
             await self._running[number].ended.wait()
             job = self._ledger.job(number)
-        if number in self._running or number in self._queue:
+        if number in self._running or job.state in OPEN_STATES:
             raise NotNow(
                 f"task {number} ({job.name}) is {job.state.value} already: wait until it has ended, or cancel it"
             )
@@ -148,7 +162,7 @@ class Jobs:
 
     def newest(self, like: Job) -> Job | None:
         """Return the newest job with that name and these sources whose sets can be of that type."""
-        found = [job for job in self._ledger.jobs() if _course(job) == _course(like)]
+        found = [job for job in self._ledger.jobs_named(like.name) if _course(job) == _course(like)]
         return max(found, key=lambda job: job.number, default=None)
 
     async def queue(self, number: JobNumber, run_type: str = "") -> Job:
@@ -156,27 +170,78 @@ class Jobs:
         await self._rested(number)
         queued = await trio.to_thread.run_sync(self._ledger.queue_job, number, self.now_ns(), run_type)
         self._ended.pop(number, None)
-        self._queue.append(number)
-        self._bell.ring()
+        self._add(queued)
         return queued
 
     async def resume(self, number: JobNumber) -> Job:
         """Have the newest run go on behind its last committed segment. Raises NotFound, NotNow, Conflict."""
+        async with self._turn:
+            if self._ledger.job(number).state is JobState.PAUSED:
+                with trio.CancelScope(shield=True):
+                    released = await trio.to_thread.run_sync(self._ledger.release_job, number, self.now_ns())
+                self._add(released)
+                return released
         await self._rested(number)
         queued = await trio.to_thread.run_sync(partial(self._ledger.queue_job, number, self.now_ns(), resume=True))
         self._ended.pop(number, None)
-        self._queue.append(number)
-        self._bell.ring()
+        self._add(queued)
         return queued
+
+    async def pause(self, number: JobNumber) -> None:
+        """Have a job wait until it is resumed; a running one stops where its segment ends, some time later.
+
+        Harmless when it is paused. Raises NotFound, NotNow when it neither waits nor runs.
+        """
+        async with self._turn:
+            await self._pause(number)
+
+    async def _pause(self, number: JobNumber) -> None:
+        job = self._ledger.job(number)
+        if self._line.remove(number):
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._ledger.pause_job, number, self.now_ns())
+            self._note_change()
+        elif number in self._running and job.state in OPEN_STATES:
+            if self._running[number].is_cancelled:
+                raise NotNow(f"task {number} ({job.name}) is being cancelled: it cannot be paused")
+            self._running[number].is_pausing = True
+        elif job.state is not JobState.PAUSED:
+            raise NotNow(f"task {number} ({job.name}) is {job.state.value}: there is nothing to pause")
+
+    async def rank(self, number: JobNumber, priority: int) -> Job:
+        """Give a job another priority; one that waits has another place at once. Raises NotFound."""
+        async with self._turn:
+            job = await trio.to_thread.run_sync(self._ledger.rank_job, number, priority, self.now_ns())
+            if number in self._line:
+                self._add(self._ledger.job(number))
+        return job
+
+    @property
+    def held(self) -> QueueState:
+        """Is the queue as a whole held?"""
+        return self._held
+
+    async def hold(self, *, is_paused: bool, reason: str) -> QueueState:
+        """Have no job begin until this is taken back, or have them begin again; what runs goes on."""
+        wanted = QueueState(is_paused=is_paused, reason=reason, at_ns=self.now_ns())
+        await trio.to_thread.run_sync(self._ledger.hold_queue, wanted)
+        self._held = self._ledger.queue_state()
+        log.info("queue held" if is_paused else "queue goes on", reason=reason)
+        self._note_change()
+        return self._held
 
     async def cancel(self, number: JobNumber) -> None:
         """Take the job out of the queue, or ask its mover to stop. Raises NotFound, NotNow when it does neither."""
+        async with self._turn:
+            await self._cancel(number)
+
+    async def _cancel(self, number: JobNumber) -> None:
         job = self._ledger.job(number)
-        if number in self._queue:
-            self._queue.remove(number)
+        if number in self._line or job.state is JobState.PAUSED:
+            self._line.remove(number)
             self._moved.pop(number, None)
-            why = "it was cancelled while it waited for a drive" if job.moves else "cancelled before it began"
-            await self._finish(number, JobState.CANCELLED, why)
+            await self._finish(number, JobState.CANCELLED, _cancelled_words(job))
+            self._note_change()
         elif number in self._running and job.state in OPEN_STATES:
             await self._running[number].cancel()
         else:
@@ -185,8 +250,8 @@ class Jobs:
     # -- for the drives ----------------------------------------------------------------------------------------------
 
     def has_queued(self) -> bool:
-        """Does a job wait for a drive?"""
-        return bool(self._queue)
+        """Does a job wait for a drive, and for nothing else?"""
+        return not self._held.is_paused and self._line.first(self._is_ready) is not None
 
     def has_queued_for(self, drive: str, drives_up: Collection[str]) -> bool:
         """Does a job wait that this drive may run? `drives_up`: those that work."""
@@ -194,29 +259,43 @@ class Jobs:
 
     def _next_for(self, drive: str, drives_up: Collection[str]) -> JobNumber | None:
         """Return the first job that the drive may run: a run that it has failed leaves it to others for a while."""
-        for number in self._queue:
-            moves = self._ledger.job(number).moves
-            others = set(drives_up) - {drive} - {move.drive for move in moves}
-            if not others or all(move.drive != drive for move in moves):
-                return number
-            if self.now_ns() - moves[-1].at_ns > OTHER_DRIVE_S * 1e9:
-                return number
-        return None
+        if self._held.is_paused:
+            return None
+        now_ns = self.now_ns()
+        return self._line.first(lambda each: self._is_ready(each) and may_take(each, drive, drives_up, now_ns))
+
+    def _is_ready(self, waiting: Waiting) -> bool:
+        """Does it wait for no time and no other job?"""
+        if waiting.not_before_ns > self.now_ns():
+            return False
+        return not waiting.after or self.outlook(waiting)[0] is Outlook.READY
+
+    def outlook(self, waiting: Waiting | Job) -> tuple[Outlook, str]:
+        """Return what the jobs say that it is to follow, and which one is to blame."""
+        return outlook(waiting.after, waiting.after_any, self._ledger.job)
+
+    def place_of(self, number: JobNumber) -> int | None:
+        """Return how many jobs are before one that waits; None when it does not wait."""
+        return self._line.place_of(number)
 
     def has_running(self) -> bool:
         """Does a mover work on a job?"""
         return bool(self._running)
 
     def is_idle(self) -> bool:
-        """Is no job queued or running?"""
-        return not self._queue and not self._running
+        """Does no job run, and will none that waits by itself?"""
+        if self._running:
+            return False
+        return self._held.is_paused or all(
+            each.after and self.outlook(each)[0] in (Outlook.IDLE, Outlook.WAITS) for each in self._line
+        )
 
     def begin_next(self, drive: str, drives_up: Collection[str]) -> Run:
         """Take the next job for the drive out of the queue; there must be one. `end` or `leave_drive` must follow."""
         number = self._next_for(drive, drives_up)
         if number is None:
             raise AssertionError("no job waits for this drive")
-        self._queue.remove(number)
+        self._line.remove(number)
         run = self._running[number] = Run(number)
         if (before := self._moved.pop(number, None)) is not None:
             run.troubles, run.trouble_count = before.troubles, before.trouble_count
@@ -225,31 +304,60 @@ class Jobs:
     async def leave_drive(self, run: Run, move: DriveMove) -> Job:
         """The run's drive has failed: queue it to go on with another, or end it if that cannot be or has been often.
 
-        It is the next then; what was committed stays.
+        What was committed stays.
         """
         if run.is_cancelled:
             return await self.end(run, JobState.CANCELLED, move.reason)
-        with trio.CancelScope(shield=True):
-            job = await trio.to_thread.run_sync(leave_drive, self._home, self._ledger, run.job, move)
-        if job.state is not JobState.QUEUED:
-            return await self.end(run, job.state, job.error)
-        self._moved[run.job] = run
-        self._queue.appendleft(run.job)
-        self._over(run)
-        log.warning("job leaves its drive", job=run.job, name=job.name, drive=move.drive, tape=move.tape or None)
-        return job
+        if run.is_pausing:
+            return await self.paused(run)
+        job = await self._decide(going_on.leave_drive, run.job, move)
+        if job.state is JobState.QUEUED:
+            log.warning("job leaves its drive", job=run.job, name=job.name, drive=move.drive, tape=move.tape or None)
+        return await self._settle(run, job)
 
-    async def end(self, run: Run, state: JobState, error: str) -> Job:
-        """The run is over: bring set and job to an end in the ledger, unless the mover has. `error` says why it failed.
+    async def end(self, run: Run, state: JobState, error: str, kind: str = "") -> Job:
+        """The run is over: bring set and job to an end in the ledger, unless the mover has.
 
-        A set that is SEALED stays as it is: it is whole on tape, and FinishSets completes it.
+        `error` says why it failed, `kind` as `tapefs.mover.kinds` has it: it may be tried again later. A set that is
+        SEALED stays as it is: it is whole on tape, and FinishSets completes it.
         """
         try:
-            job = await self._finish(run.job, state, error)
-        finally:
+            if state is JobState.FAILED:
+                job = await self._decide(going_on.fail, run.job, error, kind, self.now_ns())
+            else:
+                job = await self._finish(run.job, state, error)
+        except BaseException:
             self._remember(run)
             self._over(run)
-        log.info("job ended", job=run.job, name=job.name, state=job.state.value, error=job.error)
+            raise
+        return await self._settle(run, job)
+
+    async def paused(self, run: Run) -> Job:
+        """The run has stopped because somebody wants it paused."""
+        return await self._settle(run, await self._decide(going_on.pause, run.job, self.now_ns()))
+
+    async def stopped(self, run: Run, reason: str) -> Job:
+        """The sidecar ends: the run goes on when it is there again, unless somebody wanted something else."""
+        if run.is_cancelled:
+            return await self.end(run, JobState.CANCELLED, reason)
+        if run.is_pausing:
+            return await self.paused(run)
+        return await self._settle(run, await self._decide(going_on.stop, run.job, reason, self.now_ns()))
+
+    async def _decide(self, how: Callable[..., Job], number: JobNumber, *arguments: object) -> Job:
+        with trio.CancelScope(shield=True):
+            return await trio.to_thread.run_sync(how, self._home, self._ledger, number, *arguments)
+
+    async def _settle(self, run: Run, job: Job) -> Job:
+        """No mover works on the run any more; put it back into the line if it is to go on."""
+        if job.state in (JobState.QUEUED, JobState.PAUSED):
+            self._moved[run.job] = run
+        if job.state is JobState.QUEUED:
+            self._line.add(job)
+        else:
+            self._remember(run)
+        self._over(run)
+        log.info("run ended", job=run.job, name=job.name, state=job.state.value, error=job.error)
         return job
 
     def _over(self, run: Run) -> None:
@@ -257,23 +365,59 @@ class Jobs:
         run.call = run.mover = None
         self._running.pop(run.job, None)
         run.ended.set()
+        self._note_change()
+
+    def _add(self, job: Job) -> None:
+        self._line.add(job)
+        self._note_change()
+
+    def _note_change(self) -> None:
+        """Have the drives, and those who wait for a time or another job, look again."""
         self._bell.ring()
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def fail_queued(self, reason: str, *, spares_moved: bool) -> None:
         """Fail all jobs that wait for a drive; with `spares_moved` not the runs that a drive has failed before."""
-        for number in list(self._queue):
-            moves = self._ledger.job(number).moves
-            if moves and spares_moved:
+        for waiting in [] if self._held.is_paused else list(self._line):
+            number, moves = waiting.number, waiting.moves
+            if (moves and spares_moved) or not self._is_ready(waiting) or not self._line.remove(number):
                 continue
-            self._queue.remove(number)
-            self._moved.pop(number, None)
-            await self._finish(number, JobState.FAILED, story_of(moves, number) if moves else reason)
+            error = going_on.story_of(moves, number) if moves else reason
+            job = await self._decide(going_on.fail, number, error, "drive_failed", self.now_ns())
+            if job.state is JobState.QUEUED:
+                self._add(job)
+            else:
+                self._moved.pop(number, None)
+                self._note_change()
+
+    async def run(self) -> None:
+        """Ring when a time has come that jobs wait for, and end those that wait in vain for another, for ever."""
+        while True:
+            changed, now_ns = self._changed, self.now_ns()
+            await self._end_hopeless()
+            at_ns = self._line.next_time_ns(now_ns)
+            with trio.move_on_after(float("inf") if at_ns is None else max(0.0, (at_ns - now_ns) / 1e9)) as waited:
+                await changed.wait()
+            if waited.cancelled_caught:
+                self._bell.ring()
+
+    async def _end_hopeless(self) -> None:
+        """A job that was to follow one that has not succeeded fails, too."""
+        for waiting in [each for each in self._line if each.after]:
+            verdict, words = self.outlook(waiting)
+            if verdict is Outlook.NEVER and self._line.remove(waiting.number):
+                error = f"it was to run after {words}; `tapefs job run {waiting.number}` runs it all the same"
+                await self._finish(waiting.number, JobState.FAILED, error)
+                self._note_change()
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
     async def _finish(self, number: JobNumber, state: JobState, error: str) -> Job:
         with trio.CancelScope(shield=True):
-            job = await trio.to_thread.run_sync(finish, self._home, self._ledger, number, state, error, self.now_ns())
+            job = await trio.to_thread.run_sync(
+                going_on.finish, self._home, self._ledger, number, state, error, self.now_ns()
+            )
         return job
 
     def _remember(self, run: Run) -> None:
@@ -292,55 +436,9 @@ def _course(job: Job) -> tuple[str, tuple[bytes, ...], str]:
     return job.name, job.sources, "chain" if job.type in CHAIN_TYPES else job.type
 
 
-def leave_drive(home: Home, ledger: Ledger, number: JobNumber, move: DriveMove) -> Job:
-    """Bring a run whose drive has failed back into the queue, or to its end; return the job. Blocking, idempotent.
-
-    A run that has come to its end all the same stays so; one that was left by too many drives fails with all of it.
-    """
-    job = ledger.job(number)
-    if job.state not in OPEN_STATES:
-        return job
-    if job.state is JobState.RUNNING and job.set_id is not None:
-        backup_set = ledger.backup_set(job.set_id)
-        if backup_set.state in _WHOLE and not (job.verify or backup_set.copy_pools):
-            return finish(home, ledger, number, JobState.FAILED, move.reason, move.at_ns)
-    if len(job.moves) >= MOST_MOVES:
-        return finish(home, ledger, number, JobState.FAILED, story_of((*job.moves, move), number), move.at_ns)
-    queued = ledger.requeue_job(number, move)
-    if queued.set_id is not None:
-        end_interrupted(home, ledger, queued.set_id, move.reason, move.at_ns)
-    return queued
-
-
-def story_of(moves: tuple[DriveMove, ...], number: JobNumber) -> str:
-    """Tell on which drives a run has failed, and what to do."""
-    parts = [f"{move.drive}{f' with tape {move.tape}' if move.tape else ''}: {move.reason}" for move in moves]
-    way_out = f"what was committed is kept, `tapefs job resume {number}` goes on when the drives were seen to"
-    return f"{len(moves)} times a drive failed within the run: {'; then '.join(parts)}; {way_out}"
-
-
-def finish(home: Home, ledger: Ledger, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
-    """Bring a job that is over to its end in the ledger, its set first; return it. Blocking, idempotent.
-
-    What the mover has brought to an end stays. A set is failed only while nothing says that it is whole on tape. A job
-    that was to be verified or copied has failed even if its set is whole, or is completed later. A report that its
-    mover has not completed is.
-    """
-    job = ledger.job(number)
-    if job.state not in OPEN_STATES:
-        return job
-    if job.state is JobState.RUNNING and job.set_id is not None:
-        backup_set = ledger.backup_set(job.set_id)
-        reached, is_more_to_do = backup_set.state, job.verify or bool(backup_set.copy_pools)
-        if reached is SetState.SEALED and not is_more_to_do:
-            end_interrupted(home, ledger, job.set_id, "", now_ns)
-            return job
-        if reached is SetState.RUNNING:
-            ledger.fail_set(job.set_id, error, now_ns)
-        elif reached in _WHOLE and state is JobState.FAILED and not error.startswith(_SET_IS_COMPLETE):
-            missing = "read back" if job.verify else "copied"
-            error = f"{_SET_IS_COMPLETE} on tape, but was not {missing}: {error}"
-        end_interrupted(home, ledger, job.set_id, error, now_ns)
-    if state is JobState.COMPLETED:
-        state, error = JobState.FAILED, "the mover said that it was done, but the ledger has no complete set of it"
-    return ledger.finish_job(number, state, error, now_ns)
+def _cancelled_words(job: Job) -> str:
+    if job.state is JobState.PAUSED:
+        return "it was cancelled while it was paused"
+    if job.moves or job.tries:
+        return "it was cancelled while it waited for a drive"
+    return "cancelled before it began"

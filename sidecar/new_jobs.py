@@ -65,6 +65,9 @@ def changed_job(job: Job, fields: JobFields, names: Mapping[str, str] = OWN_NAME
         changes["description"] = _text(fields.description, names.get("description", "description"))
     if fields.copy_pools is not UNSET:
         changes["copy_pools"] = tuple(dict.fromkeys(fields.copy_pools))
+    if fields.after is not UNSET:
+        changes["after"] = tuple(JobNumber(number) for number in dict.fromkeys(fields.after))
+        check_after(job.number, fields.after)
     if isinstance(fields.retention_days, int):
         check_retention(fields.retention_days, names.get("retention_days", "retention_days"))
     if fields.threads is not UNSET:
@@ -147,6 +150,12 @@ def check_threads(threads: int) -> None:
     """Check a number of compression threads; 0 is what the settings say. Raises Invalid."""
     if not 0 <= threads <= MOST_THREADS:
         raise Invalid("value_error", ["body", "threads"], f"must be 0 (as the settings say) to {MOST_THREADS}", threads)
+
+
+def check_after(number: JobNumber, after: Sequence[int]) -> None:
+    """Check that a job does not wait for itself. Raises Invalid."""
+    if any(each < 1 or each == number for each in after):
+        raise Invalid("value_error", ["body", "after"], "must be numbers of other jobs", list(after))
 
 
 def check_excludes(patterns: Sequence[str], field: str) -> tuple[str, ...]:

@@ -5,11 +5,14 @@ Blocking; before any mover runs, the state folder being owned.
 | left behind            | because                                              | now                                  |
 |------------------------|------------------------------------------------------|--------------------------------------|
 | SEALED set             | whole on tape, its index file not in place           | a mover gets FinishSets              |
-| RUNNING set            | mover or sidecar ended in the middle                 | set and job FAILED, until somebody   |
-|                        |                                                      | resumes them; what is on tape behind |
-|                        |                                                      | the last commit is overwritten at    |
-|                        |                                                      | the next append (open intents)       |
-| RUNNING job            | the same, before its set began                       | FAILED                               |
+| RUNNING set            | mover or sidecar ended in the middle                 | the set is FAILED, its job QUEUED to |
+|                        |                                                      | go on with it; what is on tape       |
+|                        |                                                      | behind the last commit is            |
+|                        |                                                      | overwritten at the next append (open |
+|                        |                                                      | intents). FAILED, too, if that was   |
+|                        |                                                      | so several times without progress    |
+| RUNNING job            | the same, before its set began                       | QUEUED                               |
+| PAUSED job             | somebody wants that                                  | it stays paused                      |
 | report without an end  | the run was killed                                   | completed from the ledger            |
 | QUEUED job             | it waited for a drive                                | it stays queued and runs             |
 """
@@ -20,21 +23,20 @@ import structlog
 
 from catalog.ledger import Ledger
 from catalog.records import JobState, SetState
-from sidecar.jobs import finish
+from sidecar.going_on import interrupt
 from tapefs.home import Home
 from tapefs.report.ending import end_interrupted
 
-INTERRUPTED = "interrupted: the sidecar ended while the backup ran; `tapefs job resume` goes on"
+INTERRUPTED = "interrupted: the sidecar ended while the backup ran"
 
 log = structlog.get_logger(__name__)
 
 
 def recover(home: Home, ledger: Ledger, now_ns: int) -> None:
     """Bring everything that was running to an end. Raises what the ledger raises."""
-    for job in ledger.jobs():
-        if job.state is JobState.RUNNING:
-            after = finish(home, ledger, job.number, JobState.FAILED, INTERRUPTED, now_ns)
-            log.warning("job was interrupted", job=job.number, name=job.name, state=after.state.value)
+    for job in ledger.jobs_in([JobState.RUNNING]):
+        after = interrupt(home, ledger, job.number, INTERRUPTED, now_ns)
+        log.warning("job was interrupted", job=job.number, name=job.name, state=after.state.value)
     for backup_set in ledger.backup_sets():
         if backup_set.state is SetState.RUNNING:
             ledger.fail_set(backup_set.set_id, INTERRUPTED, now_ns)

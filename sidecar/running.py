@@ -115,6 +115,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         for drive in service.drives:
             nursery.start_soon(drive.run)
         nursery.start_soon(_bring_back, service, options)
+        nursery.start_soon(service.jobs.run)
         nursery.start_soon(service.pins.run)
         nursery.start_soon(service.access.registry.run)
         nursery.start_soon(service.evictor.run)

@@ -1,19 +1,43 @@
-"""What a job waits for, in a sentence for people: a drive that works, or somebody who moves a tape. One trio run."""
+"""What a job waits for, in a sentence for people. One trio run.
+
+A time, another job, somebody who lets it or the queue go on, a drive that works, or somebody who moves a tape.
+"""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from catalog.records import Job, JobState
 from drivers.registry import drive_name
 from sidecar.jobs import JobView
+from sidecar.line import Outlook
 from sidecar.service import Service
 
 
 def waits_for(service: Service, view: JobView) -> str | None:
     """Return it; None when the job runs, has ended, or waits for nothing but its turn."""
+    if view.job.state is JobState.PAUSED:
+        return "until somebody resumes it, for it is paused"
     if view.job.state is JobState.QUEUED:
-        return _for_drive(service, view.job)
+        return _before_a_drive(service, view.job) or _for_drive(service, view.job)
+    if view.job.state is JobState.RUNNING and view.run is not None and view.run.is_pausing:
+        return "for the end of a segment, to be paused"
     if view.job.state is JobState.RUNNING and view.run is not None and view.run.mover is not None:
         return _for_human(service, view.run.mover.drive)
+    return None
+
+
+def _before_a_drive(service: Service, job: Job) -> str | None:
+    """Return why no drive may take it yet."""
+    held = service.jobs.held
+    if held.is_paused:
+        return f"until the queue is resumed, for it is paused{f': {held.reason}' if held.reason else ''}"
+    if job.not_before_ns > service.jobs.now_ns():
+        at = datetime.fromtimestamp(job.not_before_ns / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return f"until {at} for its next try: {job.tries[-1].reason}" if job.tries else f"until {at}"
+    if job.after:
+        verdict, words = service.jobs.outlook(job)
+        return None if verdict is Outlook.READY else f"for the end of {words}"
     return None
 
 

@@ -9,7 +9,7 @@ from catalog.ids import JobNumber
 from catalog.ledger_store import jobs, sets
 from catalog.ledger_store.tables import QUEUE, QUEUE_KEY, SETS, text_key
 from catalog.ledger_store.transaction import Reader, Writer, plain_text
-from catalog.queue_records import HIGHEST_PRIORITY, KEPT_TRIES, JobCheck, JobTry, QueueState
+from catalog.queue_records import HIGHEST_PRIORITY, KEPT_TRIES, JobCheck, JobTry, QueueState, TryKind
 from catalog.records import Job, JobState, SetState
 
 _GOING = (JobState.QUEUED, JobState.RUNNING)
@@ -32,6 +32,7 @@ def retry(tx: Writer, number: JobNumber, attempt: JobTry, not_before_ns: int) ->
         state=JobState.QUEUED,
         resume=_can_go_on(tx, job),
         tries=(*job.tries, attempt)[-KEPT_TRIES:],
+        moves=() if attempt.kind is TryKind.FAILED else job.moves,
         not_before_ns=not_before_ns,
         started_at_ns=0,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import partial
+from typing import Annotated
 
 import msgspec
 import trio
@@ -11,14 +13,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.ids import JobNumber
+from catalog.queue_records import HIGHEST_PRIORITY
 from catalog.records import BackupSet, Job, JobState
 from sidecar.answers import json_answer, moment
 from sidecar.callers import Role
 from sidecar.calls import Call
+from sidecar.going_on import OPEN_STATES
 from sidecar.job_pools import with_pools
 from sidecar.jobs import JobView, Run
 from sidecar.new_jobs import changed_job, check_run_type, check_sources, new_job
-from sidecar.requests import Page, body_of, number_in_path, page_of
+from sidecar.requests import Invalid, Page, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
 from sidecar.waiting import waits_for
 from tapefs.client.job_fields import JobFields, asked_of, encoded
@@ -46,6 +50,30 @@ class RunBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: str | UnsetType = UNSET
 
 
+class PriorityBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of PUT /api/v1/jobs/N/priority."""
+
+    priority: Annotated[int, msgspec.Meta(ge=0, le=HIGHEST_PRIORITY)]
+
+
+class PauseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/queue/pause; may be missing."""
+
+    #: Shown to those whose jobs wait.
+    reason: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+
+
+class QueueView(msgspec.Struct, frozen=True, kw_only=True):
+    """The queue as a whole."""
+
+    is_paused: bool
+    reason: str | None
+    since: datetime | None
+    queued: int
+    running: int
+    paused: int
+
+
 class JobCalls:
     """Jobs as our own programs see them."""
 
@@ -63,14 +91,34 @@ class JobCalls:
             Call("/api/v1/jobs/{number}/run", self.run, methods=["POST"], needs=Role.OPERATOR),
             Call("/api/v1/jobs/{number}/resume", self.resume, methods=["POST"], needs=Role.OPERATOR),
             Call("/api/v1/jobs/{number}/cancel", self.cancel, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/jobs/{number}/pause", self.pause, methods=["POST"], needs=Role.OPERATOR, status=202),
+            Call(
+                "/api/v1/jobs/{number}/priority",
+                self.rank,
+                methods=["PUT"],
+                needs=Role.OPERATOR,
+                body=PriorityBody,
+            ),
+            Call("/api/v1/queue", self.queue, needs=Role.VIEWER, answer=QueueView),
+            Call(
+                "/api/v1/queue/pause",
+                self.pause_queue,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=PauseBody,
+                answer=QueueView,
+            ),
+            Call("/api/v1/queue/resume", self.resume_queue, methods=["POST"], needs=Role.OPERATOR, answer=QueueView),
         ]
 
     async def list(self, request: Request) -> Response:
-        """Show all jobs, oldest first; `limit` and `offset` as everywhere, by default the newest thousand."""
-        views = self._service.jobs.views()
+        """Show jobs, all or those of a `state`, oldest first; `limit`, `offset`, by default the newest thousand."""
+        states, jobs = _states(request), self._service.jobs
         if "limit" in request.query_params or "offset" in request.query_params:
-            return json_answer([self._view(view) for view in page_of(request).cut(views)])
-        return json_answer([self._view(view) for view in views[-WHOLE_PAGE.limit :]])
+            page = page_of(request)
+            return json_answer([self._view(view) for view in jobs.page(page.limit, page.offset, states=states)])
+        newest = jobs.page(WHOLE_PAGE.limit, newest_first=True, states=states)
+        return json_answer([self._view(view) for view in reversed(newest)])
 
     async def show(self, request: Request) -> Response:
         """Show one job, and whether the drive streamed in its newest run. The report is read in a thread."""
@@ -118,6 +166,45 @@ class JobCalls:
         await self._service.jobs.resume(number)
         return json_answer(self._view(self._service.jobs.view(number)), 202)
 
+    async def pause(self, request: Request) -> Response:
+        """Have a job wait until it is resumed; a running one stops at the end of its segment."""
+        number = _number(request)
+        await self._service.jobs.pause(number)
+        return json_answer(self._view(self._service.jobs.view(number)), 202)
+
+    async def rank(self, request: Request) -> Response:
+        """Give a job another priority, whatever it does."""
+        number, body = _number(request), await body_of(request, PriorityBody)
+        await self._service.jobs.rank(number, body.priority)
+        return json_answer(self._view(self._service.jobs.view(number)))
+
+    async def queue(self, request: Request) -> Response:
+        """Say whether the queue is paused, and how many jobs wait, run and are paused."""
+        return json_answer(self._queue())
+
+    async def pause_queue(self, request: Request) -> Response:
+        """Have no job begin until the queue is resumed; what runs goes on to its end."""
+        body = await body_of(request, PauseBody) if await request.body() else PauseBody()
+        await self._service.jobs.hold(is_paused=True, reason=body.reason)
+        return json_answer(self._queue())
+
+    async def resume_queue(self, request: Request) -> Response:
+        """Let jobs begin again."""
+        await self._service.jobs.hold(is_paused=False, reason="")
+        return json_answer(self._queue())
+
+    def _queue(self) -> QueueView:
+        held = self._service.jobs.held
+        counts = {state: len(self._service.ledger.jobs_in([state])) for state in OPEN_STATES}
+        return QueueView(
+            is_paused=held.is_paused,
+            reason=held.reason or None,
+            since=moment(held.at_ns) if held.is_paused else None,
+            queued=counts[JobState.QUEUED],
+            running=counts[JobState.RUNNING],
+            paused=counts[JobState.PAUSED],
+        )
+
     async def cancel(self, request: Request) -> Response:
         """Take a job out of the queue, or have it stop at the next good place."""
         number = _number(request)
@@ -125,7 +212,8 @@ class JobCalls:
         return json_answer(self._view(self._service.jobs.view(number)), 202)
 
     def _view(self, view: JobView) -> dict[str, object]:
-        return {**view_of(view), "waits_for": waits_for(self._service, view)}
+        before = self._service.jobs.place_of(view.job.number)
+        return {**view_of(view), "waits_for": waits_for(self._service, view), "jobs_before": before}
 
     def _pools(self) -> Pools:
         return Pools.of(self._service.home, self._service.ledger)
@@ -155,6 +243,14 @@ def view_of(view: JobView) -> dict[str, object]:
             {"drive": move.drive, "tape": move.tape or None, "reason": move.reason, "at": moment(move.at_ns)}
             for move in job.moves
         ],
+        "tries": [
+            {"kind": each.kind, "reason": each.reason, "at": moment(each.at_ns), "segments": each.segments}
+            for each in job.tries
+        ],
+        "not_before": moment(job.not_before_ns),
+        "paused_at": moment(job.paused_at_ns),
+        "is_pausing": run is not None and run.is_pausing and job.state is JobState.RUNNING,
+        "check": _check(job),
         "runs": job.runs,
         "created_at": moment(job.created_at_ns),
         "queued_at": moment(job.queued_at_ns),
@@ -164,6 +260,28 @@ def view_of(view: JobView) -> dict[str, object]:
         "troubles": [{"path": each.path, "reason": each.reason} for each in reversed(run.troubles)] if run else [],
         "trouble_count": run.trouble_count if run else view.backup_set.troubled_files if view.backup_set else 0,
     }
+
+
+def _check(job: Job) -> dict[str, object] | None:
+    if job.check is None:
+        return None
+    return {
+        "state": job.check.state,
+        "reason": job.check.reason or None,
+        "since": moment(job.check.since_ns),
+        "at": moment(job.check.at_ns),
+    }
+
+
+def _states(request: Request) -> list[JobState]:
+    text = text_of(request, "state")
+    if text is None:
+        return []
+    try:
+        return [JobState(each) for each in text.lower().split(",")]
+    except ValueError:
+        states = ", ".join(state.value for state in JobState)
+        raise Invalid("enum", ["query", "state"], f"must be one or some of {states}", text) from None
 
 
 def _request_of(job: Job) -> dict[str, object]:

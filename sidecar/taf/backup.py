@@ -117,8 +117,14 @@ class BackupCalls:
     async def list(self, request: Request) -> Response:
         """Show tasks, newest first, filtered by status, task_type and text."""
         page, is_wanted = page_of(request), _filter(request)
-        views = [view for view in reversed(self._service.jobs.views()) if is_wanted(view)]
-        return json_answer([self._task(view) for view in page.cut(views)])
+        if text_of(request, "task_type") is None and text_of(request, "q") is None:
+            status = (text_of(request, "status") or "").lower()
+            states = [state for state, name in STATUSES.items() if name == status]
+            views = self._service.jobs.page(page.limit, page.offset, newest_first=True, states=states)
+        else:
+            every = await trio.to_thread.run_sync(self._service.jobs.views)
+            views = list(page.cut([view for view in reversed(every) if is_wanted(view)]))
+        return json_answer([self._task(view) for view in views])
 
     async def show(self, request: Request) -> Response:
         """Show one task."""
@@ -143,8 +149,9 @@ class BackupCalls:
 
     async def templates(self, request: Request) -> Response:
         """Show what all tasks are asked to do, newest first."""
-        views = list(reversed(self._service.jobs.views()))
-        return json_answer([_template(view.job) for view in page_of(request).cut(views)])
+        page = page_of(request)
+        views = self._service.jobs.page(page.limit, page.offset, newest_first=True)
+        return json_answer([_template(view.job) for view in views])
 
     async def edit(self, request: Request) -> Response:
         """Change what a task is asked to do."""
@@ -257,7 +264,7 @@ def _template(job: Job) -> dict[str, object]:
 
 def _filter(request: Request) -> Callable[[JobView], bool]:
     status, kind, text = (text_of(request, name) for name in ("status", "task_type", "q"))
-    if status is not None and status.lower() not in (*STATUSES.values(), "paused"):
+    if status is not None and status.lower() not in STATUSES.values():
         raise Invalid("enum", ["query", "status"], "must be a task's status", status)
 
     def is_wanted(view: JobView) -> bool:
@@ -318,5 +325,5 @@ def _operation(view: JobView, files: int) -> str:
     if job.state is JobState.RUNNING and run is not None and run.progress is not None:
         return f"{run.progress.stage}: {files} files, {run.progress.path}"
     if job.state is JobState.QUEUED:
-        return "waiting for a drive"
+        return "waiting for its next try" if job.not_before_ns else "waiting for a drive"
     return job.error or job.state.value

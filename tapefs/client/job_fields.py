@@ -12,7 +12,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from catalog.queue_records import HIGHEST_PRIORITY
 from catalog.records import AS_POOL, Job
+
+#: A run is tried again so often at most, with a week between two tries.
+MOST_RETRIES, LONGEST_PAUSE_S = 50, 7 * 24 * 3600
 
 
 class EncodedPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +56,14 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     retention_days: int | Literal["pool"] | UnsetType = UNSET
     pool: Annotated[str, msgspec.Meta(max_length=64)] | UnsetType = UNSET
     copy_pools: Annotated[list[str], msgspec.Meta(max_length=8)] | UnsetType = UNSET
+    priority: Annotated[int, msgspec.Meta(ge=0, le=HIGHEST_PRIORITY)] | UnsetType = UNSET
+    retries: Annotated[int, msgspec.Meta(ge=0, le=MOST_RETRIES)] | UnsetType = UNSET
+    retry_first_s: Annotated[int, msgspec.Meta(ge=1, le=LONGEST_PAUSE_S)] | UnsetType = UNSET
+    retry_longest_s: Annotated[int, msgspec.Meta(ge=1, le=LONGEST_PAUSE_S)] | UnsetType = UNSET
+    #: Numbers of jobs.
+    after: Annotated[list[int], msgspec.Meta(max_length=100)] | UnsetType = UNSET
+    after_any: bool | UnsetType = UNSET
+    then_verify: Literal["", "all", "sample"] | UnsetType = UNSET
 
     def changes(self) -> dict[str, object]:
         """Return the fields that are set."""

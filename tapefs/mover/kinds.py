@@ -28,7 +28,7 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (KeyMissing, "wrong_tape"),
     (HomeError, "catalog"),
     (SourceError, "source"),
-    (UsageError, "source"),
+    (UsageError, "usage"),
     (NotNow, "refused"),
     (SetDamaged, "damaged"),
     (NotVerified, "not_verified"),

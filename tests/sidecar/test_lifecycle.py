@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from catalog.lmdb_ledger import LmdbLedger
+from catalog.queue_records import TryKind
 from catalog.records import JobState, SetState, VolumeState
 from drivers.virtual.library import add_blank
 from tapefs.client.transport import SocketConnection
@@ -146,8 +147,9 @@ def test_a_killed_sidecar_leaves_nothing_half(home: Home) -> None:
         wait_until(lambda: not Path(f"/proc/{mover}").exists(), "the mover lives on")
     assert home.socket.exists()
     with running(home) as rig:
-        assert "interrupted" in rig.job(running_job)["error"]
-        assert rig.job(running_job)["state"] == "failed"
+        rig.wait_job(running_job, "running")
+        assert [attempt["kind"] for attempt in rig.job(running_job)["tries"]] == ["interrupted"]
+        rig.unix("POST", f"/api/v1/jobs/{running_job}/cancel")
         rig.wait_job(waiting_job, "completed")
     assert set_states(home) == [SetState.FAILED, SetState.COMPLETE]
 
@@ -162,8 +164,10 @@ def test_a_stop_during_a_backup(home: Home) -> None:
     with LmdbLedger.open(home.ledger, readonly=True) as ledger:
         job = ledger.jobs()[0]
         assert job.number == number
-        assert job.state is JobState.FAILED
-        assert "the sidecar was stopped" in job.error
+        assert job.state is JobState.QUEUED
+        assert [(attempt.kind, attempt.reason) for attempt in job.tries] == [
+            (TryKind.STOPPED, "interrupted: the sidecar was stopped while the backup ran")
+        ]
     assert set_states(home) == [SetState.FAILED]
 
 
