@@ -27,7 +27,7 @@ from sidecar.going_on import OPEN_STATES
 from sidecar.line import Line, Outlook, Waiting, may_take, outlook
 from sidecar.movers import Call, Mover, MoverDied
 from sidecar.new_jobs import CHAIN_TYPES
-from tapefs.errors import NotNow
+from tapefs.errors import NotNow, UsageError
 from tapefs.home import Home
 from tapefs.mover.messages import Cancel, Progress, Report, Trouble
 
@@ -132,14 +132,29 @@ class Jobs:
         return [self._view(job, sets.__getitem__) for job in self._ledger.jobs()]
 
     async def create(self, job: Job) -> Job:
-        """Record a new job; it does not run before `queue`."""
+        """Record a new job; it does not run before `queue`. Raises NotFound for one that it is to follow."""
+        for number in job.after:
+            self._ledger.job(number)
         return await trio.to_thread.run_sync(self._ledger.add_job, job)
 
     async def edit(self, number: JobNumber, change: Callable[[Job], Job]) -> Job:
         """Change what a job is asked to do. `change` runs in a thread. Raises NotFound, NotNow, Conflict."""
         known = await self._rested(number)
         wanted = await trio.to_thread.run_sync(change, known)
+        if wanted.after != known.after:
+            self._check_circle(number, wanted.after)
         return await trio.to_thread.run_sync(self._ledger.edit_job, known, wanted, self.now_ns())
+
+    def _check_circle(self, number: JobNumber, after: Collection[JobNumber]) -> None:
+        """Check that a job does not wait for one that waits for it. Raises NotFound, UsageError."""
+        ahead, seen = list(after), set[JobNumber]()
+        while ahead:
+            one = self._ledger.job(ahead.pop())
+            if one.number == number:
+                raise UsageError(f"after: job {number} would wait for itself, by way of those that it is to follow")
+            if one.number not in seen:
+                seen.add(one.number)
+                ahead.extend(one.after)
 
     async def delete(self, number: JobNumber) -> None:
         """Forget a job; its sets stay. Raises NotFound, NotNow, Conflict."""
@@ -346,7 +361,8 @@ class Jobs:
 
     async def _decide(self, how: Callable[..., Job], number: JobNumber, *arguments: object) -> Job:
         with trio.CancelScope(shield=True):
-            return await trio.to_thread.run_sync(how, self._home, self._ledger, number, *arguments)
+            job = await trio.to_thread.run_sync(how, self._home, self._ledger, number, *arguments)
+        return job
 
     async def _settle(self, run: Run, job: Job) -> Job:
         """No mover works on the run any more; put it back into the line if it is to go on."""
@@ -414,11 +430,7 @@ class Jobs:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     async def _finish(self, number: JobNumber, state: JobState, error: str) -> Job:
-        with trio.CancelScope(shield=True):
-            job = await trio.to_thread.run_sync(
-                going_on.finish, self._home, self._ledger, number, state, error, self.now_ns()
-            )
-        return job
+        return await self._decide(going_on.finish, number, state, error, self.now_ns())
 
     def _remember(self, run: Run) -> None:
         self._ended.pop(run.job, None)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import click
 from msgspec import UNSET, structs
 
-from catalog.ids import JobNumber
-from catalog.records import Job
 from tapefs.cli.backup import absolute, submitting, wait_unless, with_sources
 from tapefs.cli.job_options import TYPES, check_level_of, job_options, set_or
-from tapefs.cli.jobs import job_json, list_jobs
-from tapefs.cli.output import level_text, print_json, printable, short_time
+from tapefs.cli.jobs import find_job, job_json, list_jobs, remark
+from tapefs.cli.output import level_text, print_json, printable
 from tapefs.cli.place import Place, ledger_of
 from tapefs.cli.values import JobName
 from tapefs.client.job_fields import JobFields, encoded
-from tapefs.errors import NoSuchThing, UsageError
+from tapefs.errors import UsageError
 
 
 @click.group("job", no_args_is_help=False)
@@ -61,6 +59,8 @@ def show_command(place: Place, job: str, as_json: bool) -> None:
         print_json(shown)
         return
     shown["level"] = level_text(found.level)
+    with ledger_of(place) as ledger:
+        shown["remarks"] = remark(found, is_held=ledger.queue_state().is_paused)
     for key, value in shown.items():
         for line in value if isinstance(value, list) and value else [value]:
             click.echo(f"{key:<16}{_text(line)}".rstrip())
@@ -125,24 +125,10 @@ def run_command(place: Place, job: str, run_type: str | None, no_wait: bool) -> 
 @click.option("--no-wait", is_flag=True, help="Print the job's number instead, and let `tapefs serve` do it.")
 @click.pass_obj
 def resume_command(place: Place, job: str, no_wait: bool) -> None:
-    """Go on with a run that failed, was cancelled or was interrupted.
+    """Go on with a run that failed, was cancelled, paused or interrupted.
 
     What it has brought to tape is kept: it goes on behind its last committed segment, with the sources as they are now.
     """
     number = find_job(place, job).number
     with submitting(place.home()) as client:
         wait_unless(client, client.resume_job(number), no_wait)
-
-
-def find_job(place: Place, text: str) -> Job:
-    """Return the job of that number or name. Raises NoSuchThing, UsageError when several have the name."""
-    with ledger_of(place) as ledger:
-        jobs = ledger.jobs()
-    found = [job for job in jobs if text.isascii() and text.isdigit() and job.number == JobNumber(int(text))]
-    found = found or [job for job in jobs if job.name == text]
-    if not found:
-        raise NoSuchThing(f"there is no job {printable(text)}; see `tapefs jobs`")
-    if len(found) > 1:
-        numbers = ", ".join(f"{job.number} ({short_time(job.created_at_ns)})" for job in found)
-        raise UsageError(f"several jobs have the name {printable(text)}: use the number of one of {numbers}")
-    return found[0]

@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 
 from tapefs.cli.output import level_text
 from tapefs.cli.values import Age, Level, RetentionDays, Size
-from tapefs.client.job_fields import JobFields
+from tapefs.client.job_fields import MOST_RETRIES, JobFields
 from tapefs.codecs import CODECS, check_level
 from tapefs.errors import UsageError
 
@@ -92,6 +92,32 @@ _OPTIONS = (
         multiple=True,
         help="Copy to tapes of this one, too; repeatable; '' for none.",
     ),
+    click.option(
+        "--priority", type=click.IntRange(0, 100), metavar="0-100", help="Higher ones run first.  [default: 50]"
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(0, MOST_RETRIES),
+        help="Try again so often when source, drives or disk fail.  [default: 0]",
+    ),
+    click.option("--retry-first", "retry_first_s", type=Age(), metavar="TIME", help="After so long, ...  [1m]"),
+    click.option(
+        "--retry-longest", "retry_longest_s", type=Age(), metavar="TIME", help="... doubled each time, to this.  [1h]"
+    ),
+    click.option(
+        "--after",
+        "after",
+        metavar="N",
+        type=click.IntRange(0),
+        multiple=True,
+        help="Run when job number N has succeeded; repeatable; 0 for none.",
+    ),
+    click.option("--after-any/--after-success", default=None, help="... however it has ended.  [default: success]"),
+    click.option(
+        "--then-verify",
+        type=click.Choice(["all", "sample", "no"]),
+        help="Read the set back, or a part of it, as a task behind the job.  [default: no]",
+    ),
     click.option("--description", metavar="TEXT", help="For people."),
 )
 _NAMES = (
@@ -110,6 +136,7 @@ _NAMES = (
         "copy_pools",
         "description",
     ),
+    *("priority", "retries", "retry_first_s", "retry_longest_s", "after", "after_any", "then_verify"),
 )
 
 
@@ -133,6 +160,9 @@ def _fields(given: dict[str, object]) -> JobFields:
         patterns += patterns_in(file)
     copy_pools = _many(given["copy_pools"])
     given["copy_pools"] = [name for name in copy_pools if name] if copy_pools else None
+    after = _many(given["after"])
+    given["after"] = [number for number in after if number] if after else None
+    given["then_verify"] = "" if given["then_verify"] == "no" else given["then_verify"]
     chosen = {name: UNSET if value is None else value for name, value in given.items()}
     return JobFields(excludes=patterns or UNSET, **chosen)  # type: ignore[arg-type]
 

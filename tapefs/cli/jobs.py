@@ -1,27 +1,108 @@
-"""`tapefs jobs`."""
+"""`tapefs jobs`: the list, and what holds the queue or a job."""
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+
 import click
 
+from catalog.errors import NotFound
+from catalog.ids import JobNumber
+from catalog.queue_records import HIGHEST_PRIORITY, CheckState
 from catalog.records import Job, JobState
-from tapefs.cli.output import Json, iso_time, paths, print_json, print_table, short_ids, short_time
+from tapefs.cli.output import Json, counted, iso_time, paths, print_json, print_table, printable, short_ids, short_time
 from tapefs.cli.place import Place, ledger_of
 from tapefs.client.job_fields import asked_of
+from tapefs.errors import NoSuchThing, UsageError
+
+#: So often a command looks whether a job has stopped.
+POLL_S = 0.2
+#: Jobs in one list when nobody says how many.
+USUAL_LIMIT = 1000
 
 
-@click.command("jobs", short_help="List the backup jobs and how their newest run went.")
+@click.group(
+    "jobs", invoke_without_command=True, no_args_is_help=False, short_help="List the backup jobs; pause and resume."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--limit", type=click.IntRange(0), default=USUAL_LIMIT, show_default=True, help="The newest ones; 0: all."
+)
+@click.pass_context
+def jobs_command(context: click.Context, as_json: bool, limit: int) -> None:
+    """List the backup jobs and how their newest run went, oldest first; hold and let go what waits and runs."""
+    if context.invoked_subcommand is None:
+        list_jobs(context.obj, as_json, limit)
+
+
+@jobs_command.command("pause")
+@click.argument("job", metavar="[JOB]", required=False)
+@click.option("--reason", default="", metavar="TEXT", help="Of the whole queue: shown to those whose jobs wait.")
 @click.pass_obj
-def jobs_command(place: Place, as_json: bool) -> None:
-    """List the backup jobs and how their newest run went, oldest first."""
-    list_jobs(place, as_json)
+def pause_command(place: Place, job: str | None, reason: str) -> None:
+    """Pause a job, or the whole queue.
+
+    A job that waits is not begun; one that runs stops where its segment ends, and keeps what is on tape. With the queue
+    paused no job begins, and those that run go on to their end: pause it before maintenance, and wait until none runs.
+    Both last until `tapefs jobs resume`, whatever is restarted meanwhile.
+    """
+    from tapefs.client.presence import connected
+
+    number = None if job is None else find_job(place, job).number
+    with connected(place.home()) as presence:
+        if number is not None:
+            view = presence.client.pause_job(number)
+            while view.is_pausing:
+                time.sleep(POLL_S)
+                view = presence.client.job(number)
+            click.echo(f"job {number} is {view.state.value}", err=True)
+            return
+        queue = presence.client.pause_queue(reason)
+    running = f"; {counted(queue.running, 'job')} still running, see `tapefs jobs`" if queue.running else ""
+    click.echo(f"the queue is paused, {counted(queue.queued, 'job')} waiting{running}", err=True)
 
 
-def list_jobs(place: Place, as_json: bool) -> None:
-    """Print all jobs."""
+@jobs_command.command("resume")
+@click.argument("job", metavar="[JOB]", required=False)
+@click.pass_obj
+def resume_command(place: Place, job: str | None) -> None:
+    """Let a job that is paused, or the whole queue, go on; a run goes on behind what it has brought to tape.
+
+    A sidecar that keeps running has to do it: `tapefs serve`. `tapefs job resume JOB` goes on at once and waits.
+    """
+    from tapefs.client.presence import connected
+
+    number = None if job is None else find_job(place, job).number
+    with connected(place.home()) as presence:
+        if number is not None:
+            presence.client.resume_job(number)
+            return
+        queue = presence.client.resume_queue()
+    click.echo(f"the queue goes on, {counted(queue.queued, 'job')} waiting", err=True)
+
+
+@jobs_command.command("priority")
+@click.argument("job", metavar="JOB")
+@click.argument("priority", metavar="N", type=click.IntRange(0, HIGHEST_PRIORITY))
+@click.pass_obj
+def priority_command(place: Place, job: str, priority: int) -> None:
+    """Give a job another priority, 0 to 100; 50 is usual.
+
+    Of those that wait the highest runs first. An hour of waiting counts like one step.
+    """
+    from tapefs.client.presence import connected
+
+    number = find_job(place, job).number
+    with connected(place.home()) as presence:
+        presence.client.rank_job(number, priority)
+
+
+def list_jobs(place: Place, as_json: bool, limit: int = USUAL_LIMIT) -> None:
+    """Print the newest jobs."""
     with ledger_of(place) as ledger:
-        jobs = ledger.jobs()
+        count, held = ledger.job_count(), ledger.queue_state()
+        jobs = ledger.job_page(limit or count, newest_first=True)[::-1]
         short = short_ids(each.set_id for each in ledger.backup_sets())
     if as_json:
         print_json([job_json(job) for job in jobs])
@@ -30,28 +111,72 @@ def list_jobs(place: Place, as_json: bool) -> None:
         click.echo("No jobs yet: `tapefs backup DIR` makes and runs one, `tapefs job create DIR` makes one for later.")
         return
     print_table(
-        ("JOB", "NAME", "TYPE", "STATE", "QUEUED", "FINISHED", "SET", "ERROR"),
+        ("JOB", "NAME", "TYPE", "PRIO", "STATE", "QUEUED", "FINISHED", "SET", "REMARKS"),
         [
             (
                 str(job.number),
                 job.name,
                 job.run_type or job.type,
+                str(job.priority),
                 job.state.value,
                 short_time(job.queued_at_ns),
                 short_time(job.finished_at_ns),
                 short.get(job.set_id, job.set_id) if job.set_id is not None else "-",
-                job.error or _why_it_waits(job),
+                job.error or remark(job, is_held=held.is_paused),
             )
             for job in jobs
         ],
     )
+    if held.is_paused:
+        why = f" ({printable(held.reason)})" if held.reason else ""
+        click.echo(f"The queue is paused since {short_time(held.at_ns)}{why}: `tapefs jobs resume` lets it go on.")
+    if count > len(jobs):
+        click.echo(f"{count - len(jobs):,} older ones are not shown: --limit 0 shows all.")
 
 
-def _why_it_waits(job: Job) -> str:
-    """Return why a job that has begun is queued again."""
-    if job.state is not JobState.QUEUED or not job.moves:
-        return ""
-    return f"waits for another drive: {job.moves[-1].drive} failed: {job.moves[-1].reason}"
+def remark(job: Job, *, is_held: bool) -> str:
+    """Return in a few words why a job waits, or how its verification went; empty when there is nothing to say."""
+    if job.state is JobState.PAUSED:
+        return f"`tapefs jobs resume {job.number}` lets it go on"
+    if job.state is JobState.QUEUED:
+        return _why_it_waits(job, is_held=is_held)
+    if job.check is not None:
+        return {
+            CheckState.WAITING: "its set is being verified",
+            CheckState.GOOD: "verified",
+            CheckState.CANCELLED: "its verification was cancelled",
+            CheckState.FAILED: f"NOT VERIFIED: {job.check.reason}",
+        }[job.check.state]
+    return ""
+
+
+def _why_it_waits(job: Job, *, is_held: bool) -> str:
+    if is_held:
+        return "the queue is paused"
+    if job.not_before_ns > time.time_ns():
+        why = f": {job.tries[-1].reason}" if job.tries else ""
+        return f"waits until {short_time(job.not_before_ns)}{why}"
+    if job.after:
+        return f"runs after job {', '.join(str(number) for number in job.after)}"
+    if job.moves:
+        return f"waits for another drive: {job.moves[-1].drive} failed: {job.moves[-1].reason}"
+    return f"goes on: {job.tries[-1].reason}" if job.tries else ""
+
+
+def find_job(place: Place, text: str) -> Job:
+    """Return the job of that number or name. Raises NoSuchThing, UsageError when several have the name."""
+    with ledger_of(place) as ledger:
+        found = []
+        if text.isascii() and text.isdigit():
+            with suppress(NotFound):
+                found = [ledger.job(JobNumber(int(text)))]
+        found = found or ledger.jobs_named(text)
+    if not found:
+        raise NoSuchThing(f"there is no job {printable(text)}; see `tapefs jobs`")
+    if len(found) > 1:
+        numbers = ", ".join(f"{job.number} ({short_time(job.created_at_ns)})" for job in found)
+        raise UsageError(f"several jobs have the name {printable(text)}: use the number of one of {numbers}")
+    return found[0]
 
 
 def job_json(job: Job) -> Json:
@@ -70,6 +195,19 @@ def job_json(job: Job) -> Json:
             {"drive": move.drive, "tape": move.tape or None, "reason": move.reason, "at": iso_time(move.at_ns)}
             for move in job.moves
         ],
+        "tries": [
+            {"kind": each.kind.value, "reason": each.reason, "at": iso_time(each.at_ns), "segments": each.segments}
+            for each in job.tries
+        ],
+        "not_before": iso_time(job.not_before_ns),
+        "paused_at": iso_time(job.paused_at_ns),
+        "check": None
+        if job.check is None
+        else {
+            "state": job.check.state.value,
+            "reason": job.check.reason or None,
+            "at": iso_time(job.check.at_ns),
+        },
         "created_at": iso_time(job.created_at_ns),
         "queued_at": iso_time(job.queued_at_ns),
         "started_at": iso_time(job.started_at_ns),

@@ -61,6 +61,8 @@ class JobView(_View, frozen=True, kw_only=True):
     error: str | None = None
     #: What it waits for, in a sentence: a drive that works, or somebody who moves a tape.
     waits_for: str | None = None
+    #: A running one is to stop at the end of its segment.
+    is_pausing: bool = False
     progress: JobProgress | None = None
     #: The newest ones only; `trouble_count` counts all.
     troubles: list[Trouble] = []
@@ -70,6 +72,16 @@ class JobView(_View, frozen=True, kw_only=True):
     def is_finished(self) -> bool:
         """Has the newest run come to an end, good or bad?"""
         return self.state in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+class QueueView(_View, frozen=True, kw_only=True):
+    """The queue as a whole: is it paused, and how many jobs wait, run and are paused."""
+
+    is_paused: bool
+    reason: str | None = None
+    queued: int = 0
+    running: int = 0
+    paused: int = 0
 
 
 class Status(_View, frozen=True, kw_only=True):
@@ -285,6 +297,24 @@ class Client:
     def job(self, number: JobNumber) -> JobView:
         """Ask how a job stands. Raises NoSuchThing."""
         return decode(self._transport.request("GET", f"/api/v1/jobs/{number}"), JobView)
+
+    def pause_job(self, number: JobNumber) -> JobView:
+        """Have a job wait until it is resumed; a running one stops some time later. Raises NoSuchThing, NotNow."""
+        return decode(self._transport.request("POST", f"/api/v1/jobs/{number}/pause"), JobView)
+
+    def rank_job(self, number: JobNumber, priority: int) -> JobView:
+        """Give a job another priority, 0 to 100. Raises NoSuchThing."""
+        return decode(
+            self._transport.request("PUT", f"/api/v1/jobs/{number}/priority", {"priority": priority}), JobView
+        )
+
+    def pause_queue(self, reason: str = "") -> QueueView:
+        """Have no job begin any more."""
+        return decode(self._transport.request("POST", "/api/v1/queue/pause", {"reason": reason}), QueueView)
+
+    def resume_queue(self) -> QueueView:
+        """Let jobs begin again."""
+        return decode(self._transport.request("POST", "/api/v1/queue/resume"), QueueView)
 
     def cancel(self, number: JobNumber) -> None:
         """Stop a job at the next good place; it ends as `cancelled` some time later. Raises NoSuchThing, NotNow."""
