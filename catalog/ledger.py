@@ -79,11 +79,19 @@ class Ledger(Protocol):
         ...
 
     def label_volume(
-        self, volume_id: VolumeId, claim: int, end: VolumeEnd, now_ns: int, key_fingerprint: str = ""
+        self,
+        volume_id: VolumeId,
+        claim: int,
+        end: VolumeEnd,
+        now_ns: int,
+        key_fingerprint: str = "",
+        *,
+        by_drive: bool = False,
     ) -> None:
         """BLANK becomes APPENDABLE, its label having been written and read back; closes the label's intent.
 
-        `key_fingerprint`: of the key that all its data is encrypted with from now on.
+        `key_fingerprint`: of the key that all its data is encrypted with from now on: `by_drive`, or before it gets
+        there.
 
         Raises StaleClaim, Conflict.
         """

@@ -252,10 +252,17 @@ class LmdbLedger:
         return self._write(_CLAIM_VOLUME, volumes.claim, volume_id)
 
     def label_volume(
-        self, volume_id: VolumeId, claim: int, end: VolumeEnd, now_ns: int, key_fingerprint: str = ""
+        self,
+        volume_id: VolumeId,
+        claim: int,
+        end: VolumeEnd,
+        now_ns: int,
+        key_fingerprint: str = "",
+        *,
+        by_drive: bool = False,
     ) -> None:
         """BLANK becomes APPENDABLE; closes the label's intent. Raises NotFound, StaleClaim, Conflict."""
-        self._write(_LABEL_VOLUME, appending.label, volume_id, claim, end, now_ns, key_fingerprint)
+        self._write(_LABEL_VOLUME, appending.label, volume_id, claim, end, now_ns, key_fingerprint, by_drive)
 
     def mark_volume(self, volume_id: VolumeId, state: VolumeState, reason: str = "") -> None:
         """Set the state. Raises NotFound, and Conflict when a tape with data would become BLANK."""

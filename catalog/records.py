@@ -132,6 +132,8 @@ class Volume(Record, frozen=True, kw_only=True):
     overwrites: str = ""
     #: Of the key that all its data is encrypted with, fixed when it is labelled; empty: it is not encrypted.
     key_fingerprint: str = ""
+    #: The drive encrypts it, with a key made of that one; else the payload is encrypted before it gets there.
+    by_drive: bool = False
     #: When somebody looked what is on it, without writing to it; 0: never.
     identified_at_ns: int = 0
     #: When a set left it the last time because all of it was copied to another tape; 0: never.

@@ -30,6 +30,7 @@ from sidecar.walks import Walks
 from sidecar.whereabouts import Whereabouts
 from tapefs.errors import KeyMissing
 from tapefs.home import Home
+from tapefs.keys.driving import require_key
 from tapefs.keys.reading import identity_of
 from tapefs.mover.messages import FrameRange
 from tapefs.spans import Spans
@@ -423,6 +424,8 @@ class Recalls:
         locked = self._locked(segment)
         here = dict(zip(ranges, self._staged(segment_id, ranges), strict=True))
         places = [] if locked is not None else self.whereabouts.places(segment_id)
+        if places:
+            places, locked = self._readable(places)
         refused: dict[FrameRange, _Refusal] = {}
         if not places:
             refused = dict.fromkeys(ranges, locked or _Refusal(*self.whereabouts.why_nowhere(segment_id)))
@@ -439,6 +442,18 @@ class Recalls:
         except KeyMissing as error:
             return _Refusal("locked", str(error))
         return None
+
+    def _readable(self, places: list[Place]) -> tuple[list[Place], _Refusal | None]:
+        """Return those on tapes that can be read; when none can, why: drives have encrypted them, their key is locked."""
+        readable, why = [], None
+        for place in places:
+            try:
+                require_key(self._home, self._ledger.volume(place.volume_id))
+            except KeyMissing as error:
+                why = _Refusal("locked", str(error))
+            else:
+                readable.append(place)
+        return readable, None if readable else why
 
     def _staged(self, segment_id: SegmentId, ranges: Sequence[FrameRange]) -> list[bool]:
         stage = SegmentStage.open(self._home.staging, segment_id)

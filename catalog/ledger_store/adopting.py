@@ -138,7 +138,11 @@ def _adopt_end(tx: Writer, known: Volume, volume: Volume, now_ns: int) -> None:
     if not known.end_block:
         # Its label was not known of.
         grown = msgspec.structs.replace(
-            grown, pool=volume.pool, block_size=volume.block_size, key_fingerprint=volume.key_fingerprint
+            grown,
+            pool=volume.pool,
+            block_size=volume.block_size,
+            key_fingerprint=volume.key_fingerprint,
+            by_drive=volume.by_drive,
         )
     if grown == known:
         return

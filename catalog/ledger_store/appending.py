@@ -63,7 +63,15 @@ def drop_intent(tx: Writer, structure_id: str, volume_id: VolumeId) -> None:
             tx.tell("intent.dropped", structure_id, intent.volume_id)
 
 
-def label(tx: Writer, volume_id: VolumeId, token: int, end: VolumeEnd, now_ns: int, key_fingerprint: str = "") -> None:
+def label(
+    tx: Writer,
+    volume_id: VolumeId,
+    token: int,
+    end: VolumeEnd,
+    now_ns: int,
+    key_fingerprint: str = "",
+    by_drive: bool = False,
+) -> None:
     """BLANK becomes APPENDABLE; the same again is harmless. Raises NotFound, StaleClaim, Conflict."""
     volume = volumes.claimed(tx, volume_id, token)
     labelled = msgspec.structs.replace(
@@ -76,6 +84,7 @@ def label(tx: Writer, volume_id: VolumeId, token: int, end: VolumeEnd, now_ns: i
         written_at_ns=now_ns,
         labelled_at_ns=now_ns,
         key_fingerprint=key_fingerprint,
+        by_drive=by_drive,
     )
     known = {"written_at_ns": volume.written_at_ns, "labelled_at_ns": volume.labelled_at_ns}
     if volume == msgspec.structs.replace(labelled, **known):

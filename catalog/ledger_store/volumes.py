@@ -85,6 +85,7 @@ def _as_added(volume: Volume) -> Volume:
         claim=0,
         labelled_at_ns=0,
         key_fingerprint="",
+        by_drive=False,
         location="",
         overwrites="",
         identified_at_ns=0,

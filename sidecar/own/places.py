@@ -77,7 +77,11 @@ class PlaceCalls:
     def _of_set(self, what: str) -> list[str]:
         ledger = self._service.ledger
         found = Roster(ledger.backup_sets()).find_any(what)
-        keys = {segment.key_fingerprint for segment in ledger.segments(found.set_id)}
+        segments = ledger.segments(found.set_id)
+        tapes = {copy.volume_id for each in segments for copy in ledger.copies(each.segment_id)}
+        # A drive encrypts tapes, and not segments.
+        by_drive = {volume.key_fingerprint for volume in map(ledger.volume, tapes) if volume.by_drive}
+        keys = by_drive.union(segment.key_fingerprint for segment in segments)
         return [*explain_set(ledger, found, self._service.jobs.now_ns()), *sentences(self._service.home, keys)]
 
     def _of_tape(self, volume: Volume) -> list[str]:

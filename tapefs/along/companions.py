@@ -41,6 +41,7 @@ from tapefs.along.words import (
     listen,
 )
 from tapefs.format.records import Header
+from tapefs.keys.policy import Seal
 from tapefs.tape.fill import FillBuffer
 
 log = structlog.get_logger(__name__)
@@ -246,7 +247,7 @@ class Companions:
         self._changed = threading.Condition()
         self._companions: list[Companion] = []
         self._called = 0
-        self._key: str | None = None
+        self._seal: Seal | None = None
         #: Tapes of the first copy, and those on which companions have written, by target.
         self._first_tapes: set[VolumeId] = set()
         self._tapes: dict[int, set[VolumeId]] = {}
@@ -262,12 +263,12 @@ class Companions:
         with self._changed:
             return [volume_id for found in self._tapes.values() for volume_id in found]
 
-    def now_on(self, volume_id: VolumeId, key_fingerprint: str, others: Sequence[VolumeId] = ()) -> None:
+    def now_on(self, volume_id: VolumeId, seal: Seal, others: Sequence[VolumeId] = ()) -> None:
         """The first copy goes on with this tape; `others` hold what it has written before."""
         with self._changed:
             self._first_tapes.update((volume_id, *others))
-            if self._key is None:
-                self._key = key_fingerprint
+            if self._seal is None:
+                self._seal = seal
                 for each in self._companions:
                     self._send_off(each)
 
@@ -344,11 +345,12 @@ class Companions:
         return [each for each in self._companions if not each.is_gone]
 
     def _send_off(self, each: Companion) -> None:
-        if self._key is None or each.target < 0:
+        if self._seal is None or each.target < 0:
             return
         own = self._tapes.setdefault(each.target, set())
         others = {volume_id for found in self._tapes.values() for volume_id in found}
-        each.say(Go(key_fingerprint=self._key, exclude=sorted((self._first_tapes | others) - own)))
+        exclude = sorted((self._first_tapes | others) - own)
+        each.say(Go(key_fingerprint=self._seal.fingerprint, by_drive=self._seal.by_drive, exclude=exclude))
 
     def _accept_all(self) -> None:
         while not self._closing:

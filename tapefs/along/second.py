@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import msgspec
 import structlog
 
 from catalog.crash import crash_point
@@ -41,12 +40,15 @@ from tapefs.along.words import (
     connect,
 )
 from tapefs.backup.copying import is_indexed, on_tape, set_index_table
-from tapefs.backup.segment import CommittedSegment, SetContext, buffer_bytes
+from tapefs.backup.segment import CommittedSegment, SetContext, buffer_bytes, header_for
 from tapefs.backup.session import STORED_PER_PLAIN, TapeSession
 from tapefs.backup.set_index import write_set_index
 from tapefs.backup.watcher import Watcher
 from tapefs.errors import BadStructure
+from tapefs.format.records import DRIVE, Header
 from tapefs.format.structures import header_block
+from tapefs.keys.driving import require_encrypted, write_encrypted, write_plain
+from tapefs.keys.policy import Seal
 from tapefs.tape.append import OpenTape
 from tapefs.tape.files import TapeFile
 from tapefs.tape.fill import FillBuffer, FillCounts
@@ -174,7 +176,7 @@ class _Second:
     # -- tapes -------------------------------------------------------------------------------------------------------
 
     def _go(self, word: Go) -> None:
-        self._tapes.wanted_key = word.key_fingerprint
+        self._tapes.wanted = Seal(word.key_fingerprint, word.by_drive)
         self._tapes.foreign = lambda: word.exclude
         self._open_next()
 
@@ -221,7 +223,7 @@ class _Second:
         self._forget()
         self._totals = word.totals
         tape = self._tapes.at_hand()
-        if (word.header.key_fingerprint or "") != tape.volume.key_fingerprint:
+        if not _fits(word.header, tape):
             reason = f"it is encrypted with another key than tape {tape.volume.label}"
             self._wire.say(Dropped(segment_id=word.header.segment, reason=reason))
             raise HungUp(reason)
@@ -233,11 +235,12 @@ class _Second:
         self._announce(tape, word.header.segment)
         _after_intent()
         fill = FillBuffer(self._drive, buffer_bytes(self._context.home.settings.backup, tape), FillCounts())
-        header = msgspec.structs.replace(word.header, volume=tape.volume.volume_id, created_ns=time.time_ns())
         self._copying = _Copying(word, tape, BlockNo(0), fill, hashlib.sha256())
-        self._drive.write_block(header_block(header, tape.end.file + 1))
+        write_plain(self._drive, tape.drive_key)
+        self._drive.write_block(header_block(header_for(word.header, tape), tape.end.file + 1))
         self._drive.write_filemarks(1, sync=False)
         _after_header()
+        write_encrypted(self._drive, tape.drive_key)
         self._copying.payload_block = BlockNo(self._drive.position().block)
 
     def _announce(self, tape: OpenTape, segment_id: SegmentId) -> None:
@@ -283,6 +286,7 @@ class _Second:
         copying.trailer_sha256 = trailer.finish() if recipient else trailer.finish()[:0]
         copying.trailer_bytes, copying.stored_trailer_bytes = trailer.bytes, trailer.stored_bytes
         _after_trailer()
+        require_encrypted(self._drive, copying.tape.drive_key)
         self._drive.write_filemarks(1, sync=True)
         _after_sync()
 
@@ -345,3 +349,9 @@ class _Second:
             return
         tapes.unindexed.clear()
         _after_index()
+
+
+def _fits(header: Header, tape: OpenTape) -> bool:
+    """May a copy of that segment go to the tape? It has the same bytes, and what is encrypted stays so."""
+    payload_key = "" if header.encryption == DRIVE else header.key_fingerprint or ""
+    return payload_key == tape.payload_key and (header.encryption != DRIVE or tape.volume.by_drive)

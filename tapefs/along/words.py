@@ -45,6 +45,7 @@ class Go(_Word, frozen=True, kw_only=True):
     """Get a tape: one with this key (empty: none), and not one of these."""
 
     key_fingerprint: str
+    by_drive: bool
     exclude: list[VolumeId]
 
 

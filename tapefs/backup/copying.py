@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import IO
 
-import msgspec
 import structlog
 
 from catalog.crash import crash_point
@@ -32,12 +31,14 @@ from catalog.records import (
 from drivers.errors import DiskFull, EndOfMedium, PositionLost, WriteFailed
 from drivers.interface import Drive
 from tapefs.backup.payloads_on_disk import Spooled, has_room, no_room, read_payload
-from tapefs.backup.segment import CommittedSegment, SetContext
+from tapefs.backup.segment import CommittedSegment, SetContext, header_for
 from tapefs.backup.session import TapeSession
 from tapefs.backup.set_index import write_set_index
 from tapefs.backup.watcher import BackupProgress, Watcher
 from tapefs.errors import BadStructure, TapeError
 from tapefs.format.structures import header_block
+from tapefs.keys.driving import give_key, require_encrypted, write_encrypted, write_plain
+from tapefs.keys.policy import Seal, TapeKeys, seal_of
 from tapefs.tape.again import load_known, or_once_more
 from tapefs.tape.append import OpenTape
 from tapefs.tape.blocks import BlockWriter
@@ -159,8 +160,9 @@ class _CopyRun:
 
     def run(self) -> None:
         while lacking := [each for each in self._segments() if self._is_lacking(each)]:
-            self._turn_to(lacking[0].key_fingerprint)
-            batch = self._spool([each for each in lacking if each.key_fingerprint == self._tapes.wanted_key])
+            seal = self._seal_of(lacking[0])
+            self._turn_to(seal)
+            batch = self._spool([each for each in lacking if self._seal_of(each) == seal])
             _after_spool()
             try:
                 self._write_batch(batch)
@@ -170,7 +172,7 @@ class _CopyRun:
         if self._tapes.unindexed:
             self._write_index()
         elif self._replaces is not None and self._is_index_lacking():
-            self._turn_to(self._context.ledger.volume(self._replaces).key_fingerprint)
+            self._turn_to(seal_of(self._context.ledger.volume(self._replaces)))
             self._have_tape()
             self._write_index()
         self._index_the_rest()
@@ -188,13 +190,22 @@ class _CopyRun:
         used = {copy.volume_id for some in copies for copy in some}
         return used if replaced is None else used | {replaced}
 
-    def _turn_to(self, key: str) -> None:
-        """Have tapes with this key: what is copied is encrypted with it, or not at all, and all on a tape is alike."""
+    def _seal_of(self, segment: Segment) -> Seal:
+        """Return how its payload is encrypted; if it is not, how its copies are that a drive has encrypted."""
+        if segment.key_fingerprint:
+            return Seal(segment.key_fingerprint)
+        volumes = (self._context.ledger.volume(copy.volume_id) for copy in self._copies(segment))
+        return next((seal_of(volume) for volume in volumes if volume.by_drive), Seal())
+
+    def _turn_to(self, seal: Seal) -> None:
+        """Have tapes that fit what is copied. Raises as `TapeKeys.of_new_tape`."""
         tapes, ledger = self._tapes, self._context.ledger
-        tapes.wanted_key = key
-        if tapes.tape is not None and tapes.tape.volume.key_fingerprint != key:
+        tapes.wanted = seal
+        keys = TapeKeys(self._context.home, seal, self._drive)
+        keys.of_new_tape(self._pool or self._set.pool)
+        if tapes.tape is not None and not keys.is_fit(tapes.tape.volume):
             tapes.leave(self._totals(), None)
-        if self._begun is not None and ledger.volume(self._begun).key_fingerprint != key:
+        if self._begun is not None and not keys.is_fit(ledger.volume(self._begun)):
             self._begun = None
 
     def _segments(self) -> list[Segment]:
@@ -241,6 +252,7 @@ class _CopyRun:
         volume = self._context.ledger.volume(source.volume_id)
         self._label = volume.label
         or_once_more(self._drive, volume, partial(load_known, self._drive, volume))
+        give_key(self._context.home, self._drive, volume)
         found: list[Spooled] = []
         try:
             for segment, copy in self._on_tape(lacking, source.volume_id):
@@ -364,10 +376,11 @@ class _CopyRun:
         segment, drive, start = spooled.segment, self._drive, tape.end
         self._announce(tape, segment)
         _after_intent()
-        header = msgspec.structs.replace(spooled.header, volume=tape.volume.volume_id, created_ns=time.time_ns())
-        drive.write_block(header_block(header, start.file + 1))
+        write_plain(drive, tape.drive_key)
+        drive.write_block(header_block(header_for(spooled.header, tape), start.file + 1))
         drive.write_filemarks(1, sync=False)
         _after_header()
+        write_encrypted(drive, tape.drive_key)
         payload_block = drive.position().block
         blocks = BlockWriter(drive, spooled.block_size)
         if self._feed(blocks, spooled.file) != segment.payload_sha256:
@@ -381,6 +394,7 @@ class _CopyRun:
             trailer = TapeFile(drive, spooled.block_size, tape.recipient, "trailer", segment.segment_id)
             trailer_sha256 = self._feed(trailer, file)
         _after_trailer()
+        require_encrypted(drive, tape.drive_key)
         drive.write_filemarks(1, sync=True)
         _after_sync()
         position = drive.position()
@@ -465,7 +479,7 @@ class _CopyRun:
         for volume_id in {each.copy.volume_id: None for places in places_of(self._context) for each in places}:
             is_open = self._context.ledger.volume(volume_id).state is VolumeState.APPENDABLE
             if is_open and not is_indexed(self._context, volume_id):
-                tapes.wanted_key = self._context.ledger.volume(volume_id).key_fingerprint
+                tapes.wanted = seal_of(self._context.ledger.volume(volume_id))
                 tapes.reopen(volume_id)
                 tapes.segments = on_tape(self._context, volume_id)
                 tapes.unindexed = list(tapes.segments)

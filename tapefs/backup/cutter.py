@@ -22,6 +22,7 @@ from tapefs.backup.session import STORED_PER_PLAIN, TapeSession
 from tapefs.backup.spool import spooled_segment_bytes
 from tapefs.backup.stream import Lost, TapeStream
 from tapefs.backup.watcher import Watcher
+from tapefs.keys.policy import seal_of
 from tapefs.tape.fill import FillCounts
 
 
@@ -209,7 +210,7 @@ class Cutter:
             tape = self._tapes.tape or self._tapes.open_next()
             if self._context.along is not None:
                 before = [each.copy.volume_id for each in self._tapes.segments]
-                self._context.along.now_on(tape.volume.volume_id, tape.volume.key_fingerprint, before)
+                self._context.along.now_on(tape.volume.volume_id, seal_of(tape.volume), before)
             self._stream = TapeStream(
                 self._context, self._tapes.drive, tape, self._pool, self._committed, self._fills, spool=self._has_spool
             )

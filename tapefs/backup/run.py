@@ -29,6 +29,7 @@ from tapefs.backup.watcher import Watcher
 from tapefs.codecs import Codec, codec
 from tapefs.errors import Cancelled
 from tapefs.home import Home
+from tapefs.keys.policy import TapeKeys
 from tapefs.report.recorder import Recorder
 from tapefs.retention.policy import ARCHIVE
 from tapefs.retention.pools import Pools
@@ -60,6 +61,7 @@ def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorde
     sources, pools = check_sources(job.sources), Pools.of(home, ledger)
     the_codec = codec(job.codec, home.settings.backup.gzip_engine)
     the_codec.encoder(job.level)  # Raises UsageError for a level or a program that is missing.
+    _require_encryption(home, drive, pools.get(job.pool).name)
     choice = choose_base(home, ledger, job)
     try:
         if choice.reason:
@@ -86,6 +88,7 @@ def _resume(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Record
     backup_set = ledger.backup_set(set_id)
     if backup_set.state is SetState.FAILED:
         sources = check_sources(backup_set.sources)
+        _require_encryption(home, drive, backup_set.pool)
         the_codec = codec(backup_set.codec, home.settings.backup.gzip_engine)
         job = _as_begun(job, backup_set)
         choice = same_base(home, ledger, backup_set)
@@ -103,6 +106,12 @@ def _resume(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Record
         recorder.begin(ledger.resume_set(set_id, time.time_ns()))
         _finish(home, ledger, set_id, recorder, None)
     return _complete(home, ledger, drive, job, set_id, recorder)
+
+
+def _require_encryption(home: Home, drive: Drive, pool: str) -> None:
+    """Raise KeyUnfit, before anything is written, when the drive is to encrypt and cannot, or has no key for it."""
+    if home.settings.encryption.by_of(pool) == "drive":
+        TapeKeys(home, drive=drive).of_new_tape(pool)
 
 
 def _as_begun(job: Job, backup_set: BackupSet) -> Job:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import msgspec
+
 from catalog.crash import crash_point
 from catalog.ids import BlockNo, FileNo, SegmentId
 from catalog.ledger import Ledger
@@ -20,9 +22,10 @@ from tapefs.backup.scan import Checkpoint
 from tapefs.backup.source import Seen
 from tapefs.backup.tally import Tally
 from tapefs.codecs import Codec
-from tapefs.format.records import AGE, End, Header, split_sources
+from tapefs.format.records import AGE, DRIVE, DRIVE_ALGORITHM, End, Header, split_sources
 from tapefs.format.structures import header_block
 from tapefs.home import BackupSettings, Home
+from tapefs.keys.driving import require_encrypted, write_encrypted, write_plain
 from tapefs.tape.append import OpenTape
 from tapefs.tape.blocks import BlockSink
 from tapefs.tape.files import TapeFile
@@ -144,9 +147,11 @@ class SegmentWriter:
         header = self._header()
         if self._context.along is not None:
             self._tee.go_to(self._context.along.begin(header, self._plan.limit_bytes, self._totals()))
+        write_plain(self._drive, self._tape.drive_key)
         self._drive.write_block(header_block(header, end.file + 1))
         self._drive.write_filemarks(1, sync=False)
         _after_header()
+        write_encrypted(self._drive, self._tape.drive_key)
         self._payload_block = BlockNo(self._drive.position().block)
 
     def add(self, frame: Frame) -> None:
@@ -173,6 +178,7 @@ class SegmentWriter:
         trailer = self._tape_file(self._drive, "trailer")
         trailer_sha256 = self._write_trailer(trailer)
         _after_trailer()
+        require_encrypted(self._drive, self._tape.drive_key)
         self._drive.write_filemarks(1, sync=True)
         _after_sync()
         segment = self._segment(payload_sha256)
@@ -205,7 +211,7 @@ class SegmentWriter:
     def _header(self) -> Header:
         backup_set, volume = self._context.backup_set, self._tape.volume
         sources, sources_b64 = split_sources(backup_set.sources)
-        return Header(
+        header = Header(
             segment=self._plan.segment_id,
             number=self._plan.number,
             set=backup_set.set_id,
@@ -220,14 +226,13 @@ class SegmentWriter:
             installation=volume.installation_id,
             volume=volume.volume_id,
             codec=self._context.codec.format,
-            encryption=AGE if self._tape.recipient else None,
-            key_fingerprint=volume.key_fingerprint or None,
             block_size=volume.block_size,
             host=self._context.host,
             set_started_ns=backup_set.started_at_ns,
             created_ns=time.time_ns(),
             software=f"tapefs {__version__}",
         )
+        return header_for(header, self._tape)
 
     def _totals(self) -> SetTotals:
         tally = self._plan.tally
@@ -246,7 +251,7 @@ class SegmentWriter:
             plain_bytes=self._body.plain_bytes,
             members=self._body.members,
             frames=self._body.frames,
-            key_fingerprint=self._tape.volume.key_fingerprint or None,
+            key_fingerprint=self._tape.payload_key or None,
             preamble=self._blocks.preamble,
         )
 
@@ -268,7 +273,7 @@ class SegmentWriter:
             frames=self._body.frames,
             payload_sha256=payload_sha256,
             committed_at_ns=time.time_ns(),
-            key_fingerprint=self._tape.volume.key_fingerprint,
+            key_fingerprint=self._tape.payload_key,
             preamble=self._blocks.preamble,
         )
 
@@ -300,6 +305,20 @@ class SegmentWriter:
         self._context.ledger.commit_segment(segment, copy, self._tape.claim, end, label)
         self._tape.end = end
         return CommittedSegment(segment, copy, label, trailer_bytes)
+
+
+def header_for(header: Header, tape: OpenTape) -> Header:
+    """Return the HEADER as it is to stand on that tape: copies differ in which it is, and in who encrypts it."""
+    volume = tape.volume
+    encryption = DRIVE if volume.by_drive else AGE if volume.key_fingerprint else None
+    return msgspec.structs.replace(
+        header,
+        volume=volume.volume_id,
+        created_ns=time.time_ns(),
+        encryption=encryption,
+        algorithm=DRIVE_ALGORITHM if volume.by_drive else None,
+        key_fingerprint=volume.key_fingerprint or None,
+    )
 
 
 def buffer_bytes(settings: BackupSettings, tape: OpenTape) -> int:

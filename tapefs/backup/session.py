@@ -28,7 +28,7 @@ from tapefs.backup.segment import CommittedSegment, SetContext
 from tapefs.backup.set_index import write_set_index
 from tapefs.errors import KeyUnfit, NoTape, NotNow, TapeError
 from tapefs.home import BackupSettings
-from tapefs.keys.policy import TapeKeys
+from tapefs.keys.policy import Seal, TapeKeys
 from tapefs.tape.anew import begin_anew
 from tapefs.tape.append import OpenTape, open_for_append
 
@@ -97,8 +97,8 @@ class TapeSession:
     #: All segments of the set so far, and those that no SET INDEX repeats yet.
     segments: list[CommittedSegment] = field(default_factory=list)
     unindexed: list[CommittedSegment] = field(default_factory=list)
-    #: Fingerprint of the key that tapes must have, empty for none; None: what the settings say.
-    wanted_key: str | None = None
+    #: How the original is encrypted of what is copied; None: it is as the settings say.
+    wanted: Seal | None = None
     #: Tells of tapes that other copies of the set lie on, which this one must not go to.
     foreign: Callable[[], Collection[VolumeId]] = tuple
     _tried: list[VolumeId] = field(default_factory=list)
@@ -196,7 +196,7 @@ class TapeSession:
     def _open(self, volume_id: VolumeId) -> OpenTape:
         # What is compressed already would only grow in a drive that tries again.
         self.drive.load(compress=not self.context.codec.is_compressed)
-        keys = TapeKeys(self.context.home, self.wanted_key)
+        keys = TapeKeys(self.context.home, self.wanted, self.drive)
         if self.source.begins_anew(volume_id) and volume_id not in self._renewed:
             new_id = begin_anew(self.drive, self.context.ledger, volume_id, time.time_ns(), keys)
             self._renewed[volume_id] = new_id

@@ -17,6 +17,7 @@ from drivers.interface import Drive
 from tapefs.backup.segment import CommittedSegment, SetContext
 from tapefs.format.catalog_settings import job_settings, set_settings
 from tapefs.format.records import IndexEnd, IndexHead, IndexSegment, split_sources
+from tapefs.keys.driving import require_encrypted, write_encrypted
 from tapefs.tape.append import OpenTape
 from tapefs.tape.files import TapeFile
 
@@ -58,12 +59,14 @@ def write_set_index(
     )
     context.ledger.open_intent(intent, tape.claim)
     _before_index()
+    write_encrypted(drive, tape.drive_key)
     blocks = TapeFile(drive, volume.block_size, tape.recipient, "index", index_id)
     head = _head(context, index_id, volume.installation_id, totals, now_ns, final=final)
     for piece in _stored(context, head, segments, delta):
         blocks.write(piece)
     blocks.finish()
     _after_index()
+    require_encrypted(drive, tape.drive_key)
     drive.write_filemarks(1, sync=True)
     _after_sync()
     position = drive.position()

@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+from uuid import UUID
 
 import click
 
@@ -98,19 +99,66 @@ def show_command(place: Place, name: str, as_json: bool) -> None:
 
 
 @key_command.command("export")
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--page", "as_page", is_flag=True, help="Print a page for paper: rows with checks, a code for a camera.")
+@click.option(
+    "--drive", "tape", metavar="TAPE", help="Print the key that a drive needs for that tape, as `stenc -k` wants it."
+)
 @_passphrase_file
 @click.pass_obj
-def export_command(place: Place, name: str, as_page: bool, passphrase_file: Path | None) -> None:
-    """Print the secret, as `age -d -i` wants it. Who has it reads all tapes of the key."""
+def export_command(
+    place: Place, name: str | None, as_page: bool, tape: str | None, passphrase_file: Path | None
+) -> None:
+    """Print the secret, as `age -d -i` wants it. Who has it reads all tapes of the key.
+
+    With --drive the key of one tape that the drive has encrypted: TAPE is its label, or with NAME its UUID. That key
+    opens no other tape.
+    """
     from tapefs.keys.page import page
     from tapefs.keys.store import identity_text
 
-    _, store = _store(place)
+    home, store = _store(place)
+    if tape is not None:
+        if as_page:
+            raise UsageError("--page is for the key itself, of which those of tapes are made: leave out --drive")
+        _export_for_drive(home, store, name, tape, passphrase_file)
+        return
+    if name is None:
+        raise UsageError("which key? `tapefs key list` names them")
     key = store.find(name)
     identity = store.identity(key, _passphrase(key, passphrase_file))
     click.echo(page(key, identity) if as_page else identity_text(key, identity), nl=False)
+
+
+def _export_for_drive(home: Home, store: KeyStore, name: str | None, tape: str, passphrase_file: Path | None) -> None:
+    """Print the key of a tape and its name. Raises UsageError, KeyUnfit when the tape has none, NotFound."""
+    volume_id = tape
+    if name is None or not _is_uuid(tape):
+        volume = _volume_called(home, tape)
+        if not volume.by_drive:
+            how = f"encrypted with key {volume.key_fingerprint} by tapefs" if volume.key_fingerprint else "plain"
+            raise KeyUnfit(f"tape {volume.label} is not encrypted by the drive: it is {how}")
+        if name is not None and store.find(name).fingerprint != volume.key_fingerprint:
+            raise KeyUnfit(f"tape {volume.label} has another key, {volume.key_fingerprint}")
+        volume_id, name = volume.volume_id, volume.key_fingerprint
+    key = store.find(name)
+    identity = store.identity(key, _passphrase(key, passphrase_file))
+    click.echo(f"{identity.drive_key(volume_id).hex()}\n{key.fingerprint}")
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _volume_called(home: Home, name: str) -> Volume:
+    from catalog.lmdb_ledger import LmdbLedger
+    from tapefs.tape.names import tape_called
+
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        return tape_called(ledger, name)
 
 
 @key_command.command("import")

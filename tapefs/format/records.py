@@ -44,8 +44,12 @@ DirectoryNumber = Annotated[DirectoryNo, _COUNT]
 Octets = bytes
 #: XXH3-128, most significant byte first.
 FrameSum = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-#: `Header.encryption` of the only way there is.
-AGE = "age"
+#: `Header.encryption`: before blocks go to the drive, or by the drive.
+AGE, DRIVE = "age", "drive"
+#: `Header.algorithm`, with DRIVE.
+DRIVE_ALGORITHM = "AES-256-GCM"
+#: What the key of a tape that the drive encrypts is made with; the tape's UUID follows.
+DRIVE_KEY_INFO = "tapefs drive encryption AES-256-GCM "
 #: SHA-256, or nothing.
 Sha256 = Annotated[bytes, msgspec.Meta(max_length=32)]
 
@@ -80,6 +84,10 @@ class SetLabel(_Structure, frozen=True, kw_only=True):
     volume_set: str
     sequence: Count
     previous_volume: VolumeUuid | None = None
+    #: `drive`: the drive encrypts; else, with a fingerprint, `age` does.
+    encryption: str | None = None
+    #: The drive's, where it encrypts.
+    algorithm: str | None = None
     key_fingerprint: str | None = None
 
 
@@ -106,8 +114,10 @@ class Header(_Structure, frozen=True, kw_only=True):
     installation: InstallationUuid
     volume: VolumeUuid
     codec: str
-    #: `age`: PAYLOAD and TRAILER are age files.
+    #: `age`: PAYLOAD and TRAILER are age files. `drive`: the drive has encrypted their blocks.
     encryption: str | None = None
+    #: The drive's, where it encrypts.
+    algorithm: str | None = None
     #: Of the key that they are encrypted with.
     key_fingerprint: str | None = None
     block_size: Count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tapefs.codecs import Codec
-from tapefs.format.records import Header, Label, SetLabel
+from tapefs.format.records import AGE, DRIVE, DRIVE_KEY_INFO, Header, Label, SetLabel
 
 #: `dd` must offer at least a block; larger does no harm, because it reads one block at a time.
 _DD_BYTES = 1 << 20
@@ -21,11 +21,25 @@ It is encrypted as the program age does it; key.txt has the key with the fingerp
 {fingerprint}, on one line: AGE-SECRET-KEY-1...
 """
 
+#: In the HEADER of a segment that the drive has encrypted.
+_BY_DRIVE = """\
+The drive has encrypted its blocks (AES-256-GCM): a drive that encrypts has to be given the key of
+this tape first, which is made of the key with the fingerprint {fingerprint}
+and this tape's UUID, "volume" below. `tapefs key export --drive` prints it; else in two lines,
+with the 64 hex digits of that key's secret bytes as $S and this tape's UUID as $V:
+  openssl kdf -keylen 32 -kdfopt digest:SHA256 -kdfopt hexkey:$S \\
+    -kdfopt "info:{info}$V" HKDF | tr -d ':\\n' > drive.key; echo >> drive.key
+  stenc -f /dev/nst0 -e mixed -k drive.key -a 1 --ckod
+"""
+
 #: In the HEADER of a 7z.
 _NOT_IN_7Z = """\
 A 7z holds names, contents, times and modes. Owners, hard links, devices and the like are in the
 TRAILER only.
 """
+
+
+_KEY_TEXTS: dict[str | None, str] = {AGE: _ENCRYPTED, DRIVE: _BY_DRIVE}
 
 
 def label_text(label: Label) -> str:
@@ -65,18 +79,23 @@ def set_label_text(s: SetLabel) -> str:
     return f"""\
 This is tape number {s.sequence} of the volume set {_quoted(s.volume_set)}, counted from 1.
 The tape before it: {s.previous_volume or "none"}.
-{_encryption_text(s.key_fingerprint)}
+{_encryption_text(s)}
 How to read the tape stands in tape file 0.
 
 The next line but one says the same to programs; the last line is a checksum of all before it.
 """
 
 
-def _encryption_text(fingerprint: str | None) -> str:
-    if fingerprint is None:
+def _encryption_text(s: SetLabel) -> str:
+    if s.key_fingerprint is None:
         return "Its data is not encrypted."
+    if s.encryption == DRIVE:
+        return f"""\
+Its data is encrypted by the drive ({s.algorithm}); key fingerprint {_quoted(s.key_fingerprint)}.
+This label, the one before it and the HEADERs are not. To read all else, the drive has to be given
+the key of this tape: a HEADER, from tape file 2 on, says how. Then it reads like any tape."""
     return f"""\
-Its data is encrypted; key fingerprint {_quoted(fingerprint)}.
+Its data is encrypted; key fingerprint {_quoted(s.key_fingerprint)}.
 This label, the one before it and the HEADERs are not. All else are files of the program
 age (age-encryption.org/v1): with the key in key.txt, put behind each dd: | {AGE_COMMAND}
 The fingerprint of a key: age-keygen -y key.txt | tr -d '\\n' | sha256sum | cut -c-32"""
@@ -84,9 +103,9 @@ The fingerprint of a key: age-keygen -y key.txt | tr -d '\\n' | sha256sum | cut 
 
 def header_text(h: Header, payload_file: int, codec: Codec) -> str:
     """Return the lines of a HEADER, each ended by a newline; `codec` is that of the payload."""
-    decrypt = AGE_COMMAND if h.encryption else ""
+    decrypt = AGE_COMMAND if h.encryption == AGE else ""
     dd = " | ".join(filter(None, (_dd(h.block_size), decrypt)))
-    key = _ENCRYPTED.format(fingerprint=_quoted(h.key_fingerprint or "")) if h.encryption else ""
+    key = _KEY_TEXTS.get(h.encryption, "").format(fingerprint=_quoted(h.key_fingerprint or ""), info=DRIVE_KEY_INFO)
     commands = "\n".join(f"  {line}" for line in restore_commands(h.block_size, codec, decrypt))
     trailer = payload_file + 1
     kind, to_list, missing = ("tar", '"tar -tvf -"', "") if codec.is_tar else ("7z", '"7z l"', _NOT_IN_7Z)

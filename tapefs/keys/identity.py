@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tapefs.errors import UsageError
+from tapefs.format.records import DRIVE_KEY_INFO
 from tapefs.keys import bech32
 
 KEY_BYTES = 32
@@ -18,7 +19,6 @@ _RECIPIENT, _IDENTITY = "age", "age-secret-key-"
 #: Of the 64 hex digits of a SHA-256: enough to tell keys apart, and short enough to compare by eye.
 _FINGERPRINT_DIGITS = 32
 _FINGERPRINT = re.compile(rf"[0-9a-f]{{{_FINGERPRINT_DIGITS}}}")
-_DRIVE_KEY_INFO = b"tapefs drive encryption AES-256-GCM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,9 @@ class Identity:
         """For the library."""
         return X25519PrivateKey.from_private_bytes(self.secret)
 
-    @property
-    def drive_key(self) -> bytes:
-        """The AES-256 key with which drives encrypt for this key: HKDF-SHA256 of the secret, without salt."""
-        return HKDF(SHA256(), KEY_BYTES, None, _DRIVE_KEY_INFO).derive(self.secret)
+    def drive_key(self, volume: str) -> bytes:
+        """Return the AES-256 key with which drives encrypt the tape of that UUID: HKDF-SHA256 of the secret."""
+        return HKDF(SHA256(), KEY_BYTES, None, (DRIVE_KEY_INFO + volume).encode("ascii")).derive(self.secret)
 
 
 def is_fingerprint(text: str) -> bool:

@@ -14,7 +14,14 @@ from drivers.interface import DriveStatus
 
 
 def write_drive_file(
-    folder: Path, name: str, state: str, status: DriveStatus, note: str = "", *, wants_cleaning: bool = False
+    folder: Path,
+    name: str,
+    state: str,
+    status: DriveStatus,
+    note: str = "",
+    *,
+    wants_cleaning: bool = False,
+    encrypts: bool = False,
 ) -> None:
     """Replace `<name>.json` in `folder`. Not synced: after a power cut the next state comes soon enough."""
     record: dict[str, object] = {
@@ -22,6 +29,7 @@ def write_drive_file(
         "state": state,
         "note": note,
         "wants_cleaning": wants_cleaning,
+        "encrypts": encrypts,
         "tape": status.barcode,
         "identity": status.identity,
         "compresses": status.compresses,
@@ -37,6 +45,15 @@ def write_failure(folder: Path, name: str, reason: str) -> None:
     except (FileNotFoundError, msgspec.DecodeError):
         record = {"name": name}
     _replace(folder, name, {**record, "state": "failed", "reason": reason})
+
+
+def says_it_encrypts(folder: Path, name: str) -> bool:
+    """Does its file say that the drive can encrypt? Without a file that can be read: no."""
+    try:
+        record = msgspec.json.decode((folder / f"{name}.json").read_bytes(), type=dict[str, object])
+    except (OSError, msgspec.DecodeError):
+        return False
+    return record.get("encrypts") is True
 
 
 def _replace(folder: Path, name: str, record: dict[str, object]) -> None:

@@ -21,6 +21,7 @@ from tapefs.backup.segment import SetContext
 from tapefs.codecs import codec
 from tapefs.errors import NotNow
 from tapefs.home import Home
+from tapefs.keys.driving import can_encrypt, take_key_at_last
 from tapefs.keys.policy import TapeKeys
 from tapefs.mover.backup import PostWatcher
 from tapefs.mover.drive_file import write_drive_file
@@ -110,6 +111,8 @@ class Mover:
         self._stager: Stager | None = None
         #: Purpose of the newest backup or copy: between its tapes the drive may recall.
         self._writing = ""
+        #: It can be given keys; asked once, because that is a matter of the drive.
+        self._encrypts = False
         self._lengthy = LengthyWork(self._say)
         if isinstance(drive, TellsProgress):
             drive.watch(self._lengthy.hear)
@@ -136,6 +139,7 @@ class Mover:
         """
         status = self._drive.status()
         self._drive.ask()
+        self._encrypts = self._may_be_given_keys()
         self._post.send(
             Ready(
                 drive=self._name,
@@ -156,6 +160,15 @@ class Mover:
             self._forget_stager()
             self._drive.note()
 
+    def _may_be_given_keys(self) -> bool:
+        try:
+            return can_encrypt(self._drive)
+        except DeviceGone:
+            raise
+        except DriveError as error:
+            log.warning("the drive does not tell whether it encrypts", drive=self._name, error=str(error))
+            return False
+
     def _serve(self, command: Work) -> None:
         purpose = command.task if isinstance(command, Tend) else _PURPOSES.get(type(command), "")
         if purpose:
@@ -172,11 +185,15 @@ class Mover:
             if kind == "internal":
                 log.exception("a command failed unexpectedly", command=type(command).__name__)
             self._forget_stager()
+            take_key_at_last(self._drive)
             gone = self._tell_rest()
             self._post.send(Failed(id=command.id, kind=kind, message=str(error) or type(error).__name__))
             if gone is not None:
                 raise gone from error
             return
+        if self._stager is None:
+            # Keys do not stay in a drive that rests. While a stager has the tape, more reading may follow.
+            take_key_at_last(self._drive)
         if is_long:
             self._drive.look()
         self._tell_rest()
@@ -324,7 +341,7 @@ class Mover:
         self._forget_stager()
         self._tell("writing")
         self._drive.expect(self._ledger.volume(command.volume_id).code)
-        return tend_tape(self._drive, self._ledger, command, time.time_ns(), TapeKeys(self._home))
+        return tend_tape(self._drive, self._ledger, command, time.time_ns(), TapeKeys(self._home, drive=self._drive))
 
     def _reclaim(self, command: Reclaim) -> Done:
         self._forget_stager()
@@ -363,6 +380,7 @@ class Mover:
         if self._stager is not None:
             self._stager.close()
             self._stager = None
+            take_key_at_last(self._drive)
 
     def _tell_rest(self) -> DeviceGone | None:
         """Tell the state between two commands; return that the drive cannot be reached any more, if that is so."""
@@ -382,7 +400,9 @@ class Mover:
     def _say(self, state: str, status: DriveStatus, note: str = "") -> None:
         wanted = self._drive.wants_cleaning
         try:
-            write_drive_file(self._home.drives, self._name, state, status, note, wants_cleaning=wanted)
+            write_drive_file(
+                self._home.drives, self._name, state, status, note, wants_cleaning=wanted, encrypts=self._encrypts
+            )
         except OSError as error:
             # It is for people to look at: a full disk must not end the mover, whose answer says what failed.
             log.warning("the drive's state is not in its file", drive=self._name, error=str(error))

@@ -180,8 +180,9 @@ def _disagreement(survey: Survey, volume: Volume, copies: Sequence[SegmentCopy],
     tape = survey.tape
     if tape.installation_id != volume.installation_id:
         return f"its LABEL is of installation {tape.installation_id}, the catalog says {volume.installation_id}"
-    if volume.key_fingerprint != tape.key_fingerprint and volume.end_block:
-        return "it is encrypted with another key than the catalog says"
+    has = (tape.key_fingerprint, tape.by_drive)
+    if (volume.key_fingerprint, volume.by_drive) != has and volume.end_block:
+        return "it is encrypted with another key, or another way, than the catalog says"
     places = {segment.segment: (segment.header_block, segment.end_block) for segment in survey.segments}
     for copy in copies:
         if places.get(copy.segment_id) != (copy.header_block, copy.end_block):

@@ -20,7 +20,7 @@ from tapefs.durable import sync_folder
 from tapefs.errors import BadStructure
 from tapefs.format.acl import ACL_KEYWORDS, acl_value
 from tapefs.format.lines import LineWriter
-from tapefs.format.records import End, FrameLine, Header
+from tapefs.format.records import AGE, End, FrameLine, Header
 from tapefs.format.tar import PART_KEYWORD, XATTR_KEYWORD, read_part_extra
 from tapefs.home import Home
 from tapefs.keys.reading import open_file, preamble_of
@@ -120,8 +120,8 @@ def _write(file: BinaryIO, header: Header, stream: PlainStream) -> End:
         plain_bytes=stream.plain_bytes,
         members=members,
         frames=stream.frame_count,
-        key_fingerprint=header.key_fingerprint,
-        preamble=preamble_of(stream.first) if header.encryption else b"",
+        key_fingerprint=header.key_fingerprint if header.encryption == AGE else None,
+        preamble=preamble_of(stream.first) if header.encryption == AGE else b"",
     )
     writer.write(end)
     writer.close()

@@ -225,6 +225,7 @@ def _volume(plan: Plan, survey: Survey) -> Volume:
         capacity_bytes=tape.capacity_bytes,
         block_size=tape.block_size,
         key_fingerprint=tape.key_fingerprint,
+        by_drive=tape.by_drive,
         state=VolumeState.SUSPECT if survey.suspect else state,
         reason=survey.suspect or ("" if is_ours else f"written by installation {tape.installation_id}"),
         end_block=BlockNo(survey.end_block),

@@ -42,6 +42,8 @@ class Tape(_Found, frozen=True, kw_only=True):
     capacity_bytes: int
     #: Of the key that it is encrypted with; empty: it is not.
     key_fingerprint: str = ""
+    #: The drive encrypts it.
+    by_drive: bool = False
 
 
 class Segment(_Found, frozen=True, kw_only=True):

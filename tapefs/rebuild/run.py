@@ -17,7 +17,7 @@ from catalog.ledger import Ledger
 from catalog.records import Adoption, BackupSet, SetState, VolumeState
 from drivers.errors import DeviceGone, DriveError
 from drivers.interface import Drive
-from tapefs.errors import KeyMissing, NoTape, NotBlank, NotNow, TapeError, WrongPassphrase
+from tapefs.errors import KeyMissing, KeyUnfit, NoTape, NotBlank, NotNow, TapeError, WrongPassphrase
 from tapefs.home import Home
 from tapefs.rebuild.known import Known, begun_anew, fitted, known_of, leave_out_contradictions
 from tapefs.rebuild.payloads import members_file
@@ -201,7 +201,7 @@ def _read_all(
             passed_over[label] = "it is blank"
         except DeviceGone:
             raise
-        except (TapeError, DriveError, NoTape, KeyMissing, WrongPassphrase) as error:
+        except (TapeError, DriveError, NoTape, KeyMissing, KeyUnfit, WrongPassphrase) as error:
             log.warning("a tape is passed over", tape=label, error=str(error))
             passed_over[label] = str(error)
             is_unread |= not isinstance(error, NotBlank)

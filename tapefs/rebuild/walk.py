@@ -18,9 +18,11 @@ from drivers.errors import EndOfData, ReadFailed
 from drivers.interface import BlockNo, Drive, FileNo, Position
 from tapefs.errors import BadStructure, NotBlank, WrongTape
 from tapefs.format.identify import foreign_format, is_ours
-from tapefs.format.records import End, Header, Label
+from tapefs.format.records import AGE, DRIVE, End, Header, Label
 from tapefs.format.structures import read_header, read_label, read_set_label
 from tapefs.home import Home
+from tapefs.keys.driving import key_for, read_with, take_key
+from tapefs.keys.policy import Seal
 from tapefs.keys.reading import open_file
 from tapefs.rebuild.orientation import is_header, is_index, last_file_before
 from tapefs.rebuild.payloads import members_file, take_payload
@@ -103,8 +105,9 @@ class _Walk:
         tape, label_bytes = self._labels()
         begin = found.end = self._drive.position()
         stop = None
-        # Of an encrypted tape each TRAILER is read, because its SHA-256 is not known otherwise.
-        if self._method is Method.INDEX and not tape.key_fingerprint:
+        self._give_key(tape)
+        # Of a tape with age files each TRAILER is read, because its SHA-256 is not known otherwise.
+        if self._method is Method.INDEX and (tape.by_drive or not tape.key_fingerprint):
             stop = self._from_the_end(tape, begin)
         if stop is None or stop > begin.block:
             end, found.end = found.end, begin
@@ -206,12 +209,13 @@ class _Walk:
         drive.rewind()
         label, label_bytes, foreign = self._label()
         drive.rewind()
-        key = ""
+        key, way, is_known = "", "", False
         try:
             drive.space_filemarks(1)
             second = bytes(self._reader.read())
             set_label = read_set_label(second)
-            volume, key = set_label.volume, set_label.key_fingerprint or ""
+            volume, key, is_known = set_label.volume, set_label.key_fingerprint or "", True
+            way = set_label.encryption or ""
             label_bytes += len(second)
         except (EndOfData, ReadFailed, BadStructure) as error:
             if foreign is not None:
@@ -225,7 +229,17 @@ class _Walk:
             drive.space_filemarks(_LABEL_FILES)
         except EndOfData:
             drive.seek_end()
-        return self._who(label, volume, key), label_bytes
+        header = None if label is not None and is_known else self._first_header()
+        if header is not None and not is_known:
+            key, way = header.key_fingerprint or "", header.encryption or ""
+        return self._who(label, header, volume, Seal(key, way == DRIVE)), label_bytes
+
+    def _give_key(self, tape: Tape) -> None:
+        """Have the drive read what it has encrypted. Raises KeyMissing, KeyUnfit, drive errors."""
+        if tape.by_drive:
+            read_with(self._drive, key_for(self._home, tape.key_fingerprint, tape.volume_id), tape.label)
+        else:
+            take_key(self._drive)
 
     def _label(self) -> tuple[Label | None, int, NotBlank | None]:
         """Return the LABEL if it is whole, its length, and whose it seems to be if it does not even begin as ours."""
@@ -246,11 +260,10 @@ class _Walk:
             self._found.ignored.append(f"the LABEL cannot be read: {error}")
             return None, len(block), None
 
-    def _who(self, label: Label | None, volume: VolumeId, key: str) -> Tape:
+    def _who(self, label: Label | None, header: Header | None, volume: VolumeId, seal: Seal) -> Tape:
         status = self._drive.status()
         if label is not None and label.volume != volume:
             raise BadStructure(f"the LABEL says that this is tape {label.volume}, the SET LABEL says {volume}")
-        header = self._first_header() if label is None else None
         if label is None and header is None:
             raise BadStructure("the LABEL of this tape cannot be read, and there is no HEADER that tells whose it is")
         told = label or header
@@ -266,11 +279,12 @@ class _Walk:
             block_size=told.block_size,
             generation=status.medium_generation or 0,
             capacity_bytes=status.capacity_bytes,
-            key_fingerprint=key or (header.key_fingerprint or "" if header is not None else ""),
+            key_fingerprint=seal.fingerprint,
+            by_drive=seal.by_drive,
         )
 
     def _first_header(self) -> Header | None:
-        """Return what the HEADER behind the labels says, for a tape whose LABEL is gone."""
+        """Return what the HEADER behind the labels says, for a tape one of whose labels is gone."""
         at = self._drive.position()
         try:
             return read_header(bytes(self._reader.read()))
@@ -339,8 +353,8 @@ class _Walk:
         if first == b"" or is_header(first) or is_index(first):
             self._abandoned(at, header, trailer if first else None)
             return True
-        sealed = self._sealed(first) if header.encryption else (b"", 0)
-        if sealed is None or (not header.encryption and not self._skip()):
+        sealed = self._sealed(first) if header.encryption == AGE else (b"", 0)
+        if sealed is None or (header.encryption != AGE and not self._skip()):
             return self._torn(torn)
         end = self._drive.position()
         place = _Place(header, at, payload.block, trailer.block, end.block, *sealed)

@@ -20,8 +20,9 @@ from drivers.interface import Drive
 from drivers.virtual.generations import GENERATIONS
 from drivers.virtual.motion import motion_of
 from tapefs.codecs import codec_of_format
-from tapefs.errors import BadStructure, KeyMissing
+from tapefs.errors import BadStructure, KeyMissing, KeyUnfit
 from tapefs.home import Home
+from tapefs.keys.driving import give_key
 from tapefs.keys.reading import open_payload
 from tapefs.recall.frame_table import frame_table
 from tapefs.recall.locates import LocateLog
@@ -83,7 +84,7 @@ class Stager:
         """
         try:
             stage = self._open(segment_id)
-        except (BadStructure, KeyMissing) as error:
+        except (BadStructure, KeyMissing, KeyUnfit) as error:
             self._listener.failed(segment_id, first, last, str(error))
             return
         failures, number, is_first = 0, first, True
@@ -117,7 +118,7 @@ class Stager:
             self._reached = segment_id, number = following
             try:
                 stage = self._open(segment_id)
-            except (BadStructure, KeyMissing) as error:
+            except (BadStructure, KeyMissing, KeyUnfit) as error:
                 log.warning("nothing is read ahead", segment=segment_id, reason=str(error))
                 return
             left_bytes -= stage.extent_of(number)[1]
@@ -148,6 +149,7 @@ class Stager:
         if not copies:
             raise NotFound(f"segment {segment_id} is not on this tape")
         segment = self._ledger.segment(segment_id)
+        give_key(self._home, self._drive, self._ledger.volume(self._volume_id))
         unsealer = open_payload(self._home, segment)
         rows = frame_table(self._home, self._ledger, self._drive, copies[0])
         codec = codec_of_format(segment.codec)

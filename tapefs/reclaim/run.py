@@ -31,6 +31,7 @@ from tapefs.backup.watcher import BackupProgress, Watcher
 from tapefs.codecs import codec
 from tapefs.errors import BadStructure, KeyMissing, NotNow, TapeError
 from tapefs.home import Home
+from tapefs.keys.driving import give_key
 from tapefs.keys.reading import open_file
 from tapefs.rebuild.trailers import IndexReading
 from tapefs.reclaim.candidates import named, not_onto, places_of, require_movable
@@ -172,6 +173,7 @@ class _Run:
         self._watcher_of(backup_set.set_id).this_volume(self._volume_id)
         volume = self._ledger.volume(self._volume_id)
         or_once_more(self._drive, volume, partial(load_known, self._drive, volume))
+        give_key(self._home, self._drive, volume)
         if self._drive.status().worm:
             raise NotNow(f"tape {self._label} is not reclaimed: the drive finds that it is WORM")
 
@@ -241,6 +243,7 @@ class _Run:
         volume = self._ledger.volume(volume_id)
         self._watcher_of(copied[0].set_id).this_volume(volume_id)
         or_once_more(self._drive, volume, partial(load_known, self._drive, volume))
+        give_key(self._home, self._drive, volume)
         for each, copy in sorted(places, key=lambda place: place[1].header_block):
             follower = _Follower(
                 partial(self._look_around, each, self._watcher_of(each.set_id), "verify", volume.label)

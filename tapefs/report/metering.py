@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from drivers.interface import BlockNo, Drive, DriveStatus, Position
+from drivers.errors import NotSupported
+from drivers.interface import BlockNo, Drive, DriveKey, DriveStatus, Encryption, Encrypts, NextBlock, Position
 
 
 class MeteredDrive:
@@ -72,6 +73,21 @@ class MeteredDrive:
     def erase(self, *, long: bool) -> None:
         """See `Drive.erase`."""
         self._drive.erase(long=long)
+
+    def set_key(self, key: DriveKey | None, *, writes: bool = True) -> None:
+        """See `Encrypts.set_key`."""
+        if isinstance(self._drive, Encrypts):
+            self._drive.set_key(key, writes=writes)
+        elif key is not None:
+            raise NotSupported("this drive cannot encrypt")
+
+    def encryption(self) -> Encryption | None:
+        """See `Encrypts.encryption`."""
+        return self._drive.encryption() if isinstance(self._drive, Encrypts) else None
+
+    def next_block(self) -> NextBlock:
+        """See `Encrypts.next_block`."""
+        return self._drive.next_block() if isinstance(self._drive, Encrypts) else NextBlock.UNKNOWN
 
     def close(self) -> None:
         """See `Drive.close`."""

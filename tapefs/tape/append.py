@@ -15,13 +15,14 @@ from catalog.ids import VolumeId
 from catalog.ledger import Ledger
 from catalog.records import IntentKind, Volume, VolumeEnd, VolumeState
 from drivers.errors import EndOfData, WriteProtected
-from drivers.interface import BlockNo, Drive, DriveStatus
+from drivers.interface import BlockNo, Drive, DriveKey, DriveStatus
 from tapefs.errors import BadStructure, LedgerMismatch, WrongTape
 from tapefs.format.identify import is_ours
 from tapefs.format.lines import read_lines
 from tapefs.format.records import IndexHead, IndexLine
 from tapefs.format.structures import read_header
 from tapefs.keys.age import Header, is_age, parse
+from tapefs.keys.driving import read_with, take_key
 from tapefs.keys.identity import Recipient
 from tapefs.keys.policy import TapeKeys
 from tapefs.tape.blocks import BlockReader
@@ -42,8 +43,15 @@ class OpenTape:
     #: Fencing token of this writer.
     claim: int
     end: VolumeEnd
-    #: What is written to it is encrypted for this one; None: it is not.
+    #: What is written to it is encrypted for this one before it goes to the drive; None: it is not.
     recipient: Recipient | None = None
+    #: The drive encrypts with it all but LABELs and HEADERs; None: it does not.
+    drive_key: DriveKey | None = None
+
+    @property
+    def payload_key(self) -> str:
+        """Fingerprint of the key that payloads are encrypted with as they come to the drive; empty: they are not."""
+        return "" if self.volume.by_drive else self.volume.key_fingerprint
 
 
 def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: int, keys: TapeKeys) -> OpenTape:
@@ -60,10 +68,16 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
     claim = ledger.claim_volume(volume_id)
     if volume.state is VolumeState.BLANK:
         volume = keys.given(_as_told(ledger, volume, status))
-        recipient = keys.recipient(volume)
-        return OpenTape(volume, claim, write_label(drive, ledger, volume, claim, now_ns), recipient)
-    recipient = keys.recipient(volume)
+        recipient, drive_key = keys.recipient(volume), keys.drive_key(volume)
+        if drive_key is not None:
+            read_with(drive, drive_key, volume.label)  # Not every tape can be encrypted: before it has a label.
+        return OpenTape(volume, claim, write_label(drive, ledger, volume, claim, now_ns), recipient, drive_key)
+    recipient, drive_key = keys.recipient(volume), keys.drive_key(volume)
     check_label(drive, volume)
+    if drive_key is None:
+        take_key(drive)
+    else:
+        read_with(drive, drive_key, volume.label)
     volume = _as_told(ledger, volume, status)
     end = VolumeEnd(block=volume.end_block, file=volume.end_file, used_bytes=volume.used_bytes)
     found = require_announced(drive, ledger, volume)
@@ -76,7 +90,7 @@ def open_for_append(drive: Drive, ledger: Ledger, volume_id: VolumeId, now_ns: i
         for intent in ledger.intents(volume_id):
             ledger.drop_intent(intent.structure_id, volume_id)
     # Else what they announced is on the tape until somebody overwrites it, and his commit closes them.
-    return OpenTape(volume, claim, end, recipient)
+    return OpenTape(volume, claim, end, recipient, drive_key)
 
 
 def require_announced(drive: Drive, ledger: Ledger, volume: Volume) -> int:

@@ -10,8 +10,9 @@ from drivers.errors import EndOfData
 from drivers.interface import Drive
 from tapefs import __version__
 from tapefs.errors import BadStructure, LedgerMismatch, NotBlank, WrongTape
-from tapefs.format.records import Label, SetLabel
+from tapefs.format.records import DRIVE, DRIVE_ALGORITHM, Label, SetLabel
 from tapefs.format.structures import label_block, read_label, set_label_block
+from tapefs.keys.driving import take_key
 from tapefs.tape.blocks import BlockReader
 from tapefs.tape.doubts import CHECK_BARCODES, remedy
 from tapefs.tape.identity import UNREADABLE, first_mark
@@ -100,9 +101,12 @@ def write_label(
         volume=volume.volume_id,
         volume_set=volume.volume_id,
         sequence=1,
+        encryption=DRIVE if volume.by_drive else None,
+        algorithm=DRIVE_ALGORITHM if volume.by_drive else None,
         key_fingerprint=volume.key_fingerprint or None,
     )
     blocks = [label_block(label), set_label_block(set_label)]
+    take_key(drive)  # Labels are read without one.
     _before_label()
     drive.rewind()
     drive.write_block(blocks[0])
@@ -114,7 +118,7 @@ def write_label(
     position = drive.position()
     check_label(drive, volume)
     end = VolumeEnd(block=BlockNo(position.block), file=FileNo(position.file), used_bytes=sum(map(len, blocks)))
-    ledger.label_volume(volume.volume_id, claim, end, now_ns, volume.key_fingerprint)
+    ledger.label_volume(volume.volume_id, claim, end, now_ns, volume.key_fingerprint, by_drive=volume.by_drive)
     drive.locate(position.block)
     return end
 

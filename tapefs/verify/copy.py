@@ -28,6 +28,7 @@ from tapefs.errors import BadStructure, KeyMissing
 from tapefs.format.structures import read_header
 from tapefs.home import Home
 from tapefs.keys.chunks import Places, Unsealer
+from tapefs.keys.driving import give_key
 from tapefs.keys.reading import open_file, open_payload
 from tapefs.verify.damage import Damage, forget_damage, write_damage
 from tapefs.verify.payload import PayloadScan
@@ -81,10 +82,11 @@ class Finding:
 def verify_copy(home: Home, ledger: Ledger, drive: Drive, copy: SegmentCopy, watcher: VerifyWatcher) -> Finding:
     """Read the copy from the loaded tape, record in the ledger what was found, and return it.
 
-    Raises drive errors other than ReadFailed, OSError, catalog errors, and what the watcher raises; nothing is recorded
-    then.
+    Raises drive errors other than ReadFailed, OSError, catalog errors, and what the watcher raises; KeyMissing and
+    KeyUnfit when the drive has encrypted the tape and is not to have the key, or cannot. Nothing is recorded then.
     """
     segment = ledger.segment(copy.segment_id)
+    give_key(home, drive, ledger.volume(copy.volume_id))
     reading = _Reading(home, drive, segment, copy, watcher)
     with ExitStack() as files:
         trailer = reading.open_trailer(files)
