@@ -444,7 +444,7 @@ class Recalls:
         return None
 
     def _readable(self, places: list[Place]) -> tuple[list[Place], _Refusal | None]:
-        """Return those on tapes that can be read; when none can, why: drives have encrypted them, their key is locked."""
+        """Return those on tapes that can be read; when none can, why: the key of what drives encrypted is locked."""
         readable, why = [], None
         for place in places:
             try:
