@@ -14,6 +14,7 @@ from typing import Protocol
 from catalog.access_records import Credential, User
 from catalog.ids import InstallationId, JobNumber, PinId, SegmentId, SetId, VolumeId
 from catalog.life_records import CartridgeLife, MediumFacts, Mounting
+from catalog.notice_records import ChannelRecord, Condition, Delivery, NewNotice, Notice
 from catalog.pool_records import Pool
 from catalog.queue_records import JobCheck, JobTry, QueueState
 from catalog.records import (
@@ -567,4 +568,56 @@ class Ledger(Protocol):
 
     def events_since(self, number: int, limit: int = 1000) -> list[Event]:
         """Return events with a higher number, oldest first. Old ones are forgotten beyond the newest 10,000."""
+        ...
+
+    # -- notices -----------------------------------------------------------------------------------------------------
+
+    def post_notices(
+        self,
+        new: Sequence[NewNotice],
+        *,
+        followed: tuple[int | None, int] | None = None,
+        ended: Sequence[str] = (),
+    ) -> list[Notice]:
+        """Keep notices under the next numbers and queue their deliveries; return those that were news.
+
+        `followed`: they are what events beyond the first number up to the second mean; when notices were made of them
+        already nothing is done, so that the same again is harmless. `ended` are conditions of which nothing is said
+        when they end. All in one transaction. Old notices are forgotten beyond the newest 10,000.
+        """
+        ...
+
+    def notices_since(self, number: int, limit: int = 1000) -> list[Notice]:
+        """Return notices with a higher number, oldest first."""
+        ...
+
+    def newest_notice(self) -> int:
+        """Return the number of the newest notice; 0: there was none."""
+        ...
+
+    def followed_event(self) -> int | None:
+        """Return up to which event notices were made; None: of none yet."""
+        ...
+
+    def newest_event(self) -> int:
+        """Return the number of the newest event; 0: there was none."""
+        ...
+
+    def conditions(self) -> list[Condition]:
+        """Return what notices said has begun and has not ended, by name."""
+        ...
+
+    def deliveries(self, channel: str = "") -> list[Delivery]:
+        """Return what is to be delivered, or was given up, by one channel or by all; oldest first in each."""
+        ...
+
+    def channel_records(self) -> list[ChannelRecord]:
+        """Return how the channels have done, by name."""
+        ...
+
+    def note_delivery(self, known: Delivery, now_ns: int, error: str = "", next_at_ns: int | None = None) -> None:
+        """A delivery was tried: it is done without `error`, is tried again at `next_at_ns`, or without that given up.
+
+        `known` is the delivery as the caller tried it; when it is another by now nothing is done. Idempotent.
+        """
         ...

@@ -51,6 +51,7 @@ from catalog.ledger_store.environment import (
 )
 from catalog.ledger_store.transaction import Reader, Writer
 from catalog.life_records import CartridgeLife, MediumFacts, Mounting
+from catalog.lmdb_notices import NoticeOperations
 from catalog.pool_records import Pool
 from catalog.queue_records import JobCheck, JobTry, QueueState
 from catalog.records import (
@@ -137,7 +138,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class LmdbLedger:
+class LmdbLedger(NoticeOperations):
     """A `catalog.ledger.Ledger` in a folder; see there for what the operations do and raise.
 
     Several in one process on the same folder share one LMDB environment. Never take one over a fork: every use in the
@@ -669,3 +670,7 @@ class LmdbLedger:
     def events_since(self, number: int, limit: int = 1000) -> list[Event]:
         """Return events with a higher number, oldest first; the newest 10,000 are kept."""
         return self._read(events.since, number, limit)
+
+    def newest_event(self) -> int:
+        """Return the number of the newest event; 0: there was none."""
+        return self._read(events.newest)

@@ -20,6 +20,7 @@ from sidecar.own.cleaning import CleaningCalls
 from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.jobs import JobCalls
 from sidecar.own.keys import KeyCalls
+from sidecar.own.notices import NoticeCalls
 from sidecar.own.pins import PinCalls
 from sidecar.own.places import PlaceCalls
 from sidecar.own.policy import PolicyCalls
@@ -72,6 +73,7 @@ def calls_of(service: Service) -> list[Call]:
         PoolCalls(service),
         PlaceCalls(service),
         PromptCalls(service),
+        NoticeCalls(service),
         VerifyCalls(service),
         OwnTapeCalls(service),
         CleaningCalls(service),

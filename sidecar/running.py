@@ -37,6 +37,7 @@ from sidecar.library import Library
 from sidecar.listeners import Connections, HttpServer
 from sidecar.mount_child import MountChild
 from sidecar.movers import MoverCommand
+from sidecar.notices.desk import Notices
 from sidecar.pins import Pins
 from sidecar.recalling import Recalls
 from sidecar.service import Service
@@ -122,8 +123,10 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         nursery.start_soon(service.recalls.run_deadlines)
         nursery.start_soon(service.files.run)
         nursery.start_soon(service.recalls.desk.run)
+        nursery.start_soon(service.notices.run)
         nursery.start_soon(_get_ready, service, options, http.connections, nursery, end)
         await end.wait()
+        await service.notices.say_farewell()
         service.arrivals.end()
         http.end()
         nursery.cancel_scope.cancel()
@@ -138,6 +141,7 @@ async def _get_ready(
             await drive.tried.wait()
     if options.mount is not None:
         await nursery.start(MountChild(service.home, options.mount).run)
+    await service.notices.say_ready()
     log.info("ready", home=str(service.home.path), pid=os.getpid())
     options.on_ready()
     if options.until_idle:
@@ -212,12 +216,16 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         read_on_bytes=limit // READ_ON_SHARE,
     )
     drives = [DriveTask(number, drive_name(number), shared) for number in range(home.settings.library.drive_count)]
+    notices = await trio.to_thread.run_sync(
+        partial(Notices, home, ledger, library, drives, verifications, bell, is_short=options.until_idle)
+    )
     services.append(
         Service(
             home, ledger, library, jobs, recalls, verifications, tape_tasks, cleanings, arrivals, evictor, pins, drives,
             fleet, unlocking,
             Files(home, ledger, recalls, arrivals),
             access,
+            notices,
             ends_by_itself=options.until_idle,
         )
     )  # fmt: skip

@@ -14,6 +14,7 @@ from sidecar.evictor import Evictor
 from sidecar.health import Fleet
 from sidecar.jobs import Jobs
 from sidecar.library import Library
+from sidecar.notices.desk import Notices
 from sidecar.pins import Pins
 from sidecar.recalling import Recalls
 from sidecar.tape_tasks import TapeTasks
@@ -44,12 +45,13 @@ class Service:
     unlocking: Unlocking
     files: Files
     access: Access
+    notices: Notices
     #: A command has started this sidecar for its own work, and somebody waits for the answer.
     ends_by_itself: bool
 
     def is_idle(self) -> bool:
         """Is there nothing to do for a drive, and does none do anything?"""
-        queues = (self.jobs, self.recalls.queue, self.verifications, self.tape_tasks, self.cleanings)
+        queues = (self.jobs, self.recalls.queue, self.verifications, self.tape_tasks, self.cleanings, self.notices)
         return all(queue.is_idle() for queue in queues) and all(drive.is_idle for drive in self.drives)
 
     async def drive_failed(self, reason: str) -> None:

@@ -15,8 +15,10 @@ spool/          files without names: what is collected before it goes to tape, 7
                 segments of jobs that are spooled, segments to be copied
 rebuild/        what a rebuild has found, <volume id>.json for each tape, until all that it names is there
 catalog/        a copy of the catalog that is going to tape
+notify.json     channels for notices that were set over HTTP, with their secrets, mode 0600
 recall.json     whether readers may recall, if an operator has switched it
 recalls.jsonl   who waited for tape, newest last; when it is long it becomes recalls.jsonl.1
+audit/          who did what: audit.jsonl, older files audit.N.jsonl, and the newest line's hash in head.json
 drives/         per drive <name>.json, its newest status and counters, for `tapefs drives`, and what is known of its
                 locates: <name>.lto9.locates and <name>.lto9.motion
 sidecar.log     what sidecars said that a command started for itself
@@ -37,6 +39,7 @@ from drivers.config import IscsiConfig, LibraryConfig
 from tapefs.access.settings import AccessSettings, HttpSettings
 from tapefs.errors import HomeError
 from tapefs.keys.ring import Keyring
+from tapefs.notice_settings import NoticeSettings, NotifySettings
 
 FORMAT = 1
 VARIABLE = "TAPEFS_HOME"
@@ -226,6 +229,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     http: HttpSettings = HttpSettings()
     encryption: EncryptionSettings = EncryptionSettings()
     access: AccessSettings = AccessSettings()
+    #: Channels by which people are told what happens.
+    notify: tuple[NotifySettings, ...] = ()
+    notices: NoticeSettings = NoticeSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +312,11 @@ class Home:
     def copies(self) -> Path:
         """Folder of a copy of the catalog that is going to tape; empty at other times."""
         return self.path / "catalog"
+
+    @property
+    def notify(self) -> Path:
+        """What was set over HTTP about notices."""
+        return self.path / "notify.json"
 
     @property
     def recall_mode(self) -> Path:

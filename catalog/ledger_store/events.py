@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from catalog.ledger_store.tables import EVENTS, event_key
+from catalog.ledger_store.tables import COUNTERS, EVENT_COUNTER, EVENTS, event_key
 from catalog.ledger_store.transaction import Reader
 from catalog.records import Event
 
@@ -17,3 +17,8 @@ def since(tx: Reader, number: int, limit: int) -> list[Event]:
         return []
     first = event_key(max(number, 0) + 1)
     return [event for _, event in islice(tx.scan(EVENTS, first=first), max(limit, 0))]
+
+
+def newest(tx: Reader) -> int:
+    """Return the number of the newest event; 0: there was none."""
+    return tx.find(COUNTERS, EVENT_COUNTER) or 0

@@ -4,7 +4,8 @@
     meta              `layout`                                Layout: version of this layout, and LMDB's version
                       `installation`                          Installation
                       `counter.job|set|intent|event|user`     the number given out last, an integer from 0
-                      `counter.schedule|run`                  likewise
+                      `counter.schedule|run|notice`           likewise
+                      `counter.followed`                      number of the event up to which notices were made
                       `counter.name.STEM`                     the same of tapes' names such as STEM01
     volumes           volume id                               Volume
     volume_labels     label                                   volume id
@@ -32,6 +33,10 @@
     schedule_runs     schedule number (8), run number (8)     ScheduleRun; of each schedule the newest 200 ended
     users             user id                                 User
     credentials       credential id                           Credential
+    notices           notice number (8)                       Notice; the newest 10,000
+    deliveries        channel, 0, notice number (8)           Delivery; only open ones, and the newest given up
+    channels          name                                    ChannelRecord
+    conditions        name                                    Condition; only those that have not ended
     events            event number (8)                        Event; the newest 10,000
 
 Numbers in keys are unsigned, big-endian, of the length in parentheses, so that LMDB's order is theirs. Texts are UTF-8
@@ -52,6 +57,7 @@ from catalog.access_records import Credential, User
 from catalog.checked import Codec
 from catalog.ids import BlockNo, JobNumber, SegmentId, SetId, SetNumber, VolumeId
 from catalog.life_records import CartridgeLife, Mounting
+from catalog.notice_records import ChannelRecord, Condition, Delivery, Notice
 from catalog.pool_records import Pool
 from catalog.queue_records import QueueState
 from catalog.records import (
@@ -128,6 +134,10 @@ SCHEDULE_IDS = _table("schedule_ids", int)
 SCHEDULE_RUNS = _table("schedule_runs", ScheduleRun)
 USERS = _table("users", User)
 CREDENTIALS = _table("credentials", Credential)
+NOTICES = _table("notices", Notice)
+DELIVERIES = _table("deliveries", Delivery)
+CHANNELS = _table("channels", ChannelRecord)
+CONDITIONS = _table("conditions", Condition)
 
 #: Every ledger has them.
 _FIRST = (
@@ -162,6 +172,10 @@ LATER_DATABASES = (
     "stage_requests",
     "users",
     "credentials",
+    "notices",
+    "deliveries",
+    "channels",
+    "conditions",
 )
 DATABASES = (*_FIRST, *LATER_DATABASES)
 #: Fixed when an environment is opened; more than there are, so that a newer minor version may add some.
@@ -177,6 +191,8 @@ EVENT_COUNTER = b"counter.event"
 SCHEDULE_COUNTER = b"counter.schedule"
 RUN_COUNTER = b"counter.run"
 USER_COUNTER = b"counter.user"
+NOTICE_COUNTER = b"counter.notice"
+FOLLOWED_COUNTER = b"counter.followed"
 #: Followed by the stem of the names that it counts.
 NAME_COUNTER = b"counter.name."
 
@@ -262,3 +278,8 @@ def schedule_key(number: ScheduleNumber) -> bytes:
 def run_key(schedule: ScheduleNumber, number: RunNumber) -> bytes:
     """Key in `schedule_runs`."""
     return schedule_key(schedule) + number.to_bytes(8, "big")
+
+
+def delivery_key(channel: str, notice: int) -> bytes:
+    """Key in `deliveries`."""
+    return parts(channel) + notice.to_bytes(8, "big")

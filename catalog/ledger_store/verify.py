@@ -19,10 +19,13 @@ from catalog.ids import JobNumber
 from catalog.ledger_store import job_indexes
 from catalog.ledger_store.environment import MAP_SIZE_BYTES, PROBLEMS_EXIT, open_databases, open_lmdb
 from catalog.ledger_store.tables import (
+    CHANNELS,
+    CONDITIONS,
     COPIES,
     COPIES_BY_VOLUME,
     COUNTERS,
     CREDENTIALS,
+    DELIVERIES,
     EVENT_COUNTER,
     EVENTS,
     INDEX_COPIES,
@@ -40,6 +43,8 @@ from catalog.ledger_store.tables import (
     LAYOUT_KEY,
     LIVES,
     MOUNTINGS,
+    NOTICE_COUNTER,
+    NOTICES,
     PINS,
     POOLS,
     QUEUE,
@@ -61,6 +66,7 @@ from catalog.ledger_store.tables import (
     VOLUMES,
     Table,
     copy_by_volume_key,
+    delivery_key,
     event_key,
     index_copy_key,
     job_by_name_key,
@@ -99,6 +105,7 @@ def problems(tx: Reader) -> list[str]:
             *_lives(tx),
             *_schedules(tx),
             *_access(tx),
+            *_notices(tx),
         ]
     except (Damaged, WrongVersion) as error:
         return [str(error)]
@@ -119,6 +126,7 @@ def _meta(tx: Reader) -> Problems:
         (EVENT_COUNTER, [event.number for _, event in tx.scan(EVENTS)]),
         (SCHEDULE_COUNTER, [schedule.number for _, schedule in tx.scan(SCHEDULES)]),
         (RUN_COUNTER, [run.number for _, run in tx.scan(SCHEDULE_RUNS)]),
+        (NOTICE_COUNTER, [notice.number for _, notice in tx.scan(NOTICES)]),
         (INTENT_COUNTER, [int.from_bytes(key[-8:], "big") for key, _ in tx.scan(INTENTS)]),
     )
     for counter, numbers in used:
@@ -288,6 +296,21 @@ def _access(tx: Reader) -> Problems:
             yield f"{credential.kind.value} {credential.credential_id} is under a wrong key"
         if credential.user_id and credential.user_id not in users:
             yield f"{credential.kind.value} {credential.credential_id} is that of a user who is missing"
+
+
+def _notices(tx: Reader) -> Problems:
+    for key, notice in tx.scan(NOTICES):
+        if key != event_key(notice.number):
+            yield f"notice {notice.number} is under a wrong key"
+    for key, delivery in tx.scan(DELIVERIES):
+        if key != delivery_key(delivery.channel, delivery.notice.number):
+            yield f"the delivery of notice {delivery.notice.number} by {delivery.channel} is under a wrong key"
+    for key, channel in tx.scan(CHANNELS):
+        if key != text_key(channel.name):
+            yield f"channel {channel.name} is under a wrong key"
+    for key, condition in tx.scan(CONDITIONS):
+        if key != text_key(condition.name):
+            yield f"condition {condition.name} is under a wrong key"
 
 
 def main(path: Path) -> int:

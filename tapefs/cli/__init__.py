@@ -75,6 +75,7 @@ SECTIONS = {
     },
     "Trouble, and tapes of others": {
         "check": "tapefs.cli.check",
+        "notify": "tapefs.cli.notify",
         "catalog": "tapefs.cli.catalog",
         "rebuild": "tapefs.cli.rebuild",
         "import": "tapefs.cli.rebuild",

@@ -28,6 +28,7 @@ from tests.catalog.contract_jobs import JobsContract
 from tests.catalog.contract_leaving import LeavingContract
 from tests.catalog.contract_lives import LivesContract
 from tests.catalog.contract_moving import MovingContract
+from tests.catalog.contract_notices import NoticesContract
 from tests.catalog.contract_pins import PinsContract
 from tests.catalog.contract_pools import PoolsContract
 from tests.catalog.contract_queueing import QueueingContract
@@ -54,6 +55,7 @@ class LedgerContract(
     LivesContract,
     SchedulesContract,
     AccessContract,
+    NoticesContract,
 ):
     # -- installation ------------------------------------------------------------------------------------------------
 

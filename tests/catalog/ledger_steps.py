@@ -9,6 +9,7 @@ import msgspec
 from catalog.ids import InstallationId, JobNumber
 from catalog.ledger import Ledger
 from catalog.life_records import Mounting
+from catalog.notice_records import Delivery, NewNotice, Notice
 from catalog.pool_records import Pool
 from catalog.queue_records import CheckState, JobCheck, JobTry, QueueState, TryKind
 from catalog.records import Adoption, CopyState, DriveMove, IntentKind, JobState, SetState, VolumeState
@@ -65,6 +66,10 @@ NIGHTLY = schedule_of("nightly", number=ScheduleNumber(1))
 RUN = run_of(NIGHTLY, number=RunNumber(1))
 STAGE = StageRequest(
     request_id=uuid_of("stage"), owner="fts", created_at_ns=NOW, files=(StageFile(path="/x", lifetime_s=60),)
+)
+TOLD = NewNotice(at_ns=NOW, kind="backup.failed", subject="1", text="it failed", channels=("ops",))
+TO_DELIVER = Delivery(
+    channel="ops", notice=Notice(number=1, at_ns=NOW, kind="backup.failed", subject="1", text="it failed")
 )
 PIN = pin_of("pin", SEGMENT, (0, 3))
 
@@ -159,6 +164,8 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("note_mounting", lambda ledger: ledger.note_mounting(MOUNTING)),
     ("note_erased", lambda ledger: ledger.note_erased("T1", NOW)),
     ("note_used_up", lambda ledger: ledger.note_used_up("CLNU01CU", NOW)),
+    ("post_notices", lambda ledger: ledger.post_notices([TOLD], followed=(None, 3))),
+    ("note_delivery", lambda ledger: ledger.note_delivery(TO_DELIVER, NOW, "nobody answers", NOW + 1)),
     ("size_volume", lambda ledger: ledger.size_volume(T1.volume_id, 12 * 10**12, 8)),
     ("adopt", lambda ledger: ledger.adopt(FOUND, NOW)),
     ("mark_volume", lambda ledger: ledger.mark_volume(T1.volume_id, VolumeState.FULL)),

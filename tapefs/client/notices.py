@@ -1,0 +1,83 @@
+"""Notices and the channels by which they go out, as the sidecar tells them. Blocking; for any thread."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from urllib.parse import quote
+
+import msgspec
+
+from tapefs.client.api import Client
+
+
+class NoticeView(msgspec.Struct, frozen=True, kw_only=True):
+    """A notice."""
+
+    number: int
+    at: datetime | None
+    kind: str
+    #: `detail`, `news`, `warning` or `alarm`.
+    gravity: str
+    subject: str
+    text: str
+    facts: dict[str, str | int | float | bool | None] = msgspec.field(default_factory=dict)
+
+
+class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
+    """A notice that waits, or was given up."""
+
+    notice: NoticeView
+    attempts: int
+    next_at: datetime | None
+    error: str
+    is_given_up: bool
+
+
+class ChannelView(msgspec.Struct, frozen=True, kw_only=True):
+    """A channel."""
+
+    name: str
+    kind: str
+    #: Without what may be a secret.
+    leads_to: str
+    #: `tapefs.toml` or `http`.
+    origin: str
+    events: list[str]
+    language: str
+    is_signed: bool
+    waiting: int
+    given_up: int
+    delivered: int
+    delivered_at: datetime | None
+    failed: int
+    failed_at: datetime | None
+    error: str
+    deliveries: list[DeliveryView] = msgspec.field(default_factory=list)
+
+
+class TestView(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a test."""
+
+    name: str
+    delivered: bool
+    error: str = ""
+
+
+def channels(client: Client) -> list[ChannelView]:
+    """Return all channels, by name."""
+    return client.call("GET", "/api/v1/notify", None, list[ChannelView])
+
+
+def channel(client: Client, name: str) -> ChannelView:
+    """Return one with what it has not delivered."""
+    return client.call("GET", f"/api/v1/notify/{quote(name, safe='')}", None, ChannelView)
+
+
+def try_channel(client: Client, name: str) -> TestView:
+    """Have a test sent by a channel."""
+    return client.call("POST", f"/api/v1/notify/{quote(name, safe='')}/test", None, TestView)
+
+
+def notices(client: Client, since: int, limit: int = 1000) -> list[NoticeView]:
+    """Return what was told behind a number, oldest first."""
+    return client.call("GET", f"/api/v1/notices?since={since}&limit={limit}", None, list[NoticeView])
