@@ -82,6 +82,9 @@ class IntentKind(Enum):
     INDEX = "index"
 
 
+#: What `Segment.codec` says of an archive that another program has written.
+FOREIGN_CODEC = "foreign"
+
 #: What `retention_days` says of a job that leaves it to its pool.
 AS_POOL = -1
 
@@ -138,6 +141,9 @@ class Volume(Record, frozen=True, kw_only=True):
     identified_at_ns: int = 0
     #: When a set left it the last time because all of it was copied to another tape; 0: never.
     left_at_ns: int = 0
+    #: Another program has written it, and what lies on it are files of its own: `taf`. Nothing of ours is on it, and
+    #: it is only read. Empty: it is a tape of tapefs.
+    foreign: str = ""
 
     @property
     def code(self) -> str:
@@ -302,6 +308,10 @@ class BackupSet(Record, frozen=True, kw_only=True):
     is_adopted: bool = False
     #: Another installation has made it: no later set builds on it.
     is_imported: bool = False
+    #: What the program that made it calls it, where that is another one: `2026-11_000001` of TAF.
+    foreign_name: str = ""
+    #: Of a COMPLETE set that is not whole: what of it could not be read when it was imported. Empty: nothing is missing.
+    partial: str = ""
 
 
 class SetTotals(Record, frozen=True, kw_only=True):
@@ -313,6 +323,20 @@ class SetTotals(Record, frozen=True, kw_only=True):
     stored_bytes: int
     troubled_files: int
     unread_files: int = 0
+
+
+class ForeignArchive(Record, frozen=True, kw_only=True):
+    """An archive that another program has written as a file: read as a whole, from its beginning or a checkpoint."""
+
+    #: On the medium, from its root.
+    path: RawPath
+    #: How it is packed: `.tar`, `.tar.gz`, `.tar.zst` or `.7z`.
+    suffix: str
+    #: When it was read; another one means another file.
+    mtime_ns: int
+    #: Places from which it can be decompressed without what is before them: stored and plain offset, each 8 bytes
+    #: big-endian, ascending. The beginning is one without being named.
+    checkpoints: bytes = b""
 
 
 class Segment(Record, frozen=True, kw_only=True):
@@ -336,6 +360,8 @@ class Segment(Record, frozen=True, kw_only=True):
     key_fingerprint: str = ""
     #: Encrypted: the age header and nonce that the payload begins with, so that any place of it can be read at once.
     preamble: bytes = b""
+    #: It is a file of another program; `codec` is FOREIGN_CODEC then, and frames are slices of its plain stream.
+    archive: ForeignArchive | None = None
 
 
 class SegmentCopy(Record, frozen=True, kw_only=True):

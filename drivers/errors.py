@@ -10,6 +10,7 @@
     ├── EndOfMedium         physical end of the tape: nothing of this block was written
     ├── EndOfData           a read or a locate went past the last written block
     ├── ReadFailed          the block is unreadable; `block` says which
+    ├── NoSuchFile          a file of another program is not on the mounted volume
     ├── WriteFailed         the block was not written, and blocks since the last sync may be lost
     │   └── DiskFull        so, and the disk below a virtual tape is the reason, not the tape
     ├── Undecryptable       the drive encrypted the block, and has no key for it
@@ -82,6 +83,10 @@ class ReadFailed(DriveError):
         super().__init__(message)
         #: Logical block that failed.
         self.block = block
+
+
+class NoSuchFile(DriveError):
+    """A file of somebody else's that should be on a mounted volume is not there, or is no regular file."""
 
 
 class WriteFailed(DriveError):

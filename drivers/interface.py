@@ -307,6 +307,23 @@ class CanBeCleaned(Protocol):
         ...
 
 
+@runtime_checkable
+class HoldsFiles(Protocol):
+    """What some drives can besides: their medium is a file system, of which the files of others can be read, too."""
+
+    def medium_id(self) -> str:
+        """Return the id that the medium was given when it was formatted; "" when it has none. Raises NotReady."""
+        ...
+
+    def open_file(self, path: bytes) -> int:
+        """Return a descriptor to read a regular file with, by its path from the medium's root; links are not followed.
+
+        The caller closes it before the medium is unloaded. Raises NotReady, DeviceFailed, and NoSuchFile when there
+        is none.
+        """
+        ...
+
+
 class ElementKind(Enum):
     """What a place in a library is."""
 

@@ -209,6 +209,18 @@ class LtfsDrive(MovesOverFiles[Tape]):
         kind = "LTFS" if volume.facts.is_ltfs else "folder"
         return " ".join(part for part in (kind, volume.facts.creator, f"at {self._mount}") if part)
 
+    # -- files of others ---------------------------------------------------------------------------------------------
+
+    def medium_id(self) -> str:
+        """Return the volume's UUID. See `HoldsFiles.medium_id`."""
+        return self._medium()[0].facts.uuid
+
+    def open_file(self, path: bytes) -> int:
+        """Open a file that lies on the volume. See `HoldsFiles.open_file`."""
+        volume, _ = self._medium()
+        volume.check()
+        return volume.open_file(path)
+
     # -- moving ------------------------------------------------------------------------------------------------------
 
     def rewind(self) -> None:

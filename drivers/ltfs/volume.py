@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from drivers.errors import DeviceFailed, DeviceGone, DriveInUse, NotReady
+from drivers.errors import DeviceFailed, DeviceGone, DriveInUse, NoSuchFile, NotReady
 from drivers.health import DriveHealth
 from drivers.ltfs.attributes import ask_for_index, read_facts, read_health
 
@@ -136,6 +136,27 @@ class Volume:
             os.mkdir(FOLDER, 0o755, dir_fd=self._root)
             self._folder = os.open(FOLDER, _FOLDER_FLAGS, dir_fd=self._root)
         return self._folder
+
+    def open_file(self, path: bytes) -> int:
+        """Return a descriptor of a regular file of anybody's. Raises NoSuchFile when there is none, DeviceFailed."""
+        held: list[int] = []
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            *folders, name = path.split(b"/")
+            for each in folders:
+                held.append(os.open(each, flags | os.O_DIRECTORY, dir_fd=held[-1] if held else self._root))
+            descriptor = os.open(name, flags, dir_fd=held[-1] if held else self._root)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+                raise NoSuchFile(f"{os.fsdecode(path)} is not on volume {self.name}") from None
+            raise self.failure(error) from error
+        finally:
+            for opened in held:
+                os.close(opened)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise NoSuchFile(f"{os.fsdecode(path)} on volume {self.name} is no regular file")
+        return descriptor
 
     def lock(self) -> None:
         """Keep other drives from this volume until `close`. Raises DriveInUse."""

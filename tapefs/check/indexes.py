@@ -23,6 +23,7 @@ from tapefs.sets.build import build_index
 from tapefs.sets.finish import promised_by
 
 _FROM_TAPE = "bring it back from the tapes: `tapefs rebuild`, or from a backup of the catalog"
+_FROM_ARCHIVES = "`tapefs taf import` reads its archives again, when this index is away"
 
 
 def check_indexes(scene: Scene) -> Iterator[Finding]:
@@ -41,6 +42,8 @@ def check_indexes(scene: Scene) -> Iterator[Finding]:
 
 def _finding(scene: Scene, backup_set: BackupSet, problem: str) -> Finding:
     segments = scene.ledger.segments(backup_set.set_id)
+    if any(segment.archive is not None for segment in segments):
+        return Finding("indexes", called(backup_set), problem, _FROM_ARCHIVES)
     if not all(scene.home.trailer(segment.segment_id).exists() for segment in segments):
         return Finding("indexes", called(backup_set), problem, _FROM_TAPE)
     return Finding("indexes", called(backup_set), problem, repair=lambda: _build_again(scene, backup_set))

@@ -18,6 +18,8 @@ def check_trailers(scene: Scene) -> Iterator[Finding]:
     for backup_set in scene.complete_sets():
         scene.progress(called(backup_set))
         for segment in scene.ledger.segments(backup_set.set_id):
+            if segment.archive is not None:
+                continue  # An archive of another program has no trailer.
             path = scene.home.trailer(segment.segment_id)
             problem = _problem(path, segment)
             if problem:

@@ -67,9 +67,14 @@ def import_command(place: Place, tapes: tuple[str, ...], source: str) -> None:
 
     Sets of another installation keep their numbers where these are free. No later set builds on one of them, and
     nothing is appended to their tapes. No sidecar can use the state folder meanwhile.
+
+    Volumes of TAF's archives: `tapefs taf import`.
     """
     from tapefs.rebuild.run import import_tapes
 
+    for each in tapes:
+        if "/" in each:
+            raise UsageError(f"{each} is no label of a tape; archives of TAF on a volume: `tapefs taf import {each}`")
     _run(place, "import", import_tapes, tapes, source, fresh=False)
 
 

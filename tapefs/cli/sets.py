@@ -82,7 +82,8 @@ def _long_row(ledger: Ledger, each: BackupSet) -> tuple[str, ...]:
 
 
 def _state(backup_set: BackupSet) -> str:
-    return STATES.get(backup_set.state, backup_set.state).value
+    state = STATES.get(backup_set.state, backup_set.state).value
+    return f"{state}, partial" if backup_set.partial else state
 
 
 def set_json(each: BackupSet) -> Json:
@@ -91,7 +92,7 @@ def set_json(each: BackupSet) -> Json:
         "set_id": each.set_id,
         "name": each.name,
         "type": each.type,
-        "state": _state(each),
+        "state": STATES.get(each.state, each.state).value,
         "started_at": iso_time(each.started_at_ns),
         "finished_at": iso_time(each.finished_at_ns),
         "files": each.files,
@@ -111,6 +112,8 @@ def set_json(each: BackupSet) -> Json:
         "pool": each.pool or None,
         "copy_pools": list(each.copy_pools),
         "error": each.error or None,
+        "partial": each.partial or None,
+        "foreign_name": each.foreign_name or None,
     }
 
 
@@ -151,6 +154,10 @@ def _facts(chosen: BackupSet, folder: str) -> list[tuple[str, str]]:
         ("on tape", f"{size(chosen.stored_bytes)} in {chosen.segments} segments: {' '.join(chosen.tapes) or 'none'}"),
         ("kept", _kept(chosen)),
     ]
+    if chosen.foreign_name:
+        facts.insert(2, ("of TAF", chosen.foreign_name))
+    if chosen.partial:
+        facts.append(("partial", chosen.partial))
     if chosen.pool:
         copies = f", copies in {' and '.join(chosen.copy_pools)}" if chosen.copy_pools else ""
         facts.append(("pool", chosen.pool + copies))

@@ -1,21 +1,28 @@
-"""`tapefs taf`: what TAF has written to LTFS volumes. Needs no state folder and no sidecar."""
+"""`tapefs taf`: what TAF has written to LTFS volumes. Only `import` needs a state folder, which no sidecar may use."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tapefs.cli.output import named, print_json, print_table, short_time, size
+from tapefs.cli.output import counted, named, print_json, print_table, printable, short_time, size
+from tapefs.cli.place import Place
 from tapefs.cli.progress import reporting
 from tapefs.cli.restore import noting, progress_to, tell_report
+from tapefs.errors import SetDamaged
 
 if TYPE_CHECKING:
+    from tapefs.taf.entering import Entered
     from tapefs.taf.volume import Archive, TafVolume
 
 _VOLUME = click.argument("root", metavar="VOLUME", type=click.Path(path_type=Path))
+#: Sentences of one kind that are printed of a set.
+_TOLD = 20
 _SETS = click.argument("sets", metavar="[SET]...", nargs=-1)
 
 
@@ -89,6 +96,120 @@ def extract_command(root: Path, sets: tuple[str, ...], target: Path, overwrite: 
             volume, archives, target, overwrite=overwrite, progress=progress_to(reporter), note=note
         )
     tell_report(report, "extract", f"from {len(archives):,} archives")
+
+
+@taf_command.command("import")
+@_VOLUME
+@_SETS
+@click.option("--catalog", "url", metavar="URL", help="TAF's own: sqlite:PATH, or postgresql://USER@HOST/DATABASE.")
+@click.option("--label", metavar="NAME", help="What a copy of a volume is called that says no name itself.")
+@click.option("--again", is_flag=True, help="Read archives once more that could not be read to their end.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def import_command(
+    place: Place, root: Path, sets: tuple[str, ...], url: str | None, label: str | None, again: bool, as_json: bool
+) -> None:
+    """Take the sets on VOLUME into the catalog, or those named.
+
+    Every archive is read once, in the order of the tape, and nothing is written to it. The sets can then be mounted,
+    searched and restored as others are. What was interrupted goes on, and what is there is not read again.
+
+    TAF's catalog gives names, types and times; what the archives have otherwise is told. No sidecar can use the state
+    folder meanwhile. The exit code is 1 if an archive could not be read to its end.
+    """
+    from catalog.lmdb_ledger import LmdbLedger
+    from sidecar.ownership import owned
+    from sidecar.recovery import recover
+    from tapefs.logs import configure_logs
+    from tapefs.taf.catalog import read_catalog
+    from tapefs.taf.entering import Entering
+    from tapefs.taf.identity import identify
+    from tapefs.taf.volume import open_volume
+
+    home = place.home()
+    configure_logs()
+    volume = open_volume(root)
+    archives = volume.of_sets(sets)
+    identity = identify(volume, label)
+    told = read_catalog(url) if url else None
+    with (
+        owned(home, temporary=False),
+        LmdbLedger.open(home.ledger) as ledger,
+        reporting("taf import") as reporter,
+    ):
+        recover(home, ledger, time.time_ns())
+        home.indexes.mkdir(mode=0o700, exist_ok=True)
+        entering = Entering(home, ledger, volume, identity, again=again, now_ns=time.time_ns())
+        entered = entering.run(archives, told, lambda what, done, of: reporter.update(done, of or None, what))
+    absent = [] if told is None else told.absent(identity.label, {each.taf_id for each in entered})
+    if as_json:
+        print_json({"tape": identity.label, "sets": [_entered_json(each) for each in entered], "absent": absent})
+    else:
+        _tell_entered(entered, absent, identity.label)
+    broken = sum(bool(each.problems) or each.is_partial for each in entered)
+    if broken:
+        raise SetDamaged(f"{counted(broken, 'set')} could not be read to the end; see above")
+
+
+def _tell_entered(entered: Sequence[Entered], absent: Sequence[str], label: str) -> None:
+    print_table(
+        ("SET", "JOB", "TAF'S", "BEGUN", "FILES", "SIZE", ""),
+        [_entered_row(each) for each in entered],
+    )
+    for each in entered:
+        for sentence in _sentences(each):
+            click.echo(f"  {printable(_text(each.taf_id))}: {printable(sentence)}")
+    for taf_id in absent:
+        click.echo(f"  {printable(taf_id)}: TAF's catalog has it on {label}, but it is not there")
+    new = sum(not each.is_known and each.backup_set is not None for each in entered)
+    click.echo(f"taf import: tape {label}, {counted(len(entered), 'set')}, {new} of them new", err=True)
+
+
+def _entered_row(entered: Entered) -> tuple[str | int, ...]:
+    chosen, taf_id = entered.backup_set, printable(_text(entered.taf_id))
+    if chosen is None:
+        return "-", "-", taf_id, "-", "-", "-", "nothing of it can be read"
+    begun = short_time(chosen.started_at_ns)
+    return chosen.number, printable(chosen.name), taf_id, begun, chosen.files, size(chosen.bytes), _fate(entered)
+
+
+def _fate(entered: Entered) -> str:
+    if entered.is_expired:
+        return "known, expired"
+    return ("known" if entered.is_known else "taken in") + (", partial" if entered.is_partial else "")
+
+
+def _sentences(entered: Entered) -> list[str]:
+    planted = entered.planted
+    told = [f"{_text(path)}: {problem}" for path, problem in entered.problems]
+    told += [f"{_text(path)} is not shown: {reason}" for path, reason in planted.refused[:_TOLD]]
+    if planted.refused_count > _TOLD:
+        told.append(f"and {planted.refused_count - _TOLD:,} more are not shown")
+    told += [
+        f"{_text(path)} is there twice; another is shown as {_text(name)}" for path, name in planted.renamed[:_TOLD]
+    ]
+    if planted.renamed_count > _TOLD:
+        told.append(f"and {planted.renamed_count - _TOLD:,} more have another name")
+    return told + list(entered.differences)
+
+
+def _entered_json(entered: Entered) -> dict[str, object]:
+    chosen, planted = entered.backup_set, entered.planted
+    return {
+        **named("taf_set", entered.taf_id),
+        "set_id": None if chosen is None else chosen.set_id,
+        "number": None if chosen is None else chosen.number,
+        "name": None if chosen is None else chosen.name,
+        "files": 0 if chosen is None else chosen.files,
+        "bytes": 0 if chosen is None else chosen.bytes,
+        "known": entered.is_known,
+        "expired": entered.is_expired,
+        "partial": None if chosen is None else chosen.partial or None,
+        "problems": [{**named("archive", path), "problem": problem} for path, problem in entered.problems],
+        "refused": planted.refused_count,
+        "renamed": planted.renamed_count,
+        "differences": list(entered.differences),
+    }
 
 
 def _volume_json(volume: TafVolume) -> dict[str, object]:

@@ -26,7 +26,7 @@ _JOB_SAID = frozenset(
 _SET_SAID = frozenset(
     {"set_id", "number", "job_id", "job_number", "name", "type", "level", "sources", "state", "started_at_ns"}
     | {"finished_at_ns", "parent_id", "files", "directories", "bytes", "stored_bytes", "troubled_files", "segments"}
-    | {"tapes", "error", "is_adopted", "is_imported"}
+    | {"tapes", "error", "is_adopted", "is_imported", "foreign_name", "partial"}
 )
 
 

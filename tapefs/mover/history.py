@@ -38,6 +38,7 @@ from drivers.interface import (
     DriveStatus,
     Encryption,
     Encrypts,
+    HoldsFiles,
     NextBlock,
     Position,
     TellsHealth,
@@ -306,6 +307,20 @@ class RecordingDrive:
     def next_block(self) -> NextBlock:
         """See `Encrypts.next_block`."""
         return self.inside.next_block() if isinstance(self.inside, Encrypts) else NextBlock.UNKNOWN
+
+    def medium_id(self) -> str:
+        """See `HoldsFiles.medium_id`."""
+        return self._files().medium_id()
+
+    def open_file(self, path: bytes) -> int:
+        """See `HoldsFiles.open_file`. Raises NotSupported where the drive has no files."""
+        with self._watched():
+            return self._files().open_file(path)
+
+    def _files(self) -> HoldsFiles:
+        if not isinstance(self.inside, HoldsFiles):
+            raise NotSupported(f"{self._name} is no place where volumes are mounted: it reads no files")
+        return self.inside
 
     def close(self) -> None:
         """See `Drive.close`."""

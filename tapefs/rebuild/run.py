@@ -16,7 +16,7 @@ from catalog.ids import InstallationId, VolumeId
 from catalog.ledger import Ledger
 from catalog.records import Adoption, BackupSet, SetState, VolumeState
 from drivers.errors import DeviceGone, DriveError
-from drivers.interface import Drive
+from drivers.interface import Drive, HoldsFiles
 from tapefs.errors import KeyMissing, KeyUnfit, NoTape, NotBlank, NotNow, TapeError, WrongPassphrase
 from tapefs.home import Home
 from tapefs.rebuild.known import Known, begun_anew, fitted, known_of, leave_out_contradictions
@@ -198,7 +198,7 @@ def _read_all(
             tapes.put_in(label)
             survey = _survey(home, tapes, store, method, tell)
         except Blank:
-            passed_over[label] = "it is blank"
+            passed_over[label] = _blank(tapes.drive)
         except DeviceGone:
             raise
         except (TapeError, DriveError, NoTape, KeyMissing, KeyUnfit, WrongPassphrase) as error:
@@ -214,6 +214,12 @@ def _read_all(
             store.keep(survey)
             fresh.add(survey.tape.volume_id)
     return passed_over, is_unread, fresh
+
+
+def _blank(drive: Drive) -> str:
+    if isinstance(drive, HoldsFiles):
+        return "nothing of tapefs is on it; archives of TAF that it may have are taken in by `tapefs taf import`"
+    return "it is blank"
 
 
 def _survey(home: Home, tapes: Tapes, store: SurveyStore, method: Method, tell: Tell) -> Survey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, closing
 
 import structlog
@@ -31,6 +32,10 @@ def frame_table(home: Home, ledger: Ledger, drive: Drive, copy: SegmentCopy) -> 
     try:
         return _from_index(home, segment)
     except (NotFound, Damaged) as error:
+        if segment.archive is not None:
+            raise BadStructure(
+                f"what lies where in {os.fsdecode(segment.archive.path)} is not known any more"
+            ) from error
         log.info("the trailer on tape stands in for the index", segment=segment.segment_id, reason=str(error))
         return _from_trailer(home, drive, segment, copy)
 

@@ -6,6 +6,7 @@ far at first, and twice as far each time that what is wanted next follows on wha
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Protocol
 
@@ -28,6 +29,7 @@ from tapefs.recall.frame_table import frame_table
 from tapefs.recall.locates import LocateLog
 from tapefs.recall.payload import PayloadReader
 from tapefs.staging.stage import SegmentStage
+from tapefs.taf.recall import ArchiveReader
 
 #: How far the mover reads on behind the first wish; plain bytes.
 FIRST_READ_ON_BYTES = 16 * 1024**2
@@ -35,6 +37,8 @@ FIRST_READ_ON_BYTES = 16 * 1024**2
 _NEAR_FRAMES = 4
 #: After so many damaged frames in a row the rest of the wish is given up.
 _FAILURES_IN_A_ROW = 8
+#: Of the room for staging, the part that may be taken by what lies before a wish in an archive of another program.
+_PASSED_PART = 8
 
 
 log = structlog.get_logger(__name__)
@@ -70,12 +74,14 @@ class Stager:
         self._volume_id = volume_id
         self._listener = listener
         self._locates = locates
-        self._reader: PayloadReader | None = None
+        self._reader: PayloadReader | ArchiveReader | None = None
         self._stage: SegmentStage | None = None
         self._read_over_bytes = _break_even_bytes(drive, locates)
         #: The frame that was read last, and how far reading on goes behind it.
         self._reached: tuple[SegmentId, FrameNo] | None = None
         self._read_on_bytes = FIRST_READ_ON_BYTES
+        #: What may be kept of what an archive is decompressed for on the way; see `_passed`.
+        self._passed_left_bytes = 0
 
     def fetch(self, segment_id: SegmentId, first: FrameNo, last: FrameNo) -> None:
         """Stage frames `first` to `last`; those present are announced at once. Damaged ones are told as failed.
@@ -88,6 +94,7 @@ class Stager:
             self._listener.failed(segment_id, first, last, str(error))
             return
         failures, number, is_first = 0, first, True
+        self._passed_left_bytes = _room_bytes(self._home) // _PASSED_PART
         while number <= last:
             here = range(number, number + 1)
             if stage.has(here) or stage.revive(here):
@@ -128,11 +135,13 @@ class Stager:
 
     def close(self) -> None:
         """Let go of the segment at hand."""
+        if isinstance(self._reader, ArchiveReader):
+            self._reader.close()
         if self._stage is not None:
             self._stage.close()
         self._stage = self._reader = None
 
-    def _at_hand(self) -> PayloadReader:
+    def _at_hand(self) -> PayloadReader | ArchiveReader:
         if self._reader is None:
             raise AssertionError("no segment is open")
         return self._reader
@@ -150,14 +159,26 @@ class Stager:
             raise NotFound(f"segment {segment_id} is not on this tape")
         segment = self._ledger.segment(segment_id)
         give_key(self._home, self._drive, self._ledger.volume(self._volume_id))
-        unsealer = open_payload(self._home, segment)
         rows = frame_table(self._home, self._ledger, self._drive, copies[0])
-        codec = codec_of_format(segment.codec)
-        self._reader = PayloadReader(
-            self._drive, copies[0], rows, codec, self._locates, self._read_over_bytes, unsealer
-        )
+        if segment.archive is not None:
+            self._reader = ArchiveReader(self._drive, segment, copies[0], rows, self._passed)
+        else:
+            unsealer = open_payload(self._home, segment)
+            codec = codec_of_format(segment.codec)
+            self._reader = PayloadReader(
+                self._drive, copies[0], rows, codec, self._locates, self._read_over_bytes, unsealer
+            )
         self._stage = SegmentStage.create(self._home.staging, segment_id, rows)
         return self._stage
+
+    def _passed(self, number: int, plain: bytes) -> None:
+        """Keep what was decompressed on the way to what is wanted, up to a bound: coming back to it is dear."""
+        stage = self._stage
+        if stage is None or len(plain) > self._passed_left_bytes:
+            return
+        self._passed_left_bytes -= len(plain)
+        stage.publish(number, plain)
+        self._listener.arrived(self._at_hand().copy.segment_id, FrameNo(number), FrameNo(number))
 
     def _behind(self, segment_id: SegmentId, number: FrameNo) -> tuple[SegmentId, FrameNo] | None:
         """Return the frame that comes next on the tape; None when there is none of this set."""
@@ -199,6 +220,10 @@ class Stager:
         stage.publish(number, plain)
         self._listener.arrived(segment_id, number, number)
         return True
+
+
+def _room_bytes(home: Home) -> int:
+    return home.settings.staging.limit_bytes or shutil.disk_usage(home.staging).free // 4
 
 
 def _break_even_bytes(drive: Drive, locates: LocateLog | None) -> int:

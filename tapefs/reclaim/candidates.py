@@ -89,6 +89,8 @@ def not_onto(ledger: Ledger, pool: Pool, volume: Volume) -> set[VolumeId]:
 
 
 def _obstacle(volume: Volume, movable: Collection[BackupSet], staying: Collection[BackupSet]) -> str:
+    if volume.foreign:
+        return f"what lies on it are archives of {volume.foreign.upper()}: they stay where they are"
     if is_worm_barcode(volume.code):
         return "it is WORM: it could never be begun anew"
     if volume.location:

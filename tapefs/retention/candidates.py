@@ -46,6 +46,8 @@ def reuse_of(
     ledger: Ledger, pools: Pools, volume: Volume, sets: list[BackupSet], now_ns: int, zone: tzinfo | None = None
 ) -> Reuse:
     """Decide whether a tape may be overwritten."""
+    if volume.foreign:
+        return Reuse(may=False, reason=f"{volume.foreign.upper()} has written it: it is only read")
     if volume.installation_id != ledger.installation().installation_id:
         return Reuse(may=False, reason="another installation has written it, and may count on it")
     is_under_way = any(_is_under_way(ledger, intent) for intent in ledger.intents(volume.volume_id))

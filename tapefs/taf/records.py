@@ -28,6 +28,17 @@ class Member:
     #: Returns the next piece of the content, at most that many bytes; b"" at its end. Until the next member is asked
     #: for. Raises BadStructure.
     read: Callable[[int], bytes]
+    #: Where its stored content begins in the decompressed stream of the archive.
+    offset: int = 0
+    #: Of a file with holes: its data, as place in the file and length, ascending; it lies run behind run from `offset`.
+    data: tuple[tuple[int, int], ...] | None = None
+    #: As `read`, but of a file with holes only the data. Either of the two is used.
+    read_stored: Callable[[int], bytes] | None = None
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of its content in the stream: of a file with holes only the data."""
+        return self.size_bytes if self.data is None else sum(length for _, length in self.data)
 
 
 def no_content(size: int) -> bytes:

@@ -12,13 +12,14 @@ import stat
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import IO, BinaryIO
 
 from tapefs.errors import BadStructure, CodecFailed
 from tapefs.taf.records import Member, no_content
+from tapefs.taf.streams import Stream
 
 _PROGRAMS = ("7z", "7zz", "7za", "7zr")
 #: The program finds its way by this; nothing else of the environment matters.
@@ -29,45 +30,82 @@ _UNIX_MODE = re.compile(r"\s([-dlpscb])([-rwxsStT]{9})$")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.(\d{1,9}))?")
 
 
-def members_of_7z(file: BinaryIO) -> Iterator[Member]:
-    """Yield the members of the archive. Raises BadStructure, CodecFailed, OSError."""
+def members_of_7z(file: BinaryIO, tap: Callable[[Stream], Stream] = lambda stream: stream) -> Iterator[Member]:
+    """Yield the members of the archive. Raises BadStructure, CodecFailed, OSError.
+
+    Their offsets are in the stream of all contents, as `contents_of_7z` reads it; `tap` may stand in between.
+    """
     # The program opens a file by name, and none that it is not given.
     path = f"/proc/self/fd/{file.fileno()}"
     with _program(["l", "-slt", "-ba"], path, file) as listing, _program(["x", "-so"], path, file) as contents:
         if listing.stdout is None or contents.stdout is None:
             raise AssertionError("7z was started without pipes")
+        stream = _Counted(tap(contents.stdout))
         for record in _records(listing.stdout):
-            yield from _member(record, contents.stdout)
-        if contents.stdout.read(1):
+            yield from _member(record, stream)
+        if stream.read(1):
             raise BadStructure("the archive is damaged: it holds more than it lists")
+
+
+@contextmanager
+def contents_of_7z(file: BinaryIO) -> Iterator[Stream]:
+    """Have the contents of all members, one behind the other, as a stream; it need not be read to its end.
+
+    Damage shows as an early end. Raises CodecFailed, OSError.
+    """
+    with _running(["x", "-so"], f"/proc/self/fd/{file.fileno()}", file, subprocess.DEVNULL) as process:
+        if process.stdout is None:
+            raise AssertionError("7z was started without pipes")
+        yield process.stdout
+
+
+class _Counted:
+    """A stream, and how much of it was read."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.at = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes."""
+        piece = self._stream.read(size)
+        self.at += len(piece)
+        return piece
+
+
+@contextmanager
+def _running(
+    arguments: list[str], path: str, file: BinaryIO, complaints: int | IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the program, and end it. Raises CodecFailed when there is none."""
+    found = next((each for each in map(shutil.which, _PROGRAMS) if each), None)
+    if found is None:
+        raise CodecFailed("archives of the kind 7z need the program 7z: install the package 7zip or p7zip-full")
+    process = subprocess.Popen(
+        [found, *arguments, "-sccUTF-8", "-p-", "--", path],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=complaints,
+        env=_ENVIRONMENT,
+        pass_fds=(file.fileno(),),
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 @contextmanager
 def _program(arguments: list[str], path: str, file: BinaryIO) -> Iterator[subprocess.Popen[bytes]]:
     """Run the program; behind a normal end, raise BadStructure with its words if it failed."""
-    found = next((each for each in map(shutil.which, _PROGRAMS) if each), None)
-    if found is None:
-        raise CodecFailed("archives of the kind 7z need the program 7z: install the package 7zip or p7zip-full")
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
-            [found, *arguments, "-sccUTF-8", "-p-", "--", path],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            env=_ENVIRONMENT,
-            pass_fds=(file.fileno(),),
-        )
-        try:
-            yield process
-            if process.stdout is not None:
-                process.stdout.read()
-            code = process.wait()
-        finally:
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-        if code != 0:
+    with tempfile.TemporaryFile() as complaints, _running(arguments, path, file, complaints) as process:
+        yield process
+        if process.stdout is not None:
+            process.stdout.read()
+        if process.wait() != 0:
             complaints.seek(0)
             raise BadStructure(f"the archive is damaged: {_words(complaints.read(4096))}")
 
@@ -91,12 +129,13 @@ def _records(listing: IO[bytes]) -> Iterator[Mapping[str, str]]:
         yield record
 
 
-def _member(record: Mapping[str, str], contents: IO[bytes]) -> Iterator[Member]:
+def _member(record: Mapping[str, str], contents: _Counted) -> Iterator[Member]:
     """Yield the member; its content is read to the end afterwards, and checked."""
     path = record["Path"].encode("utf-8", "surrogateescape")
     if record.get("Encrypted") == "+":
         raise BadStructure(f"{record['Path']!r} is encrypted: unpack the archive with 7z and its password")
     mode = _mode(record.get("Attributes", ""))
+    offset = contents.at
     content = _Content(contents, _size(record), record.get("CRC", ""), record["Path"])
     target = b""
     if stat.S_ISLNK(mode):
@@ -112,6 +151,7 @@ def _member(record: Mapping[str, str], contents: IO[bytes]) -> Iterator[Member]:
         is_link=False,
         rdev=0,
         read=content.read if stat.S_ISREG(mode) else no_content,
+        offset=offset,
     )
     content.drain()
 
@@ -119,7 +159,7 @@ def _member(record: Mapping[str, str], contents: IO[bytes]) -> Iterator[Member]:
 class _Content:
     """A member's share of the contents."""
 
-    def __init__(self, contents: IO[bytes], size_bytes: int, crc: str, name: str) -> None:
+    def __init__(self, contents: Stream, size_bytes: int, crc: str, name: str) -> None:
         self.size_bytes = size_bytes
         self._contents = contents
         self._left = size_bytes

@@ -60,7 +60,11 @@ class _Header(tarfile.TarInfo):
 
 def members_of_tar(file: BinaryIO, suffix: str) -> Iterator[Member]:
     """Yield the members of the archive. Raises BadStructure, OSError."""
-    stream = STREAMS[suffix](file)
+    return members_of_stream(STREAMS[suffix](file))
+
+
+def members_of_stream(stream: Stream) -> Iterator[Member]:
+    """Yield the members of a decompressed tar archive. Raises BadStructure, OSError."""
     try:
         with tarfile.open(
             fileobj=cast(BinaryIO, stream),
@@ -91,6 +95,7 @@ def _reason(error: BaseException) -> str:
 
 def _member(archive: tarfile.TarFile, header: tarfile.TarInfo) -> Member:
     is_file = header.isreg()
+    data = _data(header) if is_file else None
     if not (is_file or header.islnk() or header.type in _KINDS):
         raise tarfile.ReadError(f"{header.name!r} is of the unknown kind {header.type!r}")
     return Member(
@@ -104,7 +109,27 @@ def _member(archive: tarfile.TarFile, header: tarfile.TarInfo) -> Member:
         is_link=header.islnk(),
         rdev=os.makedev(header.devmajor, header.devminor) if header.isdev() else 0,
         read=_reader(archive, header) if is_file else no_content,
+        offset=header.offset_data,
+        data=data,
+        read_stored=None if data is None else _stored_reader(archive, header, sum(length for _, length in data)),
     )
+
+
+def _data(header: tarfile.TarInfo) -> tuple[tuple[int, int], ...] | None:
+    """Return where a file with holes has data; None for one without. Raises ReadError when that makes no sense."""
+    # The stubs have it otherwise.
+    told = cast("list[tuple[int, int]] | None", header.sparse)
+    if told is None:
+        return None
+    runs, end = [], 0
+    for place, length in told:
+        if not length:
+            continue  # The end of the file is told so, and what is unused of a map is zeros.
+        if place < end or length < 0 or place + length > header.size:
+            raise tarfile.ReadError(f"the data of {header.name!r} does not ascend, or reaches beyond it")
+        end = place + length
+        runs.append((place, length))
+    return tuple(runs)
 
 
 def _time_ns(header: tarfile.TarInfo) -> int:
@@ -118,6 +143,23 @@ def _time_ns(header: tarfile.TarInfo) -> int:
     if not _LEAST_NS <= time_ns <= _MOST_NS:
         raise tarfile.ReadError(f"{header.name!r} has a time that does not exist")
     return time_ns
+
+
+def _stored_reader(archive: tarfile.TarFile, header: tarfile.TarInfo, stored_bytes: int) -> Callable[[int], bytes]:
+    """Return what reads the data of a file with holes, without them: a hole may be larger than any disk."""
+    stream, left = cast(BinaryIO, archive.fileobj), stored_bytes
+
+    def read(size: int) -> bytes:
+        nonlocal left
+        try:
+            stream.seek(header.offset_data + stored_bytes - left)
+            piece = stream.read(min(size, left))
+        except _DAMAGE as error:
+            raise BadStructure(f"the archive is damaged: {_reason(error)}") from error
+        left -= len(piece)
+        return piece
+
+    return read
 
 
 def _reader(archive: tarfile.TarFile, header: tarfile.TarInfo) -> Callable[[int], bytes]:

@@ -7,7 +7,7 @@ from catalog.ids import BlockNo, FileNo, VolumeId
 from catalog.ledger import Ledger
 from catalog.records import Intent, IntentKind, Volume, VolumeEnd, VolumeState
 from drivers.errors import EndOfData
-from drivers.interface import Drive
+from drivers.interface import Drive, HoldsFiles
 from tapefs import __version__
 from tapefs.errors import BadStructure, LedgerMismatch, NotBlank, WrongTape
 from tapefs.format.records import DRIVE, DRIVE_ALGORITHM, Label, SetLabel
@@ -24,6 +24,9 @@ _after_label_sync = crash_point("tape.label.sync.after")
 
 def check_label(drive: Drive, volume: Volume) -> None:
     """Rewind and make sure that the loaded tape is `volume`. Raises WrongTape, NotBlank, BadStructure, drive errors."""
+    if volume.foreign:
+        _check_foreign(drive, volume)
+        return
     try:
         label = _label_or_none(drive, volume)
     except NotBlank as error:
@@ -40,6 +43,19 @@ def check_label(drive: Drive, volume: Volume) -> None:
         )
 
 
+def _check_foreign(drive: Drive, volume: Volume) -> None:
+    """Make sure that the medium is the one on which another program has its files; nothing of ours is on it."""
+    if not isinstance(drive, HoldsFiles):
+        raise WrongTape(
+            f"tape {volume.label} holds files of another program, which this drive cannot read: mount it, and see "
+            "`tapefs taf --help`"
+        )
+    found = drive.medium_id()
+    barcode = drive.status().barcode
+    if found != volume.volume_id and (found or barcode != volume.code):
+        raise WrongTape(f"the volume in the drive is {barcode} ({found}), not {volume.label} ({volume.volume_id})")
+
+
 def name_for_people(drive: Drive, ledger: Ledger, volume: Volume) -> str | None:
     """Return by what name people know the loaded tape: that of `volume` only if it is that one.
 
@@ -47,6 +63,8 @@ def name_for_people(drive: Drive, ledger: Ledger, volume: Volume) -> str | None:
     Raises drive errors.
     """
     barcode = drive.status().barcode
+    if volume.foreign:
+        return _foreign_name(drive, volume)
     if volume.overwrites and is_given_up(volume, first_mark(drive)):
         return volume.code
     try:
@@ -62,6 +80,14 @@ def name_for_people(drive: Drive, ledger: Ledger, volume: Volume) -> str | None:
     if label.volume == volume.volume_id:
         return volume.code
     return label.label if label.label != volume.label else f"another tape with the label {label.label}"
+
+
+def _foreign_name(drive: Drive, volume: Volume) -> str:
+    try:
+        _check_foreign(drive, volume)
+    except WrongTape:
+        return drive.status().barcode or "another tape"
+    return volume.code
 
 
 def is_given_up(volume: Volume, mark: str) -> bool:

@@ -139,6 +139,11 @@ def _require_known_end(drive: Drive, ledger: Ledger, volume: Volume) -> None:
 
 
 def _require_right_cartridge(status: DriveStatus, volume: Volume) -> None:
+    if volume.foreign:
+        raise NotNow(
+            f"tape {volume.label} is {volume.foreign.upper()}'s: it is only read. `tapefs tape forget` has the catalog "
+            "know nothing of it; what lies on it is then for other programs to remove"
+        )
     if status.barcode not in (None, volume.code):
         raise WrongTape(f"the tape in the drive has barcode {status.barcode}, not {volume.code}: check the library")
     if status.write_protected:

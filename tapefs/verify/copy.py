@@ -30,6 +30,8 @@ from tapefs.home import Home
 from tapefs.keys.chunks import Places, Unsealer
 from tapefs.keys.driving import give_key
 from tapefs.keys.reading import open_file, open_payload
+from tapefs.recall.frame_table import frame_table
+from tapefs.taf.verifying import damaged_frames, lost_paths
 from tapefs.verify.damage import Damage, forget_damage, write_damage
 from tapefs.verify.payload import PayloadScan
 from tapefs.verify.places import blocks_from, is_same, open_trailer
@@ -86,6 +88,8 @@ def verify_copy(home: Home, ledger: Ledger, drive: Drive, copy: SegmentCopy, wat
     KeyUnfit when the drive has encrypted the tape and is not to have the key, or cannot. Nothing is recorded then.
     """
     segment = ledger.segment(copy.segment_id)
+    if segment.archive is not None:
+        return _mark(ledger, _verify_archive(home, ledger, drive, segment, copy, watcher))
     give_key(home, drive, ledger.volume(copy.volume_id))
     reading = _Reading(home, drive, segment, copy, watcher)
     with ExitStack() as files:
@@ -98,9 +102,41 @@ def verify_copy(home: Home, ledger: Ledger, drive: Drive, copy: SegmentCopy, wat
             forget_damage(home, copy.segment_id, copy.volume_id)
         else:
             _write_damage(home, ledger, segment, finding, reading.lost_files(trailer))
+    return _mark(ledger, finding)
+
+
+def _mark(ledger: Ledger, finding: Finding) -> Finding:
     state = CopyState.GOOD if finding.is_good else CopyState.DAMAGED
-    ledger.mark_copy(copy.segment_id, copy.volume_id, state, time.time_ns())
+    ledger.mark_copy(finding.copy.segment_id, finding.copy.volume_id, state, time.time_ns())
     return finding
+
+
+def _verify_archive(
+    home: Home, ledger: Ledger, drive: Drive, segment: Segment, copy: SegmentCopy, watcher: VerifyWatcher
+) -> Finding:
+    """Read an archive of another program: it has no HEADER and no TRAILER, and only the index knows its frames."""
+
+    def told(payload_bytes: int) -> None:
+        watcher.check_cancelled()
+        watcher.verified(copy, payload_bytes)
+
+    finding = Finding(copy)
+    rows = frame_table(home, ledger, drive, copy)
+    finding.frames, reason = damaged_frames(drive, segment, copy, rows, told)
+    if not finding.frames:
+        forget_damage(home, copy.segment_id, copy.volume_id)
+        return finding
+    finding.problems.append(f"{len(finding.frames)} of {segment.frames} frames are damaged ({reason})")
+    paths = _telling(copy, watcher, lost_paths(home, segment, finding.frames))
+    _write_damage(home, ledger, segment, finding, paths)
+    return finding
+
+
+def _telling(copy: SegmentCopy, watcher: VerifyWatcher, paths: Iterable[bytes]) -> Iterator[bytes]:
+    for number, path in enumerate(paths):
+        if number < _TOLD_FILES:
+            watcher.lost_file(copy, path)
+        yield path
 
 
 def _write_damage(home: Home, ledger: Ledger, segment: Segment, finding: Finding, paths: Iterable[bytes]) -> None:

@@ -81,11 +81,23 @@ def _segments(segments: Sequence[OnTape]) -> list[str]:
 
 def _commands(volume: Volume, segments: Sequence[OnTape]) -> list[str]:
     # One example of every format that lies on the tape.
+    if volume.foreign:
+        return _of_foreign(segments)
     examples = {each.segment.codec: each.copy for each in reversed(segments)}
     if not examples:
         return _restoring("zstd", "FILE", volume.block_size)
     lines = [_restoring(name, copy.header_file + 1, copy.block_size) for name, copy in reversed(examples.items())]
     return [line for each in lines for line in each]
+
+
+def _of_foreign(segments: Sequence[OnTape]) -> list[str]:
+    """Name the archives of another program: they are files of a volume that is mounted."""
+    lines = ["They are archives that TAF has written to an LTFS volume. Mounted, it has these files:"]
+    for each in segments:
+        if each.segment.archive is not None:
+            path = each.segment.archive.path.decode("utf-8", "backslashreplace")
+            lines.append(f"  {path}  {each.segment.segment_id}")
+    return [*lines, "tar and 7z unpack them, and so does `tapefs taf extract`."]
 
 
 def _restoring(payload_format: str, number: object, block_size: int) -> list[str]:
