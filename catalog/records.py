@@ -310,7 +310,7 @@ class BackupSet(Record, frozen=True, kw_only=True):
     is_imported: bool = False
     #: What the program that made it calls it, where that is another one: `2026-11_000001` of TAF.
     foreign_name: str = ""
-    #: Of a COMPLETE set that is not whole: what of it could not be read when it was imported. Empty: nothing is missing.
+    #: Of a COMPLETE set: what of it could not be read when it was imported. Empty: nothing is missing.
     partial: str = ""
 
 
