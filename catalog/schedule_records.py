@@ -12,7 +12,7 @@ from typing import Annotated, NewType
 from msgspec import Meta
 
 from catalog.ids import JobNumber, SetId
-from catalog.records import RawPath, Record
+from catalog.records import Record
 
 #: Number of a schedule in this catalog, from 1, never given out twice.
 ScheduleNumber = NewType("ScheduleNumber", int)
@@ -104,9 +104,9 @@ class Restore(Record, frozen=True, kw_only=True, tag_field="kind", tag="restore"
 
     #: The newest complete set of that name.
     name: Annotated[str, Meta(min_length=1, max_length=600)]
-    target: RawPath
+    target: Annotated[str, Meta(pattern=r"\A/[^\0]*\Z")]
     #: What of it; empty: all.
-    paths: tuple[RawPath, ...] = ()
+    paths: tuple[str, ...] = ()
     overwrite: bool = False
 
 
@@ -146,7 +146,7 @@ class CopyCatalog(Record, frozen=True, kw_only=True, tag_field="kind", tag="cata
     """Copy the catalog to a file in a folder, or to tape."""
 
     #: Empty: to tape.
-    folder: RawPath = b""
+    folder: Annotated[str, Meta(pattern=r"\A(/[^\0]*)?\Z")] = ""
     #: So many copies stay in the folder; to tape: for how many days. 0: all, for ever.
     keep: Annotated[int, Meta(ge=0, le=36_525)] = 0
 
@@ -276,6 +276,8 @@ class HookResult(Record, frozen=True, kw_only=True):
     #: The end of what it printed.
     output: str = ""
     duration_ns: int = 0
+    #: It ran behind the action.
+    is_after: bool = False
 
 
 class ScheduleRun(Record, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from sidecar.own.prompts import PromptCalls
 from sidecar.own.recalls import RecallCalls
 from sidecar.own.reclaim import ReclaimCalls
 from sidecar.own.reports import ReportCalls
+from sidecar.own.schedules import ScheduleCalls
 from sidecar.own.search import SearchCalls
 from sidecar.own.session import SessionCalls
 from sidecar.own.status import StatusCalls
@@ -79,6 +80,7 @@ def calls_of(service: Service) -> list[Call]:
         CleaningCalls(service),
         ReclaimCalls(service),
         ReportCalls(service),
+        ScheduleCalls(service),
         SearchCalls(service),
         BackupCalls(service),
         RecoveryCalls(service),

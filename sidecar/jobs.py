@@ -188,6 +188,12 @@ class Jobs:
         self._add(queued)
         return queued
 
+    def take_in(self, job: Job) -> None:
+        """Have a job run that was queued in the ledger by somebody else, as a schedule does; harmless twice."""
+        if job.state is JobState.QUEUED and job.number not in self._line and job.number not in self._running:
+            self._ended.pop(job.number, None)
+            self._add(job)
+
     async def resume(self, number: JobNumber) -> Job:
         """Have the newest run go on behind its last committed segment. Raises NotFound, NotNow, Conflict."""
         async with self._turn:

@@ -40,6 +40,7 @@ from sidecar.movers import MoverCommand
 from sidecar.notices.desk import Notices
 from sidecar.pins import Pins
 from sidecar.recalling import Recalls
+from sidecar.scheduling import Scheduler
 from sidecar.service import Service
 from sidecar.shared import Shared
 from sidecar.tape_tasks import TapeTasks
@@ -124,6 +125,8 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         nursery.start_soon(service.files.run)
         nursery.start_soon(service.recalls.desk.run)
         nursery.start_soon(service.notices.run)
+        if not options.until_idle:
+            nursery.start_soon(service.scheduler.run, service)
         nursery.start_soon(_get_ready, service, options, http.connections, nursery, end)
         await end.wait()
         await service.notices.say_farewell()
@@ -226,6 +229,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
             Files(home, ledger, recalls, arrivals),
             access,
             notices,
+            Scheduler(home, ledger),
             ends_by_itself=options.until_idle,
         )
     )  # fmt: skip

@@ -17,6 +17,7 @@ from sidecar.library import Library
 from sidecar.notices.desk import Notices
 from sidecar.pins import Pins
 from sidecar.recalling import Recalls
+from sidecar.scheduling import Scheduler
 from sidecar.tape_tasks import TapeTasks
 from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
@@ -46,6 +47,7 @@ class Service:
     files: Files
     access: Access
     notices: Notices
+    scheduler: Scheduler
     #: A command has started this sidecar for its own work, and somebody waits for the answer.
     ends_by_itself: bool
 

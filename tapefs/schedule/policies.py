@@ -169,6 +169,13 @@ def _place(run: ScheduleRun) -> tuple[int, int]:
 # -- looking ahead ---------------------------------------------------------------------------------------------------
 
 
+def next_undecided(schedule: Schedule) -> int | None:
+    """Return the schedule's first instant that is not decided yet, perhaps in the past; None when there is none."""
+    if not schedule.enabled:
+        return None
+    return next_instant(schedule.rule, zone_of(schedule.zone), schedule.course.decided_ns)
+
+
 def next_due(schedule: Schedule, now_ns: int) -> int | None:
     """Return the schedule's next instant; None when it is not enabled, or has none."""
     if not schedule.enabled:

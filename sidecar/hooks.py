@@ -1,0 +1,70 @@
+"""Hooks: commands of the settings that run before and behind a run of a schedule. One trio run.
+
+Only `tapefs.toml` says what a hook is; schedules name it. Whoever may call HTTP may choose among hooks, and make none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import trio
+
+from catalog.schedule_records import HookResult, RunState, Schedule, ScheduleRun
+from sidecar.programs import run_program
+from tapefs.errors import NoSuchThing
+from tapefs.home import Home
+
+
+def check_hooks(home: Home, names: tuple[str, ...]) -> None:
+    """Raise NoSuchThing for a name that the settings do not have."""
+    for name in names:
+        if name not in home.settings.hooks:
+            known = ", ".join(home.settings.hooks) or "none"
+            raise NoSuchThing(
+                f"there is no hook {name}: `[hooks.NAME]` in {home.path}/tapefs.toml makes one; known: {known}"
+            )
+
+
+async def run_hook(
+    home: Home, name: str, facts: Mapping[str, str], given_up: trio.Event | None, *, is_after: bool
+) -> HookResult:
+    """Run a hook to its end, or to the end of its time."""
+    hook = home.settings.hooks.get(name)
+    if hook is None:
+        return HookResult(name=name, error="the settings have no such hook any more", is_after=is_after)
+    began_ns = time.monotonic_ns()
+    ended = await run_program(hook.argv, {**hook.environment, **facts}, hook.timeout_s, given_up)
+    return HookResult(
+        name=name,
+        error=ended.error,
+        output=ended.output,
+        duration_ns=time.monotonic_ns() - began_ns,
+        is_after=is_after,
+    )
+
+
+def facts_of(home: Home, schedule: Schedule, run: ScheduleRun, set_id: str = "") -> dict[str, str]:
+    """Return what a hook is told, as environment variables."""
+    facts = {
+        "TAPEFS_HOME": str(home.path),
+        "TAPEFS_SCHEDULE": schedule.name,
+        "TAPEFS_SCHEDULE_NUMBER": str(schedule.number),
+        "TAPEFS_RUN": str(run.number),
+        "TAPEFS_ACTION": type(schedule.action).__struct_config__.tag or "",
+        "TAPEFS_JOB": "" if run.job is None else str(run.job),
+        "TAPEFS_SET": set_id,
+        "TAPEFS_OUTCOME": "" if run.outcome is None else run.outcome.value,
+        "TAPEFS_ERROR": run.error,
+    }
+    return {name: str(value).replace("\0", "") for name, value in facts.items()}
+
+
+def failure(results: tuple[HookResult, ...]) -> str:
+    """Return what to say of the first hook that failed; empty when none did."""
+    bad = next((each for each in results if each.error), None)
+    return "" if bad is None else f"hook {bad.name}: {bad.error}"
+
+
+#: Outcomes that an action may have.
+OUTCOMES = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED, RunState.SKIPPED})

@@ -1,0 +1,140 @@
+"""Programs that the sidecar runs for a schedule: hooks, and commands of its own. One trio run.
+
+No shell, nothing on standard input, an environment that holds only what it is given, a session of its own. What the
+program prints is kept up to MOST_OUTPUT_BYTES, the end of it. When its time is over, or it is given up, all that is
+left of its session is killed; a process that has left the session is not found.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+#: Of what a program prints the end is kept.
+MOST_OUTPUT_BYTES = 16 * 1024
+#: Between asking a program to end and killing it.
+GRACE_S = 5.0
+#: A program has ended, and a child that it has left behind still holds its output: it is read so much longer.
+_LEFT_S = 0.5
+_READ_BYTES = 65_536
+#: What a program gets unless the settings say otherwise.
+BASE_ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program has ended."""
+
+    #: As `subprocess` has it; None: it could not be started.
+    status: int | None
+    #: The end of what it printed.
+    output: str
+    #: Why it does not count as done; empty: it does.
+    error: str
+
+
+async def run_program(
+    argv: Sequence[str], environment: Mapping[str, str], timeout_s: float, given_up: trio.Event | None = None
+) -> Ended:
+    """Run a program to its end, to the end of its time, or until `given_up` is set."""
+    try:
+        process = await trio.lowlevel.open_process(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**BASE_ENVIRONMENT, **environment},
+            cwd="/",
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in an argument.
+        return Ended(None, "", f"{argv[0]} cannot be started: {getattr(error, 'strerror', None) or error}")
+    output, why = bytearray(), ""
+    try:
+        why = await _watch(process, output, timeout_s, given_up)
+    finally:
+        with trio.CancelScope(shield=True):
+            if process.returncode is None:
+                await _end(process)
+            if process.stdout is not None:
+                await process.stdout.aclose()
+    text = bytes(output).decode("utf-8", "backslashreplace")
+    return Ended(process.returncode, text, why or _words(process.returncode))
+
+
+async def _watch(process: trio.Process, output: bytearray, timeout_s: float, given_up: trio.Event | None) -> str:
+    """Wait for the end; return why it is to be ended, empty when it has."""
+    why = [f"it has not ended within {timeout_s:g} s"]
+    with trio.move_on_after(timeout_s) as limit:
+        async with trio.open_nursery() as nursery:
+            drained = trio.Event()
+            nursery.start_soon(_read, process, output, drained)
+            if given_up is not None:
+                nursery.start_soon(_wait_given_up, given_up, why, limit)
+            await process.wait()
+            with trio.move_on_after(_LEFT_S):
+                await drained.wait()
+            nursery.cancel_scope.cancel()
+    return "" if process.returncode is not None else why[0]
+
+
+async def _wait_given_up(given_up: trio.Event, why: list[str], limit: trio.CancelScope) -> None:
+    await given_up.wait()
+    why[0] = "it was given up"
+    limit.cancel()
+
+
+async def _read(process: trio.Process, output: bytearray, drained: trio.Event) -> None:
+    if process.stdout is None:
+        raise AssertionError("the program has a pipe for its output")
+    while True:
+        piece = await process.stdout.receive_some(_READ_BYTES)
+        if not piece:
+            drained.set()
+            return
+        output += piece
+        del output[:-MOST_OUTPUT_BYTES]
+
+
+async def _end(process: trio.Process) -> None:
+    """Ask all of the session to end, then kill it."""
+    _signal(process.pid, signal.SIGTERM)
+    with trio.move_on_after(GRACE_S):
+        await process.wait()
+    _signal(process.pid, signal.SIGKILL)
+    await process.wait()
+
+
+def _signal(session: int, number: signal.Signals) -> None:
+    for pid in _session(session):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _session(session: int) -> Iterable[int]:
+    """Return the processes of a session: a child may have made a process group of its own."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError, ValueError):
+                # Behind the name, which is in parentheses and may hold any: state, parent, group, session.
+                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+                if int(fields[3]) == session:
+                    found.append(int(entry.name))
+    return found
+
+
+def _words(status: int | None) -> str:
+    if not status:
+        return ""
+    return f"it was killed by signal {-status}" if status < 0 else f"it ended with exit code {status}"

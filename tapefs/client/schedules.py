@@ -1,0 +1,189 @@
+"""Schedules: the fields of their calls, their answers, and the calls as functions. Blocking; for any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from catalog.schedule_records import Action, Blackout, Missed, Overlap, Rule
+from tapefs.client.api import Client
+
+_Name = Annotated[str, Meta(min_length=1, max_length=200)]
+_Hooks = Annotated[tuple[_Name, ...], Meta(max_length=20)]
+_URL = "/api/v1/schedules"
+
+
+class ScheduleFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a schedule is asked to be; what is missing in a change stays."""
+
+    name: _Name | UnsetType = UNSET
+    description: Annotated[str, Meta(max_length=2000)] | UnsetType = UNSET
+    #: When; see the kinds in `catalog.schedule_records`.
+    rule: Rule | UnsetType = UNSET
+    #: Name of a time zone; of a new schedule the machine's own if it is missing.
+    zone: Annotated[str, Meta(min_length=1, max_length=100)] | UnsetType = UNSET
+    #: What.
+    action: Action | UnsetType = UNSET
+    #: Names of hooks in the settings.
+    before: _Hooks | UnsetType = UNSET
+    after: _Hooks | UnsetType = UNSET
+    missed: Missed | UnsetType = UNSET
+    overlap: Overlap | UnsetType = UNSET
+    blackouts: Annotated[tuple[Blackout, ...], Meta(max_length=50)] | UnsetType = UNSET
+    blackout_waits: bool | UnsetType = UNSET
+    jitter_s: Annotated[int, Meta(ge=0, le=86_400)] | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+    tags: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=100)] | UnsetType = UNSET
+
+    def changes(self) -> dict[str, object]:
+        """Return what is set."""
+        found = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: value for name, value in found.items() if value is not UNSET}
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """How the runs of a schedule went."""
+
+    runs: int = 0
+    successes: int = 0
+    failures: int = 0
+    cancelled: int = 0
+    skipped: int = 0
+    #: Of those that succeeded.
+    average_s: float | None = None
+    last_run_at: datetime | None = None
+    last_success_at: datetime | None = None
+    last_failure_at: datetime | None = None
+    last_error: str | None = None
+
+
+class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
+    """A schedule as the sidecar tells it."""
+
+    number: int
+    schedule_id: str
+    name: str
+    description: str
+    rule: Rule
+    #: The rule in words.
+    when: str
+    zone: str
+    action: Action
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    missed: Missed
+    overlap: Overlap
+    blackouts: tuple[Blackout, ...]
+    blackout_waits: bool
+    jitter_s: int
+    enabled: bool
+    tags: tuple[str, ...]
+    #: `disabled`, `waiting`, `running`, or `over` when nothing is to come.
+    state: str
+    next_at: datetime | None
+    #: What should be known of it; empty: nothing.
+    remark: str
+    statistics: Statistics
+    created_at: datetime | None
+    changed_at: datetime | None
+
+
+class HookView(msgspec.Struct, frozen=True, kw_only=True):
+    """How a hook went."""
+
+    name: str
+    is_after: bool
+    error: str | None
+    output: str
+    duration_s: float
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of a schedule."""
+
+    number: int
+    schedule: int
+    planned_at: datetime | None
+    due_at: datetime | None
+    by_hand: bool
+    #: Earlier ones that were missed and are given up with it.
+    missed: int
+    state: str
+    job: int | None
+    attempts: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_s: float | None
+    error: str | None
+    result: str | None
+    hooks: tuple[HookView, ...]
+
+
+class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
+    """A run to come."""
+
+    planned_at: datetime
+    #: Behind jitter and blackouts.
+    begins_at: datetime | None
+    #: Why it will not run; empty: it will.
+    skipped: str = ""
+
+
+class ScheduleClient:
+    """The calls. Each may raise Unreachable, NoSuchThing, NotNow and UsageError."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self) -> list[ScheduleView]:
+        """Ask for all schedules, oldest first."""
+        found: list[ScheduleView] = []
+        while True:
+            page = self._client.call("GET", f"{_URL}?limit=1000&offset={len(found)}", None, list[ScheduleView])
+            found += page
+            if len(page) < 1000:
+                return found
+
+    def show(self, number: int) -> ScheduleView:
+        """Ask for one."""
+        return self._client.call("GET", f"{_URL}/{number}", None, ScheduleView)
+
+    def create(self, fields: ScheduleFields) -> ScheduleView:
+        """Make one."""
+        return self._client.call("POST", _URL, _body(fields), ScheduleView)
+
+    def edit(self, number: int, fields: ScheduleFields) -> ScheduleView:
+        """Change what is set."""
+        return self._client.call("PATCH", f"{_URL}/{number}", _body(fields), ScheduleView)
+
+    def delete(self, number: int) -> None:
+        """Forget one."""
+        self._client.call("DELETE", f"{_URL}/{number}", None, type(None))
+
+    def enable(self, number: int, on: bool) -> ScheduleView:
+        """Have it run from now on, or not."""
+        return self._client.call("POST", f"{_URL}/{number}/{'enable' if on else 'disable'}", None, ScheduleView)
+
+    def run(self, number: int) -> RunView:
+        """Have it run now."""
+        return self._client.call("POST", f"{_URL}/{number}/run", None, RunView)
+
+    def stop(self, number: int) -> Sequence[RunView]:
+        """Give up what runs."""
+        return self._client.call("POST", f"{_URL}/{number}/stop", None, list[RunView])
+
+    def history(self, number: int, limit: int, offset: int = 0) -> Sequence[RunView]:
+        """Ask for the newest runs, the newest first."""
+        return self._client.call("GET", f"{_URL}/{number}/runs?limit={limit}&offset={offset}", None, list[RunView])
+
+    def next(self, number: int, count: int) -> Sequence[Occurrence]:
+        """Ask for the next runs."""
+        return self._client.call("GET", f"{_URL}/{number}/next?count={count}", None, list[Occurrence])
+
+
+def _body(fields: ScheduleFields) -> object:
+    return msgspec.to_builtins(fields)
