@@ -11,7 +11,7 @@ from sidecar.arrivals import HELLO, Arrivals
 from sidecar.guard import Reader
 from sidecar.recalling import Recalls, Wish
 from tapefs.errors import Unreachable
-from tapefs.mount.sidecar_link import Arrival, Span, WaiterMessage, WalkMessage
+from tapefs.mount.link import Arrival, Span, WaiterMessage, WalkMessage
 from tapefs.mover.messages import FrameRange
 
 

@@ -9,7 +9,7 @@ import click
 
 from tapefs.cli.place import Place
 from tapefs.cli.values import Address
-from tapefs.starting import imports
+from tapefs.starting import import_without_rich, imports
 
 
 @click.command("serve")
@@ -20,6 +20,7 @@ from tapefs.starting import imports
 def serve_command(place: Place, directory: Path | None, listen: str | None, until_idle: bool) -> None:
     """Run the sidecar: HTTP, jobs, recalls and the library. Ends at SIGTERM and Ctrl-C."""
     with imports():
+        import_without_rich("structlog")
         from sidecar.serve import serve
 
     home = place.home()
@@ -34,6 +35,7 @@ def serve_command(place: Place, directory: Path | None, listen: str | None, unti
 def mount_command(place: Place, directory: Path, allow_other: bool) -> None:
     """Mount the archive read-only, in the foreground. SIGTERM and Ctrl-C unmount it."""
     with imports():
+        import_without_rich("structlog", "httpx")
         from tapefs.client.presence import connected
         from tapefs.logs import configure_logs
         from tapefs.mount.session import run_mount

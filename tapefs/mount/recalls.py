@@ -32,7 +32,7 @@ from tapefs.errors import (
 )
 from tapefs.mount import readers, who
 from tapefs.mount.errnos import ReaderGone
-from tapefs.mount.sidecar_link import Arrival, Link, WaiterMessage
+from tapefs.mount.link import Arrival, Link, WaiterMessage
 
 #: How often a waiter looks at the process it waits for. Looking costs 30 µs, and all of it together shall stay below 10
 #: % of a core.

@@ -25,9 +25,9 @@ from catalog.ids import DirectoryNo, SegmentId, SetId
 from catalog.index.reader import IndexReader
 from tapefs.errors import BadStructure, RecallFailed, Unreachable
 from tapefs.mount import who
+from tapefs.mount.link import Link, Span, WalkMessage
 from tapefs.mount.listings import Listings
 from tapefs.mount.recalls import Caller
-from tapefs.mount.sidecar_link import Link, Span, WalkMessage
 from tapefs.mount.tree_order import Stretch, TreeOrder
 from tapefs.mount.window import Frame, Window
 from tapefs.vfs.archive import Archive

@@ -18,9 +18,10 @@ from catalog.ids import SegmentId
 from tapefs.errors import NotNow, RecallDenied, RecallFailed, RecallTimedOut, Unreachable
 from tapefs.mount import readers
 from tapefs.mount.errnos import ReaderGone
+from tapefs.mount.link import Arrival, WaiterMessage
 from tapefs.mount.quick_wait import ROW, QuickLock, QuickWait, quick_trio
 from tapefs.mount.recalls import Caller, Recalls, Wanted
-from tapefs.mount.sidecar_link import Arrival, SidecarLink, WaiterMessage
+from tapefs.mount.sidecar_link import SidecarLink
 from tapefs.mount.wakefulness import Wakefulness
 
 SEGMENT = SegmentId("11111111-2222-4333-8444-555555555555")

@@ -1,0 +1,41 @@
+"""What processes load when they start: tens of milliseconds each time, and five times that on a slow machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+#: Libraries that take long to load, and that a start has no need of.
+HEAVY = {"apprise", "httpx", "numpy", "psycopg", "requests", "rich", "schemathesis", "wsgidav"}
+PROGRAM = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+finally:
+    print("\\n".join(sys.modules), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (["tapefs.mover", "--help"], set()),
+        (["tapefs", "serve"], set()),
+        (["tapefs", "mount", "mnt"], {"httpx"}),
+        (["tapefs", "jobs"], set()),
+        (["tapefs", "backup", "/nowhere"], set()),
+    ],
+    ids=" ".join,
+)
+def test_a_start_loads_nothing_heavy(arguments: list[str], allowed: set[str], tmp_path: Path) -> None:
+    """Each ends by an error behind its imports: there is no state folder."""
+    home = [arguments[0], "--home", str(tmp_path / "none"), *arguments[1:]] if arguments[0] == "tapefs" else arguments
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *home], capture_output=True, text=True, cwd=ROOT)
+    loaded = set(done.stderr.split())
+    assert "tapefs.errors" in loaded
+    assert loaded & HEAVY == allowed
