@@ -17,7 +17,7 @@ stage "a reset of the drive by somebody else, in the middle of the second segmen
 reset=$("$tapefs" backup /disk/source --name reset --no-wait)
 tries_long in_segment 1
 sg_reset --device "$(node_of 1 2)"
-tries_long ended "$reset"
+tries_long job_ended "$reset"
 "$tapefs" jobs
 finished "$reset"
 

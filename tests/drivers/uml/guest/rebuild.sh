@@ -6,13 +6,13 @@ mkdir /disk/source /disk/was
 
 stage "a full set, a copy of the catalog, an incremental set with a deletion"
 files /disk/source
+serve
 first=$("$tapefs" backup --type incremental --name nightly /disk/source)
-let_go
 "$tapefs" catalog backup /disk/old-copy
 rm /disk/source/empty
 files /disk/source/more
 second=$("$tapefs" backup --type incremental --name nightly /disk/source)
-let_go
+serve_no_more
 mv "$TAPEFS_HOME"/{ledger,index,trailers} /disk/was
 name=TP0001L9
 

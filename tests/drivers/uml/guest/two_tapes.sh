@@ -69,7 +69,8 @@ slow=$("$tapefs" backup /disk/slow --no-wait)
 same /disk/first/deep "/disk/mnt/sets/$spanning/disk/source/deep"
 "$tapefs" jobs
 [[ $("$tapefs" job show "$slow" --json | field_of state) == running ]]
-tries_long finished "$slow"
+tries_long job_ended "$slow"
+finished "$slow"
 "$tapefs" tapes
 
 stage "all of it by the mount"
