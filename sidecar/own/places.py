@@ -14,6 +14,7 @@ from sidecar.answers import json_answer
 from sidecar.callers import Role
 from sidecar.calls import Call
 from sidecar.new_pools import check_text
+from sidecar.own.tape_views import place_of
 from sidecar.requests import body_of
 from sidecar.service import Service
 from tapefs.client.pools import Due
@@ -89,7 +90,7 @@ class PlaceCalls:
         pool, now_ns = pools.find(volume.pool) or pools.get(""), service.jobs.now_ns()
         choice = weigh(service.home, service.ledger, service.library, Want(pool=pool, now_ns=now_ns), None)
         element = service.library.place_of(volume.code)
-        place = "" if element is None else f"{element.kind.value} {element.number}"
+        place = "" if element is None else place_of(element)
         said = explain_tape(service.ledger, pools, volume, place, choice, now_ns)
         return [*said, *sentences(service.home, [volume.key_fingerprint])]
 

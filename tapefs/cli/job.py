@@ -62,7 +62,7 @@ def show_command(place: Place, job: str, as_json: bool) -> None:
     with ledger_of(place) as ledger:
         shown["remarks"] = remark(found, is_held=ledger.queue_state().is_paused)
     for key, value in shown.items():
-        for line in value if isinstance(value, list) and value else [value]:
+        for line in value if isinstance(value, list | tuple) and value else [value]:
             click.echo(f"{key:<16}{_text(line)}".rstrip())
 
 

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 import click
 
+from tapefs.sizes import size as size
+
 Json = dict[str, object]
 
 _NS_PER_S = 1_000_000_000
@@ -114,16 +116,6 @@ def short_ids(ids: Iterable[str]) -> dict[str, str]:
     while len({each[:length] for each in known}) < len(known):
         length += 1
     return {each: each[:length] for each in known}
-
-
-def size(count_bytes: int) -> str:
-    """Return a size for people, such as 1.5 GiB."""
-    value = float(count_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} PiB"
 
 
 def iso_time(at_ns: int) -> str | None:

@@ -291,4 +291,4 @@ def _rows(details: TapeDetails) -> Iterator[tuple[str, str]]:
 
 
 def _time(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}Z"
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"

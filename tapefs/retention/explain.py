@@ -18,6 +18,7 @@ from tapefs.retention.holds import begun_at_ns, holds_on
 from tapefs.retention.places import placement
 from tapefs.retention.policy import ARCHIVE, MIRROR, Verdict
 from tapefs.retention.pools import SCRATCH, Pools
+from tapefs.sizes import size
 
 #: Sets that are told one by one.
 MOST_SETS = 50
@@ -126,7 +127,7 @@ def explain_tape(
 def _state(volume: Volume, zone: tzinfo | None) -> str:
     begun = f", begun on {day_of(volume.labelled_at_ns, zone)}" if volume.labelled_at_ns else ""
     why = f" ({volume.reason})" if volume.reason else ""
-    used = f"{volume.used_bytes:,} of {volume.capacity_bytes:,} bytes used"
+    used = f"{size(volume.used_bytes)} of {size(volume.capacity_bytes)} used"
     return f"Tape {volume.label} of pool {volume.pool} is {volume.state.value}{why}{begun}, {used}."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -44,6 +45,7 @@ def test_the_life_of_a_job(tree, tmp_path):
     assert (job["sources"], job["excludes"], job["retention_days"]) == ([str(tree)], ["*.o"], 30)
     assert (job.pop("drive"), job.pop("buffer")) == (None, None)
     assert json.loads(done("job", "list", "--json")) == [job]
+    assert re.search(r"^excludes +\*\.o$", done("job", "show", "docs"), re.M)
 
     set_id = done("job", "run", number).splitlines()[-1]
     assert done("ls", f"{set_id}:{str(tree)[1:]}").endswith("keep.txt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -62,6 +63,10 @@ def test_live_sets_keep_their_tape(home, tree, tmp_path):
     first = done("backup", str(tree)).splitlines()[-1]
     shown = done("tape", "show", "TP0001L9")
     assert "newest complete set of its job; only here" in shown
+    assert re.search(r"^Written +[0-9-]{10} [0-9:]{8}Z$", shown, re.M)
+    explained = done("explain", "TP0001L9")
+    assert "It is in drive0 of the library." in explained
+    assert re.search(r", [0-9.]+ [KM]iB of [0-9.]+ [MG]iB used\.", explained)
     for words in (("erase", "--long", "--force"), ("relabel",)):
         said = refused("tape", words[0], "TP0001L9", *words[1:], "--yes-it-is", "TP0001L9")[1]
         assert first[:8] in said

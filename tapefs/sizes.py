@@ -1,0 +1,13 @@
+"""Sizes for people. Pure; any thread."""
+
+from __future__ import annotations
+
+
+def size(count_bytes: int) -> str:
+    """Return a size for people, such as 1.5 GiB."""
+    value = float(count_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} PiB"
