@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
@@ -170,9 +171,7 @@ class Jobs:
             await self._running[number].ended.wait()
             job = self._ledger.job(number)
         if number in self._running or job.state in OPEN_STATES:
-            raise NotNow(
-                f"task {number} ({job.name}) is {job.state.value} already: wait until it has ended, or cancel it"
-            )
+            raise NotNow(_open_already(job))
         return job
 
     def newest(self, like: Job) -> Job | None:
@@ -460,3 +459,13 @@ def _cancelled_words(job: Job) -> str:
     if job.moves or job.tries:
         return "it was cancelled while it waited for a drive"
     return "cancelled before it began"
+
+
+def _open_already(job: Job) -> str:
+    """Say since when a job waits or runs, and what to do about it."""
+    since_ns = job.queued_at_ns if job.state is JobState.QUEUED else job.started_at_ns
+    since = f" since {datetime.fromtimestamp(since_ns // 10**9, UTC):%Y-%m-%d %H:%M:%SZ}" if since_ns else ""
+    return (
+        f"job {job.number} ({job.name}) is {job.state.value} already{since}: `tapefs jobs` shows what becomes of it, "
+        f"`tapefs job cancel {job.number}` ends it"
+    )

@@ -154,6 +154,11 @@ def _cancel(client: Client, number: JobNumber) -> JobView:
         client.cancel(number)
     except NotNow:
         return client.job(number)
+    return wait_ended(client, number)
+
+
+def wait_ended(client: Client, number: JobNumber) -> JobView:
+    """Wait until a job that was cancelled has ended. Raises Cancelled when that takes too long."""
     deadline_s = time.monotonic() + CANCEL_S
     while not (view := client.job(number)).is_finished:
         if time.monotonic() > deadline_s:

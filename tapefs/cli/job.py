@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from msgspec import UNSET, structs
 
-from tapefs.cli.backup import absolute, submitting, wait_unless, with_sources
+from tapefs.cli.backup import absolute, submitting, wait_ended, wait_unless, with_sources
 from tapefs.cli.job_options import TYPES, check_level_of, job_options, set_or
 from tapefs.cli.jobs import find_job, job_json, list_jobs, remark
 from tapefs.cli.output import level_text, print_json, printable
@@ -125,10 +125,25 @@ def run_command(place: Place, job: str, run_type: str | None, no_wait: bool) -> 
 @click.option("--no-wait", is_flag=True, help="Print the job's number instead, and let `tapefs serve` do it.")
 @click.pass_obj
 def resume_command(place: Place, job: str, no_wait: bool) -> None:
-    """Go on with a run that failed, was cancelled, paused or interrupted.
+    """Go on with a run that was cut off, cancelled or paused.
 
     What it has brought to tape is kept: it goes on behind its last committed segment, with the sources as they are now.
     """
     number = find_job(place, job).number
     with submitting(place.home()) as client:
         wait_unless(client, client.resume_job(number), no_wait)
+
+
+@job_command.command("cancel")
+@click.argument("job", metavar="JOB")
+@click.pass_obj
+def cancel_command(place: Place, job: str) -> None:
+    """Cancel a job that waits or runs.
+
+    A run stops at the next good place. What it has brought to tape is not shown; `tapefs job resume` goes on with it.
+    """
+    number = find_job(place, job).number
+    with submitting(place.home()) as client:
+        client.cancel(number)
+        view = wait_ended(client, number)
+    click.echo(f"job {number} is {view.state.value}", err=True)

@@ -67,9 +67,9 @@ def pause_command(place: Place, job: str | None, reason: str) -> None:
 @click.argument("job", metavar="[JOB]", required=False)
 @click.pass_obj
 def resume_command(place: Place, job: str | None) -> None:
-    """Let a job that is paused, or the whole queue, go on; a run goes on behind what it has brought to tape.
+    """Let a paused job, or the whole queue, go on.
 
-    A sidecar that keeps running has to do it: `tapefs serve`. `tapefs job resume JOB` goes on at once and waits.
+    A run goes on behind what it has brought to tape. A sidecar that keeps running has to do it: `tapefs serve`. `tapefs job resume JOB` goes on at once and waits.
     """
     from tapefs.client.presence import connected
 

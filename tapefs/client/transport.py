@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from tapefs import __version__
 from tapefs.errors import HomeError, NoRoom, NoSuchThing, NotNow, RecallTimedOut, TapefsError, Unreachable, UsageError
 from tapefs.socket_name import socket_name
 
@@ -28,6 +29,11 @@ ERRORS: dict[int, type[TapefsError]] = {
     504: RecallTimedOut,
     507: NoRoom,
 }
+
+
+#: Answered, without a word of the sidecar's own, to a call that it does not have.
+_NO_SUCH_CALL, _NOTHING_SAID = (404, 405), ("Not Found", "Method Not Allowed")
+_STATUS = "/api/v1/status"
 
 
 class SocketConnection(http.client.HTTPConnection):
@@ -79,8 +85,22 @@ class Transport:
             answer = connection.getresponse()
             data = answer.read()
         if answer.status >= 400:
-            raise error_of(answer.status, data)
+            raise self._refusal(path, answer.status, data)
         return data
+
+    def _refusal(self, path: str, status: int, data: bytes) -> TapefsError:
+        """Return what an answer stands for; where a call is not known at all, that another version answers."""
+        error = error_of(status, data)
+        if path == _STATUS or not (status in _NO_SUCH_CALL and str(error) in _NOTHING_SAID):
+            return error
+        try:
+            version = json.loads(self.request("GET", _STATUS))["version"]
+        except (TapefsError, ValueError, KeyError, TypeError):
+            return error
+        whose = (
+            f"is version {version}, this is {__version__}" if version != __version__ else "is older than this program"
+        )
+        return NotNow(f"the sidecar that runs does not know what it was asked: it {whose}; restart it")
 
 
 class LineStream:

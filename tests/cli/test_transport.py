@@ -14,9 +14,10 @@ import pytest
 
 from catalog.ids import FrameNo, JobNumber, SegmentId
 from catalog.records import JobState
+from tapefs import __version__
 from tapefs.client.api import Client, FrameSpan
 from tapefs.client.job_fields import JobFields, encoded
-from tapefs.client.transport import LineStream
+from tapefs.client.transport import LineStream, Transport
 from tapefs.errors import HomeError, NoSuchThing, NotNow, TapefsError, Unreachable, UsageError
 from tapefs.socket_name import SOCKET_PATH_BYTES, socket_name
 
@@ -199,3 +200,19 @@ def test_silence_means_gone(server):
     with pytest.raises(Unreachable, match="in time"):
         next(lines)
     stream.close()
+
+
+@pytest.mark.parametrize(("version", "said"), [("0.0.9", "it is version 0.0.9, this is "), (__version__, "older than")])
+def test_a_sidecar_that_does_not_know_a_call_is_to_be_restarted(server: Server, version: str, said: str) -> None:
+    """What it says itself of a thing that is not there is left as it is."""
+    server.answers["/api/v1/new"] = (404, {"detail": "Not Found"})
+    server.answers["/api/v1/jobs/3/new"] = (405, {"detail": "Method Not Allowed"})
+    transport = Transport(server.path)
+    with pytest.raises(NoSuchThing, match=r"^Not Found$"):
+        transport.request("GET", "/api/v1/new")
+    server.answers["/api/v1/status"] = (200, {"version": version})
+    for path in ("/api/v1/new", "/api/v1/jobs/3/new"):
+        with pytest.raises(NotNow, match=f"does not know what it was asked: .*{said}.*; restart it"):
+            transport.request("GET", path)
+    with pytest.raises(NoSuchThing, match="nothing here"):
+        transport.request("GET", "/api/v1/jobs/4")
