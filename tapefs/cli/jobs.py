@@ -69,7 +69,8 @@ def pause_command(place: Place, job: str | None, reason: str) -> None:
 def resume_command(place: Place, job: str | None) -> None:
     """Let a paused job, or the whole queue, go on.
 
-    A run goes on behind what it has brought to tape. A sidecar that keeps running has to do it: `tapefs serve`. `tapefs job resume JOB` goes on at once and waits.
+    A run goes on behind what it has brought to tape. A sidecar that keeps running has to do it: `tapefs serve`.
+    `tapefs job resume JOB` goes on at once and waits.
     """
     from tapefs.client.presence import connected
 
