@@ -50,6 +50,8 @@ class StageRequest(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     owner: str
     created_at_ns: int
+    #: What keeps its files staged; empty: nothing does.
+    pin_id: str = ""
     files: tuple[StageFile, ...]
 
     @property

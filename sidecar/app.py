@@ -42,6 +42,7 @@ from sidecar.taf.backup import BackupCalls
 from sidecar.taf.recovery import RecoveryCalls
 from sidecar.taf.tape import TapeCalls
 from sidecar.taf.user import UserCalls
+from sidecar.wlcg.calls import WlcgCalls
 from tapefs.errors import TapefsError
 
 #: Errors that belong to requests; any other is a bug.
@@ -88,6 +89,7 @@ def calls_of(service: Service) -> list[Call]:
         AccessCalls(service),
         SessionCalls(service),
         UserCalls(service),
+        WlcgCalls(service),
     )
     return [call for family in families for call in family.routes()]
 

@@ -48,6 +48,7 @@ from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
 from sidecar.view.files import Files
 from sidecar.walks import Walks
+from sidecar.wlcg.bulk import BulkStaging
 from tapefs.home import Home
 from tapefs.keys.opening import opened_by_files
 
@@ -123,6 +124,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         nursery.start_soon(service.evictor.run)
         nursery.start_soon(service.recalls.run_deadlines)
         nursery.start_soon(service.files.run)
+        nursery.start_soon(service.bulk.run)
         nursery.start_soon(service.recalls.desk.run)
         nursery.start_soon(service.notices.run)
         if not options.until_idle:
@@ -222,17 +224,32 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     notices = await trio.to_thread.run_sync(
         partial(Notices, home, ledger, library, drives, verifications, bell, is_short=options.until_idle)
     )
+    files = Files(home, ledger, recalls, arrivals)
+    bulk = await trio.to_thread.run_sync(BulkStaging, ledger, files, recalls, pins, evictor, arrivals)
     services.append(
         Service(
-            home, ledger, library, jobs, recalls, verifications, tape_tasks, cleanings, arrivals, evictor, pins, drives,
-            fleet, unlocking,
-            Files(home, ledger, recalls, arrivals),
-            access,
-            notices,
-            Scheduler(home, ledger),
+            home=home,
+            ledger=ledger,
+            library=library,
+            jobs=jobs,
+            recalls=recalls,
+            verifications=verifications,
+            tape_tasks=tape_tasks,
+            cleanings=cleanings,
+            arrivals=arrivals,
+            evictor=evictor,
+            pins=pins,
+            drives=drives,
+            fleet=fleet,
+            unlocking=unlocking,
+            files=files,
+            access=access,
+            notices=notices,
+            bulk=bulk,
+            scheduler=Scheduler(home, ledger),
             ends_by_itself=options.until_idle,
         )
-    )  # fmt: skip
+    )
     for drive in drives:
         library.in_drive(drive.number)
     return services[0]

@@ -22,6 +22,7 @@ from sidecar.tape_tasks import TapeTasks
 from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
 from sidecar.view.files import Files
+from sidecar.wlcg.bulk import BulkStaging
 from tapefs.home import Home
 from tapefs.tape.barcodes import is_cleaning
 
@@ -48,6 +49,7 @@ class Service:
     access: Access
     notices: Notices
     scheduler: Scheduler
+    bulk: BulkStaging
     #: A command has started this sidecar for its own work, and somebody waits for the answer.
     ends_by_itself: bool
 

@@ -38,7 +38,7 @@ class WrongHost(RequestRefused):
 
 
 class BadRequest(RequestRefused):
-    """As HTTP it could be taken for two different things."""
+    """It could be taken for two things, or makes no sense and is told so in the way of interfaces without 422."""
 
 
 class TooMany(RequestRefused):

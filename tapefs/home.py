@@ -234,6 +234,18 @@ class HookSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError(f"the program of a hook is named by its whole path, not {self.argv[0]!r}")
 
 
+class WlcgSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What clients of the WLCG Tape REST API are told."""
+
+    #: Empty for the host's name.
+    sitename: str = ""
+    description: str = ""
+    #: Where they reach the API, without its path: `https://tape.example:8443`; empty: where they have asked.
+    uri: str = ""
+    #: So long a file stays staged whose client has not said.
+    lifetime_s: Annotated[int, Meta(gt=0)] = 3 * 86_400
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of tapefs.toml; unknown keys are refused."""
 
@@ -250,6 +262,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     notices: NoticeSettings = NoticeSettings()
     #: By name; see docs/schedules.md.
     hooks: dict[str, HookSettings] = {}
+    wlcg: WlcgSettings = WlcgSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,10 +156,18 @@ def _ask(
 
 
 def spawn(
-    home: Home, *options: str, stderr: int | IO[str] = subprocess.PIPE, pass_fds: Sequence[int] = (), **variables: str
+    home: Home,
+    *options: str,
+    stderr: int | IO[str] = subprocess.PIPE,
+    pass_fds: Sequence[int] = (),
+    is_real: bool = False,
+    **variables: str,
 ) -> subprocess.Popen[str]:
+    program = ["tapefs", "--home", str(home.path), "serve"]
+    if not is_real:
+        program = ["tests.sidecar.serve_with_fake", "--home", str(home.path)]
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.sidecar.serve_with_fake", "--home", str(home.path), *options],
+        [sys.executable, "-m", *program, *options],
         cwd=ROOT,
         env=os.environ | variables,
         pass_fds=pass_fds,
@@ -171,14 +179,19 @@ def spawn(
 
 
 @contextmanager
-def running(home: Home, *options: str, listen: bool = False) -> Iterator[Rig]:
-    """A sidecar that is ready; ended with SIGTERM, and its standard error must hold no traceback."""
+def running(home: Home, *options: str, listen: bool = False, is_real: bool = False) -> Iterator[Rig]:
+    """A sidecar that is ready; ended with SIGTERM, and its standard error must hold no traceback.
+
+    `is_real`: with real movers, on the virtual library.
+    """
     port = free_port() if listen else 0
     place = ["--listen", f"127.0.0.1:{port}"] if listen else []
     reader, writer = os.pipe()
     log = home.path / "stderr.log"
     with log.open("a") as errors:
-        process = spawn(home, *place, *options, stderr=errors, pass_fds=[writer], TAPEFS_READY_FD=str(writer))
+        process = spawn(
+            home, *place, *options, stderr=errors, pass_fds=[writer], is_real=is_real, TAPEFS_READY_FD=str(writer)
+        )
     os.close(writer)
     try:
         with os.fdopen(reader) as words:
