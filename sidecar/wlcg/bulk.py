@@ -29,7 +29,7 @@ from sidecar.recalling import Recalls, Wish
 from sidecar.view.files import NOBODY_UID, Files, Item
 from sidecar.view.link import OwnLink
 from tapefs.errors import NoRoom, NoSuchThing, TapefsError, Unreachable
-from tapefs.mount.sidecar_link import Arrival
+from tapefs.mount.link import Arrival
 from tapefs.mover.messages import FrameRange
 from tapefs.vfs.residency import State
 
