@@ -6,6 +6,7 @@ All are plain ASGI layers; trio only. Nothing behind them runs before they have 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NoReturn
 
 import trio
@@ -13,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sidecar.callers import CALLER, local_caller
+from sidecar.callers import CALLER, Role, local_caller
 from sidecar.listeners import CONNECTION
 from sidecar.statuses import BodyTooLarge, BodyTooSlow, RequestRefused, challenge_of, status_of
 
@@ -27,14 +28,18 @@ DRAIN_S = 2.0
 class PeerGate:
     """For the Unix socket: the kernel has told who connects, and the listener has admitted him."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, owner_uid: int, others: Role) -> None:
+        """`others`: what those may do who are neither root nor the owner, but in the group that is admitted."""
         self._app = app
+        self._masters = (0, owner_uid)
+        self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Write down who calls."""
         peer = scope[CONNECTION].peer
         if peer is not None:
-            scope[CALLER] = local_caller(peer.uid)
+            role = Role.ADMIN if peer.uid in self._masters else self._others
+            scope[CALLER] = replace(local_caller(peer.uid), role=role)
         await self._app(scope, receive, send)
 
 

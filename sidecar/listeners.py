@@ -11,26 +11,36 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
+import h11
 import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Closed, Event
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sidecar.access.tls import Tls
 from tapefs.errors import NotNow, UsageError
 from tapefs.socket_name import socket_name
 
-#: Connections at one time and listener; more are closed at once.
-MOST_CONNECTIONS = 1000
+#: Connections at one time and listener, so that TCP cannot keep the Unix socket from answering; and of one address.
+#: More are closed at once.
+MOST_CONNECTIONS = 4000
+MOST_OF_ADDRESS = 2000
+#: A client that takes nothing for so long is cut off.
+SEND_S = 60.0
+_WATCH_S = 5.0
 #: How long requests may go on when the end has come.
 GRACE_S = 1.0
 #: Key of the connection in the ASGI scope.
@@ -38,6 +48,10 @@ CONNECTION = "tapefs.connection"
 
 _BACKLOG = 128
 _UCRED = struct.Struct("3i")
+#: SO_PEERGROUPS: the groups of who connected, beside that in SO_PEERCRED.
+_SO_PEERGROUPS = 59
+#: A user may be in 65,536 groups.
+_GROUPS_BYTES = 4 * 65_536
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +63,7 @@ class Peer:
     pid: int
     uid: int
     gid: int
+    groups: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +73,8 @@ class Connection:
     stream: trio.SocketStream
     #: None for TCP.
     peer: Peer | None
+    #: Of TCP.
+    address: str = ""
 
     def cut(self) -> None:
         """Break the connection, whatever waits in it; harmless twice."""
@@ -69,6 +86,9 @@ class Connections:
 
     def __init__(self) -> None:
         self._open: set[Connection] = set()
+        #: What is being sent, by a number of its own, and since when.
+        self._sending: dict[int, tuple[Connection, float]] = {}
+        self._sends = count()
         self._quiet_since_s = trio.current_time()
         #: Has there ever been one?
         self.had_any = False
@@ -88,6 +108,36 @@ class Connections:
         """Return how many are open."""
         return len(self._open)
 
+    def of_listener(self, *, is_unix: bool) -> int:
+        """Return how many of them came over the Unix socket, or over TCP."""
+        return sum((each.peer is not None) == is_unix for each in self._open)
+
+    def of_address(self, address: str) -> int:
+        """Return how many of them came from an address."""
+        return sum(each.address == address for each in self._open)
+
+    def watched(self, connection: Connection, send: Send) -> Send:
+        """Return `send` with a note of how long it takes."""
+
+        async def noted(message: Message) -> None:
+            number = next(self._sends)
+            self._sending[number] = (connection, trio.current_time())
+            try:
+                await send(message)
+            finally:
+                del self._sending[number]
+
+        return noted
+
+    async def watch(self) -> None:
+        """Cut off clients that take nothing of what is sent to them; until cancelled."""
+        while True:
+            await trio.sleep(_WATCH_S)
+            late = trio.current_time() - SEND_S
+            for connection in {each for each, since_s in self._sending.values() if since_s <= late}:
+                log.info("a client takes nothing: cut off", address=connection.address)
+                connection.cut()
+
     def quiet_s(self) -> float:
         """Return for how long there has been none; 0 while there is one."""
         return 0.0 if self._open else trio.current_time() - self._quiet_since_s
@@ -96,6 +146,42 @@ class Connections:
         """Break all connections."""
         for connection in list(self._open):
             connection.cut()
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A bound socket, and what is served there."""
+
+    bound: socket.socket
+    app: ASGIApp
+    #: Of Unix sockets: the uid that is admitted beside root, and the group.
+    owner_uid: int | None = None
+    gid: int | None = None
+    tls: Tls | None = None
+
+    def admits(self, peer: Peer | None) -> bool:
+        """May he connect?"""
+        if peer is None:
+            return True
+        return peer.uid in (0, self.owner_uid) or (self.gid is not None and self.gid in {peer.gid, *peer.groups})
+
+
+class _Server(TCPServer):
+    """Hypercorn's handler of one connection, with one flaw less.
+
+    When an answer says that it is the last one, and more has come behind the request, the task that reads takes that
+    for an error and closes at once, while the answer is being sent: the client gets none, and the log a traceback.
+    """
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send, or close; but close no connection of HTTP/1 in the middle of an answer, whose end closes it anyway."""
+        if isinstance(event, Closed) and self._is_answering():
+            return
+        await super().protocol_send(event)
+
+    def _is_answering(self) -> bool:
+        http = self.protocol.protocol
+        return isinstance(http, H11Protocol) and http.stream is not None and http.connection.our_state is h11.SEND_BODY
 
 
 class HttpServer:
@@ -107,17 +193,15 @@ class HttpServer:
         self._context = WorkerContext(None)
         self._accepting = trio.CancelScope()
 
-    async def serve(self, listeners: list[tuple[socket.socket, ASGIApp, int | None]]) -> None:
-        """Serve until `end` is called and the connections are gone.
-
-        Of each listener: its bound socket, its application, and for Unix sockets the uid that is admitted beside root.
-        """
+    async def serve(self, listeners: Sequence[Listener]) -> None:
+        """Serve until `end` is called and the connections are gone."""
         async with trio.open_nursery() as handlers:
+            handlers.start_soon(self.connections.watch)
             try:
                 with self._accepting:
                     async with trio.open_nursery() as acceptors:
-                        for bound, app, owner_uid in listeners:
-                            acceptors.start_soon(self._accept, bound, partial(self._handle, app, owner_uid), handlers)
+                        for each in listeners:
+                            acceptors.start_soon(self._accept, each.bound, partial(self._handle, each), handlers)
                 await self._context.terminated.set()
                 with trio.move_on_after(GRACE_S):
                     while self.connections.count():
@@ -139,20 +223,37 @@ class HttpServer:
         """Accept nothing more; requests get a moment to end, then their connections are cut."""
         self._accepting.cancel()
 
-    async def _handle(self, app: ASGIApp, owner_uid: int | None, stream: trio.SocketStream) -> None:
-        peer = None if owner_uid is None else _peer_of(stream)
-        if peer is not None and peer.uid not in (0, owner_uid):
+    async def _handle(self, listener: Listener, stream: trio.SocketStream) -> None:
+        peer = None if listener.owner_uid is None else _peer_of(stream)
+        if peer is not None and not listener.admits(peer):
             log.warning("connection refused", pid=peer.pid, uid=peer.uid)
             await _turn_away(stream)
             return
-        if self.connections.count() >= MOST_CONNECTIONS:
+        connection = Connection(stream, peer, "" if peer is not None else _address_of(stream))
+        if self._is_full(connection):
             await trio.aclose_forcefully(stream)
             return
-        connection = Connection(stream, peer)
-        wrapped = ASGIWrapper(_with_connection(app, connection))  # type: ignore[arg-type]
+        wrapped = ASGIWrapper(self._with_connection(listener.app, connection))  # type: ignore[arg-type]
         with self.connections.counted(connection):
-            state = ConnectionState({})
-            await TCPServer(wrapped, self._config, self._context, state, stream).run()  # type: ignore[arg-type]
+            state, spoken = ConnectionState({}), _encrypted(stream, listener.tls)
+            await _Server(wrapped, self._config, self._context, state, spoken).run()  # type: ignore[arg-type]
+
+    def _is_full(self, connection: Connection) -> bool:
+        if self.connections.count() < MOST_OF_ADDRESS:  # The usual case, without looking at each.
+            return False
+        is_unix = connection.peer is not None
+        if self.connections.of_listener(is_unix=is_unix) >= MOST_CONNECTIONS:
+            return True
+        return not is_unix and self.connections.of_address(connection.address) >= MOST_OF_ADDRESS
+
+    def _with_connection(
+        self, app: ASGIApp, connection: Connection
+    ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+        async def call(scope: Scope, receive: Receive, send: Send) -> None:
+            scope[CONNECTION] = connection
+            await app(scope, receive, self.connections.watched(connection, send))
+
+        return call
 
 
 def _config() -> Config:
@@ -163,17 +264,33 @@ def _config() -> Config:
     return config
 
 
-def _with_connection(app: ASGIApp, connection: Connection) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        scope[CONNECTION] = connection
-        await app(scope, receive, send)
-
-    return call
-
-
 def _peer_of(stream: trio.SocketStream) -> Peer:
     raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return Peer(*_UCRED.unpack(raw))
+    pid, uid, gid = _UCRED.unpack(raw)
+    return Peer(pid, uid, gid, _groups_of(stream))
+
+
+def _groups_of(stream: trio.SocketStream) -> frozenset[int]:
+    """Return the groups of a peer; none where the kernel cannot tell (before 4.13)."""
+    try:
+        raw = stream.socket.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
+    except OSError:
+        return frozenset()
+    return frozenset(gid for (gid,) in struct.iter_unpack("I", raw))
+
+
+def _address_of(stream: trio.SocketStream) -> str:
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:  # It has gone already.
+        return ""
+
+
+def _encrypted(stream: trio.SocketStream, tls: Tls | None) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    if tls is None:
+        return stream
+    tls.renew()
+    return trio.SSLStream(stream, tls.context, server_side=True, https_compatible=True)
 
 
 async def _turn_away(stream: trio.SocketStream) -> None:
@@ -191,10 +308,10 @@ async def _turn_away(stream: trio.SocketStream) -> None:
 # -- binding -----------------------------------------------------------------------------------------------------------
 
 
-def bind_unix(path: Path, owner: os.stat_result) -> socket.socket:
-    """Bind the Unix socket for its owner alone. A stale file is removed: the caller owns the state folder.
+def bind_unix(path: Path, owner: os.stat_result, gid: int | None = None) -> socket.socket:
+    """Bind the Unix socket for its owner alone, or for a group as well.
 
-    Raises NotNow.
+    A stale file is removed: the caller owns the state folder. Raises NotNow.
     """
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -206,7 +323,11 @@ def bind_unix(path: Path, owner: os.stat_result) -> socket.socket:
         finally:
             os.umask(before)
         if os.geteuid() == 0:
-            os.chown(path, owner.st_uid, owner.st_gid)
+            os.chown(path, owner.st_uid, owner.st_gid if gid is None else gid)
+        elif gid is not None:
+            os.chown(path, -1, gid)
+        if gid is not None:
+            path.chmod(0o660)
     except OSError as error:
         bound.close()
         raise NotNow(f"cannot make the socket {path}: {error.strerror or error}") from error

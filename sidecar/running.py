@@ -16,16 +16,17 @@ from pathlib import Path
 
 import structlog
 import trio
-from starlette.types import ASGIApp
 
 from catalog.ledger import Ledger
 from drivers.registry import cartridge_bytes, drive_name, open_changer
 from sidecar.access.access import Access
 from sidecar.access.gate import TcpGate
+from sidecar.access.tls import Tls
 from sidecar.alongside import Alongside
 from sidecar.app import make_app
 from sidecar.arrivals import Arrivals
 from sidecar.bell import Bell
+from sidecar.callers import Role
 from sidecar.cleanings import Cleanings
 from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor, limit_bytes
@@ -34,7 +35,7 @@ from sidecar.giving_way import GivingWay
 from sidecar.health import Fleet
 from sidecar.jobs import Jobs
 from sidecar.library import Library
-from sidecar.listeners import Connections, HttpServer
+from sidecar.listeners import Connections, HttpServer, Listener
 from sidecar.mount_child import MountChild
 from sidecar.movers import MoverCommand
 from sidecar.notices.desk import Notices
@@ -84,20 +85,31 @@ class Tcp:
     bound: socket.socket
     host: str
     token: str
+    #: None: what goes over it can be read on the way.
+    tls: Tls | None
 
 
-async def run_sidecar(
-    home: Home, ledger: Ledger, options: Options, unix: socket.socket, owner_uid: int, tcp: Tcp | None
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Unix:
+    """The Unix socket."""
+
+    bound: socket.socket
+    owner_uid: int
+    #: The group that is admitted beside root and the owner.
+    gid: int | None
+
+
+async def run_sidecar(home: Home, ledger: Ledger, options: Options, unix: Unix, tcp: Tcp | None) -> None:
     """Serve until the end. Raises what keeps the sidecar from starting: DriveError, NotNow."""
     http = HttpServer()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         service = await _assemble(home, ledger, options)
         app = make_app(service)
-        listeners: list[tuple[socket.socket, ASGIApp, int | None]] = [(unix, BodyLimits(PeerGate(app)), owner_uid)]
+        peers = PeerGate(app, unix.owner_uid, Role[home.settings.http.socket_role.upper()])
+        listeners = [Listener(unix.bound, BodyLimits(peers), unix.owner_uid, unix.gid)]
         if tcp is not None:
             gate = TcpGate(app, service.access, tcp.token, tcp.host)
-            listeners.append((tcp.bound, BodyLimits(gate), None))
+            listeners.append(Listener(tcp.bound, BodyLimits(gate), tls=tcp.tls))
             for warning in service.access.warnings():
                 log.warning(warning)
             log.info("listening", address=tcp.bound.getsockname())

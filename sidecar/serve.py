@@ -6,6 +6,7 @@ left behind; then `sidecar.running`. Everything that can be refused is refused b
 
 from __future__ import annotations
 
+import grp
 import os
 import resource
 import stat
@@ -16,11 +17,12 @@ from pathlib import Path
 import trio
 
 from catalog.lmdb_ledger import LmdbLedger
+from sidecar.access.tls import Tls
 from sidecar.listeners import bind_tcp, bind_unix, split_listen
 from sidecar.movers import MoverCommand, mover_command
 from sidecar.ownership import owned
 from sidecar.recovery import recover
-from sidecar.running import Options, Tcp, run_sidecar
+from sidecar.running import Options, Tcp, Unix, run_sidecar
 from tapefs.errors import HomeError, HomeInUse
 from tapefs.home import Home
 from tapefs.logs import configure_logs
@@ -68,12 +70,31 @@ def _run(home: Home, stack: ExitStack, options: Options, listen: str | None) -> 
     tcp = None
     if listen is not None:
         token = read_token(home)
-        tcp = Tcp(stack.enter_context(bind_tcp(listen)), split_listen(listen)[0], token)
-    unix = stack.enter_context(bind_unix(home.socket, owner))
+        tls = tls_of(home)
+        tcp = Tcp(stack.enter_context(bind_tcp(listen)), split_listen(listen)[0], token, tls)
+    gid = group_of(home)
+    unix = Unix(stack.enter_context(bind_unix(home.socket, owner, gid)), owner.st_uid, gid)
     stack.callback(home.socket.unlink, missing_ok=True)
     ledger = stack.enter_context(LmdbLedger.open(home.ledger))
     recover(home, ledger, time.time_ns())
-    trio.run(run_sidecar, home, ledger, options, unix, owner.st_uid, tcp)
+    trio.run(run_sidecar, home, ledger, options, unix, tcp)
+
+
+def tls_of(home: Home) -> Tls | None:
+    """Return what TCP is encrypted with, if the settings say so. Raises HomeError."""
+    settings = home.settings.http
+    if not settings.tls_certificate:
+        return None
+    return Tls(home.path / settings.tls_certificate, home.path / settings.tls_key)
+
+
+def group_of(home: Home) -> int | None:
+    """Return the group that may use the Unix socket, if the settings name one. Raises HomeError."""
+    name = home.settings.http.socket_group
+    try:
+        return grp.getgrnam(name).gr_gid if name else None
+    except KeyError:
+        raise HomeError(f"{home.path}/tapefs.toml: there is no group {name!r} for the Unix socket") from None
 
 
 def read_token(home: Home) -> str:

@@ -21,7 +21,7 @@ from sidecar.callers import Caller, Role
 from tapefs.access.scopes import check_scope, implied
 from tapefs.access.settings import Issuer
 from tapefs.access.uids import uid_of
-from tapefs.errors import UsageError
+from tapefs.errors import HomeError, UsageError
 
 LONGEST_BYTES = 16 * 1024
 LONGEST_NAME = 200
@@ -34,7 +34,11 @@ class Issuers:
     """Those who are believed."""
 
     def __init__(self, folder: Path, issuers: Sequence[Issuer]) -> None:
-        self._known = {each.issuer: (each, KeySource(folder, each.jwks)) for each in issuers}
+        """Raises HomeError when the keys of one could be changed on the way."""
+        try:
+            self._known = {each.issuer: (each, KeySource(folder, each.jwks)) for each in issuers}
+        except ValueError as error:
+            raise HomeError(f"{folder}/tapefs.toml: {error}") from error
 
     async def caller(self, token: str, address: str) -> Caller | None:
         """Return who calls with a token; None when it is no good, which the log explains at level info."""
