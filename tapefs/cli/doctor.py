@@ -66,7 +66,7 @@ def _measure(home: Home, barcode: str, drive: int | None, seconds: float) -> Ite
     from sidecar.ownership import owned
     from tapefs.doctor.scratch import try_speed
 
-    with owned(home, temporary=True), closing(LmdbLedger.open(home.ledger, readonly=True)) as ledger:
+    with owned(home, temporary=True, waits=True), closing(LmdbLedger.open(home.ledger, readonly=True)) as ledger:
         yield from try_speed(home, ledger, barcode, drive=drive, seconds=seconds, ask=_ask)
 
 
@@ -99,12 +99,14 @@ def _findings(home: Home | None) -> Iterator[Finding]:
 def _of_library(home: Home) -> Iterator[Finding]:
     from sidecar.ownership import owned
     from tapefs.doctor.findings import Finding, Grade
+    from tapefs.doctor.generations import look_at_generations
     from tapefs.doctor.library import look_at_library
     from tapefs.errors import HomeInUse
 
     try:
-        with owned(home, temporary=True):
+        with owned(home, temporary=True, waits=True):
             yield from look_at_library(home)
+            yield from look_at_generations(home)
     except HomeInUse as error:
         yield Finding(
             grade=Grade.NOTE, about=str(home.path), says=f"its library is in use, so it is not asked ({error})",

@@ -32,6 +32,7 @@ def write_drive_file(
         "encrypts": encrypts,
         "tape": status.barcode,
         "identity": status.identity,
+        "generation": status.generation,
         "compresses": status.compresses,
         "counters": asdict(status.counters),
     }
