@@ -25,15 +25,15 @@ _TARGET = TARGET_OWNER.encode()
 
 
 @contextmanager
-def owned(home: Home, *, temporary: bool, target: bool = False) -> Iterator[int]:
+def owned(home: Home, *, temporary: bool, target: bool = False, waits: bool = False) -> Iterator[int]:
     """Hold the state folder; yields the lock's descriptor, for the movers to inherit. Raises HomeInUse, HomeError.
 
-    `temporary` owners end by themselves when they are idle: one that is to stay waits a little for them. `target`: the
-    owner is no sidecar but serves the library to others, `tapefs vtl`.
+    `temporary` owners end by themselves when they are idle: one that is to stay waits a little for them, and one that
+    says that it `waits`. `target`: the owner is no sidecar but serves the library to others, `tapefs vtl`.
     """
     descriptor = _open(home.lock)
     try:
-        _lock(descriptor, home, temporary=temporary)
+        _lock(descriptor, home, waits=waits or not temporary)
         os.truncate(descriptor, 0)
         kind = _TEMPORARY if temporary else _TARGET if target else b""
         os.pwrite(descriptor, b"%d %b\n" % (os.getpid(), kind), 0)
@@ -49,14 +49,14 @@ def _open(path: Path) -> int:
         raise HomeError(f"cannot open {path}: {error.strerror}") from error
 
 
-def _lock(descriptor: int, home: Home, *, temporary: bool) -> None:
+def _lock(descriptor: int, home: Home, *, waits: bool) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid, kind = _owner(descriptor)
-            stays = pid is None or (_is_alive(pid) and (temporary or kind != _TEMPORARY))
+            stays = pid is None or (_is_alive(pid) and not (waits and kind == _TEMPORARY))
             if stays or time.monotonic() > deadline:
                 raise _in_use(home, pid, kind) from None
             time.sleep(0.05)

@@ -44,6 +44,7 @@ Work = Callable[["Home", "Ledger", "Tapes", "Method", Sequence[str], Callable[[s
 def rebuild_command(place: Place, tapes: tuple[str, ...], source: str) -> None:
     """Make the catalog anew from the tapes alone: all that are in the library, or each TAPE.
 
+    A TAPE is named by its barcode, or by its label if the catalog knows it.
     In a catalog that has sets, take in what it lacks of each TAPE, as `tapefs import` does.
 
     What is damaged is made up for by the next slower way, by itself. When it was interrupted, or a tape was missing,
@@ -61,6 +62,8 @@ def rebuild_command(place: Place, tapes: tuple[str, ...], source: str) -> None:
 @click.pass_obj
 def import_command(place: Place, tapes: tuple[str, ...], source: str) -> None:
     """Take in what the catalog lacks of tapes: those of another installation, or our own.
+
+    A TAPE is named by its barcode, or by its label if the catalog knows it.
 
     Our own tapes hold more than the catalog knows after an old copy of it was brought back: their new sets are as if
     the catalog had never been without them, and the tapes are appended to again. What the catalog knows stays as it is.
@@ -96,6 +99,7 @@ def _run(place: Place, title: str, work: Work, tapes: Sequence[str], source: str
         for folder in (home.indexes, home.trailers):
             folder.mkdir(mode=0o700, exist_ok=True)
         with ledger, _loading(home, Loading) as loading, reporting(title) as reporter:
+            tapes = _codes(ledger, tapes)
             # What a copy of the catalog has as running does not run here.
             recover(home, ledger, time.time_ns())
 
@@ -105,6 +109,13 @@ def _run(place: Place, title: str, work: Work, tapes: Sequence[str], source: str
 
             report = work(home, ledger, loading, Method(source), tapes, tell)
     _tell(title, report, named_only=not fresh)
+
+
+def _codes(ledger: Ledger, names: Sequence[str]) -> list[str]:
+    """Return what the library calls tapes that are named by label or barcode; one that is not known is a barcode."""
+    from tapefs.tape.names import code_called
+
+    return list(dict.fromkeys(code_called(ledger, name) for name in names))
 
 
 @contextmanager

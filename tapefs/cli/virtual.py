@@ -19,7 +19,8 @@ _LEAST_TAPE_BYTES = 16 * 1024**2
 def library_command() -> None:
     """Change the virtual library: add cartridges, also odd ones, set their tabs, let them come and go.
 
-    No sidecar and no `tapefs vtl` may use it meanwhile. The next start of the sidecar finds new tapes.
+    No sidecar and no `tapefs vtl` may use it meanwhile; one that a command has started for itself is waited for. The
+    next start of the sidecar finds new tapes.
     """
 
 
@@ -31,7 +32,7 @@ def _library(place: Place) -> Iterator[Path]:
     home = place.home()
     if home.settings.library.driver != "virtual":
         raise UsageError(f"{home.path} uses the driver {home.settings.library.driver}: its library is no virtual one")
-    with owned(home, temporary=True):
+    with owned(home, temporary=True, waits=True):
         try:
             yield home.library
         except ValueError as error:

@@ -30,6 +30,14 @@ def tape_called(ledger: Ledger, name: str) -> Volume:
         raise NotFound(f"there is no tape {name}: see `tapefs tapes`") from None
 
 
+def code_called(ledger: Ledger, name: str) -> str:
+    """Return what the library calls the tape with this label or barcode; the name itself for one that is not known."""
+    try:
+        return tape_called(ledger, name).code
+    except NotFound:
+        return name
+
+
 def check_name(name: str) -> str:
     """Return a name that a tape can be given. Raises UsageError."""
     if not name.isprintable() or _SENSIBLE.fullmatch(name) is None:

@@ -93,6 +93,14 @@ def test_a_renamed_tape_is_found_by_its_barcode(home, tree, tmp_path):
     assert (tmp_path / f"back{tree}/file").read_text() == "content"
     assert run("verify", name, "--again")[0] == run("verify", "TP0001L9", "--again")[0] == 0
     assert done("explain", "TP0001L9") == done("explain", name)
+    assert run("import", name)[0] == run("import", "TP0001L9")[0] == 0
+
+
+def test_the_library_is_changed_right_behind_another_command(home, tmp_path):
+    """The sidecar that it had started lingers for a second; nobody has to know that."""
+    done("tape", "label", "TP0001L9", "--generate")
+    assert run("library", "export", "TP0002L9", str(tmp_path / "shelf"))[0] == 0
+    assert (tmp_path / "shelf").is_dir()
 
 
 def test_a_lost_tape(home, tree):
