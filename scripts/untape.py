@@ -10,6 +10,7 @@ it.
     untape.py files SET SOURCE...                       the names in a backup, as `ls -l` shows them
     untape.py restore SET SOURCE... --to DIR [PATH...]  bring a backup back below DIR, or only some paths of it
     untape.py check SOURCE...                           read everything and compare it with its checksums
+    untape.py drive-key FILE VOLUME                     of a tape that the drive has encrypted: the key for that drive
 
 SOURCE is a tape drive (/dev/nst0; the "n" matters), the folder of a virtual cartridge, or a folder into which the tape
 files were dumped with `dd`, one file each, under names that sort in their order (00000, 00001, ...). Give as many as
@@ -36,6 +37,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import hmac
 import itertools
 import json
 import os
@@ -66,6 +68,12 @@ NEEDS_KEY = (
     "it is encrypted: give the file with the key as --identity FILE, and have the program `age` installed"
     " (by hand: age -d -i FILE)"
 )
+NEEDS_DRIVE_KEY = (
+    "the drive has encrypted this tape: give a drive that encrypts the tape's key first, with the program `stenc`:"
+    " untape.py drive-key FILE VOLUME > drive.key; stenc -f /dev/nst0 -e mixed -k drive.key -a 1 --ckod"
+)
+#: What the key of a tape is made with; the UUID of the tape follows.
+DRIVE_KEY_INFO = b"tapefs drive encryption AES-256-GCM "
 
 
 class Damaged(Exception):
@@ -172,6 +180,10 @@ class FolderFile:
             self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
         except OSError as error:
             raise Damaged(f"{path}: {error.strerror}") from error
+
+    def is_sealed(self):
+        """Has a virtual drive encrypted it?"""
+        return os.path.exists(self._file.name + ".sealed")
 
     def seek(self, at):
         self._file.seek(at)
@@ -308,6 +320,16 @@ class TapeFile:
         self._block_bytes = block_bytes
         #: The block that comes next, what is left of the one at hand, and whether the end was met.
         self._next, self._rest, self._is_over = 0, b"", False
+
+    def is_sealed(self):
+        """Can neither its first nor its second block be read?"""
+        for at in (0, self._block_bytes):
+            try:
+                self.seek(at)
+                return False
+            except Damaged:
+                continue
+        return True
 
     def seek(self, at):
         if not self._block_bytes:
@@ -683,7 +705,7 @@ def walk(source, identity=None, keep=None):
 
     `keep` takes the number of a tape file that is a TRAILER or SET INDEX, and its pieces.
     """
-    due, last = "", -1
+    due, last, by_drive = "", -1, False
     for number in source.numbers():
         if number != last + 1:
             # Tape files are missing in a dump.
@@ -697,6 +719,9 @@ def walk(source, identity=None, keep=None):
         finally:
             file.close()
         due = {"HEADER": "PAYLOAD", "PAYLOAD": "TRAILER"}.get(found.what, "")
+        by_drive = by_drive or found.said.get("encryption") == "drive"
+        if by_drive and found.problem and found.what not in ("LABEL", "SET LABEL", "HEADER"):
+            found.problem += "; " + NEEDS_DRIVE_KEY
         yield found
 
 
@@ -1271,6 +1296,8 @@ def load(shelf, last):
                 unknown.add(segment.ident)
                 if segment.trailers or segment.indexes or segment.copies:
                     text = "segment {} of set {}: no TRAILER or SET INDEX tells what is in it; see `untape.py list`"
+                    if any(copy.encryption == "drive" for copy in segment.copies):
+                        text += "; " + NEEDS_DRIVE_KEY
                     shelf.report.bad(text.format(number, one.ident))
         tree.end_set()
     return tree, unknown
@@ -1315,12 +1342,18 @@ def open_payload(shelf, copy):
     """Open the payload of a copy, decrypted. Raises Damaged when that cannot be."""
     if copy.codec not in UNPACK:
         raise Damaged(f"it has the codec {copy.codec!r}, which this program does not know")
-    if copy.encryption not in ("", "age"):
+    if copy.encryption not in ("", "age", "drive"):
         raise Damaged(f"it has the encryption {copy.encryption!r}, which this program does not know")
-    if copy.encryption and not shelf.identity:
+    if copy.encryption == "age" and not shelf.identity:
         raise Damaged(NEEDS_KEY)
     file = shelf.source_of(copy.volume).open(copy.file, copy.block_bytes)
-    return Decrypted(file, shelf.identity) if copy.encryption else file
+    if copy.encryption == "drive":
+        # With the key in the drive, or dumped with it, it is like any other.
+        if file.is_sealed():
+            file.close()
+            raise Damaged(NEEDS_DRIVE_KEY)
+        file.seek(0)
+    return Decrypted(file, shelf.identity) if copy.encryption == "age" else file
 
 
 class Plain:
@@ -1853,7 +1886,9 @@ def described(found):
     if found.what == "LABEL":
         return "tape {}, volume {}, pool {}".format(said.get("label"), said.get("volume"), said.get("pool"))
     if found.what == "SET LABEL":
-        return "number {} of {}".format(said.get("sequence"), said.get("volume_set"))
+        way = " by the drive" if said.get("encryption") == "drive" else ""
+        key = ", encrypted{} with key {}".format(way, said["key_fingerprint"]) if said.get("key_fingerprint") else ""
+        return "number {} of {}{}".format(said.get("sequence"), said.get("volume_set"), key)
     if found.what == "HEADER":
         text = "segment {} of set {} ({}), job {}, {}, {}{}"
         encrypted = ", encrypted: {}".format(said["encryption"]) if said.get("encryption") else ""
@@ -1875,6 +1910,38 @@ def command_list(args, report):
             print(f"  {found.number:5}  {found.what:9}  {shown(described(found))}".rstrip())
             if found.problem:
                 report.bad(f"{path}, tape file {found.number}: {found.what}: {found.problem}")
+
+
+def secret_in(path):
+    """Return the 32 secret bytes of an age key in a file. Raises Failed."""
+    letters = "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L"
+    try:
+        with open(path, encoding="ascii") as file:
+            found = re.search(f"AGE-SECRET-KEY-1([{letters}]{{58}})\\b", file.read().upper())
+    except (OSError, ValueError) as error:
+        raise Failed(f"{path}: {error}") from error
+    values = [letters.index(letter) for letter in found[1]] if found else []
+    # Bech32: what stands before the 1 counts, and the last six letters make the checksum come out as 1.
+    prefix = b"age-secret-key-"
+    check = 1
+    for value in [byte >> 5 for byte in prefix] + [0] + [byte & 31 for byte in prefix] + values:
+        top, check = check >> 25, (check & 0x1FFFFFF) << 5 ^ value
+        for bit, factor in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
+            check ^= factor if top >> bit & 1 else 0
+    if not found or check != 1:
+        raise Failed(f"{path}: there is no whole AGE-SECRET-KEY-1... in it")
+    number = 0
+    for value in values[:-6]:
+        number = number << 5 | value
+    return (number >> 4).to_bytes(32, "big")
+
+
+def command_drive_key(args, report):
+    """Print what `stenc -k` takes: HKDF-SHA256 of the secret, without salt."""
+    if not UUID.fullmatch(args.volume):
+        raise Failed(f"{args.volume}: the volume is a UUID; `untape.py list` shows it with the LABEL")
+    first = hmac.new(bytes(32), secret_in(args.file), "sha256").digest()
+    print(hmac.new(first, DRIVE_KEY_INFO + args.volume.encode() + b"\1", "sha256").hexdigest())
 
 
 def command_sets(args, report):
@@ -2063,6 +2130,10 @@ def parsed(arguments):
             command.add_argument(
                 "--special", action="store_true", help="set-id bits, capabilities and device nodes, too"
             )
+    command = commands.add_parser("drive-key", help="of a tape that the drive has encrypted: the key for that drive")
+    command.set_defaults(function=command_drive_key)
+    command.add_argument("file", metavar="FILE", help="the file with the key, AGE-SECRET-KEY-1...")
+    command.add_argument("volume", metavar="VOLUME", help="the tape's UUID, as `list` shows it with the LABEL")
     return parser.parse_args(arguments)
 
 
