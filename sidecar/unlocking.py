@@ -7,6 +7,7 @@ import structlog
 from sidecar.movers import Mover, MoverDied
 from tapefs.home import Home
 from tapefs.keys.identity import Identity
+from tapefs.keys.told import tell_unlocked
 from tapefs.mover.messages import UseKeys
 
 log = structlog.get_logger(__name__)
@@ -17,8 +18,10 @@ class Unlocking:
 
     def __init__(self, home: Home) -> None:
         self._ring = home.keyring
+        self._path = home.unlocked
         #: The newest of each drive.
         self._movers: dict[str, Mover] = {}
+        self._publish()
 
     async def greet(self, mover: Mover) -> None:
         """There is another mover, which knows no key. Raises MoverDied."""
@@ -43,7 +46,15 @@ class Unlocking:
         await self._tell()
         return was_unlocked
 
+    def _publish(self) -> None:
+        """Tell mounts. A disk that is full has them show a state that is not the newest: reads are answered here."""
+        try:
+            tell_unlocked(self._path, self.fingerprints())
+        except OSError as error:
+            log.warning("mounts are not told which keys are unlocked", error=str(error))
+
     async def _tell(self) -> None:
+        self._publish()
         for mover in list(self._movers.values()):
             try:
                 await mover.tell(self._message())

@@ -330,6 +330,11 @@ class Home:
         return self.path / "drives"
 
     @property
+    def unlocked(self) -> Path:
+        """File with the fingerprints of the keys that the sidecar has unlocked."""
+        return self.path / "unlocked.json"
+
+    @property
     def keys(self) -> Path:
         """Folder of the keys."""
         return self.path / "keys"

@@ -91,7 +91,9 @@ def test_two_pools_with_keys_of_their_own(
     with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is looked at
         path.read_bytes()
     assert caught.value.errno == errno.ENOKEY
+    assert os.getxattr(path, "user.tapefs.state") == b"locked"
     unlock(installation, passphrase)
+    assert os.getxattr(path, "user.tapefs.state") == b"nearline"
     assert path.read_bytes() == (tree / path.name).read_bytes()
     # The policy is flipped: what has a label keeps its way.
     sidecar.terminate()

@@ -99,6 +99,7 @@ def test_locked_and_unlocked(installation: Installation, passphrase: Path, tmp_p
     with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is looked at
         paths[0].read_bytes()
     assert caught.value.errno == errno.ENOKEY
+    assert os.getxattr(paths[0], "user.tapefs.state") == b"locked"
     out = tmp_path / "out"
     told = _text_of(installation, "restore", set_id, "--to", str(out))
     assert "tapefs key unlock main.1" in told

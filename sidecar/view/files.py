@@ -110,7 +110,7 @@ class Files:
         self._contents = Contents(
             self._archive, self._stages, self._waits, self._walks, home.settings.recall.deadline_s or math.inf
         )
-        self._residency = Residency(ledger, self._stages.look, self._waits.is_awaited, lambda: True)
+        self._residency = Residency(ledger, self._stages.look, self._waits.is_awaited, lambda: True, home.keyring.has)
         self._description = Description(self._residency)
 
     async def run(self) -> None:

@@ -15,6 +15,7 @@ import trio
 from catalog.lmdb_ledger import LmdbLedger
 from tapefs.errors import HomeError
 from tapefs.home import Home
+from tapefs.keys.told import Unlocked
 from tapefs.mount import mount_point, operations, tuning
 from tapefs.mount.content import Contents
 from tapefs.mount.describe import Description
@@ -74,7 +75,8 @@ class _Mount:
         self._link = SidecarLink(home.socket)
         self._recalls = Recalls(self._link, MAX_TASKS - RESERVED_TASKS, home.settings.recall.user_waiting_reads)
         self._walks = Walks(archive, self._link)
-        residency = Residency(ledger, stages.look, self._recalls.is_awaited, lambda: self._recalls.can_recall)
+        has_key = Unlocked(home.unlocked).has
+        residency = Residency(ledger, stages.look, self._recalls.is_awaited, lambda: self._recalls.can_recall, has_key)
         status = os.stat(home.path)
         self._operations = operations.MountOperations(
             Tree(archive, ledger, Owner(status.st_uid, status.st_gid)),

@@ -35,6 +35,8 @@ class State(Enum):
     NEARLINE = "nearline"
     #: On a tape, and somebody waits for it.
     STAGING = "staging"
+    #: On a tape that can be read only with a key, which is locked.
+    LOCKED = "locked"
     #: It cannot be fetched now: it was unreadable at backup time, lies on no tape, or no sidecar answers.
     OFFLINE = "offline"
 
@@ -127,7 +129,7 @@ class Residency:
 
     `stage_of` gives the staging file of a segment for one question, None if there is none; `is_awaited` tells whether
     somebody waits for frames of a segment (first to last, both included); `can_recall` whether recalls are possible at
-    all.
+    all; `has_key` whether the key of that fingerprint is unlocked.
     """
 
     def __init__(
@@ -136,11 +138,13 @@ class Residency:
         stage_of: Callable[[SegmentId], Stage | None],
         is_awaited: Callable[[SegmentId, int, int], bool],
         can_recall: Callable[[], bool],
+        has_key: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._ledger = ledger
         self._stage_of = stage_of
         self._is_awaited = is_awaited
         self._can_recall = can_recall
+        self._has_key = has_key
 
     def state(self, reader: IndexReader, entry: Entry, pieces: tuple[Piece, ...]) -> State:
         """Return how soon the file can be read."""
@@ -151,6 +155,8 @@ class Residency:
             return State.ONLINE
         if not self._can_recall() or not all(self._ledger.copies(piece.segment_id) for piece in pieces):
             return State.OFFLINE
+        if any(self._is_locked(piece.segment_id) for piece in pieces if not self._is_staged(piece)):
+            return State.LOCKED
         if any(self._is_awaited(piece.segment_id, *_frame_range(reader, piece)) for piece in pieces):
             return State.STAGING
         return State.NEARLINE
@@ -158,6 +164,17 @@ class Residency:
     def _is_staged(self, piece: Piece) -> bool:
         stage = self._stage_of(piece.segment_id)
         return stage is not None and stage.has(stage.frames_for(piece.offset, piece.length))
+
+    def _is_locked(self, segment_id: SegmentId) -> bool:
+        """Does it take a key that is locked, its own or that of each tape it lies on?"""
+        key = self._ledger.segment(segment_id).key_fingerprint
+        if key:
+            return not self._has_key(key)
+        try:
+            volumes = [self._ledger.volume(copy.volume_id) for copy in self._ledger.copies(segment_id)]
+        except NotFound:
+            return False  # A tape was given up just now.
+        return all(volume.by_drive and not self._has_key(volume.key_fingerprint) for volume in volumes)
 
     def place(self, reader: IndexReader, piece: Piece) -> Place | None:
         """Return where the piece begins on the first tape that has it; None if no tape does."""

@@ -18,7 +18,7 @@ This is a tape archive. Everything here is read-only and was put here by backups
 Looking around (ls, find, du, stat) never moves a tape. Reading a file that is only on tape waits until it has
 been fetched. To see where a file is:
 
-  getfattr -n user.tapefs.state FILE     online: at hand    nearline: on tape    staging: on its way    offline
+  getfattr -n user.tapefs.state FILE     online: at hand   nearline: on tape   staging: on its way   locked   offline
 
 To fetch many files, name them first, so that the tape is read in its own order:
 
