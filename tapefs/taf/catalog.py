@@ -6,6 +6,7 @@ have a table of files for each task.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -201,10 +202,11 @@ class _Postgres:
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
+        self._names = (f"tapefs{number}" for number in itertools.count())
 
     def rows(self, query: str, arguments: Sequence[object] = ()) -> Iterator[dict[str, Any]]:
         # With a name it is the server's: a set may have millions of files.
-        with self._connection.cursor("tapefs") as cursor:
+        with self._connection.cursor(next(self._names)) as cursor:
             cursor.execute(query.replace("?", "%s").encode(), tuple(arguments))
             columns = [each.name for each in cursor.description or ()]
             for row in cursor:

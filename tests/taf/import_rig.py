@@ -20,6 +20,7 @@ from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import BackupSet, SegmentCopy, SetState
 from drivers.registry import open_drive
 from tapefs.cli import group
+from tapefs.errors import SetDamaged
 from tapefs.home import Home, LibrarySettings, open_home
 from tapefs.recall.stager import Stager
 from tapefs.restore.contents import contents_of
@@ -49,7 +50,7 @@ class Imports:
     def told(self, *arguments: object, code: int = 0) -> dict[str, Any]:
         """The same, and return what its JSON says."""
         result = self.run("--json", *arguments)
-        assert result.exit_code == code or result.exception is not None, result.output
+        assert result.exit_code == code or isinstance(result.exception, SetDamaged), repr(result.exception)
         found: dict[str, Any] = json.loads(result.stdout)
         return found
 

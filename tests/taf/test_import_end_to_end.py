@@ -1,0 +1,101 @@
+"""TAF's sets as a newcomer sees them: the commands, a mount, and the script for cron."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.catalog.lmdb_tools import ROOT
+from tests.drivers.ltfs_bench import BARCODE, make_volume
+from tests.taf.test_taf import SET, archive_of
+
+Tapefs = Callable[..., str]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "noise").write_bytes(os.urandom(9_000_000))
+    (folder / "sub" / "text").write_text("hello")
+    return folder
+
+
+@pytest.fixture
+def volume(tmp_path: Path, source: Path) -> Path:
+    root = make_volume(tmp_path / "volume")
+    archive_of(root, source, ".tar.gz")
+    return root
+
+
+@pytest.fixture
+def tapefs(tmp_path: Path, volume: Path) -> Tapefs:
+    def run(*arguments: object, code: int = 0) -> str:
+        command = [sys.executable, "-m", "tapefs", "--home", str(tmp_path / "home"), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+        assert done.returncode == code, done.stderr
+        return done.stdout if not code else done.stderr
+
+    run("init", "--driver", "ltfs", "--drive", volume)
+    return run
+
+
+def test_commands_and_mount(tapefs: Tapefs, source: Path, tmp_path: Path) -> None:
+    """Imported, searched, restored, read back, checked, mounted; never erased."""
+    tapefs("taf", "import", tmp_path / "volume")
+    (found,) = json.loads(tapefs("sets", "--json"))
+    assert (found["name"], found["tapes"], found["partial"], found["state"]) == (SET, [BARCODE], None, "complete")
+    assert "of TAF" in tapefs("show", SET)
+    assert "sub/text" in tapefs("find", "text")
+    tapefs("restore", SET, "--to", tmp_path / "out")
+    assert (tmp_path / "out/noise").read_bytes() == (source / "noise").read_bytes()
+    tapefs("verify", SET)
+    assert tapefs("check") == ""
+    explained = tapefs("explain", BARCODE)
+    assert "TAF" in explained, explained
+    assert "holds set" in tapefs("tape", "erase", BARCODE, "--yes-it-is", BARCODE, code=1)
+
+    mount = tmp_path / "mnt"
+    mount.mkdir()
+    tapefs("evict", "--all")
+    command = [sys.executable, "-m", "tapefs", "--home", str(tmp_path / "home"), "mount", str(mount)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as mounted:
+        try:
+            file = mount / "jobs" / SET / "latest" / "noise"
+            deadline = time.monotonic() + 60
+            while not file.exists():
+                assert time.monotonic() < deadline
+                assert mounted.poll() is None
+                time.sleep(0.1)
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            assert digest == hashlib.sha256((source / "noise").read_bytes()).hexdigest()
+        finally:
+            subprocess.run(["fusermount3", "-u", str(mount)], check=False)
+            mounted.wait(timeout=60)
+
+    tapefs("expire", found["set_id"], "--apply")
+    assert "only read" in tapefs("tape", "erase", BARCODE, "--yes-it-is", BARCODE, code=1)
+    assert (tmp_path / "volume" / SET).is_dir()
+
+
+def test_the_script_for_cron(tapefs: Tapefs, volume: Path, tmp_path: Path) -> None:
+    """It says what is new, once; an empty place is passed over, and damage is an exit code."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    script = [sys.executable, ROOT / "scripts/ingest_taf.py", "--home", tmp_path / "home", empty, volume]
+    for expected in (1, 0):
+        done = subprocess.run(script, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == expected
+    (volume / SET / f"backup_{SET}_2.tar.gz").write_bytes(b"damaged")
+    done = subprocess.run(script, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "1 of 2 archives could not be read" in done.stdout
