@@ -11,7 +11,7 @@ writing operation, `create` included; a call that finds its work done already co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar
@@ -33,7 +33,6 @@ from catalog.ledger_store import (
     moving,
     pins,
     pools,
-    queueing,
     schedules,
     segments,
     sets,
@@ -52,8 +51,8 @@ from catalog.ledger_store.environment import (
 from catalog.ledger_store.transaction import Reader, Writer
 from catalog.life_records import CartridgeLife, MediumFacts, Mounting
 from catalog.lmdb_notices import NoticeOperations
+from catalog.lmdb_queue import QueueOperations
 from catalog.pool_records import Pool
-from catalog.queue_records import JobCheck, JobTry, QueueState
 from catalog.records import (
     Adoption,
     BackupSet,
@@ -96,13 +95,6 @@ _DELETE_JOB = operation("delete_job")
 _QUEUE_JOB = operation("queue_job")
 _REQUEUE_JOB = operation("requeue_job")
 _FINISH_JOB = operation("finish_job")
-_RETRY_JOB = operation("retry_job")
-_PAUSE_JOB = operation("pause_job")
-_RELEASE_JOB = operation("release_job")
-_RANK_JOB = operation("rank_job")
-_NOTE_CHECK = operation("note_check")
-_HOLD_QUEUE = operation("hold_queue")
-_INDEX_JOBS = operation("index_jobs")
 _BEGIN_SET = operation("begin_set")
 _SEAL_SET = operation("seal_set")
 _COMMIT_INDEX = operation("commit_index")
@@ -138,7 +130,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class LmdbLedger(NoticeOperations):
+class LmdbLedger(NoticeOperations, QueueOperations):
     """A `catalog.ledger.Ledger` in a folder; see there for what the operations do and raise.
 
     Several in one process on the same folder share one LMDB environment. Never take one over a fork: every use in the
@@ -400,62 +392,6 @@ class LmdbLedger(NoticeOperations):
         Raises NotFound, Conflict, and ValueError for a state that ends nothing.
         """
         return self._write(_FINISH_JOB, jobs.finish, number, state, error, now_ns)
-
-    # -- the queue ---------------------------------------------------------------------------------------------------
-
-    def index_jobs(self) -> None:
-        """Make the indexes of jobs anew, as it is done once with a ledger of an earlier version."""
-        self._write(_INDEX_JOBS, job_indexes.build)
-
-    def jobs_in(self, states: Collection[JobState]) -> list[Job]:
-        """Return the jobs in these states, oldest first."""
-        return self._read(job_indexes.in_states, states)
-
-    def jobs_named(self, name: str) -> list[Job]:
-        """Return the jobs with that name, oldest first."""
-        return self._read(job_indexes.named, name)
-
-    def jobs_to_check(self) -> list[Job]:
-        """Return the jobs whose newest run is still to be verified, oldest first."""
-        return self._read(job_indexes.to_check)
-
-    def job_page(
-        self, limit: int, offset: int = 0, *, newest_first: bool = False, states: Collection[JobState] = ()
-    ) -> list[Job]:
-        """Return a part of all jobs, or of those in `states`, by number."""
-        return self._read(job_indexes.page, limit, offset, newest_first=newest_first, states=states)
-
-    def job_count(self) -> int:
-        """Return how many jobs there are."""
-        return self._read(job_indexes.count)
-
-    def retry_job(self, number: JobNumber, attempt: JobTry, not_before_ns: int) -> Job:
-        """The run goes on later: it becomes QUEUED. Idempotent by `attempt`. Raises NotFound, Conflict."""
-        return self._write(_RETRY_JOB, queueing.retry, number, attempt, not_before_ns)
-
-    def pause_job(self, number: JobNumber, now_ns: int) -> Job:
-        """QUEUED or RUNNING becomes PAUSED. Idempotent. Raises NotFound, Conflict."""
-        return self._write(_PAUSE_JOB, queueing.pause, number, now_ns)
-
-    def release_job(self, number: JobNumber, now_ns: int) -> Job:
-        """PAUSED becomes QUEUED. Idempotent. Raises NotFound, Conflict."""
-        return self._write(_RELEASE_JOB, queueing.release, number, now_ns)
-
-    def rank_job(self, number: JobNumber, priority: int, now_ns: int) -> Job:
-        """Give the job another priority. Raises NotFound, ValueError."""
-        return self._write(_RANK_JOB, queueing.rank, number, priority, now_ns)
-
-    def note_check(self, number: JobNumber, run: int, check: JobCheck) -> Job:
-        """Record how the verification behind a run is. Idempotent. Raises NotFound."""
-        return self._write(_NOTE_CHECK, queueing.note_check, number, run, check)
-
-    def queue_state(self) -> QueueState:
-        """Return whether the queue as a whole is held."""
-        return self._read(queueing.state)
-
-    def hold_queue(self, wanted: QueueState) -> None:
-        """Hold the queue, or let it go on. Idempotent."""
-        self._write(_HOLD_QUEUE, queueing.hold, wanted)
 
     # -- schedules ---------------------------------------------------------------------------------------------------
 

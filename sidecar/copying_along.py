@@ -1,8 +1,9 @@
 """The further copy that one drive writes while another drive's backup runs.
 
 Belongs to the drive's task, in its trio run.
-Nobody waits for it: a reader whose tape this drive could fetch ends it at once, and the backup makes later, from tape,
-what is missing. When the drive is free again it goes on with the segments that are then still to come.
+Nobody waits for it: a reader whose tape this drive could fetch ends it at once, a job that waits after a while, and the
+backup makes later, from tape, what is missing. When the drive is free again it goes on with the segments that are then
+still to come.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from sidecar.shared import Shared
 from sidecar.tapes import Tapes
 from tapefs.errors import TapefsError
 from tapefs.mover.messages import Cancel, CopyAlong, NeedVolume, NoVolume
+
+#: So long a job waits while a drive that could run it writes a further copy of another: one of a higher priority, and
+#: any other. The copies that are then missing are made from tape, which takes two drives or a change of tapes.
+URGENT_JOB_S, JOB_S = 30.0, 600.0
 
 log = structlog.get_logger(__name__)
 
@@ -91,16 +96,25 @@ class CopyingAlong:
         self._shared.bell.ring()
 
     async def _give_way(self, mover: Mover, number: int) -> None:
-        """End it when somebody waits to read what this drive could fetch."""
-        while not self._is_wanted():
+        """End it when somebody waits to read what this drive could fetch, or a job waits too long for a drive."""
+        while not self._is_wanted() and not self._is_wanted_by_job():
             await trio.sleep(LOOK_S)
         self._gave_way = True
-        log.info("a further copy gives way to recalls", drive=self._bay.name)
+        log.info("a further copy gives way", drive=self._bay.name)
         await mover.tell(Cancel(target=number))
 
     def _is_wanted(self) -> bool:
         waited = self._shared.recalls.queue.waited_s(trio.current_time())
         return any(seconds >= YIELD_S and self._bay.is_usable(volume_id) for volume_id, seconds in waited.items())
+
+    def _is_wanted_by_job(self) -> bool:
+        """A more urgent job takes the drive soon, another one when it has waited for long."""
+        waits = self._shared.jobs.longest_wait(self._bay.name, self._shared.fleet.up())
+        if waits is None or self._companionship is None:
+            return False
+        priority, waited_s = waits
+        is_urgent = priority > self._shared.ledger.job(self._companionship.job).priority
+        return waited_s > (URGENT_JOB_S if is_urgent else JOB_S)
 
     async def _provide_tapes(self, mover: Mover, job: JobNumber) -> None:
         """Answer the mover's NeedVolume until cancelled."""

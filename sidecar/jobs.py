@@ -392,6 +392,18 @@ class Jobs:
         self._line.add(job)
         self._note_change()
 
+    def next_change(self) -> trio.Event:
+        """Return what is set when a job or the queue is in another state than now."""
+        return self._changed
+
+    def longest_wait(self, drive: str, drives_up: Collection[str]) -> tuple[int, float] | None:
+        """Return priority and seconds of waiting of the job that this drive would run next; None: there is none."""
+        number = self._next_for(drive, drives_up)
+        if number is None:
+            return None
+        job = self._ledger.job(number)
+        return job.priority, (self.now_ns() - job.queued_at_ns) / 1e9
+
     def _note_change(self) -> None:
         """Have the drives, and those who wait for a time or another job, look again."""
         self._bell.ring()

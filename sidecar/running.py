@@ -27,6 +27,7 @@ from sidecar.app import make_app
 from sidecar.arrivals import Arrivals
 from sidecar.bell import Bell
 from sidecar.callers import Role
+from sidecar.checking import Checks
 from sidecar.cleanings import Cleanings
 from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor, limit_bytes
@@ -131,6 +132,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
             nursery.start_soon(drive.run)
         nursery.start_soon(_bring_back, service, options)
         nursery.start_soon(service.jobs.run)
+        nursery.start_soon(service.checks.run)
         nursery.start_soon(service.pins.run)
         nursery.start_soon(service.access.registry.run)
         nursery.start_soon(service.evictor.run)
@@ -244,6 +246,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
             ledger=ledger,
             library=library,
             jobs=jobs,
+            checks=Checks(ledger, jobs, verifications),
             recalls=recalls,
             verifications=verifications,
             tape_tasks=tape_tasks,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from catalog.ledger import Ledger
 from sidecar.access.access import Access
 from sidecar.arrivals import Arrivals
+from sidecar.checking import Checks
 from sidecar.cleanings import Cleanings
 from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor
@@ -35,6 +36,7 @@ class Service:
     ledger: Ledger
     library: Library
     jobs: Jobs
+    checks: Checks
     recalls: Recalls
     verifications: Verifications
     tape_tasks: TapeTasks
@@ -55,7 +57,15 @@ class Service:
 
     def is_idle(self) -> bool:
         """Is there nothing to do for a drive, and does none do anything?"""
-        queues = (self.jobs, self.recalls.queue, self.verifications, self.tape_tasks, self.cleanings, self.notices)
+        queues = (
+            self.jobs,
+            self.checks,
+            self.recalls.queue,
+            self.verifications,
+            self.tape_tasks,
+            self.cleanings,
+            self.notices,
+        )
         return all(queue.is_idle() for queue in queues) and all(drive.is_idle for drive in self.drives)
 
     async def drive_failed(self, reason: str) -> None:

@@ -1,0 +1,90 @@
+"""The operations on the queue of the ledger on LMDB: what `catalog.lmdb_ledger` says of threads holds here, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Concatenate, ParamSpec, TypeVar
+
+from catalog.ids import JobNumber
+from catalog.ledger_store import job_indexes, queueing
+from catalog.ledger_store.environment import Operation, operation
+from catalog.ledger_store.transaction import Reader, Writer
+from catalog.queue_records import JobCheck, JobTry, QueueState
+from catalog.records import Job, JobState
+
+_RETRY_JOB = operation("retry_job")
+_PAUSE_JOB = operation("pause_job")
+_RELEASE_JOB = operation("release_job")
+_RANK_JOB = operation("rank_job")
+_NOTE_CHECK = operation("note_check")
+_HOLD_QUEUE = operation("hold_queue")
+_INDEX_JOBS = operation("index_jobs")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class QueueOperations:
+    """See `catalog.ledger.Ledger` for what they do and raise."""
+
+    def _read(self, function: Callable[Concatenate[Reader, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        raise NotImplementedError
+
+    def _write(
+        self, what: Operation, function: Callable[Concatenate[Writer, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        raise NotImplementedError
+
+    def index_jobs(self) -> None:
+        """Make the indexes of jobs anew, as it is done once with a ledger of an earlier version."""
+        self._write(_INDEX_JOBS, job_indexes.build)
+
+    def jobs_in(self, states: Collection[JobState]) -> list[Job]:
+        """Return the jobs in these states, oldest first."""
+        return self._read(job_indexes.in_states, states)
+
+    def jobs_named(self, name: str) -> list[Job]:
+        """Return the jobs with that name, oldest first."""
+        return self._read(job_indexes.named, name)
+
+    def jobs_to_check(self) -> list[Job]:
+        """Return the jobs whose newest run is still to be verified, oldest first."""
+        return self._read(job_indexes.to_check)
+
+    def job_page(
+        self, limit: int, offset: int = 0, *, newest_first: bool = False, states: Collection[JobState] = ()
+    ) -> list[Job]:
+        """Return a part of all jobs, or of those in `states`, by number."""
+        return self._read(job_indexes.page, limit, offset, newest_first=newest_first, states=states)
+
+    def job_count(self) -> int:
+        """Return how many jobs there are."""
+        return self._read(job_indexes.count)
+
+    def retry_job(self, number: JobNumber, attempt: JobTry, not_before_ns: int) -> Job:
+        """The run goes on later: it becomes QUEUED. Idempotent by `attempt`. Raises NotFound, Conflict."""
+        return self._write(_RETRY_JOB, queueing.retry, number, attempt, not_before_ns)
+
+    def pause_job(self, number: JobNumber, now_ns: int) -> Job:
+        """QUEUED or RUNNING becomes PAUSED. Idempotent. Raises NotFound, Conflict."""
+        return self._write(_PAUSE_JOB, queueing.pause, number, now_ns)
+
+    def release_job(self, number: JobNumber, now_ns: int) -> Job:
+        """PAUSED becomes QUEUED. Idempotent. Raises NotFound, Conflict."""
+        return self._write(_RELEASE_JOB, queueing.release, number, now_ns)
+
+    def rank_job(self, number: JobNumber, priority: int, now_ns: int) -> Job:
+        """Give the job another priority. Raises NotFound, ValueError."""
+        return self._write(_RANK_JOB, queueing.rank, number, priority, now_ns)
+
+    def note_check(self, number: JobNumber, run: int, check: JobCheck) -> Job:
+        """Record how the verification behind a run is. Idempotent. Raises NotFound."""
+        return self._write(_NOTE_CHECK, queueing.note_check, number, run, check)
+
+    def queue_state(self) -> QueueState:
+        """Return whether the queue as a whole is held."""
+        return self._read(queueing.state)
+
+    def hold_queue(self, wanted: QueueState) -> None:
+        """Hold the queue, or let it go on. Idempotent."""
+        self._write(_HOLD_QUEUE, queueing.hold, wanted)
