@@ -26,11 +26,9 @@ from catalog.ledger_store import (
     events,
     giving_up,
     job_indexes,
-    jobs,
     layout,
     leaving,
     lives,
-    moving,
     pins,
     pools,
     schedules,
@@ -57,13 +55,11 @@ from catalog.records import (
     Adoption,
     BackupSet,
     CopyState,
-    DriveMove,
     Event,
     IndexCopy,
     Installation,
     Intent,
     Job,
-    JobState,
     Segment,
     SegmentCopy,
     SetTotals,
@@ -89,12 +85,6 @@ _IDENTIFY_VOLUME = operation("identify_volume")
 _SETTLE_VOLUME = operation("settle_volume")
 _FORGET_VOLUME = operation("forget_volume")
 _LEAVE_VOLUME = operation("leave_volume")
-_ADD_JOB = operation("add_job")
-_EDIT_JOB = operation("edit_job")
-_DELETE_JOB = operation("delete_job")
-_QUEUE_JOB = operation("queue_job")
-_REQUEUE_JOB = operation("requeue_job")
-_FINISH_JOB = operation("finish_job")
 _BEGIN_SET = operation("begin_set")
 _SEAL_SET = operation("seal_set")
 _COMMIT_INDEX = operation("commit_index")
@@ -350,48 +340,6 @@ class LmdbLedger(NoticeOperations, QueueOperations):
     def newest_number(self, stem: str) -> int:
         """Return the highest number behind `stem` among the names of tapes."""
         return self._read(giving_up.newest_number, stem)
-
-    # -- jobs --------------------------------------------------------------------------------------------------------
-
-    def add_job(self, job: Job) -> Job:
-        """Record a job under the next free number. Idempotent by `job_id`. Raises Conflict if that asked otherwise."""
-        return self._write(_ADD_JOB, jobs.add, job)
-
-    def job(self, number: JobNumber) -> Job:
-        """Return one job. Raises NotFound."""
-        return self._read(jobs.get, number)
-
-    def jobs(self) -> list[Job]:
-        """Return all jobs, oldest first."""
-        return self._read(jobs.all_by_number)
-
-    def edit_job(self, known: Job, wanted: Job, now_ns: int) -> Job:
-        """Have the job ask for what `wanted` does, if it is as `known`. Raises NotFound, Conflict."""
-        return self._write(_EDIT_JOB, jobs.edit, known, wanted, now_ns)
-
-    def delete_job(self, number: JobNumber, now_ns: int) -> None:
-        """Forget a job that is neither queued nor running; its sets stay. Idempotent. Raises NotFound, Conflict."""
-        self._write(_DELETE_JOB, jobs.delete, number, now_ns)
-
-    def queue_job(self, number: JobNumber, now_ns: int, run_type: str = "", *, resume: bool = False) -> Job:
-        """Begin a new run, or have the newest go on.
-
-        Raises NotFound, and Conflict while the job is queued or running, or when there is nothing to go on with.
-        """
-        if resume:
-            return self._write(_QUEUE_JOB, jobs.resume, number, now_ns)
-        return self._write(_QUEUE_JOB, jobs.queue, number, now_ns, run_type)
-
-    def requeue_job(self, number: JobNumber, move: DriveMove) -> Job:
-        """The run's drive has failed: it becomes QUEUED, to go on. Idempotent by `move`. Raises NotFound, Conflict."""
-        return self._write(_REQUEUE_JOB, moving.requeue, number, move)
-
-    def finish_job(self, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
-        """End a run; the same state again is harmless. COMPLETED needs the run's set, if any, to be COMPLETE.
-
-        Raises NotFound, Conflict, and ValueError for a state that ends nothing.
-        """
-        return self._write(_FINISH_JOB, jobs.finish, number, state, error, now_ns)
 
     # -- schedules ---------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The operations on the queue of the ledger on LMDB: what `catalog.lmdb_ledger` says of threads holds here, too."""
+"""The operations on jobs and their queue of the ledger on LMDB: what `catalog.lmdb_ledger` says of threads holds here, too."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Callable, Collection
 from typing import Concatenate, ParamSpec, TypeVar
 
 from catalog.ids import JobNumber
-from catalog.ledger_store import job_indexes, queueing
+from catalog.ledger_store import job_indexes, jobs, moving, queueing
 from catalog.ledger_store.environment import Operation, operation
 from catalog.ledger_store.transaction import Reader, Writer
 from catalog.queue_records import JobCheck, JobTry, QueueState
-from catalog.records import Job, JobState
+from catalog.records import DriveMove, Job, JobState
 
+_ADD_JOB = operation("add_job")
+_EDIT_JOB = operation("edit_job")
+_DELETE_JOB = operation("delete_job")
+_QUEUE_JOB = operation("queue_job")
+_REQUEUE_JOB = operation("requeue_job")
+_FINISH_JOB = operation("finish_job")
 _RETRY_JOB = operation("retry_job")
 _PAUSE_JOB = operation("pause_job")
 _RELEASE_JOB = operation("release_job")
@@ -34,6 +40,48 @@ class QueueOperations:
         self, what: Operation, function: Callable[Concatenate[Writer, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
         raise NotImplementedError
+
+    def add_job(self, job: Job) -> Job:
+        """Record a job under the next free number. Idempotent by `job_id`. Raises Conflict if that asked otherwise."""
+        return self._write(_ADD_JOB, jobs.add, job)
+
+    def job(self, number: JobNumber) -> Job:
+        """Return one job. Raises NotFound."""
+        return self._read(jobs.get, number)
+
+    def jobs(self) -> list[Job]:
+        """Return all jobs, oldest first."""
+        return self._read(jobs.all_by_number)
+
+    def edit_job(self, known: Job, wanted: Job, now_ns: int) -> Job:
+        """Have the job ask for what `wanted` does, if it is as `known`. Raises NotFound, Conflict."""
+        return self._write(_EDIT_JOB, jobs.edit, known, wanted, now_ns)
+
+    def delete_job(self, number: JobNumber, now_ns: int) -> None:
+        """Forget a job that is neither queued nor running; its sets stay. Idempotent. Raises NotFound, Conflict."""
+        self._write(_DELETE_JOB, jobs.delete, number, now_ns)
+
+    def queue_job(self, number: JobNumber, now_ns: int, run_type: str = "", *, resume: bool = False) -> Job:
+        """Begin a new run, or have the newest go on.
+
+        Raises NotFound, and Conflict while the job is queued or running, or when there is nothing to go on with.
+        """
+        if resume:
+            return self._write(_QUEUE_JOB, jobs.resume, number, now_ns)
+        return self._write(_QUEUE_JOB, jobs.queue, number, now_ns, run_type)
+
+    def requeue_job(self, number: JobNumber, move: DriveMove) -> Job:
+        """The run's drive has failed: it becomes QUEUED, to go on. Idempotent by `move`. Raises NotFound, Conflict."""
+        return self._write(_REQUEUE_JOB, moving.requeue, number, move)
+
+    def finish_job(self, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
+        """End a run; the same state again is harmless. COMPLETED needs the run's set, if any, to be COMPLETE.
+
+        Raises NotFound, Conflict, and ValueError for a state that ends nothing.
+        """
+        return self._write(_FINISH_JOB, jobs.finish, number, state, error, now_ns)
+
+    # -- the queue ---------------------------------------------------------------------------------------------------
 
     def index_jobs(self) -> None:
         """Make the indexes of jobs anew, as it is done once with a ledger of an earlier version."""

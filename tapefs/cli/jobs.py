@@ -112,14 +112,14 @@ def list_jobs(place: Place, as_json: bool, limit: int = USUAL_LIMIT) -> None:
         click.echo("No jobs yet: `tapefs backup DIR` makes and runs one, `tapefs job create DIR` makes one for later.")
         return
     print_table(
-        ("JOB", "NAME", "TYPE", "PRIO", "STATE", "QUEUED", "FINISHED", "SET", "REMARKS"),
+        ("JOB", "NAME", "TYPE", "STATE", "PRIO", "QUEUED", "FINISHED", "SET", "REMARKS"),
         [
             (
                 str(job.number),
                 job.name,
                 job.run_type or job.type,
-                str(job.priority),
                 job.state.value,
+                str(job.priority),
                 short_time(job.queued_at_ns),
                 short_time(job.finished_at_ns),
                 short.get(job.set_id, job.set_id) if job.set_id is not None else "-",
