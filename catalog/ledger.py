@@ -8,26 +8,24 @@ Every operation may raise StorageFailed and Damaged; others are named below. `no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Protocol
 
 from catalog.access_records import Credential, User
 from catalog.ids import InstallationId, JobNumber, PinId, SegmentId, SetId, VolumeId
+from catalog.ledger_jobs import JobLedger
 from catalog.life_records import CartridgeLife, MediumFacts, Mounting
 from catalog.notice_records import ChannelRecord, Condition, Delivery, NewNotice, Notice
 from catalog.pool_records import Pool
-from catalog.queue_records import JobCheck, JobTry, QueueState
 from catalog.records import (
     Adoption,
     BackupSet,
     CopyState,
-    DriveMove,
     Event,
     IndexCopy,
     Installation,
     Intent,
     Job,
-    JobState,
     Segment,
     SegmentCopy,
     SetTotals,
@@ -40,7 +38,7 @@ from catalog.schedule_records import Schedule, ScheduleNumber, ScheduleRun
 from catalog.stage_records import StageRequest
 
 
-class Ledger(Protocol):
+class Ledger(JobLedger, Protocol):
     """Volumes, jobs, sets, segments, copies, intents, pins, requests to stage and events."""
 
     # -- installation ------------------------------------------------------------------------------------------------
@@ -209,115 +207,6 @@ class Ledger(Protocol):
 
     def newest_number(self, stem: str) -> int:
         """Return the highest number behind `stem` that a tape has, or was given by `renew_volume`; 0: none."""
-        ...
-
-    # -- jobs --------------------------------------------------------------------------------------------------------
-
-    def add_job(self, job: Job) -> Job:
-        """Record a job; its `number` is replaced by the next free one. Idempotent by `job_id`."""
-        ...
-
-    def job(self, number: JobNumber) -> Job:
-        """Return one job. Raises NotFound."""
-        ...
-
-    def jobs(self) -> list[Job]:
-        """Return all jobs, oldest first."""
-        ...
-
-    def edit_job(self, known: Job, wanted: Job, now_ns: int) -> Job:
-        """Have a job ask for what `wanted` does; only what a job is asked for changes, not how its runs went.
-
-        `known` is the job as the caller saw it: Conflict when it asks for something else by now, or is queued or
-        runs. The same again is harmless. Raises NotFound.
-        """
-        ...
-
-    def delete_job(self, number: JobNumber, now_ns: int) -> None:
-        """Forget a job; its sets stay, its number is never given out again. Idempotent.
-
-        Raises NotFound for a number that no job had, Conflict while it is queued or runs.
-        """
-        ...
-
-    def queue_job(self, number: JobNumber, now_ns: int, run_type: str = "", *, resume: bool = False) -> Job:
-        """PENDING or a finished state becomes QUEUED, and `runs` grows. Raises Conflict while it is queued or runs.
-
-        With `run_type` this run makes a set of that type. With `resume` the newest run is to go on: FAILED or CANCELLED
-        becomes QUEUED with the set it has, which is not EXPIRED; else Conflict.
-        """
-        ...
-
-    def requeue_job(self, number: JobNumber, move: DriveMove) -> Job:
-        """The run's drive has failed: RUNNING becomes QUEUED with its set, to go on; that is FAILED then.
-
-        A set that is SEALED or COMPLETE stays so; a job whose set has not begun simply stays QUEUED. Idempotent by
-        `move`: the newest one again is harmless. Raises NotFound; Conflict when the job has ended, or has left
-        MOST_MOVES drives.
-        """
-        ...
-
-    def finish_job(self, number: JobNumber, state: JobState, error: str, now_ns: int) -> Job:
-        """QUEUED or RUNNING becomes COMPLETED, FAILED or CANCELLED; the same again is harmless. Raises Conflict."""
-        ...
-
-    # -- the queue ---------------------------------------------------------------------------------------------------
-
-    def jobs_in(self, states: Collection[JobState]) -> list[Job]:
-        """Return the jobs in these states, oldest first; no other is read."""
-        ...
-
-    def jobs_named(self, name: str) -> list[Job]:
-        """Return the jobs with that name, oldest first; no other is read."""
-        ...
-
-    def jobs_to_check(self) -> list[Job]:
-        """Return the jobs whose newest run is COMPLETED and still to be verified (`check`), oldest first."""
-        ...
-
-    def job_page(
-        self, limit: int, offset: int = 0, *, newest_first: bool = False, states: Collection[JobState] = ()
-    ) -> list[Job]:
-        """Return a part of all jobs by number, or of those in `states`; of all only these are read."""
-        ...
-
-    def job_count(self) -> int:
-        """Return how many jobs there are."""
-        ...
-
-    def retry_job(self, number: JobNumber, attempt: JobTry, not_before_ns: int) -> Job:
-        """The run is to go on later: QUEUED or RUNNING becomes QUEUED with its set, which is FAILED then.
-
-        It does not begin before `not_before_ns`, and keeps `queued_at_ns`. Idempotent by `attempt`. Raises NotFound;
-        Conflict when the job neither waits nor runs, or its set has expired.
-        """
-        ...
-
-    def pause_job(self, number: JobNumber, now_ns: int) -> Job:
-        """QUEUED or RUNNING becomes PAUSED; a RUNNING set is FAILED then. Idempotent. Raises NotFound, Conflict."""
-        ...
-
-    def release_job(self, number: JobNumber, now_ns: int) -> Job:
-        """PAUSED becomes QUEUED, with its set if that has begun, and `queued_at_ns` as it was.
-
-        Harmless when it is queued or runs. Raises NotFound, Conflict.
-        """
-        ...
-
-    def rank_job(self, number: JobNumber, priority: int, now_ns: int) -> Job:
-        """Give the job another priority, in any state. Raises NotFound, ValueError."""
-        ...
-
-    def note_check(self, number: JobNumber, run: int, check: JobCheck) -> Job:
-        """Record how the verification behind run `run` is; harmless when a newer run has begun. Raises NotFound."""
-        ...
-
-    def queue_state(self) -> QueueState:
-        """Return whether the queue as a whole is held."""
-        ...
-
-    def hold_queue(self, wanted: QueueState) -> None:
-        """Hold the queue, or let it go on. Idempotent."""
         ...
 
     # -- schedules ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The operations on jobs and their queue of the ledger on LMDB: what `catalog.lmdb_ledger` says of threads holds here, too."""
+"""The operations on jobs and their queue, on LMDB: what `catalog.lmdb_ledger` says of threads holds here, too."""
 
 from __future__ import annotations
 
