@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from catalog.ledger import Ledger
 from sidecar.access.addresses import Addresses
-from sidecar.access.issuers import Issuers
 from sidecar.access.limits import Limits
 from sidecar.access.passwords import Passwords
 from sidecar.access.registry import Registry
 from tapefs.access.settings import HttpSettings, SessionSettings
 from tapefs.home import Home
+
+if TYPE_CHECKING:
+    from sidecar.access.issuers import Issuers
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class Access:
     passwords: Passwords
     addresses: Addresses
     limits: Limits
-    issuers: Issuers
+    #: None where the settings name none.
+    issuers: Issuers | None
 
     @classmethod
     def of(cls, home: Home, ledger: Ledger, now_ns: Callable[[], int]) -> Access:
@@ -38,9 +42,19 @@ class Access:
             passwords=Passwords(),
             addresses=Addresses(settings),
             limits=Limits(settings),
-            issuers=Issuers(home.path, home.settings.access.issuers),
+            issuers=_issuers(home),
         )
 
     def warnings(self) -> list[str]:
         """Return what an operator is to be reminded of, at the start and in the status."""
         return self.addresses.warnings()
+
+
+def _issuers(home: Home) -> Issuers | None:
+    """Return whose tokens count beside ours. What reads them takes 0.15 s to load, a quarter of the sidecar's start."""
+    named = home.settings.access.issuers
+    if not named:
+        return None
+    from sidecar.access.issuers import Issuers
+
+    return Issuers(home.path, named)

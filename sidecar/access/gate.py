@@ -84,8 +84,9 @@ class TcpGate:
             if proof is not None:
                 scope[PROOF] = proof
                 return self._access.registry.caller(proof.credential, origin.address)
-            foreign = await self._access.issuers.caller(given, origin.address)
-            if foreign is not None:
-                return foreign
+            if self._access.issuers is not None:
+                foreign = await self._access.issuers.caller(given, origin.address)
+                if foreign is not None:
+                    return foreign
         self._access.limits.wrong(origin.address)
         raise Unauthorised("the token is wrong, has run out, or was revoked: send `Authorization: Bearer` and a token")

@@ -19,50 +19,54 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-import msgspec
+from tapefs.starting import import_without_rich, imports
 
-from catalog.errors import CatalogError
-from catalog.ids import VolumeId
-from catalog.index.model import FrameRow
-from catalog.ledger import Ledger
-from catalog.lmdb_ledger import LmdbLedger
-from catalog.records import CopyState
-from drivers.registry import open_drive
-from tapefs.errors import Cancelled, TapefsError
-from tapefs.home import Home, open_home
-from tapefs.keys.policy import TapeKeys
-from tapefs.mover.kinds import kind_of
-from tapefs.mover.messages import (
-    Backup,
-    Done,
-    DriveState,
-    Failed,
-    FinishSets,
-    FrameRange,
-    FramesArrived,
-    FramesFailed,
-    Identify,
-    Load,
-    LostFile,
-    NeedVolume,
-    NoVolume,
-    Progress,
-    Ready,
-    Recall,
-    Recommend,
-    Tend,
-    Trouble,
-    Unload,
-    Verified,
-    Verify,
-    VerifyProgress,
-    VolumeReady,
-)
-from tapefs.mover.post import Post, SidecarGone
-from tapefs.mover.tending import identify_tape, tend_tape
-from tapefs.staging.area import StagingArea
-from tapefs.staging.stage import SegmentStage
-from tests.sidecar import seeds
+with imports():
+    import_without_rich("structlog")
+    import msgspec
+
+    from catalog.errors import CatalogError
+    from catalog.ids import VolumeId
+    from catalog.index.model import FrameRow
+    from catalog.ledger import Ledger
+    from catalog.lmdb_ledger import LmdbLedger
+    from catalog.records import CopyState
+    from drivers.registry import open_drive
+    from tapefs.errors import Cancelled, TapefsError
+    from tapefs.home import Home, open_home
+    from tapefs.keys.policy import TapeKeys
+    from tapefs.mover.kinds import kind_of
+    from tapefs.mover.messages import (
+        Backup,
+        Done,
+        DriveState,
+        Failed,
+        FinishSets,
+        FrameRange,
+        FramesArrived,
+        FramesFailed,
+        Identify,
+        Load,
+        LostFile,
+        NeedVolume,
+        NoVolume,
+        Progress,
+        Ready,
+        Recall,
+        Recommend,
+        Tend,
+        Trouble,
+        Unload,
+        Verified,
+        Verify,
+        VerifyProgress,
+        VolumeReady,
+    )
+    from tapefs.mover.post import Post, SidecarGone
+    from tapefs.mover.tending import identify_tape, tend_tape
+    from tapefs.staging.area import StagingArea
+    from tapefs.staging.stage import SegmentStage
+    from tests.sidecar import seeds
 
 TROUBLES = 120
 

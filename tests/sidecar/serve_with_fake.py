@@ -7,10 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from drivers.errors import DriveError
-from sidecar.serve import serve
-from tapefs.errors import TapefsError
-from tapefs.home import Home, open_home
+from tapefs.starting import import_without_rich, imports
+
+with imports():
+    import_without_rich("structlog")
+    from drivers.errors import DriveError
+    from sidecar.serve import serve
+    from tapefs.errors import TapefsError
+    from tapefs.home import Home, open_home
 
 
 def fake_command(home: Home, drive: str, number: int, descriptor: int) -> Sequence[str]:
