@@ -25,6 +25,7 @@ from sidecar.own.pins import PinCalls
 from sidecar.own.places import PlaceCalls
 from sidecar.own.policy import PolicyCalls
 from sidecar.own.pools import PoolCalls
+from sidecar.own.ports import PortCalls
 from sidecar.own.prompts import PromptCalls
 from sidecar.own.recalls import RecallCalls
 from sidecar.own.reclaim import ReclaimCalls
@@ -79,6 +80,7 @@ def calls_of(service: Service) -> list[Call]:
         VerifyCalls(service),
         OwnTapeCalls(service),
         CleaningCalls(service),
+        PortCalls(service),
         ReclaimCalls(service),
         ReportCalls(service),
         ScheduleCalls(service),

@@ -261,6 +261,24 @@ class Library:
             await self._take_inventory()
             await self._clear(drive)
 
+    def free(self, kind: ElementKind) -> Element | None:
+        """Return the first slot or port without a tape."""
+        return next((each for each in self._elements if each.kind is kind and not each.full), None)
+
+    async def transfer(self, code: str, kind: ElementKind) -> Element:
+        """Bring a tape from its slot or port to the first free one of that kind. Raises NoTape, DriveError."""
+        async with self._moving:
+            await self._take_inventory()
+            place, target = self.place_of(code), self.free(kind)
+            if place is None or place.kind is ElementKind.DRIVE:
+                raise NoTape(f"tape {code} is in no slot any more: see `tapefs inventory`")
+            if target is None:
+                raise NoTape(f"no {kind.value} is free: take a tape out of the library")
+            await self._thread.run(lambda: self._changer.transfer(place.number, target.number))
+            await self._take_inventory()
+        log.info("tape moved", tape=code, source=place.number, target=target.number)
+        return Element(target.kind, target.number, True, code)
+
     async def _clear(self, drive: int) -> None:
         """Bring the ejected tape of the drive back to where it came from, or to any free slot."""
         element = self._element(ElementKind.DRIVE, drive)

@@ -14,6 +14,7 @@ import msgspec
 from tapefs.cli.clean import clean_command, show_cartridge
 from tapefs.cli.output import counted, print_json, print_table, printable, size
 from tapefs.cli.place import Place
+from tapefs.cli.ports import export_command, import_command
 from tapefs.cli.prompts import add_command, inserted_command, missing_command, remove_command
 from tapefs.cli.vault import move_command
 from tapefs.errors import Cancelled, NotNow, TapeError, TapefsError, UsageError
@@ -191,7 +192,16 @@ def _print_mountings(details: TapeDetails) -> None:
         print_table(("LOADED", "UNLOADED", "DRIVE", "FOR", "WRITTEN", "READ", "ERRORS", "ALERTS"), rows)
 
 
-for _command in (clean_command, inserted_command, missing_command, add_command, remove_command, move_command):
+for _command in (
+    clean_command,
+    export_command,
+    import_command,
+    inserted_command,
+    missing_command,
+    add_command,
+    remove_command,
+    move_command,
+):
     tape_command.add_command(_command)
 
 
