@@ -6,7 +6,8 @@ Every job is stored here, so that the indexes change with it. A ledger of an ear
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from heapq import merge
 from itertools import islice
 
 from catalog.ids import JobNumber
@@ -83,12 +84,26 @@ def to_check(tx: Reader) -> list[Job]:
 
 def page(tx: Reader, limit: int, offset: int, *, newest_first: bool, states: Collection[JobState] = ()) -> list[Job]:
     """Return a part of all jobs, or of those in these states, by number; only these are read."""
-    if states:
+    if states and not is_built(tx):
         some = in_states(tx, states)
         return (some[::-1] if newest_first else some)[offset : offset + limit]
-    keys: Iterator[bytes] = tx.keys(JOBS, newest_first=newest_first)
-    wanted = list(islice(keys, offset, offset + limit))
+    if states:
+        return [tx.follow(JOBS, key, "jobs_by_state") for key in _keys_in(tx, states, limit, offset, newest_first)]
+    if offset <= tx.count(JOBS) // 2:
+        wanted = list(islice(tx.keys(JOBS, backwards=newest_first), offset, offset + limit))
+    else:  # It is nearer from the other end.
+        last = tx.count(JOBS) - offset
+        wanted = list(islice(tx.keys(JOBS, backwards=not newest_first), max(0, last - limit), max(0, last)))[::-1]
     return [tx.follow(JOBS, key, "jobs") for key in wanted]
+
+
+def _keys_in(tx: Reader, states: Collection[JobState], limit: int, offset: int, newest_first: bool) -> list[bytes]:
+    """Return a part of the keys of the jobs in these states; of the others only entries of the index are passed."""
+    numbers = [
+        (key[-8:] for key in tx.keys(JOBS_BY_STATE, parts(state.value), backwards=newest_first))
+        for state in dict.fromkeys(states)
+    ]
+    return list(islice(merge(*numbers, reverse=newest_first), offset, offset + limit))
 
 
 def count(tx: Reader) -> int:

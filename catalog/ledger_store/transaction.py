@@ -47,12 +47,26 @@ class Reader:
             return 0
         return int(self._transaction.stat(self._databases[table.name])["entries"])
 
-    def keys(self, table: Table[R], *, newest_first: bool = False) -> Iterator[bytes]:
-        """Yield all keys in their order, or from the last on; exhaust or close it within the transaction."""
+    def keys(self, table: Table[R], prefix: bytes = b"", *, backwards: bool = False) -> Iterator[bytes]:
+        """Yield the keys that begin with `prefix` in their order, or from the last on.
+
+        Exhaust or close it within the transaction.
+        """
         if table.name not in self._databases:
             return
         with self._transaction.cursor(db=self._databases[table.name]) as cursor:
-            yield from cursor.iterprev(values=False) if newest_first else cursor.iternext(values=False)
+            # No key begins with so many of these behind a prefix: texts are UTF-8, and numbers are small.
+            is_there = cursor.set_range(prefix + b"\xff" * 9) and cursor.prev() if backwards else False
+            if not backwards:
+                is_there = cursor.set_range(prefix) if prefix else cursor.first()
+            elif not is_there:
+                is_there = cursor.last()
+            if not is_there:
+                return
+            for key in cursor.iterprev(values=False) if backwards else cursor.iternext(values=False):
+                if not key.startswith(prefix):
+                    return
+                yield key
 
     def follow(self, table: Table[R], key: bytes, source: str) -> R:
         """Return the record that `source` points to. Raises Damaged when it is missing."""

@@ -124,3 +124,19 @@ class QueueingContract:
     def test_what_a_verification_has_found(self, ledger: Ledger, stage: Stage) -> None:
         check = JobCheck(state=CheckState.FAILED, since_ns=NOW, at_ns=NOW + 9, reason="frame 3 \udcff")
         assert ledger.note_check(stage.job.number, 1, check).check is None  # Nobody wanted one.
+
+    def test_every_page_of_every_list(self, ledger: Ledger) -> None:
+        """From whichever end it is read, and whatever states are wanted."""
+        for number in range(1, 10):
+            ledger.add_job(job_of(f"job {number}"))
+            if number % 3:
+                ledger.queue_job(JobNumber(number), NOW)
+            if number % 3 == 2:
+                ledger.pause_job(JobNumber(number), NOW)
+        for states in ((), (JobState.QUEUED,), (JobState.PAUSED, JobState.QUEUED), (JobState.PENDING, JobState.PAUSED)):
+            every = [job.number for job in ledger.jobs() if not states or job.state in states]
+            for newest_first in (False, True):
+                ordered = every[::-1] if newest_first else every
+                for offset in range(11):
+                    page = ledger.job_page(4, offset, newest_first=newest_first, states=states)
+                    assert [job.number for job in page] == ordered[offset : offset + 4]
