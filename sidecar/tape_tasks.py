@@ -142,6 +142,8 @@ class TapeTasks:
             await task.tell_cancelled()
             return task
         if task.state is not TaskState.WAITING:
+            if task.state is TaskState.RUNNING and task.kind == "erase":
+                raise NotNow(f"tape {task.tape} is being erased, and no drive can be stopped doing that: it goes on")
             raise NotNow(f"task {number} is {task.state.value}: only one that waits can be cancelled")
         task.state = TaskState.CANCELLED
         self._end(task)

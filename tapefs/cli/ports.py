@@ -52,7 +52,7 @@ def import_command(place: Place) -> None:
         answer = Transport(home.socket, timeout_s=MOVE_S).request("POST", "/api/v1/ports/import")
         taken = decode(answer, list[_Moved])
     for each in taken:
-        click.echo(f"{printable(each.barcode)}\t{each.place}")
+        click.echo(f"{printable(each.barcode)}  {each.place}")
     click.echo(f"{counted(len(taken), 'tape')} taken in", err=True)
 
 

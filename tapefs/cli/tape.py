@@ -15,6 +15,7 @@ from tapefs.cli.clean import clean_command, show_cartridge
 from tapefs.cli.output import counted, print_json, print_table, printable, size
 from tapefs.cli.place import Place
 from tapefs.cli.ports import export_command, import_command
+from tapefs.cli.progress import reporting
 from tapefs.cli.prompts import add_command, inserted_command, missing_command, remove_command
 from tapefs.cli.vault import move_command
 from tapefs.errors import Cancelled, NotNow, TapeError, TapefsError, UsageError
@@ -120,10 +121,12 @@ def relabel_command(place: Place, tape: str, identity: str, force: bool, name: s
 def erase_command(place: Place, tape: str, identity: str, force: bool, is_long: bool) -> None:
     """Erase a tape; it is blank then. Without --yes-it-is it only tells what is on it.
 
-    Nothing can be read by ordinary means afterwards; only with --long is it gone from the medium, too.
+    Nothing can be read by ordinary means afterwards; only with --long is it gone from the medium, too. That tells how
+    far it is where the drive does, and cannot be stopped once it has begun.
     """
     with _client(place) as client:
-        view = _done(client, client.begin("erase", tape, identity=identity, force=force, long=is_long))
+        view = client.begin("erase", tape, identity=identity, force=force, long=is_long)
+        view = _ended(_told(client, view) if is_long else _wait(client, view))
     click.echo(f"{printable(tape)}: erased; it was {_was(view)}", err=True)
 
 
@@ -230,17 +233,37 @@ def _wait(client: TapeClient, view: TapeTaskView) -> TapeTaskView:
     return view
 
 
+def _told(client: TapeClient, view: TapeTaskView) -> TapeTaskView:
+    """The same, and tell what the drive says meanwhile."""
+    try:
+        with reporting(f"erase {view.tape}") as reporter:
+            while view.is_open:
+                waiting = "no drive is free yet" if view.state == "waiting" else "the drive does not tell how far it is"
+                reporter.update(0, None, client.drive_note(view.tape) or waiting)
+                time.sleep(POLL_S)
+                view = client.task(view.number)
+    except KeyboardInterrupt:
+        raise _given_up(client, view) from None
+    return view
+
+
 def _given_up(client: TapeClient, view: TapeTaskView) -> Cancelled:
     try:
         client.cancel(view.number)
-    except NotNow:
+    except NotNow as error:
+        if view.task == "erase":
+            return Cancelled(f"{error}; see `tapefs drives`")
         return Cancelled(f"tape {view.tape} is being worked on, and that goes on: see `tapefs drives`")
     return Cancelled(f"tape {view.tape} was not touched")
 
 
 def _done(client: TapeClient, view: TapeTaskView) -> TapeTaskView:
     """Wait for the end of a task. Raises what it failed with."""
-    view = _wait(client, view)
+    return _ended(_wait(client, view))
+
+
+def _ended(view: TapeTaskView) -> TapeTaskView:
+    """Return a task that was done. Raises what it failed with."""
     if view.state == "done":
         return view
     raise _ERRORS.get(view.error_kind, TapefsError)(view.error or f"task {view.number} was cancelled")

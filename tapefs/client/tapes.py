@@ -211,6 +211,15 @@ class _Forgotten(_View, frozen=True, kw_only=True):
     lost: list[LostSet]
 
 
+class _DriveNote(_View, frozen=True, kw_only=True):
+    tape: str | None = None
+    note: str | None = None
+
+
+class _Drives(_View, frozen=True, kw_only=True):
+    drives: list[_DriveNote]
+
+
 class TapeClient:
     """The sidecar behind a socket. Every call may raise Unreachable, and what it refuses with (see `transport`)."""
 
@@ -233,6 +242,11 @@ class TapeClient:
     def task(self, number: int) -> TapeTaskView:
         """Ask how it stands. Raises NoSuchThing."""
         return decode(self._transport.request("GET", f"/api/v1/tape-tasks/{number}"), TapeTaskView)
+
+    def drive_note(self, tape: str) -> str:
+        """Return what the drive with that tape says of something that takes it long; empty: nothing."""
+        drives = decode(self._transport.request("GET", "/api/v1/status"), _Drives).drives
+        return next((each.note or "" for each in drives if each.tape == tape), "")
 
     def cancel(self, number: int) -> TapeTaskView:
         """Give up what waits. Raises NoSuchThing, NotNow."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from catalog.records import SetState, VolumeState
 from drivers.virtual.library import add_blank, take_out
 from tapefs.retention.expire import expire
 from tapefs.retention.policy import Wish
-from tests.sidecar.rig import Rig, make_home, running, seed_set, wait_until, waiter
+from tests.sidecar.rig import ROOT, Rig, make_home, running, seed_set, wait_until, waiter
 
 
 def begun(rig: Rig, task: str, tape: str, **body: object) -> int:
@@ -109,6 +112,23 @@ def test_recalls_and_jobs_go_first(tmp_path: Path) -> None:
         order = [line.split()[0] for line in log if line.split()[0] in ("Recall", "Backup", "Identify", "Tend")]
         assert order.index("Recall") < order.index("Identify")
         assert "Tend" not in order
+
+
+def test_a_long_erase_tells_how_far_it_is_and_cannot_be_stopped(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    (home.path / "fake.json").write_text(json.dumps({"slow_s": 4}))
+    line = [sys.executable, "-m", "tapefs", "--home", str(home.path), "tape", "erase", "TP0001L9", "--long"]
+    with running(home) as rig:
+        with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT) as erase:
+            assert erase.stderr is not None
+            told = next(said for said in erase.stderr if "tell" in said)
+            assert told.startswith("erase TP0001L9: ")
+            assert told.endswith("the drive does not tell how far it is\n")
+            erase.send_signal(signal.SIGINT)
+            last = erase.stderr.readlines()[-1]
+        assert erase.returncode == 1
+        assert "TP0001L9 is being erased, and no drive can be stopped doing that: it goes on" in last
+        assert ended(rig, 1)["state"] == "done"
 
 
 def test_a_tape_is_in_one_drive_at_a_time(tmp_path: Path) -> None:
