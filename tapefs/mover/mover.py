@@ -160,6 +160,16 @@ class Mover:
             self._forget_stager()
             self._drive.note()
 
+    def _take_key(self) -> None:
+        """Keys do not stay in a drive that rests; between recalls that wait already it would only stop the tape."""
+        if self._stager is None:
+            take_key_at_last(self._drive)
+        elif self._post.is_idle():
+            try:
+                self._stager.rest()
+            except DriveError as error:
+                log.warning("the key may still be in the drive", drive=self._name, error=str(error))
+
     def _may_be_given_keys(self) -> bool:
         try:
             return can_encrypt(self._drive)
@@ -191,9 +201,7 @@ class Mover:
             if gone is not None:
                 raise gone from error
             return
-        if self._stager is None:
-            # Keys do not stay in a drive that rests. While a stager has the tape, more reading may follow.
-            take_key_at_last(self._drive)
+        self._take_key()
         if is_long:
             self._drive.look()
         self._tell_rest()

@@ -23,7 +23,7 @@ from drivers.virtual.motion import motion_of
 from tapefs.codecs import codec_of_format
 from tapefs.errors import BadStructure, KeyMissing, KeyUnfit
 from tapefs.home import Home
-from tapefs.keys.driving import give_key
+from tapefs.keys.driving import give_key, take_key
 from tapefs.keys.reading import open_payload
 from tapefs.recall.frame_table import frame_table
 from tapefs.recall.locates import LocateLog
@@ -76,6 +76,8 @@ class Stager:
         self._locates = locates
         self._reader: PayloadReader | ArchiveReader | None = None
         self._stage: SegmentStage | None = None
+        #: The drive has the key of the tape, if it takes one.
+        self._has_key = False
         self._read_over_bytes = _break_even_bytes(drive, locates)
         #: The frame that was read last, and how far reading on goes behind it.
         self._reached: tuple[SegmentId, FrameNo] | None = None
@@ -133,6 +135,12 @@ class Stager:
             if not (stage.has(here) or stage.revive(here) or self._fetch_one(number)):
                 return
 
+    def rest(self) -> None:
+        """Nothing is to be read for a while: a key does not stay in the drive. Raises drive errors."""
+        if self._has_key:
+            take_key(self._drive)
+            self._has_key = False
+
     def close(self) -> None:
         """Let go of the segment at hand."""
         if isinstance(self._reader, ArchiveReader):
@@ -147,6 +155,9 @@ class Stager:
         return self._reader
 
     def _open(self, segment_id: SegmentId) -> SegmentStage:
+        if not self._has_key:
+            give_key(self._home, self._drive, self._ledger.volume(self._volume_id))
+            self._has_key = True
         if (
             self._stage is not None
             and self._stage.is_linked()  # Else somebody has emptied the staging folder.
@@ -158,7 +169,6 @@ class Stager:
         if not copies:
             raise NotFound(f"segment {segment_id} is not on this tape")
         segment = self._ledger.segment(segment_id)
-        give_key(self._home, self._drive, self._ledger.volume(self._volume_id))
         rows = frame_table(self._home, self._ledger, self._drive, copies[0])
         if segment.archive is not None:
             self._reader = ArchiveReader(self._drive, segment, copies[0], rows, self._passed)

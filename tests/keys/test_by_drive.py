@@ -34,6 +34,7 @@ from tests.backup.trees import random_files
 from tests.keys.rig import encrypt, set_encryption, tape_files
 from tests.rebuild.same import Before, now_indexes, reopened
 from tests.rebuild.test_rebuild import rebuilt
+from tests.reclaim.scene import SETTINGS, almost_empty, check_gone, first_tape, reclaim
 from tests.verify.conftest import SMALL, Bench
 
 SECRET = b"nobody may know this name"
@@ -182,6 +183,24 @@ def test_reading_takes_the_key(rig: Rig, tree: Path) -> None:
     assert rig.drive.encryption().decrypts
     rig.drive.unload()
     assert not rig.drive.encryption().decrypts
+
+
+def test_between_recalls_the_key_is_not_in_the_drive(rig: Rig, tree: Path) -> None:
+    """The stager gives it again for the same segment; locked meanwhile, it does not."""
+    by_drive(rig)
+    (copy, *_) = copies_of(rig, rig.backup(tree))
+    heard = Heard()
+    reading = stager(rig, copy, heard)
+    reading.fetch(copy.segment_id, FrameNo(0), FrameNo(1))
+    reading.rest()
+    assert not rig.drive.encryption().decrypts
+    reading.fetch(copy.segment_id, FrameNo(2), FrameNo(3))
+    assert (heard.arrivals, heard.failures) == ([0, 1, 2, 3], [])
+    reading.rest()
+    lock(rig)
+    reading.fetch(copy.segment_id, FrameNo(4), FrameNo(5))
+    reading.close()
+    assert "which is locked" in heard.failures[0][2]
 
 
 def test_the_key_of_another_tape_does_not_do(rig: Rig, tree: Path) -> None:
@@ -409,6 +428,26 @@ def test_copies_into_a_pool_whose_drives_encrypt(make_rig: Callable[..., Rig], t
     set_id = rig.backup(tree, copy_pools=("vault",), verify=True)
     expected = (other.fingerprint, True) if first == "plain" else (main.fingerprint, False)
     assert copied(rig, set_id)["vault"] == expected
+
+
+@pytest.mark.parametrize("is_unlocked", [True, False])
+def test_a_tape_is_reclaimed(make_rig: Callable[..., Rig], tmp_path: Path, is_unlocked: bool) -> None:
+    """To a tape with the same key, though new ones are plain by now; locked, the key is named and all stays."""
+    rig = make_rig(backup_settings=SETTINGS)
+    first = by_drive(rig)
+    kept = almost_empty(rig, tmp_path)
+    set_encryption(rig, "")
+    if not is_unlocked:
+        lock(rig)
+        with pytest.raises(KeyMissing, match="TP0001L9 cannot be read"):
+            reclaim(rig)
+        assert rig.ledger.copies_on(first_tape(rig))
+        return
+    reclaim(rig)
+    check_gone(rig, kept, first_tape(rig))
+    second = rig.ledger.volume_by_label("TP0002L9")
+    assert (second.key_fingerprint, second.by_drive) == (first.fingerprint, True)
+    check_sealed(rig, "TP0002L9")
 
 
 # -- from the tapes alone ----------------------------------------------------------------------------------------------
