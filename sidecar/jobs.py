@@ -24,6 +24,7 @@ from catalog.queue_records import QueueState
 from catalog.records import BackupSet, DriveMove, Job, JobState
 from sidecar import going_on
 from sidecar.bell import Bell
+from sidecar.encrypting import may_encrypt
 from sidecar.going_on import OPEN_STATES
 from sidecar.line import Line, Outlook, Waiting, may_take, outlook
 from sidecar.movers import Call, Mover, MoverDied
@@ -282,7 +283,13 @@ class Jobs:
         if self._held.is_paused:
             return None
         now_ns = self.now_ns()
-        return self._line.first(lambda each: self._is_ready(each) and may_take(each, drive, drives_up, now_ns))
+        return self._line.first(
+            lambda each: (
+                self._is_ready(each)
+                and may_take(each, drive, drives_up, now_ns)
+                and may_encrypt(self._home, self._ledger.job(each.number), drive, drives_up)
+            )
+        )
 
     def _is_ready(self, waiting: Waiting) -> bool:
         """Does it wait for no time and no other job?"""

@@ -17,6 +17,7 @@ from drivers.interface import Drive, DriveKey
 from drivers.registry import drive_name
 from drivers.virtual.faults import FaultyDrive, Reset
 from drivers.virtual.sealing import PLAIN, RECORD_BYTES, SUFFIX
+from sidecar.encrypting import may_encrypt
 from tapefs.errors import KeyMissing, KeyUnfit
 from tapefs.format.identify import is_ours
 from tapefs.format.structures import read_header, read_label, read_set_label
@@ -334,6 +335,18 @@ def test_auto_is_by_the_drive_only_where_it_never_fails(rig: Rig) -> None:
     rig.home.keyring.add(identity)
     write_drive_file(*say, encrypts=False)
     assert not seal().by_drive
+
+
+def test_a_job_goes_to_a_drive_that_encrypts(rig: Rig, tree: Path) -> None:
+    """If there is one; else it is refused by the one there is."""
+    by_drive(rig)
+    job, status, drives = rig.queued(tree), rig.drive.status(), [drive_name(0), drive_name(1)]
+    write_drive_file(rig.home.drives, drives[0], "empty", status)
+    write_drive_file(rig.home.drives, drives[1], "empty", status, encrypts=True)
+    assert [may_encrypt(rig.home, job, each, drives) for each in drives] == [False, True]
+    assert may_encrypt(rig.home, job, drives[0], drives[:1])
+    set_encryption(rig, 'key = "main"')
+    assert all(may_encrypt(rig.home, job, each, drives) for each in drives)
 
 
 # -- copies ------------------------------------------------------------------------------------------------------------
