@@ -117,7 +117,8 @@ def test_recalls_and_jobs_go_first(tmp_path: Path) -> None:
 def test_a_long_erase_tells_how_far_it_is_and_cannot_be_stopped(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home")
     (home.path / "fake.json").write_text(json.dumps({"slow_s": 4}))
-    line = [sys.executable, "-m", "tapefs", "--home", str(home.path), "tape", "erase", "TP0001L9", "--long"]
+    words = ["tape", "erase", "TP0001L9", "--long", "--yes-it-is", "TP0001L9"]
+    line = [sys.executable, "-m", "tapefs", "--home", str(home.path), *words]
     with running(home) as rig:
         with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT) as erase:
             assert erase.stderr is not None
@@ -128,7 +129,8 @@ def test_a_long_erase_tells_how_far_it_is_and_cannot_be_stopped(tmp_path: Path) 
             last = erase.stderr.readlines()[-1]
         assert erase.returncode == 1
         assert "TP0001L9 is being erased, and no drive can be stopped doing that: it goes on" in last
-        assert ended(rig, 1)["state"] == "done"
+        view = ended(rig, 1)
+        assert view["state"] == "done", view["error"]
 
 
 def test_a_tape_is_in_one_drive_at_a_time(tmp_path: Path) -> None:
