@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import NewType, Protocol, runtime_checkable
 
 from drivers.health import DriveHealth
@@ -313,6 +314,10 @@ class HoldsFiles(Protocol):
 
     def medium_id(self) -> str:
         """Return the id that the medium was given when it was formatted; "" when it has none. Raises NotReady."""
+        ...
+
+    def folder(self) -> Path:
+        """Return the medium's root, to look at what is there while it is loaded. Raises NotReady."""
         ...
 
     def open_file(self, path: bytes) -> int:

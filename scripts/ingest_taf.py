@@ -8,8 +8,8 @@ It is `tapefs taf import` for each volume, without a progress, and quiet where n
 not read again, so it may run as often as you like. A place where nothing is mounted is passed over. Run it with the
 Python of tapefs's own environment.
 
-Exit codes: 0 all is in the catalog; 1 something could not be read to its end, or failed; 75 the state folder is in use
-(a sidecar serves it), which the next run may find otherwise; 64 bad arguments.
+Exit codes: 0 all is in the catalog; 1 something could not be read to its end, or failed; 75 a sidecar has the state
+folder and no drive where the volume is mounted, which the next run may find otherwise; 64 bad arguments.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def tell(tape: str, entered: dict[str, object]) -> None:
     """Print what is new of a set, and what is wrong with it."""
     if entered["known"]:
         return
-    name = entered.get("taf_set") or entered.get("taf_set_b64")
+    name = entered["taf_set"]
     print(f"{tape}: {name}: {entered['files']} files, {entered['bytes']} bytes, set {entered['set_id']}")
     for sentence in (entered["partial"], *_texts(entered["differences"])):
         if sentence:

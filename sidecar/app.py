@@ -34,6 +34,7 @@ from sidecar.own.schedules import ScheduleCalls
 from sidecar.own.search import SearchCalls
 from sidecar.own.session import SessionCalls
 from sidecar.own.status import StatusCalls
+from sidecar.own.taf_import import TafImportCalls
 from sidecar.own.tapes import OwnTapeCalls
 from sidecar.own.verify import VerifyCalls
 from sidecar.requests import Invalid
@@ -82,6 +83,7 @@ def calls_of(service: Service) -> list[Call]:
         CleaningCalls(service),
         PortCalls(service),
         ReclaimCalls(service),
+        TafImportCalls(service),
         ReportCalls(service),
         ScheduleCalls(service),
         SearchCalls(service),

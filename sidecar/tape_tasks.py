@@ -21,13 +21,14 @@ from catalog.records import Volume
 from sidecar.bell import Bell
 from sidecar.movers import Call, Mover, MoverDied
 from tapefs.errors import NoSuchThing, NotNow
-from tapefs.mover.messages import Cancel, FoundTape, Identify, Progress, Reclaim, ReclaimedTape, Tend
+from tapefs.mover.messages import Cancel, FoundTape, Identify, ImportTaf, Progress, Reclaim, ReclaimedTape, Tend
+from tapefs.taf.views import Imported
 
 #: Tasks that are remembered.
 NEWEST = 1000
 
 #: What the mover is told; its `id` is put in when it is.
-Command = Identify | Tend | Reclaim
+Command = Identify | Tend | Reclaim | ImportTaf
 
 
 class TaskState(Enum):
@@ -57,7 +58,9 @@ class TapeTask:
     #: Of a reclaim: how far it is, and what it has moved.
     progress: Progress | None = None
     reclaimed: ReclaimedTape | None = None
-    #: Of a reclaim: what its mover is told when it is cancelled.
+    #: Of an import: what it has taken in.
+    imported: Imported | None = None
+    #: Of a reclaim or an import: what its mover is told when it is cancelled.
     is_cancelled: bool = False
     call: Call | None = None
     mover: Mover | None = None
@@ -65,7 +68,9 @@ class TapeTask:
 
     @property
     def kind(self) -> str:
-        """`identify`, `label`, `relabel`, `erase` or `reclaim`."""
+        """`identify`, `label`, `relabel`, `erase`, `reclaim` or `import`."""
+        if isinstance(self.command, ImportTaf):
+            return "import"
         if isinstance(self.command, Reclaim):
             return "reclaim"
         return self.command.task if isinstance(self.command, Tend) else "identify"
@@ -132,12 +137,12 @@ class TapeTasks:
         return list(self._tasks.values())
 
     async def cancel(self, number: int) -> TapeTask:
-        """Give up a task that waits, or have a reclaim stop at the next good place.
+        """Give up a task that waits, or have a reclaim or an import stop at the next good place.
 
         Raises NoSuchThing, NotNow when another one has begun: a tape is never left half done.
         """
         task = self.task(number)
-        if task.state is TaskState.RUNNING and task.kind == "reclaim":
+        if task.state is TaskState.RUNNING and task.kind in ("reclaim", "import"):
             task.is_cancelled = True
             await task.tell_cancelled()
             return task
@@ -183,9 +188,10 @@ class TapeTasks:
         found: FoundTape | None,
         volume_id: VolumeId | None,
         reclaimed: ReclaimedTape | None = None,
+        imported: Imported | None = None,
     ) -> None:
         """It was done; the tape is that one now."""
-        task.state, task.found, task.reclaimed = TaskState.DONE, found, reclaimed
+        task.state, task.found, task.reclaimed, task.imported = TaskState.DONE, found, reclaimed, imported
         if volume_id is not None:
             with suppress(NotFound):  # It was given up once more, meanwhile.
                 task.tape = self._ledger.volume(volume_id).label
@@ -225,4 +231,5 @@ _PAST = {
     "relabel": "relabelled",
     "erase": "erased",
     "reclaim": "reclaimed",
+    "import": "imported",
 }

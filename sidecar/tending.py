@@ -36,7 +36,9 @@ class Tending:
         try:
             await self._put_in(mover, task)
             bay.leave_to_another()
-            done = await mover.call(lambda number: msgspec.structs.replace(task.command, id=number))
+            call = await mover.start_call(lambda number: msgspec.structs.replace(task.command, id=number))
+            await task.attach(call, mover)
+            done = await call.wait_done()
         except CommandFailed as error:
             if error.kind == DRIVE_FAILED:
                 raise DriveFailed(str(error)) from error
@@ -44,7 +46,7 @@ class Tending:
         except (NoTape, DriveError) as error:
             tasks.fail(task, "no_volume", str(error))
         else:
-            tasks.done(task, done.found, done.volume_id)
+            tasks.done(task, done.found, done.volume_id, imported=done.imported)
         self._over(task)
 
     async def _put_in(self, mover: Mover, task: TapeTask) -> None:

@@ -215,6 +215,11 @@ class LtfsDrive(MovesOverFiles[Tape]):
         """Return the volume's UUID. See `HoldsFiles.medium_id`."""
         return self._medium()[0].facts.uuid
 
+    def folder(self) -> Path:
+        """Return where the volume is mounted. See `HoldsFiles.folder`."""
+        self._medium()
+        return self._mount
+
     def open_file(self, path: bytes) -> int:
         """Open a file that lies on the volume. See `HoldsFiles.open_file`."""
         volume, _ = self._medium()

@@ -34,6 +34,7 @@ def task_view(task: TapeTask) -> dict[str, object]:
         "found": task.found,
         "progress": None if task.progress is None else _progress(task.progress),
         "reclaimed": None if task.reclaimed is None else structs.asdict(task.reclaimed),
+        "imported": task.imported,
         "started_at": moment(task.started_at_ns),
         "finished_at": moment(task.finished_at_ns),
     }

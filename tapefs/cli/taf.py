@@ -1,28 +1,29 @@
-"""`tapefs taf`: what TAF has written to LTFS volumes. Only `import` needs a state folder, which no sidecar may use."""
+"""`tapefs taf`: what TAF has written to LTFS volumes. Only `import` needs a state folder."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from tapefs.cli.output import counted, named, print_json, print_table, printable, short_time, size
 from tapefs.cli.place import Place
 from tapefs.cli.progress import reporting
 from tapefs.cli.restore import noting, progress_to, tell_report
-from tapefs.errors import SetDamaged
+from tapefs.errors import Cancelled, SetDamaged, TapefsError
 
 if TYPE_CHECKING:
-    from tapefs.taf.entering import Entered
+    from tapefs.errors import HomeInUse
+    from tapefs.home import Home
+    from tapefs.taf.views import Imported, ImportedSet
     from tapefs.taf.volume import Archive, TafVolume
 
 _VOLUME = click.argument("root", metavar="VOLUME", type=click.Path(path_type=Path))
-#: Sentences of one kind that are printed of a set.
-_TOLD = 20
+_POLL_S = 0.5
 _SETS = click.argument("sets", metavar="[SET]...", nargs=-1)
 
 
@@ -114,102 +115,98 @@ def import_command(
     Every archive is read once, in the order of the tape, and nothing is written to it. The sets can then be mounted,
     searched and restored as others are. What was interrupted goes on, and what is there is not read again.
 
-    TAF's catalog gives names, types and times; what the archives have otherwise is told. No sidecar can use the state
-    folder meanwhile. The exit code is 1 if an archive could not be read to its end.
+    TAF's catalog gives names, types and times; what the archives have otherwise is told. Where a sidecar is running it
+    does the work, if the volume is mounted where it has a drive. The exit code is 1 if an archive could not be read to
+    its end.
     """
-    from catalog.lmdb_ledger import LmdbLedger
-    from sidecar.ownership import owned
-    from sidecar.recovery import recover
+    from tapefs.errors import HomeInUse
     from tapefs.logs import configure_logs
-    from tapefs.taf.catalog import read_catalog
-    from tapefs.taf.entering import Entering
-    from tapefs.taf.identity import identify
-    from tapefs.taf.volume import open_volume
 
     home = place.home()
     configure_logs()
-    volume = open_volume(root)
-    archives = volume.of_sets(sets)
-    identity = identify(volume, label)
-    told = read_catalog(url) if url else None
-    with (
-        owned(home, temporary=False),
-        LmdbLedger.open(home.ledger) as ledger,
-        reporting("taf import") as reporter,
-    ):
-        recover(home, ledger, time.time_ns())
-        home.indexes.mkdir(mode=0o700, exist_ok=True)
-        entering = Entering(home, ledger, volume, identity, again=again, now_ns=time.time_ns())
-        entered = entering.run(archives, told, lambda what, done, of: reporter.update(done, of or None, what))
-    absent = [] if told is None else told.absent(identity.label, {each.taf_id for each in entered})
+    try:
+        found = _import_here(home, root, sets, label, url, again=again)
+    except HomeInUse as error:
+        found = _import_there(home, root, sets, label, url, error, again=again)
     if as_json:
-        print_json({"tape": identity.label, "sets": [_entered_json(each) for each in entered], "absent": absent})
+        print_json(msgspec.to_builtins(found))
     else:
-        _tell_entered(entered, absent, identity.label)
-    broken = sum(bool(each.problems) or each.is_partial for each in entered)
-    if broken:
-        raise SetDamaged(f"{counted(broken, 'set')} could not be read to the end; see above")
+        _tell_imported(found)
+    if found.broken:
+        raise SetDamaged(f"{counted(found.broken, 'set')} could not be read to the end; see above")
 
 
-def _tell_entered(entered: Sequence[Entered], absent: Sequence[str], label: str) -> None:
-    print_table(
-        ("SET", "JOB", "TAF'S", "BEGUN", "FILES", "SIZE", ""),
-        [_entered_row(each) for each in entered],
+def _import_here(
+    home: Home, root: Path, sets: tuple[str, ...], label: str | None, url: str | None, *, again: bool
+) -> Imported:
+    """Import in this process. Raises HomeInUse while a sidecar has the state folder."""
+    from catalog.lmdb_ledger import LmdbLedger
+    from sidecar.ownership import owned
+    from sidecar.recovery import recover
+    from tapefs.taf.importing import import_volume
+
+    with owned(home, temporary=False), LmdbLedger.open(home.ledger) as ledger, reporting("taf import") as reporter:
+        recover(home, ledger, time.time_ns())
+
+        def tell(what: str, done: int, of: int) -> None:
+            reporter.update(done, of or None, what)
+
+        return import_volume(home, ledger, root, sets, label=label, url=url, again=again, tell=tell)
+
+
+def _import_there(
+    home: Home, root: Path, sets: tuple[str, ...], label: str | None, url: str | None, error: HomeInUse, *, again: bool
+) -> Imported:
+    """Have the sidecar import it, if the volume is in one of its drives. Raises HomeInUse if not."""
+    from tapefs.client.tapes import TapeClient
+    from tapefs.taf.identity import identify
+    from tapefs.taf.volume import open_volume
+
+    library = home.library_config
+    is_in_drive = library.driver == "ltfs" and os.path.realpath(root) in map(os.path.realpath, library.drives)
+    if not is_in_drive:
+        raise HomeInUse(f"{error}; a sidecar can import only what is mounted where it has a drive") from error
+    volume = open_volume(root)
+    volume.of_sets(sets)
+    client = TapeClient(home.socket)
+    view = client.import_taf(identify(volume, label).label, sets, url or "", again=again)
+    try:
+        while view.is_open:
+            time.sleep(_POLL_S)
+            view = client.task(view.number)
+    except KeyboardInterrupt:
+        client.cancel(view.number)
+        raise Cancelled("it stops; what was read is noted, and the same command goes on behind it") from None
+    if view.imported is None:
+        raise TapefsError(view.error or f"the import was {view.state}")
+    return view.imported
+
+
+def _tell_imported(found: Imported) -> None:
+    print_table(("SET", "JOB", "TAF'S", "BEGUN", "FILES", "SIZE", ""), [_imported_row(each) for each in found.sets])
+    for each in found.sets:
+        for sentence in (*each.problems, *each.remarks, *each.differences):
+            click.echo(f"  {printable(each.taf_set)}: {printable(sentence)}")
+    for taf_set in found.absent:
+        click.echo(f"  {printable(taf_set)}: TAF's catalog has it on {found.tape}, but it is not there")
+    new = sum(not each.known and each.set_id is not None for each in found.sets)
+    click.echo(f"taf import: tape {found.tape}, {counted(len(found.sets), 'set')}, {new} of them new", err=True)
+
+
+def _imported_row(each: ImportedSet) -> tuple[str | int, ...]:
+    taf_set = printable(each.taf_set)
+    if each.number is None:
+        return "-", "-", taf_set, "-", "-", "-", "nothing of it can be read"
+    fate = "known, expired" if each.expired else "known" if each.known else "taken in"
+    return (
+        each.number,
+        printable(each.name or ""),
+        taf_set,
+        short_time(each.started_at_ns),
+        each.files,
+        size(each.bytes),
+        f"{fate}, partial" if each.partial else fate,
     )
-    for each in entered:
-        for sentence in _sentences(each):
-            click.echo(f"  {printable(_text(each.taf_id))}: {printable(sentence)}")
-    for taf_id in absent:
-        click.echo(f"  {printable(taf_id)}: TAF's catalog has it on {label}, but it is not there")
-    new = sum(not each.is_known and each.backup_set is not None for each in entered)
-    click.echo(f"taf import: tape {label}, {counted(len(entered), 'set')}, {new} of them new", err=True)
-
-
-def _entered_row(entered: Entered) -> tuple[str | int, ...]:
-    chosen, taf_id = entered.backup_set, printable(_text(entered.taf_id))
-    if chosen is None:
-        return "-", "-", taf_id, "-", "-", "-", "nothing of it can be read"
-    begun = short_time(chosen.started_at_ns)
-    return chosen.number, printable(chosen.name), taf_id, begun, chosen.files, size(chosen.bytes), _fate(entered)
-
-
-def _fate(entered: Entered) -> str:
-    if entered.is_expired:
-        return "known, expired"
-    return ("known" if entered.is_known else "taken in") + (", partial" if entered.is_partial else "")
-
-
-def _sentences(entered: Entered) -> list[str]:
-    planted = entered.planted
-    told = [f"{_text(path)}: {problem}" for path, problem in entered.problems]
-    told += [f"{_text(path)} is not shown: {reason}" for path, reason in planted.refused[:_TOLD]]
-    if planted.refused_count > _TOLD:
-        told.append(f"and {planted.refused_count - _TOLD:,} more are not shown")
-    told += [
-        f"{_text(path)} is there twice; another is shown as {_text(name)}" for path, name in planted.renamed[:_TOLD]
-    ]
-    if planted.renamed_count > _TOLD:
-        told.append(f"and {planted.renamed_count - _TOLD:,} more have another name")
-    return told + list(entered.differences)
-
-
-def _entered_json(entered: Entered) -> dict[str, object]:
-    chosen, planted = entered.backup_set, entered.planted
-    return {
-        **named("taf_set", entered.taf_id),
-        "set_id": None if chosen is None else chosen.set_id,
-        "number": None if chosen is None else chosen.number,
-        "name": None if chosen is None else chosen.name,
-        "files": 0 if chosen is None else chosen.files,
-        "bytes": 0 if chosen is None else chosen.bytes,
-        "known": entered.is_known,
-        "expired": entered.is_expired,
-        "partial": None if chosen is None else chosen.partial or None,
-        "problems": [{**named("archive", path), "problem": problem} for path, problem in entered.problems],
-        "refused": planted.refused_count,
-        "renamed": planted.renamed_count,
-        "differences": list(entered.differences),
-    }
 
 
 def _volume_json(volume: TafVolume) -> dict[str, object]:

@@ -13,6 +13,7 @@ from catalog.ids import SetId
 from tapefs.client.api import decode
 from tapefs.client.transport import Transport
 from tapefs.mover.messages import FoundTape
+from tapefs.taf.views import Imported
 
 
 class _View(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +43,7 @@ class TapeTaskView(_View, frozen=True, kw_only=True):
     """Something that is done with a tape."""
 
     number: int
-    #: `identify`, `label`, `relabel`, `erase` or `reclaim`.
+    #: `identify`, `label`, `relabel`, `erase`, `reclaim` or `import`.
     task: str
     #: Label; the new one when it was done.
     tape: str
@@ -56,6 +57,8 @@ class TapeTaskView(_View, frozen=True, kw_only=True):
     #: Of a reclaim: how far it is, and what it has moved.
     progress: ReclaimProgress | None = None
     reclaimed: MovedData | None = None
+    #: Of an import: what it has taken in.
+    imported: Imported | None = None
 
     @property
     def is_open(self) -> bool:
@@ -238,6 +241,11 @@ class TapeClient:
         """
         body = {"tapes": list(tapes), "pool": pool, "below_percent": below_percent, "apply": apply}
         return decode(self._transport.request("POST", "/api/v1/reclaim", body), _Reclaimables).tapes
+
+    def import_taf(self, tape: str, sets: Sequence[str], catalog: str, *, again: bool) -> TapeTaskView:
+        """Have TAF's sets on a volume that is mounted where a drive is taken in. Raises NoSuchThing, NotNow."""
+        body = {"tape": tape, "sets": list(sets), "catalog": catalog, "again": again}
+        return decode(self._transport.request("POST", "/api/v1/taf/import", body), TapeTaskView)
 
     def task(self, number: int) -> TapeTaskView:
         """Ask how it stands. Raises NoSuchThing."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -311,6 +312,10 @@ class RecordingDrive:
     def medium_id(self) -> str:
         """See `HoldsFiles.medium_id`."""
         return self._files().medium_id()
+
+    def folder(self) -> Path:
+        """See `HoldsFiles.folder`."""
+        return self._files().folder()
 
     def open_file(self, path: bytes) -> int:
         """See `HoldsFiles.open_file`. Raises NotSupported where the drive has no files."""

@@ -14,6 +14,7 @@ import msgspec
 
 from catalog.ids import FrameNo, JobNumber, SegmentId, SetId, VolumeId
 from tapefs.along.words import CopyTask
+from tapefs.taf.views import Imported
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -146,6 +147,19 @@ class Reclaim(_Message, frozen=True, kw_only=True):
     volume_id: VolumeId
 
 
+class ImportTaf(_Message, frozen=True, kw_only=True):
+    """Have TAF's sets on the mounted volume taken into the catalog; see `Done.imported`. It can be cancelled."""
+
+    id: int
+    #: As it is known before: the import may give it another id.
+    volume_id: VolumeId
+    #: TAF's names; none: all.
+    sets: list[str]
+    #: TAF's own catalog; empty: none.
+    catalog: str
+    again: bool
+
+
 class Clean(_Message, frozen=True, kw_only=True):
     """Have the drive clean itself with the cartridge that the changer put in, and count that for cartridge `code`."""
 
@@ -207,6 +221,7 @@ Command = (
     | Identify
     | Tend
     | Reclaim
+    | ImportTaf
     | Clean
     | UseKeys
     | Cancel
@@ -287,6 +302,8 @@ class Done(_Message, frozen=True, kw_only=True):
     volume_id: VolumeId | None = None
     #: What a Reclaim has moved.
     reclaimed: ReclaimedTape | None = None
+    #: What an ImportTaf has taken in.
+    imported: Imported | None = None
 
 
 class Failed(_Message, frozen=True, kw_only=True):

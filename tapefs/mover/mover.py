@@ -26,6 +26,7 @@ from tapefs.keys.policy import TapeKeys
 from tapefs.mover.backup import PostWatcher
 from tapefs.mover.drive_file import write_drive_file
 from tapefs.mover.history import RecordingDrive
+from tapefs.mover.importing import import_taf
 from tapefs.mover.kinds import kind_of
 from tapefs.mover.lengthy import LengthyWork
 from tapefs.mover.messages import (
@@ -39,6 +40,7 @@ from tapefs.mover.messages import (
     FramesArrived,
     FramesFailed,
     Identify,
+    ImportTaf,
     Load,
     Look,
     Ready,
@@ -76,6 +78,7 @@ Work = (
     | Identify
     | Tend
     | Reclaim
+    | ImportTaf
     | Clean
 )
 
@@ -87,6 +90,7 @@ _PURPOSES: dict[type, str] = {
     Verify: "verify",
     Identify: "identify",
     Reclaim: "reclaim",
+    ImportTaf: "import",
 }
 
 T = TypeVar("T")
@@ -129,6 +133,7 @@ class Mover:
             Identify: self._identify,
             Tend: self._tend,
             Reclaim: self._reclaim,
+            ImportTaf: self._import_taf,
             Clean: self._clean,
         }
 
@@ -368,6 +373,12 @@ class Mover:
         self._tell("writing")
         done = reclaim_tape(self._home, self._ledger, self._drive, command.volume_id, watcher_of)
         return Done(id=command.id, reclaimed=ReclaimedTape(done.sets, done.segments, done.payload_bytes))
+
+    def _import_taf(self, command: ImportTaf) -> Done:
+        self._forget_stager()
+        self._tell("reading")
+        self._drive.expect(self._ledger.volume(command.volume_id).code)
+        return import_taf(self._home, self._ledger, self._drive, self._post, command)
 
     def _clean(self, command: Clean) -> Done:
         self._forget_stager()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -84,6 +85,30 @@ def test_commands_and_mount(tapefs: Tapefs, source: Path, tmp_path: Path) -> Non
     tapefs("expire", found["set_id"], "--apply")
     assert "only read" in tapefs("tape", "erase", BARCODE, "--yes-it-is", BARCODE, code=1)
     assert (tmp_path / "volume" / SET).is_dir()
+
+
+def test_a_running_sidecar_does_it(tapefs: Tapefs, volume: Path, source: Path, tmp_path: Path) -> None:
+    """Its mover reads the volume in its drive; other folders it cannot. No backup goes there."""
+    home = tmp_path / "home"
+    command = [sys.executable, "-m", "tapefs", "--home", str(home), "serve"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sidecar:
+        try:
+            deadline = time.monotonic() + 60
+            while not (home / "sidecar.sock").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            shutil.copytree(volume, tmp_path / "copy")
+            assert "where it has a drive" in tapefs("taf", "import", tmp_path / "copy", "--label", "C1", code=1)
+            (found,) = json.loads(tapefs("taf", "import", volume, "--json"))["sets"]
+            assert (found["taf_set"], found["known"], found["partial"]) == (SET, False, None)
+            (found,) = json.loads(tapefs("taf", "import", volume, "--json"))["sets"]
+            assert found["known"]
+            tapefs("restore", SET, "--to", tmp_path / "out")
+            assert (tmp_path / "out/noise").read_bytes() == (source / "noise").read_bytes()
+            assert "no tape" in tapefs("backup", source, code=1).lower()
+        finally:
+            sidecar.terminate()
+            sidecar.wait(timeout=60)
 
 
 def test_the_script_for_cron(tapefs: Tapefs, volume: Path, tmp_path: Path) -> None:
