@@ -213,7 +213,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
 
     pins = await trio.to_thread.run_sync(Pins, ledger, limit * home.settings.staging.pinned_percent // 100)
     evictor = Evictor(home, recalls, pins, limit)
-    access = await trio.to_thread.run_sync(Access.of, home, ledger, jobs.now_ns)
+    access = await trio.to_thread.run_sync(Access, home, ledger, jobs.now_ns)
     shared = Shared(
         home=home,
         ledger=ledger,

@@ -1,60 +1,61 @@
-"""All parts of access together, made once for a sidecar."""
+"""All parts of access together, made once for a sidecar.
+
+Some take long to import and are of use over TCP only, which most sidecars that a command starts for itself do not have:
+they are made when they are asked for first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from catalog.ledger import Ledger
 from sidecar.access.addresses import Addresses
-from sidecar.access.limits import Limits
-from sidecar.access.passwords import Passwords
 from sidecar.access.registry import Registry
-from tapefs.access.settings import HttpSettings, SessionSettings
 from tapefs.home import Home
 
 if TYPE_CHECKING:
     from sidecar.access.issuers import Issuers
+    from sidecar.access.limits import Limits
+    from sidecar.access.passwords import Passwords
 
 
-@dataclass(frozen=True, slots=True)
 class Access:
     """The parts; one trio run."""
 
-    settings: HttpSettings
-    sessions: SessionSettings
-    registry: Registry
-    passwords: Passwords
-    addresses: Addresses
-    limits: Limits
-    #: None where the settings name none.
-    issuers: Issuers | None
+    def __init__(self, home: Home, ledger: Ledger, now_ns: Callable[[], int]) -> None:
+        """Blocks for the ledger. Raises UsageError when the settings name a user who is not there."""
+        self._home = home
+        self.settings = home.settings.http
+        self.sessions = home.settings.access.sessions
+        self.registry = Registry(ledger, now_ns)
+        self.addresses = Addresses(self.settings)
 
-    @classmethod
-    def of(cls, home: Home, ledger: Ledger, now_ns: Callable[[], int]) -> Access:
-        """Make them. Blocks for the ledger. Raises UsageError when the settings name a user who is not there."""
-        settings = home.settings.http
-        return cls(
-            settings=settings,
-            sessions=home.settings.access.sessions,
-            registry=Registry(ledger, now_ns),
-            passwords=Passwords(),
-            addresses=Addresses(settings),
-            limits=Limits(settings),
-            issuers=_issuers(home),
-        )
+    @cached_property
+    def passwords(self) -> Passwords:
+        """Hashes and compares passwords."""
+        from sidecar.access.passwords import Passwords
+
+        return Passwords()
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Counts requests."""
+        from sidecar.access.limits import Limits
+
+        return Limits(self.settings)
+
+    @cached_property
+    def issuers(self) -> Issuers | None:
+        """Those whose tokens are believed; None when there are none. Raises HomeError when their keys are not safe."""
+        known = self._home.settings.access.issuers
+        if not known:
+            return None
+        from sidecar.access.issuers import Issuers
+
+        return Issuers(self._home.path, known)
 
     def warnings(self) -> list[str]:
         """Return what an operator is to be reminded of, at the start and in the status."""
         return self.addresses.warnings()
-
-
-def _issuers(home: Home) -> Issuers | None:
-    """Return whose tokens count beside ours. What reads them takes 0.15 s to load, a quarter of the sidecar's start."""
-    named = home.settings.access.issuers
-    if not named:
-        return None
-    from sidecar.access.issuers import Issuers
-
-    return Issuers(home.path, named)

@@ -40,6 +40,7 @@ class TcpGate:
         self._access = access
         self._token = token.encode()
         self._hosts = Hosts(listen_host, access.settings.hosts)
+        self._limits, self._issuers = access.limits, access.issuers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request, and serve it."""
@@ -50,7 +51,7 @@ class TcpGate:
             origin = self._access.addresses.origin(address_in(scope), headers, scope["scheme"] == "https")
             caller = await self._caller(scope, headers, origin)
             scope[CALLER], scope[ORIGIN] = caller, origin
-            with self._access.limits.counted(caller):
+            with self._limits.counted(caller):
                 await self._app(scope, receive, send)
         except RequestRefused as error:
             await refuse(error, scope, receive, send)
@@ -72,7 +73,7 @@ class TcpGate:
         return self._access.registry.proof_of(secret, (CredentialKind.SESSION,)) if secret else None
 
     async def _bearer(self, scope: Scope, header: str, origin: Origin) -> Caller:
-        self._access.limits.check_wrong(origin.address)
+        self._limits.check_wrong(origin.address)
         scheme, _, rest = header.partition(" ")
         given = rest.strip()
         # Compared even when the scheme is wrong, and as bytes: compare_digest takes no other text than ASCII.
@@ -84,9 +85,8 @@ class TcpGate:
             if proof is not None:
                 scope[PROOF] = proof
                 return self._access.registry.caller(proof.credential, origin.address)
-            if self._access.issuers is not None:
-                foreign = await self._access.issuers.caller(given, origin.address)
-                if foreign is not None:
-                    return foreign
-        self._access.limits.wrong(origin.address)
+            foreign = await self._issuers.caller(given, origin.address) if self._issuers is not None else None
+            if foreign is not None:
+                return foreign
+        self._limits.wrong(origin.address)
         raise Unauthorised("the token is wrong, has run out, or was revoked: send `Authorization: Bearer` and a token")

@@ -42,7 +42,7 @@ class Issuers:
 
     async def caller(self, token: str, address: str) -> Caller | None:
         """Return who calls with a token; None when it is no good, which the log explains at level info."""
-        if not self._known or len(token) > LONGEST_BYTES or token.count(".") != 2:
+        if len(token) > LONGEST_BYTES or token.count(".") != 2:
             return None
         try:
             head, body = _unproven(token, 0), _unproven(token, 1)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import structlog
 import trio
 from joserfc.errors import JoseError
@@ -64,7 +63,7 @@ class KeySource:
             try:
                 data = await trio.to_thread.run_sync(self._fetch, abandon_on_cancel=True)
                 self._keys = keys_in(data)
-            except (OSError, httpx.HTTPError, JoseError, ValueError, TypeError, KeyError) as error:
+            except (OSError, JoseError, ValueError, TypeError, KeyError) as error:
                 log.warning("the keys of an issuer cannot be had", place=self._place, reason=str(error)[:200])
             else:
                 self._fetched_s = trio.current_time()
@@ -73,14 +72,23 @@ class KeySource:
         if not self._is_url:
             with open(self._place, "rb") as file:
                 return _bounded(file.read(MOST_BYTES + 1))
+        return _fetched(self._place)
+
+
+def _fetched(url: str) -> bytes:
+    import httpx  # Seldom needed, and long to import.
+
+    try:
         with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
-            with client.stream("GET", self._place) as answer:
+            with client.stream("GET", url) as answer:
                 if answer.status_code != 200:
                     raise ValueError(f"status {answer.status_code}")
                 data = b""
                 for piece in answer.iter_bytes():
                     data = _bounded(data + piece)
                 return data
+    except httpx.HTTPError as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def check_url(url: str) -> None:

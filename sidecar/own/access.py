@@ -28,7 +28,7 @@ class AccessCalls:
 
     def __init__(self, service: Service) -> None:
         self._registry = service.access.registry
-        self._passwords = service.access.passwords
+        self._access = service.access
 
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
@@ -106,7 +106,7 @@ class AccessCalls:
         if body.uid is not UNSET:
             changes["uid"] = await trio.to_thread.run_sync(check_uid, body.uid)
         if body.password is not UNSET:
-            changes["password_hash"] = await self._passwords.hash(body.password)
+            changes["password_hash"] = await self._access.passwords.hash(body.password)
         return await self._registry.put_user(known, msgspec.structs.replace(wanted, **changes))
 
     def _named(self, request: Request) -> User:
