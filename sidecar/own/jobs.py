@@ -15,8 +15,10 @@ from starlette.responses import Response
 from catalog.ids import JobNumber
 from catalog.queue_records import HIGHEST_PRIORITY
 from catalog.records import BackupSet, Job, JobState
+from sidecar.access.places import check_fields
+from sidecar.access.places import check_sources as allowed_sources
 from sidecar.answers import json_answer, moment
-from sidecar.callers import Role
+from sidecar.callers import Caller, Role, caller_of
 from sidecar.calls import Call
 from sidecar.going_on import OPEN_STATES
 from sidecar.job_pools import with_pools
@@ -128,22 +130,24 @@ class JobCalls:
 
     async def create(self, request: Request) -> Response:
         """Record a job, and queue it unless `run` is false."""
-        body = await body_of(request, NewJob)
+        body, caller = await body_of(request, NewJob), caller_of(request)
+        check_fields(caller, body, self._service.home.settings.access)
         job = await trio.to_thread.run_sync(new_job, body, self._service.jobs.now_ns())
         job = with_pools(job, body, self._pools(), is_new=True)
         known = self._service.jobs.newest(like=job) if body.reuse and body.run else None
         number = (await self._service.jobs.create(job)).number if known is None else known.number
         if known is not None:
             changes = structs.replace(body, name=UNSET, sources=UNSET, type=UNSET)
-            await self._service.jobs.edit(number, partial(self._changed, fields=changes))
+            await self._service.jobs.edit(number, partial(self._changed, fields=changes, caller=caller))
         if body.run:
             await self._service.jobs.queue(number, "" if known is None or known.type == job.type else job.type)
         return json_answer(self._view(self._service.jobs.view(number)), 202 if body.run else 201)
 
     async def edit(self, request: Request) -> Response:
         """Change what a job is asked to do; what the body does not name stays."""
-        number, body = _number(request), await body_of(request, JobFields)
-        await self._service.jobs.edit(number, partial(self._changed, fields=body))
+        number, body, caller = _number(request), await body_of(request, JobFields), caller_of(request)
+        check_fields(caller, body, self._service.home.settings.access)
+        await self._service.jobs.edit(number, partial(self._changed, fields=body, caller=caller))
         return json_answer(self._view(self._service.jobs.view(number)))
 
     async def delete(self, request: Request) -> Response:
@@ -218,8 +222,9 @@ class JobCalls:
     def _pools(self) -> Pools:
         return Pools.of(self._service.home, self._service.ledger)
 
-    def _changed(self, job: Job, fields: JobFields) -> Job:
+    def _changed(self, job: Job, fields: JobFields, caller: Caller) -> Job:
         """Blocking; in a thread."""
+        allowed_sources(caller, job.sources, self._service.home.settings.access)
         return with_pools(changed_job(job, fields), fields, self._pools(), is_new=False)
 
 

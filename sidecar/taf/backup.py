@@ -14,13 +14,16 @@ from starlette.responses import Response
 
 from catalog.ids import JobNumber
 from catalog.records import Job, JobState, SetState
+from sidecar.access.places import check_fields
+from sidecar.access.places import check_sources as allowed_sources
 from sidecar.answers import json_answer, moment, shown
-from sidecar.callers import Role
+from sidecar.callers import Caller, Role, caller_of
 from sidecar.calls import Call
 from sidecar.jobs import JobView
 from sidecar.new_jobs import TAF_TYPES, changed_job, check_sources, check_type, new_job
 from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
+from tapefs.access.settings import AccessSettings
 from tapefs.client.job_fields import JobFields
 from tapefs.codecs import CODECS
 
@@ -135,6 +138,7 @@ class BackupCalls:
         fields = (await body_of(request, BackupTaskRequest)).fields()
         if fields.retention_days is UNSET:
             fields = msgspec.structs.replace(fields, retention_days=RETENTION_DAYS)
+        check_fields(caller_of(request), fields, self._service.home.settings.access)
         wanted = await trio.to_thread.run_sync(new_job, fields, self._service.jobs.now_ns(), NAMES)
         job = await self._service.jobs.create(wanted)
         return json_answer(
@@ -156,7 +160,8 @@ class BackupCalls:
     async def edit(self, request: Request) -> Response:
         """Change what a task is asked to do."""
         number, body = _number(request), await body_of(request, BackupTaskRequest)
-        await self._service.jobs.edit(number, partial(_changed, body=body))
+        caller, settings = caller_of(request), self._service.home.settings.access
+        await self._service.jobs.edit(number, partial(_changed, body=body, caller=caller, settings=settings))
         return json_answer({"success": True, "message": f"Task {number} was changed"})
 
     async def delete(self, request: Request) -> Response:
@@ -241,8 +246,12 @@ def _number(request: Request) -> JobNumber:
     return JobNumber(number_in_path(request, "task_id"))
 
 
-def _changed(job: Job, body: BackupTaskRequest) -> Job:
-    return changed_job(job, body.changes(job.codec), NAMES)
+def _changed(job: Job, body: BackupTaskRequest, caller: Caller, settings: AccessSettings) -> Job:
+    """Return the task with what the body changes. Blocking; raises Forbidden for what the caller may not name."""
+    fields = body.changes(job.codec)
+    allowed_sources(caller, job.sources, settings)
+    check_fields(caller, fields, settings)
+    return changed_job(job, fields, NAMES)
 
 
 def _template(job: Job) -> dict[str, object]:

@@ -1,0 +1,170 @@
+"""Who may make which call: every route of the application, with every kind of caller, through real sockets.
+
+The list is made of the routes that there are, so that no new one can be missed. What a call does when it is let in is
+other tests' matter: here its body is no JSON, and what it names does not exist. And when everything has been asked,
+nothing secret may have come back, nor stand in a log or a command line.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import cast
+from urllib.parse import quote
+
+import pytest
+
+from sidecar.app import calls_of
+from sidecar.callers import NOBODY, Caller, Role
+from sidecar.calls import Call
+from sidecar.service import Service
+from tapefs.access.scopes import implied
+from tests.sidecar.access.rig import home_with
+from tests.sidecar.rig import Rig, running
+from tests.sidecar.test_calls import OPEN, Parts
+
+PASSWORD = "canary horse battery staple"
+PASSPHRASE = "canary-passphrase-of-a-key"
+CALLS = calls_of(cast(Service, Parts()))
+#: What destroys, or gives rights away, takes an admin; pinned here, because the routes' own word is what is tested.
+ADMINS = re.compile(
+    r"(POST|PUT|PATCH|DELETE) (/api/v1/(tokens|users|keys|pools|expire|reclaim|tapes/(label|relabel|erase|forget))"
+    r"|/api/user/users)\b"
+)
+
+
+@dataclass
+class Sender:
+    """Somebody who calls over TCP."""
+
+    caller: Caller
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    limits = "requests_per_minute = 1000000\nunknown_per_minute = 1000000"
+    home = home_with(tmp_path_factory.mktemp("matrix") / "home", "", limits)
+    with running(home, listen=True) as rig:
+        yield rig
+
+
+@pytest.fixture(scope="module")
+def secrets(rig: Rig) -> set[str]:
+    return {rig.token, PASSWORD, PASSPHRASE}
+
+
+@pytest.fixture(scope="module")
+def senders(rig: Rig, secrets: set[str]) -> dict[str, Sender]:
+    found = {"nobody": Sender(NOBODY), "the state folder's token": _bearer(rig.token, Caller("", Role.ADMIN))}
+    for role in Role:
+        name = role.name.lower()
+        secret = rig.unix("POST", "/api/v1/tokens", {"role": name}).body["secret"]
+        found[f"token of a {name}"] = _bearer(secret, Caller("", role))
+        user = {"name": name, "role": name, "password": PASSWORD}
+        assert rig.unix("POST", "/api/v1/users", user).status == 201
+        answer = rig.tcp("POST", "/api/v1/session", {"name": name, "password": PASSWORD}, token=None)
+        cookie = answer.headers["set-cookie"].partition(";")[0]
+        csrf = answer.body["csrf_token"]
+        found[f"session of a {name}"] = Sender(Caller("", role), {"Cookie": cookie, "X-CSRF-Token": csrf})
+        secrets |= {secret, cookie.partition("=")[2], csrf}
+    login = {"username": "operator", "password": PASSWORD}
+    access = rig.tcp("POST", "/api/user/login", login, token=None).body["access_token"]
+    found["login of an operator"] = _bearer(access, Caller("", Role.OPERATOR))
+    secrets.add(access)
+    for scope in ("storage.read:/", "storage.poll:/", "storage.stage:/nowhere"):
+        secret = rig.unix("POST", "/api/v1/tokens", {"scopes": [scope]}).body["secret"]
+        found[scope] = _bearer(secret, Caller("", None, scopes=implied([scope])))
+        secrets.add(secret)
+    return found
+
+
+def _bearer(secret: str, caller: Caller) -> Sender:
+    return Sender(caller, {"Authorization": f"Bearer {secret}"})
+
+
+def pairs() -> list[tuple[Call, str]]:
+    return [(call, method) for call in CALLS for method in sorted((call.methods or set()) - {"HEAD"})]
+
+
+def ask(rig: Rig, call: Call, method: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """The status and the beginning of the answer; some never end."""
+    path = re.sub(r"\{[^}]*\}", "999999", call.path)
+    connection = HTTPConnection("127.0.0.1", rig.port, timeout=30)
+    try:
+        connection.request(method, path, b"[" if method in ("POST", "PUT", "PATCH") else None, headers)
+        answer = connection.getresponse()
+        is_endless = answer.status == 200 and answer.getheader("content-length") is None
+        return answer.status, b"" if is_endless else answer.read()
+    finally:
+        connection.close()
+
+
+def test_every_call_with_every_caller(rig: Rig, senders: dict[str, Sender], secrets: set[str]) -> None:
+    wrong, leaks = [], []
+    for name, sender in senders.items():
+        for call, method in pairs():
+            if call.path in OPEN and method in ("DELETE", "POST") and name.startswith(("session", "login")):
+                continue  # They would end themselves.
+            status, body = ask(rig, call, method, sender.headers)
+            is_in = status not in (401, 403)
+            may = sender.caller.may(call.needs, call.scopes)
+            if call.path == "/api/v1/session" and method == "GET":
+                may = name != "nobody"
+            if is_in != may or status >= 500 or (name == "nobody" and not is_in and status != 401):
+                wrong.append(f"{name}: {method} {call.path} is {status}, {'may' if may else 'may not'}")
+            leaks += [f"{name}: {method} {call.path}" for secret in secrets if secret.encode() in body]
+    # A session is told its own CSRF token, and nothing else is.
+    assert {each.partition(":")[2].strip() for each in leaks} <= {"GET /api/v1/session"}
+    assert wrong == []
+
+
+def test_what_destroys_takes_an_admin() -> None:
+    found = [f"{method} {call.path}" for call, method in pairs() if call.needs is Role.ADMIN]
+    assert len([each for each in found if ADMINS.match(each)]) > 15
+    for call, method in pairs():
+        if ADMINS.match(f"{method} {call.path}"):
+            assert call.needs is Role.ADMIN, f"{method} {call.path}"
+
+
+def test_the_unix_socket_may_all(rig: Rig) -> None:
+    for call, method in pairs():
+        if method == "GET" and "arrivals" not in call.path and "events" not in call.path:
+            path = re.sub(r"\{[^}]*\}", "999999", call.path)
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.settimeout(30)
+                peer.connect(str(rig.home.socket))
+                peer.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+                assert peer.recv(100).split()[1] not in (b"401", b"403"), path
+
+
+def test_secrets_stand_nowhere(rig: Rig, senders: dict[str, Sender], secrets: set[str]) -> None:
+    """Not in logs, command lines or files but their own, also after calls that fail with one in them."""
+    for secret in sorted(secrets):
+        assert rig.tcp("GET", f"/api/nothing?token={quote(secret)}", token=None).status == 404
+        for path, body in (
+            ("/api/v1/session", {"name": secret, "password": secret}),
+            ("/api/user/login", {"username": "viewer", "password": [secret]}),
+            ("/api/v1/keys", {"secret": secret}),
+            ("/api/v1/users", {"name": "x", "role": secret, "password": secret}),
+        ):
+            answer = rig.tcp("POST", path, body, token=None if "session" in path or "login" in path else "")
+            assert answer.status in (401, 422, 429), answer
+    log = (rig.home.path / "stderr.log").read_text()
+    pids = [str(rig.process.pid), *_children(rig.process.pid)]
+    lines = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
+    for secret in secrets:
+        assert secret not in log
+        assert secret.encode() not in lines
+    for path in rig.home.path.rglob("*"):
+        if path.is_file() and path != rig.home.token:
+            data = path.read_bytes()
+            assert not [secret for secret in secrets if secret.encode() in data], path
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
