@@ -154,6 +154,17 @@ def test_a_terabyte_of_holes_is_one_member(rig: Rig, tmp_path: Path) -> None:
     assert reader.sha256(entry.segment, entry.offset) == expected  # type: ignore[arg-type]
 
 
+def joins_to(parts: list[Path], whole: Path) -> bool:
+    """Is a file what `cat` makes of its parts? Compared, not hashed: four gigabytes, nearly all holes, took 11 s."""
+    with whole.open("rb") as expected:
+        for part in parts:
+            with part.open("rb") as file:
+                while block := file.read(_MIB):
+                    if expected.read(len(block)) != block:
+                        return False
+        return not expected.read(1)
+
+
 @pytest.mark.parametrize("program", ["tar", "bsdtar"])
 def test_a_file_with_holes_larger_than_a_segment(make_rig: Callable[..., Rig], tmp_path: Path, program: str) -> None:
     """Its parts have its holes; `cat` joins them; the index has all of its data in order."""
@@ -176,8 +187,5 @@ def test_a_file_with_holes_larger_than_a_segment(make_rig: Callable[..., Rig], t
     assert len(parts) > 3
     assert sum(part.stat().st_size for part in parts) == 2000 * _MIB
     assert sum(part.stat().st_blocks for part in parts) * 512 < data_bytes(runs) + _MIB
-    joined = sha256()
-    for part in parts:
-        joined.update(part.read_bytes())
-    assert joined.digest() == sha256((tree / "file").read_bytes()).digest()
+    assert joins_to(parts, tree / "file")
     assert (out / "zz").read_text() == "behind it"
