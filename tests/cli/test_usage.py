@@ -86,6 +86,7 @@ def test_without_a_state_folder(tapefs, home_path, command):
         "token": ["list"],
         "user": ["list"],
         "vault": ["list"],
+        "notify": ["list"],
         "explain": ["docs"],
         "find": ["*"],
         "versions": ["/a"],
