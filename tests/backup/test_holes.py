@@ -154,15 +154,33 @@ def test_a_terabyte_of_holes_is_one_member(rig: Rig, tmp_path: Path) -> None:
     assert reader.sha256(entry.segment, entry.offset) == expected  # type: ignore[arg-type]
 
 
+def has_data(descriptor: int, start: int, end: int) -> bool:
+    try:
+        return os.lseek(descriptor, start, os.SEEK_DATA) < end
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return False
+
+
 def joins_to(parts: list[Path], whole: Path) -> bool:
-    """Is a file what `cat` makes of its parts? Compared, not hashed: four gigabytes, nearly all holes, took 11 s."""
-    with whole.open("rb") as expected:
+    """Is a file what `cat` makes of its parts? Where neither has data both are zeros; the rest is compared."""
+    begin = 0
+    with whole.open("rb", buffering=0) as expected:
         for part in parts:
-            with part.open("rb") as file:
-                while block := file.read(_MIB):
-                    if expected.read(len(block)) != block:
+            size = part.stat().st_size
+            with part.open("rb", buffering=0) as file:
+                for place in range(0, size, _MIB):
+                    length = min(_MIB, size - place)
+                    one, other = file.fileno(), expected.fileno()
+                    if not has_data(one, place, place + length) and not has_data(
+                        other, begin + place, begin + place + length
+                    ):
+                        continue
+                    if os.pread(one, length, place) != os.pread(other, length, begin + place):
                         return False
-        return not expected.read(1)
+            begin += size
+    return begin == whole.stat().st_size
 
 
 @pytest.mark.parametrize("program", ["tar", "bsdtar"])
