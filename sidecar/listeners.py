@@ -50,8 +50,8 @@ _BACKLOG = 128
 _UCRED = struct.Struct("3i")
 #: SO_PEERGROUPS: the groups of who connected, beside that in SO_PEERCRED.
 _SO_PEERGROUPS = 59
-#: A user may be in 65,536 groups.
-_GROUPS_BYTES = 4 * 65_536
+#: Python asks for no more than that: 256 groups.
+_GROUPS_BYTES = 1024
 
 log = structlog.get_logger(__name__)
 
@@ -271,7 +271,7 @@ def _peer_of(stream: trio.SocketStream) -> Peer:
 
 
 def _groups_of(stream: trio.SocketStream) -> frozenset[int]:
-    """Return the groups of a peer; none where the kernel cannot tell (before 4.13)."""
+    """Return the groups of a peer; none where the kernel cannot tell, or not in that room."""
     try:
         raw = stream.socket.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
     except OSError:

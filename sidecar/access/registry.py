@@ -202,16 +202,21 @@ class Registry:
         await self._note()
 
     async def _note(self) -> None:
-        used, self._used = self._used, {}
+        """Write down what has been used; what could not be, by an error or a cancel, is written next time."""
+        used = dict(self._used)
         if not used:
+            return
+        try:
+            await trio.to_thread.run_sync(self._ledger.use_credentials, used)
+        except CatalogError as error:
+            log.warning("when tokens were used could not be written down", error=str(error))
             return
         for digest, credential in self._credentials.items():
             if credential.credential_id in used:
                 self._credentials[digest] = _used_at(credential, used[credential.credential_id])
-        try:
-            await trio.to_thread.run_sync(self._ledger.use_credentials, used)
-        except CatalogError as error:  # They are as good as before; next time more is written.
-            log.warning("when tokens were used could not be written down", error=str(error))
+        for credential_id, at_ns in used.items():
+            if self._used.get(credential_id) == at_ns:
+                del self._used[credential_id]
 
 
 def _used_at(credential: Credential, at_ns: int) -> Credential:
