@@ -97,8 +97,8 @@ class TapeKeys:
         if self._home.keyring.has(fingerprint):
             return
         key = next((key for key in self._known() if key.fingerprint == fingerprint), None)
-        what = f"`tapefs key import` key {fingerprint}" if key is None else f"`tapefs key unlock {key.title}`"
-        raise KeyUnfit(f"{why}, which needs the secret half of the key: {what}, and unlock it")
+        what = f"`tapefs key unlock {key.title}`" if key else f"`tapefs key import` key {fingerprint}, and unlock it"
+        raise KeyUnfit(f"{why}, which needs the secret half of the key: {what}")
 
     def _known(self) -> list[Key]:
         """Return all keys, by name and number; read once, because a library has thousands of tapes."""
