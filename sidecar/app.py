@@ -15,6 +15,7 @@ from catalog.errors import CatalogError
 from drivers.errors import DriveError
 from sidecar.answers import json_answer
 from sidecar.calls import Call
+from sidecar.metrics import MetricsCalls
 from sidecar.own.access import AccessCalls
 from sidecar.own.cleaning import CleaningCalls
 from sidecar.own.expiry import ExpiryCalls
@@ -27,6 +28,7 @@ from sidecar.own.policy import PolicyCalls
 from sidecar.own.pools import PoolCalls
 from sidecar.own.ports import PortCalls
 from sidecar.own.prompts import PromptCalls
+from sidecar.own.readiness import ReadinessCalls
 from sidecar.own.recalls import RecallCalls
 from sidecar.own.reclaim import ReclaimCalls
 from sidecar.own.reports import ReportCalls
@@ -41,7 +43,10 @@ from sidecar.requests import Invalid
 from sidecar.service import Service
 from sidecar.statuses import challenge_of, sentence_of, status_of
 from sidecar.taf.backup import BackupCalls
+from sidecar.taf.database import DatabaseCalls
+from sidecar.taf.notification import NotificationCalls
 from sidecar.taf.recovery import RecoveryCalls
+from sidecar.taf.system import SystemCalls
 from sidecar.taf.tape import TapeCalls
 from sidecar.taf.user import UserCalls
 from sidecar.wlcg.calls import WlcgCalls
@@ -78,6 +83,8 @@ def calls_of(service: Service) -> list[Call]:
         PlaceCalls(service),
         PromptCalls(service),
         NoticeCalls(service),
+        MetricsCalls(service),
+        ReadinessCalls(service),
         VerifyCalls(service),
         OwnTapeCalls(service),
         CleaningCalls(service),
@@ -90,6 +97,9 @@ def calls_of(service: Service) -> list[Call]:
         BackupCalls(service),
         RecoveryCalls(service),
         TapeCalls(service),
+        SystemCalls(service),
+        NotificationCalls(service),
+        DatabaseCalls(service),
         AccessCalls(service),
         SessionCalls(service),
         UserCalls(service),

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from sidecar.callers import Role, caller_in
+from sidecar.request_notes import notes_in
 from sidecar.statuses import Forbidden, Unauthorised
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -64,9 +65,14 @@ class Call(Route):
         return (inspect.getdoc(self.endpoint) or "").partition("\n")[0].rstrip(".")
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, if its sender may make it. Raises Unauthorised, Forbidden."""
+        """Serve a request, if its sender may make it. Raises Unauthorised, Forbidden, NotAudited."""
         if not self.methods or scope["method"] in self.methods:
             self._require(scope)
+            notes = notes_in(scope)
+            if notes is not None:
+                notes.template = self.path
+                if notes.begin is not None:
+                    await notes.begin(scope)
         await super().handle(scope, receive, send)
 
     def _require(self, scope: Scope) -> None:

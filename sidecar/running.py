@@ -16,12 +16,14 @@ from pathlib import Path
 
 import structlog
 import trio
+from starlette.types import ASGIApp
 
 from catalog.ledger import Ledger
 from drivers.registry import cartridge_bytes, drive_name, open_changer
 from sidecar.access.access import Access
 from sidecar.access.gate import TcpGate
 from sidecar.access.tls import Tls
+from sidecar.accounting import Accounting, HttpFigures
 from sidecar.alongside import Alongside
 from sidecar.app import make_app
 from sidecar.arrivals import Arrivals
@@ -35,6 +37,7 @@ from sidecar.gates import BodyLimits, PeerGate
 from sidecar.giving_way import GivingWay
 from sidecar.health import Fleet
 from sidecar.jobs import Jobs
+from sidecar.lag import Lag
 from sidecar.library import Library
 from sidecar.listeners import Connections, HttpServer, Listener
 from sidecar.mount_child import MountChild
@@ -51,6 +54,7 @@ from sidecar.verifying import Verifications
 from sidecar.view.files import Files
 from sidecar.walks import Walks
 from sidecar.wlcg.bulk import BulkStaging
+from tapefs.audit import AuditLog
 from tapefs.home import Home
 from tapefs.keys.opening import opened_by_files
 
@@ -106,11 +110,15 @@ async def run_sidecar(home: Home, ledger: Ledger, options: Options, unix: Unix, 
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         service = await _assemble(home, ledger, options)
         app = make_app(service)
+
+        def outermost(inner: ASGIApp) -> ASGIApp:
+            return Accounting(BodyLimits(inner), service.audit, service.figures)
+
         peers = PeerGate(app, unix.owner_uid, Role[home.settings.http.socket_role.upper()])
-        listeners = [Listener(unix.bound, BodyLimits(peers), unix.owner_uid, unix.gid)]
+        listeners = [Listener(unix.bound, outermost(peers), unix.owner_uid, unix.gid)]
         if tcp is not None:
             gate = TcpGate(app, service.access, tcp.token, tcp.host)
-            listeners.append(Listener(tcp.bound, BodyLimits(gate), tls=tcp.tls))
+            listeners.append(Listener(tcp.bound, outermost(gate), tls=tcp.tls))
             for warning in service.access.warnings():
                 log.warning(warning)
             log.info("listening", address=tcp.bound.getsockname())
@@ -143,6 +151,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         nursery.start_soon(service.notices.run)
         if not options.until_idle:
             nursery.start_soon(service.scheduler.run, service)
+        nursery.start_soon(service.lag.run)
         nursery.start_soon(_get_ready, service, options, http.connections, nursery, end)
         await end.wait()
         await service.notices.say_farewell()
@@ -262,6 +271,9 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
             notices=notices,
             bulk=bulk,
             scheduler=Scheduler(home, ledger),
+            audit=AuditLog(home.audit),
+            figures=HttpFigures(),
+            lag=Lag(drives),
             ends_by_itself=options.until_idle,
         )
     )

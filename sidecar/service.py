@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from catalog.ledger import Ledger
 from sidecar.access.access import Access
+from sidecar.accounting import HttpFigures
 from sidecar.arrivals import Arrivals
 from sidecar.checking import Checks
 from sidecar.cleanings import Cleanings
@@ -14,6 +15,7 @@ from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor
 from sidecar.health import Fleet
 from sidecar.jobs import Jobs
+from sidecar.lag import Lag
 from sidecar.library import Library
 from sidecar.notices.desk import Notices
 from sidecar.pins import Pins
@@ -24,6 +26,7 @@ from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
 from sidecar.view.files import Files
 from sidecar.wlcg.bulk import BulkStaging
+from tapefs.audit import AuditLog
 from tapefs.home import Home
 from tapefs.tape.barcodes import is_cleaning
 
@@ -52,6 +55,9 @@ class Service:
     notices: Notices
     scheduler: Scheduler
     bulk: BulkStaging
+    audit: AuditLog
+    figures: HttpFigures
+    lag: Lag
     #: A command has started this sidecar for its own work, and somebody waits for the answer.
     ends_by_itself: bool
 

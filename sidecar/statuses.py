@@ -57,8 +57,13 @@ class BodyTooSlow(RequestRefused):
     """The body did not come in time."""
 
 
+class NotAudited(RequestRefused):
+    """What destroys something is not done while the audit log cannot be written."""
+
+
 #: The first class that fits counts; what fits none is a bug: 500, and a traceback in the log.
 TABLE: tuple[tuple[type[Exception], int], ...] = (
+    (NotAudited, 503),
     (Unauthorised, 401),
     (Forbidden, 403),
     (WrongHost, 400),

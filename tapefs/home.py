@@ -16,6 +16,7 @@ spool/          files without names: what is collected before it goes to tape, 7
 rebuild/        what a rebuild has found, <volume id>.json for each tape, until all that it names is there
 catalog/        a copy of the catalog that is going to tape
 notify.json     channels for notices that were set over HTTP, with their secrets, mode 0600
+taf-database.json  where TAF's catalog is, for its import, with the password, mode 0600
 recall.json     whether readers may recall, if an operator has switched it
 recalls.jsonl   who waited for tape, newest last; when it is long it becomes recalls.jsonl.1
 audit/          who did what: audit.jsonl, older files audit.N.jsonl, and the newest line's hash in head.json
@@ -348,6 +349,11 @@ class Home:
     def copies(self) -> Path:
         """Folder of a copy of the catalog that is going to tape; empty at other times."""
         return self.path / "catalog"
+
+    @property
+    def audit(self) -> Path:
+        """Folder of the audit log."""
+        return self.path / "audit"
 
     @property
     def notify(self) -> Path:

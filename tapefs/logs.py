@@ -13,8 +13,12 @@ import orjson
 import structlog
 from structlog.typing import Processor
 
+from tapefs.log_ring import RING
+
 #: Environment variable for the least level, such as `debug`.
 VARIABLE = "TAPEFS_LOG"
+#: … and for the form: `json` or `text`; else text on a terminal, JSON elsewhere.
+FORM_VARIABLE = "TAPEFS_LOG_FORMAT"
 
 
 def configure_logs() -> None:
@@ -25,10 +29,11 @@ def configure_logs() -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    is_terminal = sys.stderr.isatty()
+    form = os.environ.get(FORM_VARIABLE, "").lower()
+    is_text = form == "text" or (form != "json" and sys.stderr.isatty())
     end: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
-        if is_terminal
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        if is_text
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_dump)]
     )
     structlog.configure(
@@ -44,7 +49,7 @@ def configure_logs() -> None:
         )
     )
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers = [handler, RING]
     root.setLevel(logging.getLevelNamesMapping().get(os.environ.get(VARIABLE, "").upper(), logging.INFO))
 
 

@@ -76,6 +76,7 @@ SECTIONS = {
     "Trouble, and tapes of others": {
         "check": "tapefs.cli.check",
         "notify": "tapefs.cli.notify",
+        "audit": "tapefs.cli.audit",
         "catalog": "tapefs.cli.catalog",
         "rebuild": "tapefs.cli.rebuild",
         "import": "tapefs.cli.rebuild",
