@@ -165,7 +165,9 @@ def test_a_set_is_verified_behind_its_job(home: Home, damaged: bool) -> None:
         number = submit(rig, "ok", then_verify="all")
         assert rig.wait_job(number, "completed")["check"]["state"] == "waiting"
         wait_until(lambda: bool(rig.commands("Verify")), "it is not read back")
+        mover = rig.mover_pid()
         kill(rig)
+        wait_until(lambda: not Path(f"/proc/{mover}").exists(), "the mover lives on")
     if damaged:
         segment = rig.commands("Verify")[0]["segment_id"]
         (home.path / "fake.json").write_text(json.dumps({"damaged": [segment]}))
