@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.datastructures import Headers
 
@@ -91,6 +92,7 @@ def plain(address: str) -> str:
     return address if parsed is None else str(parsed)
 
 
+@lru_cache(1024)
 def _parsed(address: str) -> Address | None:
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
