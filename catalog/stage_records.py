@@ -28,8 +28,10 @@ class StageState(Enum):
 class StageFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a request."""
 
-    #: As the client named it.
+    #: As the client named it; what is not UTF-8 in it as escapes.
     path: str
+    #: Its bytes, where they are not UTF-8.
+    raw: bytes = b""
     state: StageState = StageState.SUBMITTED
     #: How long it shall stay staged once it is.
     lifetime_s: int
@@ -42,6 +44,11 @@ class StageFile(msgspec.Struct, frozen=True, kw_only=True):
     is_forbidden: bool = False
     #: The client needs it no longer.
     is_released: bool = False
+
+    @property
+    def path_bytes(self) -> bytes:
+        """Where it is in the tree."""
+        return self.raw or self.path.encode("utf-8", "surrogatepass")
 
 
 class StageRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from sidecar.metrics import MetricsCalls
 from sidecar.own.access import AccessCalls
 from sidecar.own.cleaning import CleaningCalls
 from sidecar.own.expiry import ExpiryCalls
+from sidecar.own.files import FileCalls
 from sidecar.own.jobs import JobCalls
 from sidecar.own.keys import KeyCalls
 from sidecar.own.notices import NoticeCalls
@@ -103,6 +104,7 @@ def calls_of(service: Service) -> list[Call]:
         AccessCalls(service),
         SessionCalls(service),
         UserCalls(service),
+        FileCalls(service),
         WlcgCalls(service),
     )
     return [call for family in families for call in family.routes()]

@@ -164,14 +164,18 @@ class Files:
         """Open a regular file. `release` it at the end; reads wait for tape. Raises Forbidden, UsageError."""
         if not item.is_file:
             raise UsageError(f"{item.path.decode(errors='replace')!r} is no regular file")
-        if not covers(caller, "storage.read", item.path):
-            _require(item, caller, READ)
+        self.require_readable(item, caller)
         node = self._tree.node(item.inode)
         if isinstance(node, VirtualNode):
             return OpenText(node.content)
         if not isinstance(node, EntryNode):
             raise UsageError(f"{item.path.decode(errors='replace')!r} is no regular file")
         return self._contents.open(node, NOBODY_UID if caller.uid is None else caller.uid, 0, 0)
+
+    def require_readable(self, item: Item, caller: Caller) -> None:
+        """Raise Forbidden unless he may read the file, or list the folder."""
+        if not covers(caller, "storage.read", item.path) and (item.is_file or item.is_directory):
+            _require(item, caller, READ)
 
     def state(self, item: Item) -> State:
         """Return how soon the content can be read; what has none can be read at once."""

@@ -99,6 +99,14 @@ class BulkStaging:
         self._news.set()
         return request
 
+    async def add_once(self, files: Sequence[StageFile], owner: str) -> StageRequest:
+        """Return the open request of this owner for the same files, so that asking again adds none; else as `add`."""
+        paths = [file.path for file in files]
+        for known in self._requests.values():
+            if known.owner == owner and known.is_open and [file.path for file in known.files] == paths:
+                return known
+        return await self.add(files, owner)
+
     def request(self, request_id: str) -> StageRequest:
         """Return a request. Raises NoSuchThing."""
         request = self._requests.get(request_id)
@@ -225,7 +233,7 @@ class BulkStaging:
     def _found(self, key: _Key, file: StageFile) -> _Work | None:
         """Return what is to be staged; end the file when it cannot be, or need not."""
         try:
-            item = self._files.find(file.path.encode("utf-8", "surrogateescape"), _SELF)
+            item = self._files.find(file.path_bytes, _SELF)
             if not item.is_file:
                 self._end(key, StageState.FAILED, "it is no regular file")
                 return None
@@ -300,7 +308,7 @@ class BulkStaging:
             frames
             for file in request.files
             if file.state in (StageState.STARTED, StageState.COMPLETED) and not file.is_released
-            for frames in self._files.frames(self._files.find(file.path.encode("utf-8", "surrogateescape"), _SELF))
+            for frames in self._files.frames(self._files.find(file.path_bytes, _SELF))
         ]
         renewed = msgspec.structs.replace(request, pin_id=new_uuid())
         if left:
