@@ -48,6 +48,7 @@ class TapeKeys:
         self._settings = home.settings.encryption
         self._store = KeyStore(home.keys)
         self._keys: list[Key] | None = None
+        self._all_encrypt: bool | None = None
         self._drive = drive
         self.wanted = wanted
 
@@ -83,7 +84,13 @@ class TapeKeys:
             return by == "drive"
         # No backup fails for it: what cannot be done by all drives, or not without a passphrase, is done the other way.
         is_able = self._drive is None or can_encrypt(self._drive)
-        return is_able and self._home.keyring.has(fingerprint) and all_drives_encrypt(self._home)
+        return is_able and self._home.keyring.has(fingerprint) and self._do_all_encrypt()
+
+    def _do_all_encrypt(self) -> bool:
+        """As `all_drives_encrypt`, asked once, because a library has thousands of tapes."""
+        if self._all_encrypt is None:
+            self._all_encrypt = all_drives_encrypt(self._home)
+        return self._all_encrypt
 
     def _require_drive(self, pool: str) -> None:
         if self._drive is not None and not can_encrypt(self._drive):
