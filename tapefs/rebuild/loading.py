@@ -94,6 +94,8 @@ class Loading:
         """Bring the ejected tape of a drive, if any, to a slot. Raises NoTape when none is free, drive errors."""
         elements = self._changer.inventory()
         if any(each.kind is ElementKind.DRIVE and each.number == drive and each.full for each in elements):
+            if not any(each.kind is ElementKind.SLOT for each in elements):
+                return  # Volumes are mounted and unmounted by people: it stays where it is.
             slots = [each.number for each in elements if each.kind is ElementKind.SLOT and not each.full]
             if not slots:
                 raise NoTape("no slot is free for the tape in the drive: take a tape out of the library")
@@ -116,6 +118,8 @@ class Loading:
         if place.kind is ElementKind.DRIVE and place.number == _DRIVE:
             return
         self.put_away()
+        if not any(each.kind is ElementKind.SLOT for each in self._changer.inventory()):
+            raise NoTape(f"mount {label} where {drive_name(_DRIVE)} is: it is read there")
         if place.kind is ElementKind.DRIVE:
             self._clear_other(place.number, label)
         self._changer.load(self._place_of(label).number, _DRIVE)

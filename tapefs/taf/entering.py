@@ -49,6 +49,8 @@ _BLOCK_BYTES = 256 * 1024
 FOREIGN = "taf"
 _TIME = re.compile(r"_(\d{8}_\d{6})(?:\D|$)")
 _NS_PER_S = 1_000_000_000
+#: Shorter than a folder's may be: other programs put something behind it.
+_NAME_BYTES = 200
 _CODECS = {".tar.gz": "pgzip", ".tar.zst": "zstd", ".tar": "tar", ".7z": "7z"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f/]")
 
@@ -167,7 +169,7 @@ class Entering:
         self, set_id: SetId, taf_id: bytes, read: Sequence[ReadArchive], totals: Totals, told: ToldSet | None
     ) -> BackupSet:
         taf_name = os.fsdecode(taf_id).encode(errors="backslashreplace").decode()
-        name = _CONTROL.sub("_", (told.name if told is not None else "") or taf_name).strip() or taf_name
+        name = _job_name(told.name if told is not None else "", taf_name)
         broken = [each for each in read if each.problem]
         written_ns = max(each.mtime_ns for each in read)
         started_ns = (told.time_ns if told is not None else 0) or min(map(_started_ns, read))
@@ -246,6 +248,13 @@ class Entering:
             written_at_ns=written_ns,
             foreign=FOREIGN,
         )
+
+
+def _job_name(told: str, taf_name: str) -> str:
+    """Return a name for the job that can be one of a folder in the mount."""
+    name = _CONTROL.sub("_", told or taf_name).strip()
+    name = name.encode(errors="backslashreplace")[:_NAME_BYTES].decode(errors="ignore")
+    return taf_name if name in ("", ".", "..") else name
 
 
 def _segment(set_id: SetId, number: int, read: ReadArchive, notes: Notes) -> Segment:

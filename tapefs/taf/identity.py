@@ -55,7 +55,7 @@ def identify(volume: TafVolume, label: str | None) -> Identity:
     if volume.facts.is_ltfs:
         if label not in (None, name):
             raise UsageError(f"the volume at {volume.root} is called {name}: drives know it by that name only")
-        return Identity(VolumeId(_uuid(volume.facts.uuid)), name)
+        return Identity(volume_id_of(volume.facts.uuid), name)
     chosen = name or label
     if not chosen:
         raise UsageError(f"{volume.root} is no LTFS volume: say what this copy of one is to be called, with --label")
@@ -64,11 +64,12 @@ def identify(volume: TafVolume, label: str | None) -> Identity:
     return Identity(VolumeId(str(uuid5(_NAMESPACE, f"folder {chosen}"))), chosen)
 
 
-def _uuid(text: str) -> str:
+def volume_id_of(uuid: str) -> VolumeId:
+    """Return the id of a volume by what LTFS calls its UUID, however that is written."""
     try:
-        return str(UUID(text))
+        return VolumeId(str(UUID(uuid)))
     except ValueError:
-        return str(uuid5(_NAMESPACE, f"volume {text}"))
+        return VolumeId(str(uuid5(_NAMESPACE, f"volume {uuid}")))
 
 
 def _name(volume: TafVolume) -> str:

@@ -28,6 +28,8 @@ _PIECE_BYTES = 1024 * 1024
 #: Between two checkpoints lie so many plain bytes, and twice as many each time there are too many of them.
 _STRIDE_BYTES = 64 * 1024 * 1024
 _MOST_CHECKPOINTS = 2048
+#: What a file can have.
+_LARGEST = (1 << 63) - 1
 
 #: Is told the bytes of the archive that were read, and the path at hand.
 Tell = Callable[[int, bytes], None]
@@ -84,11 +86,18 @@ class _Survey:
         except OSError as error:
             require(error)
             problem = f"the volume cannot be read: {error.strerror}"
+        problem = problem or self._changed()
         cutter = self._cutter
         plain_bytes = 0 if cutter is None else cutter.finish(self._sound_bytes if problem else cutter.at)
         sha256 = self._file.digest() if not problem and self._archive.suffix != ".7z" else b""
         self._taken.finish(plain_bytes, sha256, self._checkpoints.packed(plain_bytes), problem)
         return problem
+
+    def _changed(self) -> str:
+        found = os.fstat(self._file.inside.fileno())
+        if (found.st_size, found.st_mtime_ns) == (self._archive.size_bytes, self._archive.mtime_ns):
+            return ""
+        return "it is still being written: import it again when TAF has done"
 
     def _members(self) -> Iterator[Member]:
         if self._archive.suffix == ".7z":
@@ -101,6 +110,8 @@ class _Survey:
         return self._cutter
 
     def _take(self, member: Member) -> None:
+        if max(member.size_bytes, member.rdev) > _LARGEST:
+            raise BadStructure(f"the archive is damaged: {os.fsdecode(member.path)!r} cannot be that large")
         self._tell(self._file.at, member.path)
         sha256 = None
         if stat.S_ISREG(member.mode) and not member.is_link:

@@ -126,8 +126,8 @@ class Tree:
                 return
             directory, _, name = path.rpartition(b"/")
             check_name(name)
-            if stat.S_ISLNK(mode) and len(target) > _TARGET_BYTES:
-                raise BadName(f"its target has {len(target)} bytes")
+            if stat.S_ISLNK(mode) and (len(target) > _TARGET_BYTES or b"\0" in target):
+                raise BadName(f"its target, of {len(target)} bytes, is none")
             content = self._content(archive, member, target) if is_link else member
             self._enter(directory)
         except BadName as error:

@@ -13,6 +13,7 @@ from tapefs.errors import BadStructure, LedgerMismatch, NotBlank, WrongTape
 from tapefs.format.records import DRIVE, DRIVE_ALGORITHM, Label, SetLabel
 from tapefs.format.structures import label_block, read_label, set_label_block
 from tapefs.keys.driving import take_key
+from tapefs.taf.identity import volume_id_of
 from tapefs.tape.blocks import BlockReader
 from tapefs.tape.doubts import CHECK_BARCODES, remedy
 from tapefs.tape.identity import UNREADABLE, first_mark
@@ -52,7 +53,8 @@ def _check_foreign(drive: Drive, volume: Volume) -> None:
         )
     found = drive.medium_id()
     barcode = drive.status().barcode
-    if found != volume.volume_id and (found or barcode != volume.code):
+    is_it = volume_id_of(found) == volume.volume_id if found else barcode == volume.code
+    if not is_it:
         raise WrongTape(f"the volume in the drive is {barcode} ({found}), not {volume.label} ({volume.volume_id})")
 
 

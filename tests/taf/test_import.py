@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pgzip
@@ -17,7 +18,10 @@ import pytest
 from catalog.crash import VARIABLE
 from catalog.records import CopyState
 from tapefs.taf import survey
+from tapefs.taf.records import Member
+from tapefs.taf.streams import Stream
 from tapefs.taf.survey import FRAME_BYTES
+from tapefs.taf.tar import members_of_stream
 from tests.drivers.ltfs_bench import BARCODE, UUID, make_volume
 from tests.taf.import_rig import Imports
 from tests.taf.test_taf import KIB, SET, SUFFIXES, archive_of
@@ -282,6 +286,48 @@ def test_hostile_names_have_no_place_in_the_tree(imports: Imports) -> None:
     assert told["refused"] == 5
     (backup_set,) = imports.sets()
     assert imports.contents(backup_set) == {"fine": b"5"}
+
+
+def test_numbers_and_targets_that_make_no_sense(imports: Imports) -> None:
+    """A target with a NUL is not shown; a size beyond all files is damage, and costs what is behind it."""
+    folder = imports.root / SET
+    folder.mkdir()
+    with tarfile.open(folder / f"backup_{SET}_1.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("fine"))
+        for name, headers in (
+            ("link", {"linkpath": "a\0b"}),
+            ("huge", {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 70)}),
+        ):
+            header = tarfile.TarInfo(name)
+            header.pax_headers = headers
+            header.type = tarfile.SYMTYPE if name == "link" else tarfile.REGTYPE
+            header.size = 512 if name == "huge" else 0
+            archive.addfile(header, io.BytesIO(b"0\n".ljust(512, b"\0")))
+        archive.addfile(tarfile.TarInfo("behind"))
+    (told,) = imports.told(code=1)["sets"]
+    assert "cannot be that large" in told["partial"]
+    (backup_set,) = imports.sets()
+    assert set(imports.tree(backup_set)) - {"link"} == {"fine"}
+
+
+def test_an_archive_that_is_still_being_written(imports: Imports, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there when it was read is taken in; the next import takes all of it, as another set."""
+    archive = noise_of(imports.root, {"one": b"1"}, ".tar")
+    whole = archive.read_bytes()
+    reading = members_of_stream
+
+    def growing(stream: Stream) -> Iterator[Member]:
+        with archive.open("ab") as file:
+            file.write(b"\0" * 512)
+        return reading(stream)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tapefs.taf.survey.members_of_stream", growing)
+        (told,) = imports.told(code=1)["sets"]
+    assert "still being written" in told["partial"]
+    assert len(archive.read_bytes()) == len(whole) + 512
+    (told,) = imports.told()["sets"]
+    assert (told["known"], told["partial"], told["files"]) == (False, None, 1)
 
 
 def test_names_that_are_taken(imports: Imports) -> None:

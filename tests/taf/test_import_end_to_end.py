@@ -87,6 +87,19 @@ def test_commands_and_mount(tapefs: Tapefs, source: Path, tmp_path: Path) -> Non
     assert (tmp_path / "volume" / SET).is_dir()
 
 
+def test_a_lost_catalog(tapefs: Tapefs, volume: Path, source: Path, tmp_path: Path) -> None:
+    """A rebuild says what it cannot know, brings back what is ours, and the import the rest."""
+    tapefs("taf", "import", volume)
+    shutil.rmtree(tmp_path / "home/ledger")
+    assert "taf import" in tapefs("rebuild")
+    assert json.loads(tapefs("sets", "--json")) == []
+    tapefs("taf", "import", volume)
+    (found,) = json.loads(tapefs("sets", "--json"))
+    assert found["foreign_name"] == SET
+    tapefs("restore", SET, "--to", tmp_path / "out")
+    assert (tmp_path / "out/noise").read_bytes() == (source / "noise").read_bytes()
+
+
 def test_a_running_sidecar_does_it(tapefs: Tapefs, volume: Path, source: Path, tmp_path: Path) -> None:
     """Its mover reads the volume in its drive; other folders it cannot. No backup goes there."""
     home = tmp_path / "home"
@@ -115,7 +128,9 @@ def test_the_script_for_cron(tapefs: Tapefs, volume: Path, tmp_path: Path) -> No
     """It says what is new, once; an empty place is passed over, and damage is an exit code."""
     empty = tmp_path / "empty"
     empty.mkdir()
-    script = [sys.executable, ROOT / "scripts/ingest_taf.py", "--home", tmp_path / "home", empty, volume]
+    script = list(
+        map(str, [sys.executable, ROOT / "scripts/ingest_taf.py", "--home", tmp_path / "home", empty, volume])
+    )
     for expected in (1, 0):
         done = subprocess.run(script, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
