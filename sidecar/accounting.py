@@ -28,13 +28,16 @@ from tapefs.audit import NULL, AuditLog, Entry, without_secrets
 from tapefs.errors import HomeError
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND"})
-#: Machine talk that the mount and the command line make without anybody having decided anything.
-_CHATTER = re.compile(r"/api/v1/(recalls|readings|walks|arrivals|restores/plan|search)(/.*)?")
-#: Calls behind which something is gone, or may be written over.
+#: Machine talk that the mount and other clients make without anybody having decided anything, and questions by POST.
+_CHATTER = re.compile(r"/api/v1/(recalls(/cancel)?|walks(/end)?)|/wlcg/v1/archiveinfo")
+#: Calls behind which something is gone, or may be written over; DELETE is one, too …
 _DESTROYS = re.compile(
-    r"/api/v1/(expire|reclaim|tapes/[^/]+/(erase|label|relabel|forget|write-?over).*)"
-    r"|/api/tape/(format|erase|operations/(format|erase)|delete/.*|create)|/api/v1/keys.*"
+    r"/api/v1/(expire|reclaim|keys|tapes/(label|relabel|erase|forget))"
+    r"|/api/tape/(format|erase|create|write-label|update/[^/]+|operations/(format|erase))"
+    r"|/api/recovery/(restore|tasks)"
 )
+#: … but for these, which only let go of what can be asked for again.
+_LETS_GO = re.compile(r"/api/v1/(pins/[^/]+|session|shelf/[^/]+)|/wlcg/v1/.*")
 #: Of a body so much is kept for the audit log.
 LONGEST_BODY_BYTES = 16 * 1024
 #: Upper bounds of the histogram of durations, in seconds.
@@ -105,17 +108,17 @@ class Accounting:
                 MutableHeaders(scope=message)["X-Request-Id"] = notes.request
             await send(message)
 
-        is_audited = scope["method"] not in SAFE and not _CHATTER.fullmatch(scope["path"])
-        if is_audited and _is_destroying(scope):
+        is_noted = is_audited(scope["method"], scope["path"])
+        if is_noted and _is_destroying(scope):
             notes.begin = self._write_begin
         self._figures.in_flight += 1
         with structlog.contextvars.bound_contextvars(request=notes.request):
             try:
-                await self._app(scope, note_receive if is_audited else receive, note_send)
+                await self._app(scope, note_receive if is_noted else receive, note_send)
             finally:
                 self._figures.in_flight -= 1
                 self._figures.note(scope["method"], notes.status or 499, time.monotonic() - notes.began_s)
-                if is_audited and notes.status != 429:
+                if is_noted and notes.status != 429:
                     with trio.CancelScope(shield=True):
                         await self._write_end(scope, notes)
 
@@ -158,7 +161,19 @@ class Accounting:
 
 
 def _is_destroying(scope: Scope) -> bool:
-    return scope["method"] == "DELETE" or _DESTROYS.fullmatch(scope["path"]) is not None
+    return destroys(scope["method"], scope["path"])
+
+
+def destroys(method: str, path: str) -> bool:
+    """Is something gone behind such a call?"""
+    if method == "DELETE":
+        return _LETS_GO.fullmatch(path) is None
+    return _DESTROYS.fullmatch(path) is not None
+
+
+def is_audited(method: str, path: str) -> bool:
+    """Does such a call stand in the audit log?"""
+    return method not in SAFE and _CHATTER.fullmatch(path) is None
 
 
 def _outcome(status: int) -> str:

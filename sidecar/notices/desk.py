@@ -8,6 +8,7 @@ import trio
 
 from catalog.ledger import Ledger
 from sidecar.bell import Bell
+from sidecar.cleanings import Cleanings
 from sidecar.drive import DriveTask
 from sidecar.library import Library
 from sidecar.notices.delivering import Delivering
@@ -32,6 +33,7 @@ class Notices:
         library: Library,
         drives: Sequence[DriveTask],
         verifications: Verifications,
+        cleanings: Cleanings,
         bell: Bell,
         *,
         is_short: bool,
@@ -40,7 +42,7 @@ class Notices:
         self.events = Events(ledger)
         self.delivering = Delivering(home, ledger, self.events)
         self._following = Following(ledger, self.events, bell)
-        self._watching = Watching(home, ledger, library, drives, verifications, self.events)
+        self._watching = Watching(home, ledger, library, drives, verifications, cleanings, self.events)
         self._is_short = is_short
 
     def is_idle(self) -> bool:

@@ -22,6 +22,7 @@ from catalog.pool_records import RetentionKind
 from catalog.records import Volume, VolumeState
 from drivers.human.desk import Prompt
 from drivers.registry import drive_name
+from sidecar.cleanings import Cleanings
 from sidecar.drive import DriveTask
 from sidecar.library import Library
 from sidecar.notices.events import Events
@@ -60,6 +61,7 @@ class Watching:
         library: Library,
         drives: Sequence[DriveTask],
         verifications: Verifications,
+        cleanings: Cleanings,
         events: Events,
     ) -> None:
         self._home = home
@@ -67,6 +69,7 @@ class Watching:
         self._library = library
         self._drives = drives
         self._verifications = verifications
+        self._cleanings = cleanings
         self._events = events
         self._runs: dict[int, str] = {}
 
@@ -90,8 +93,11 @@ class Watching:
         human = self._library.human
         prompts = [] if human is None else human.desk.open()
         states = [_wanted(prompt, self._library.whence(prompt.put_in)) for prompt in prompts]
+        states += [_dirty(drive, self._cleanings.sentence(drive)) for drive in self._cleanings.asking()]
         new = [self._begun(state) for state in states if state.name not in known]
-        ended = [name for name in known if name.startswith("tape.wanted ") and name not in {s.name for s in states}]
+        ended = [
+            name for name in known if name.partition(" ")[0] in QUICK_KINDS and name not in {s.name for s in states}
+        ]
         for drive in self._drives:
             new += self._of_drive(drive, known)
         if new or ended:
@@ -162,6 +168,8 @@ class Watching:
         return known, states
 
 
+#: Kinds of conditions that are looked at quickly and end without a word.
+QUICK_KINDS = frozenset({"tape.wanted", "cleaning.wanted"})
 #: Kinds of conditions that are looked at slowly.
 SLOW_KINDS = frozenset({"capacity.low", "tape.expired", "key.locked"})
 
@@ -170,6 +178,10 @@ def _wanted(prompt: Prompt, whence: str) -> State:
     drive, text = drive_name(prompt.drive), prompt.text + whence
     facts: Facts = {"drive": drive, "put_in": prompt.put_in, "take_out": prompt.take_out, "prompt": prompt.number}
     return State(f"tape.wanted {drive} {text}", "tape.wanted", prompt.put_in or drive, f"{drive}: {text}", facts)
+
+
+def _dirty(drive: str, sentence: str) -> State:
+    return State(f"cleaning.wanted {drive}", "cleaning.wanted", drive, sentence, {"drive": drive})
 
 
 def pool_states(pools: Pools, volumes: Sequence[Volume], percent: int) -> Iterable[State]:

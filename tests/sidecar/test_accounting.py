@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sidecar.accounting import SAFE, destroys, is_audited
+from sidecar.app import calls_of
+from sidecar.service import Service
 from tapefs.audit import AuditLog, Entry, check_log, entries_of, files_of, without_secrets
 from tapefs.cli import run
 from tapefs.client.transport import SocketConnection
 from tests.sidecar.rig import Rig, make_home, running, wait_until
+from tests.sidecar.test_calls import Parts
 
 ROOT = Path(__file__).parents[2]
 ENTRY = Entry(at="2026-11-23T10:00:00Z", who="ada", operation="DELETE /x", outcome="done")
@@ -144,6 +148,24 @@ def test_nothing_is_destroyed_without_the_audit_log(tmp_path: Path) -> None:
         assert answer.status == 503, answer
         assert "audit" in answer.detail
         assert rig.job(number)["state"] == "completed"
+
+
+def test_which_calls_are_noted_before_they_begin() -> None:
+    """A call of a new name that destroys something has to be put into the one list or the other."""
+    calls = [(method, call.path) for call in calls_of(cast(Service, Parts())) for method in call.methods or ()]
+    unsafe = {(method, path) for method, path in calls if method not in SAFE}
+    assert {path for method, path in unsafe if not is_audited(method, path)} <= {
+        "/api/v1/recalls",
+        "/api/v1/recalls/cancel",
+        "/api/v1/walks",
+        "/api/v1/walks/end",
+        "/wlcg/v1/archiveinfo",
+    }
+    noted = {(method, path) for method, path in unsafe if destroys(method, path)}
+    for word in ("erase", "forget", "relabel", "label", "expire", "reclaim", "format"):
+        assert {each for each in unsafe if each[0] == "POST" and each[1].endswith(f"/{word}")} <= noted, word
+    for path in ("/api/v1/tapes/erase", "/api/v1/tapes/forget", "/api/v1/expire", "/api/v1/keys"):
+        assert ("POST", path) in noted
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
