@@ -26,6 +26,7 @@ from sidecar.access.keysets import AGAIN_S, check_url, keys_in
 from sidecar.callers import Caller, Role
 from tapefs.access.settings import Issuer
 from tapefs.errors import HomeError
+from tests.sidecar.access.rig import serving
 
 RSA = RSAKey.generate_key(2048, {"kid": "one", "use": "sig"})
 EC = ECKey.generate_key("P-256", {"kid": "two", "use": "sig"})
@@ -201,6 +202,31 @@ async def test_keys_are_fetched_kept_and_renewed(tmp_path: Path, server: Any, mo
         assert await issuers.caller(signed(claims()), "") is not None
     late_s += 24 * 3600
     assert await issuers.caller(signed(claims()), "") is None
+
+
+def test_an_issuers_tokens_open_the_sidecar(tmp_path: Path) -> None:
+    """By its settings, through a real socket; forged ones get 401, and their scopes no role."""
+    keys = tmp_path / "keys.json"
+    keys.write_bytes(key_set(RSA))
+    section = f"""
+[[access.issuers]]
+issuer = "{ISSUER}"
+audience = ["tapefs"]
+jwks = "{keys}"
+roles = {{"/tape" = "viewer"}}
+"""
+    with serving(tmp_path / "home", section) as rig:
+        token = signed(claims(groups=["/tape"]))
+        shown = rig.tcp("GET", "/api/v1/session", token=token).body
+        assert (shown["name"], shown["role"]) == ("ada@iam.example.org", "viewer")
+        assert rig.tcp("GET", "/api/v1/jobs", token=token).status == 200
+        assert rig.tcp("POST", "/api/v1/queue/pause", token=token).status == 403
+        assert rig.tcp("GET", "/api/v1/jobs", token=forged({"alg": "none", "kid": "one"}, claims())).status == 401
+        assert rig.tcp("GET", "/api/v1/jobs", token=signed(claims(groups=["/tape"]), STRANGER)).status == 401
+        scoped = signed(claims(**{"wlcg.ver": "1.0", "scope": "storage.poll:/"}))
+        assert rig.tcp("GET", "/api/v1/session", token=scoped).body["scopes"] == ["storage.poll:/"]
+        assert rig.tcp("GET", "/api/v1/jobs", token=scoped).status == 403
+        assert token not in (rig.home.path / "stderr.log").read_text()
 
 
 @pytest.mark.parametrize(
