@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sidecar.callers import caller_in
 from sidecar.request_notes import NOTES, Notes, notes_in
 from sidecar.statuses import NotAudited
-from tapefs.audit import NULL, AuditLog, Entry, without_secrets
+from tapefs.audit import NULL, AuditLog, Entry, without_secrets, without_tokens
 from tapefs.errors import HomeError
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND"})
@@ -38,6 +38,8 @@ _DESTROYS = re.compile(
 )
 #: … but for these, which only let go of what can be asked for again.
 _LETS_GO = re.compile(r"/api/v1/(pins/[^/]+|session|shelf/[^/]+)|/wlcg/v1/.*")
+#: Whoever mistypes may have given his password for his name: what was refused here is not written down.
+_LOGINS = frozenset({"/api/v1/session", "/api/user/login"})
 #: Of a body so much is kept for the audit log.
 LONGEST_BODY_BYTES = 16 * 1024
 #: Upper bounds of the histogram of durations, in seconds.
@@ -138,7 +140,8 @@ class Accounting:
         """Write a line. Raises NotAudited."""
         caller = caller_in(scope)
         is_begun = outcome == "begun"
-        body = notes.new if notes.new is not None else _body(notes)
+        is_hidden = scope["path"] in _LOGINS and notes.status != 200
+        body = None if is_hidden else notes.new if notes.new is not None else _body(notes)
         entry = Entry(
             at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             who=caller.name,
@@ -188,7 +191,7 @@ def _id_of(scope: Scope) -> str:
 
 
 def _shown(path: str) -> str:
-    return path[:500].encode("utf-8", "backslashreplace").decode()
+    return without_tokens(path)[:500].encode("utf-8", "backslashreplace").decode()
 
 
 def _address(scope: Scope) -> str:

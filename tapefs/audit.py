@@ -36,6 +36,10 @@ _SECRET = re.compile(
 )
 
 
+#: What was typed into a wrong field, or put into a path.
+_TOKEN = re.compile(r"tapefs_[A-Za-z0-9_-]{20,}|AGE-SECRET-KEY-1[A-Z0-9]*", re.I)
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One line."""
 
@@ -228,4 +232,9 @@ def without_secrets(value: object, depth: int = 0) -> object:
         }
     if isinstance(value, list):
         return [without_secrets(each, depth + 1) for each in value[:100]]
-    return value[:LONGEST_TEXT] if isinstance(value, str) else value
+    return without_tokens(value)[:LONGEST_TEXT] if isinstance(value, str) else value
+
+
+def without_tokens(text: str) -> str:
+    """Return a text without what has the form of our tokens or of the secret half of a key, wherever it stands."""
+    return _TOKEN.sub("…", text)

@@ -7,6 +7,7 @@ nothing secret may have come back, nor stand in a log or a command line.
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -29,6 +30,19 @@ from tests.sidecar.test_calls import OPEN, Parts
 
 PASSWORD = "canary horse battery staple"
 PASSPHRASE = "canary-passphrase-of-a-key"
+#: In the settings, which are a file for the owner alone.
+PLANTED = {"canary-of-a-mailbox", "canary-of-a-webhook", "canary-of-a-signature", "canary-of-a-put-webhook"}
+SETTINGS = """
+[[notify]]
+name = "mail"
+url = "mailtos://ada:canary-of-a-mailbox@mail.example.invalid?to=ops@example.invalid"
+
+[[notify]]
+name = "hook"
+kind = "webhook"
+url = "https://monitoring.example.invalid/hooks/canary-of-a-webhook"
+secret = "canary-of-a-signature"
+"""
 CALLS = calls_of(cast(Service, Parts()))
 #: What destroys, or gives rights away, takes an admin; pinned here, because the routes' own word is what is tested.
 ADMINS = re.compile(
@@ -48,7 +62,7 @@ class Sender:
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     limits = "requests_per_minute = 1000000\nunknown_per_minute = 1000000"
-    home = home_with(tmp_path_factory.mktemp("matrix") / "home", "", limits)
+    home = home_with(tmp_path_factory.mktemp("matrix") / "home", SETTINGS, limits)
     with running(home, listen=True) as rig:
         yield rig
 
@@ -106,6 +120,9 @@ def ask(rig: Rig, call: Call, method: str, headers: dict[str, str]) -> tuple[int
 
 def test_every_call_with_every_caller(rig: Rig, senders: dict[str, Sender], secrets: set[str]) -> None:
     wrong, leaks = [], []
+    hook = {"url": "https://monitoring.example.invalid/canary-of-a-put-webhook", "secret": "canary-of-a-signature"}
+    assert rig.unix("PUT", "/api/v1/notify/put", hook).status in (200, 201, 204)
+    secrets = secrets | PLANTED
     for name, sender in senders.items():
         for call, method in pairs():
             if call.path in OPEN and method in ("DELETE", "POST") and name.startswith(("session", "login")):
@@ -146,18 +163,24 @@ def test_secrets_stand_nowhere(rig: Rig, senders: dict[str, Sender], secrets: se
     """Not in logs, command lines or files but their own, also after calls that fail with one in them."""
     for secret in sorted(secrets):
         assert rig.tcp("GET", f"/api/nothing?token={quote(secret)}", token=None).status == 404
+        if secret.startswith("tapefs_"):
+            assert rig.tcp("DELETE", f"/api/v1/tokens/{secret}").status == 404
         for path, body in (
             ("/api/v1/session", {"name": secret, "password": secret}),
             ("/api/user/login", {"username": "viewer", "password": [secret]}),
             ("/api/v1/keys", {"secret": secret}),
-            ("/api/v1/users", {"name": "x", "role": secret, "password": secret}),
+            ("/api/v1/users", {"name": "x", "role": "root", "password": secret}),
         ):
             answer = rig.tcp("POST", path, body, token=None if "session" in path or "login" in path else "")
             assert answer.status in (401, 422, 429), answer
+    for name in ("mail", "hook", "put"):
+        tried = rig.unix("POST", f"/api/v1/notify/{name}/test")
+        shown = rig.unix("GET", f"/api/v1/notify/{name}")
+        assert not [secret for secret in PLANTED if secret in json.dumps([tried.body, shown.body])], name
     log = (rig.home.path / "stderr.log").read_text()
     pids = [str(rig.process.pid), *_children(rig.process.pid)]
     lines = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
-    for secret in secrets:
+    for secret in secrets | PLANTED:
         assert secret not in log
         assert secret.encode() not in lines
     for path in rig.home.path.rglob("*"):
