@@ -151,10 +151,11 @@ class Bay:
 
     def _now_in(self, volume_id: VolumeId, *, is_at_end: bool = False) -> None:
         self.tape, self.since_s = volume_id, trio.current_time()
-        self.recommends = True
         volume = self._shared.ledger.volume(volume_id)
+        self.recommends = not volume.foreign
         motion = motion_of_drive(self._shared.home.drives, self.name, volume.generation)
-        self.order = TapeOrder(motion, volume.block_size, volume.end_block if is_at_end else 0)
+        head = volume.end_block if is_at_end else 0
+        self.order = TapeOrder(motion, volume.block_size, head, is_forwards=bool(volume.foreign))
 
     def _volume_in_drive(self) -> VolumeId | None:
         """Return the tape that a backup has left threaded, whose label the mover knows by then."""

@@ -36,7 +36,9 @@ class Round:
 class TapeOrder:
     """Knows where the head of one loaded tape is, and what its round may still take in. Lengths are in blocks."""
 
-    def __init__(self, motion: Motion, block_bytes: int, head_block: int = 0) -> None:
+    def __init__(self, motion: Motion, block_bytes: int, head_block: int = 0, *, is_forwards: bool = False) -> None:
+        """`is_forwards`: what lies there are streams, of which nothing is read but from front to end."""
+        self._is_forwards = is_forwards
         self._model = SerpentineModel(motion)
         self._block_bytes = block_bytes
         self._terms = Terms()
@@ -60,7 +62,8 @@ class TapeOrder:
         near, tail, costs_s = [], self._tail, []
         for request in todo:
             there_s = self._locate_s(tail, request.block)
-            if there_s < self._terms.join_s:
+            is_behind = self._is_forwards and request.block < tail
+            if there_s < self._terms.join_s and not is_behind:
                 near.append(request)
                 costs_s.append(there_s + self._read_s(request))
                 tail = request.end_block
@@ -80,6 +83,9 @@ class TapeOrder:
 
         `offered`: orders by the drive, as indices; they are followed where nothing better is found.
         """
+        if self._is_forwards:
+            ordered = sorted(requests, key=lambda each: (each.block, each.frames.first))
+            return Round(ordered, sum(map(self._read_s, ordered)))
         size = self._block_bytes
         found = plan.plan(
             [

@@ -68,3 +68,12 @@ def test_arrivals_before_the_last_asked_and_of_others_move_nothing() -> None:
     order.arrived(FrameRange(SegmentId("other"), FrameNo(0), FrameNo(900)))
     follows = wanted(101 * GB)
     assert order.joining([follows]) == [follows]
+
+
+def test_streams_are_read_from_front_to_end_whatever_the_tape_would_prefer() -> None:
+    """To go back in one is to begin it anew: nothing is planned so, and nothing behind the head joins."""
+    order = TapeOrder(motion_of(8), BLOCK, is_forwards=True)
+    far, near, here = wanted(9 * WRAP), wanted(6 * WRAP, first=50), wanted(6 * WRAP)
+    assert begin(order, far, near, here) == [here, near, far]
+    just_before, next_one = wanted(9 * WRAP - 2 * GB), wanted(9 * WRAP + GB, first=10)
+    assert order.joining([just_before, next_one]) == [next_one]
