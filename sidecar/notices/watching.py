@@ -30,11 +30,14 @@ from sidecar.verifying import Verifications, VerifyRun
 from tapefs.errors import NoSuchThing, TapefsError
 from tapefs.home import Home
 from tapefs.keys.store import KeyStore
+from tapefs.log_ring import RING
 from tapefs.retention.calendar import end_of_month
 from tapefs.retention.pools import SCRATCH, Pools
 
 #: What can change at any moment is looked at so often; what needs the ledger or the disk less often.
 LOOK_S, SLOW_S = 1.0, 60.0
+#: Errors in the log are told so often at most: one that repeats itself would bury all else.
+ERRORS_S = 600.0
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +75,7 @@ class Watching:
         self._cleanings = cleanings
         self._events = events
         self._runs: dict[int, str] = {}
+        self._errors_told, self._errors_at_s = 0, float("-inf")
 
     async def run(self) -> None:
         """Look for ever."""
@@ -144,6 +148,7 @@ class Watching:
     async def look_slowly(self) -> None:
         """Look at room, keys, and tapes whose time is over."""
         known, states = await trio.to_thread.run_sync(self._slow_states)
+        await self._tell_errors()
         now = {state.name: state for state in states}
         new = [self._begun(state) for name, state in now.items() if name not in known]
         over = [name for name in known if name.partition(" ")[0] in SLOW_KINDS and name not in now]
@@ -153,6 +158,19 @@ class Watching:
                 new.append(self._events.new("capacity.enough", subject, f"There is room again: {subject}.", ends=name))
         if new or over:
             await self._events.post(new, ended=[name for name in over if not name.startswith("capacity.low ")])
+
+    async def _tell_errors(self) -> None:
+        """Tell that there are errors in the log, with the newest, but not of what notices themselves have logged."""
+        errors = [line for line in RING.newest_first() if line.level in ("ERROR", "CRITICAL")]
+        new = [line for line in errors if line.number > self._errors_told and "notices" not in line.logger]
+        now_s = trio.current_time()
+        if not new or now_s < self._errors_at_s + ERRORS_S:
+            return
+        self._errors_told, self._errors_at_s = new[0].number, now_s
+        facts: Facts = {"errors": len(new), "logger": new[0].logger, "exception": new[0].exception}
+        more = f" ({len(new) - 1} more before it)" if len(new) > 1 else ""
+        text = f"{new[0].text}: {new[0].facts.get('error') or new[0].exception or 'see the log'}{more}"
+        await self._events.post([self._events.new("system.error", new[0].logger, text, facts)])
 
     def _slow_states(self) -> tuple[set[str], list[State]]:
         """Blocking."""

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from catalog.lmdb_ledger import LmdbLedger
+from sidecar.notices import watching
+from sidecar.notices.events import Events
+from sidecar.notices.watching import Watching
 from tapefs.home import Home, open_home
+from tapefs.log_ring import LogRing
 from tests.notices.receiver import Receiver, receiving
 from tests.sidecar.rig import Rig, make_home, running, wait_until
 
@@ -106,3 +113,30 @@ def test_webhooks_that_make_no_sense(rig: Rig, name: str, body: object) -> None:
     answer = rig.unix("PUT", f"/api/v1/notify/{name.replace(' ', '%20')}", body)
     assert answer.status == 422, answer
     assert rig.unix("GET", "/api/v1/notify").body == []
+
+
+@pytest.mark.log_warnings
+async def test_errors_in_the_log_are_told_once_in_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    ring = LogRing()
+    monkeypatch.setattr(watching, "RING", ring)
+    logger = logging.getLogger("tests.trouble")
+    logger.addHandler(ring)
+    try:
+        with LmdbLedger.create(tmp_path / "ledger", 1) as ledger:
+            events = Events(ledger)
+            looks = Watching(None, ledger, None, [], None, None, events)  # type: ignore[arg-type]
+            for number in range(3):
+                logger.error("it broke, no. %d", number)
+            logging.getLogger("tests.trouble.notices").error("of notices themselves")
+            await looks._tell_errors()
+            logger.error("again")
+            await looks._tell_errors()
+            await trio.sleep(watching.ERRORS_S + 1)
+            await looks._tell_errors()
+            await looks._tell_errors()
+            texts = [notice.text for notice in ledger.notices_since(0)]
+    finally:
+        logger.removeHandler(ring)
+    assert texts == ["it broke, no. 2: see the log (2 more before it)", "again: see the log"]
