@@ -31,6 +31,7 @@ SECTIONS = {
         "backup": "tapefs.cli.backup",
         "job": "tapefs.cli.job",
         "jobs": "tapefs.cli.jobs",
+        "schedule": "tapefs.cli.schedule",
         "report": "tapefs.cli.reports",
         "verify": "tapefs.cli.verify",
     },

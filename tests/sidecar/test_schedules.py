@@ -310,8 +310,6 @@ def killed(home: Home, point: str, act: Any) -> Iterator[None]:
 
 POINTS = [
     "ledger.plan_schedule_runs.before",
-    "ledger.plan_schedule_runs.after",
-    "ledger.change_schedule_run.before",
     "ledger.change_schedule_run.after",
     "ledger.queue_scheduled_job.before",
     "ledger.queue_scheduled_job.after",
