@@ -147,7 +147,7 @@ def _facts(chosen: BackupSet, folder: str) -> list[tuple[str, str]]:
         ("name", chosen.name),
         ("state", _state(chosen)),
         ("type", f"{chosen.type}, {chosen.codec} level {level_text(chosen.level)}"),
-        ("sources", sources),
+        ("sources", sources or "not told"),
         ("started", short_time(chosen.started_at_ns)),
         ("finished", short_time(chosen.finished_at_ns)),
         ("content", contents(chosen.files, chosen.directories, chosen.bytes)),

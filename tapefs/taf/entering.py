@@ -30,6 +30,7 @@ from catalog.records import (
 )
 from drivers.ltfs.drive import generation_of
 from tapefs.home import Home
+from tapefs.search.names import write_names
 from tapefs.sets.finish import finish_set
 from tapefs.taf.catalog import ToldCatalog, ToldSet
 from tapefs.taf.identity import TAF, Identity, segment_id
@@ -162,6 +163,8 @@ class Entering:
         self._adopt(backup_set, segments, {each.path: each for each in archives})
         _after_adopt()
         finish_set(self._home, self._ledger, set_id, backup_set.finished_at_ns)
+        if not self._home.names(set_id).exists():
+            write_names(self._home, set_id)  # The set was complete, and only its index was lost.
         _after_set()
         return Entered(taf_id, self._ledger.backup_set(set_id), False, problems, planted, differences)
 

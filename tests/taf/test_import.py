@@ -160,6 +160,20 @@ def test_importing_again_reads_nothing_and_a_set_that_grew_is_another(
     assert all(one.end_block <= other.header_block for one, other in itertools.pairwise(copies))
 
 
+def test_a_lost_index_is_made_anew_from_the_archives(imports: Imports, source: Path) -> None:
+    """The same set, with the same numbers."""
+    archive_of(imports.root, source, ".tar.gz")
+    imports.told()
+    (backup_set,) = imports.sets()
+    index, names = imports.home.index(backup_set.set_id), imports.home.names(backup_set.set_id)
+    before = imports.tree(backup_set), names.read_bytes()
+    index.unlink()
+    names.unlink()
+    imports.told()
+    assert imports.sets() == [backup_set]
+    assert (imports.tree(backup_set), names.read_bytes()) == before
+
+
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tar.zst", ".tar"])
 def test_an_archive_is_read_from_the_nearest_checkpoint(
     imports: Imports, suffix: str, monkeypatch: pytest.MonkeyPatch
