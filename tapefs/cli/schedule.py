@@ -181,7 +181,10 @@ def delete_command(place: Place, wanted: str) -> None:
 @click.argument("wanted", metavar="SCHEDULE")
 @click.pass_obj
 def enable_command(place: Place, wanted: str) -> None:
-    """Have it run from now on; what was due meanwhile is not made up for."""
+    """Have it run from now on.
+
+    What was due meanwhile is not made up for.
+    """
     with _calls(place) as calls:
         _tell(calls.enable(_find(calls, wanted).number, True))
 
@@ -199,7 +202,10 @@ def disable_command(place: Place, wanted: str) -> None:
 @click.argument("wanted", metavar="SCHEDULE")
 @click.pass_obj
 def run_command(place: Place, wanted: str) -> None:
-    """Have it run now, whether it is enabled or not; `tapefs schedule history` tells how it goes."""
+    """Have it run now, whether it is enabled or not.
+
+    `tapefs schedule history` tells how it goes.
+    """
     with _calls(place) as calls:
         run = calls.run(_find(calls, wanted).number)
     click.echo(f"schedule: run {run.number} is {run.state}", err=True)
@@ -257,7 +263,7 @@ def _result(run: RunView) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def next_command(place: Place, wanted: str, count: int, as_json: bool) -> None:
-    """List its next runs, by the clocks of its zone; nothing changes."""
+    """List its next runs, by the clocks of its zone."""
     with _calls(place) as calls:
         found = calls.next(_find(calls, wanted).number, count)
     if as_json:

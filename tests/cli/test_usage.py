@@ -84,6 +84,7 @@ def test_without_a_state_folder(tapefs, home_path, command):
         "ls": ["docs"],
         "pool": ["list"],
         "token": ["list"],
+        "schedule": ["list"],
         "user": ["list"],
         "vault": ["list"],
         "notify": ["list"],
