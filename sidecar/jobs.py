@@ -305,6 +305,10 @@ class Jobs:
         """Return how many jobs are before one that waits; None when it does not wait."""
         return self._line.place_of(number)
 
+    def running(self) -> list[Run]:
+        """Return the runs that movers work on."""
+        return list(self._running.values())
+
     def has_running(self) -> bool:
         """Does a mover work on a job?"""
         return bool(self._running)
