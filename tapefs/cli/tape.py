@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.2
 #: Errors by the kind that a task tells; any other is a TapefsError.
-_ERRORS: dict[str, type[TapefsError]] = {"refused": NotNow, "source": UsageError, "wrong_tape": TapeError}
+_ERRORS: dict[str, type[TapefsError]] = {"refused": NotNow, "usage": UsageError, "wrong_tape": TapeError}
 
 _TAPE = click.argument("tape", metavar="TAPE")
 _IDENTITY = click.option(

@@ -58,7 +58,7 @@ def test_a_tape_from_blank_to_blank(tmp_path: Path) -> None:
             "appendable",
         )
         refused = ended(rig, begun(rig, "erase", first, identity="letter"))
-        assert (refused["state"], refused["error_kind"]) == ("failed", "source")
+        assert (refused["state"], refused["error_kind"]) == ("failed", "usage")
         assert "--yes-it-is letters" in refused["error"]
         assert ended(rig, begun(rig, "erase", "letters", identity="letters"))["state"] == "done"
         assert show(rig, "letters")["state"] == "blank"
