@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import trio
 
-from catalog.schedule_records import HookResult, RunState, Schedule, ScheduleRun
+from catalog.schedule_records import HookResult, Schedule, ScheduleRun
 from sidecar.programs import run_program
 from tapefs.errors import NoSuchThing
 from tapefs.home import Home
@@ -64,7 +64,3 @@ def failure(results: tuple[HookResult, ...]) -> str:
     """Return what to say of the first hook that failed; empty when none did."""
     bad = next((each for each in results if each.error), None)
     return "" if bad is None else f"hook {bad.name}: {bad.error}"
-
-
-#: Outcomes that an action may have.
-OUTCOMES = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED, RunState.SKIPPED})
