@@ -19,6 +19,7 @@ from catalog.lmdb_ledger import LmdbLedger
 from catalog.pool_records import Pool
 from catalog.records import JobState
 from tests.catalog.builders import NOW, Stage, credential_of, end_of, index_of, job_of, pin_of, set_of, staged, user_of
+from tests.catalog.contract_notices import new_of
 from tests.catalog.ledger_steps import HELD, MOUNTING, NIGHTLY, RUN, STAGE
 from tests.catalog.lmdb_tools import Dump, dump, raw, store
 
@@ -45,6 +46,9 @@ def stage(ledger: LmdbLedger) -> Stage:
     ledger.hold_queue(HELD)
     ledger.put_schedule(None, NIGHTLY, NOW)
     ledger.plan_schedule_runs(NIGHTLY.number, NOW, NOW + 1, [RUN], NOW)
+    ledger.post_notices([new_of("delivered and given up", channels=("mail", "ops"), raises="drive.failed drive0")])
+    ledger.note_delivery(ledger.deliveries("mail")[0], NOW + 1)
+    ledger.note_delivery(ledger.deliveries("ops")[0], NOW + 2, "nobody answers")
     assert ledger.verify() == []
     ledger.close()
     return stage
@@ -105,7 +109,9 @@ def test_a_lost_record_is_noticed(folder: Path, stage: Stage) -> None:
     # jobs go on with the rules of one that was never recorded, and no tape of it is overwritten by itself. Nor has the
     # hold on the queue, which goes on then, nor a schedule's run, which is history. A lost credential lets nobody in.
     alone = {"meta", "events", "intents", "index_copies", "pins", "pools", "queue", "stage_requests", "schedule_runs"}
-    alone |= {"credentials"}
+    # What people were told already, what they are to be told still, how often that went well, and what they know of
+    # stand for themselves: who loses one is told once too few or once too often.
+    alone |= {"credentials", "notices", "deliveries", "channels", "conditions"}
     with spoiling(folder) as spoil:
         for name in set(DATABASES) - alone:
             for key, _ in values[name]:
