@@ -18,6 +18,7 @@ from sidecar.calls import Call
 from sidecar.metrics import MetricsCalls
 from sidecar.own.access import AccessCalls
 from sidecar.own.cleaning import CleaningCalls
+from sidecar.own.docs import DocsCalls
 from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.files import FileCalls
 from sidecar.own.jobs import JobCalls
@@ -107,7 +108,8 @@ def calls_of(service: Service) -> list[Call]:
         FileCalls(service),
         WlcgCalls(service),
     )
-    return [call for family in families for call in family.routes()]
+    calls = [call for family in families for call in family.routes()]
+    return [*calls, *DocsCalls(service, lambda: calls_of(service)).routes()]
 
 
 async def _expected(request: Request, error: Exception) -> Response:

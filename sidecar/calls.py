@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -16,6 +17,7 @@ from sidecar.callers import Role, caller_in
 from sidecar.request_notes import notes_in
 from sidecar.statuses import Forbidden, Unauthorised
 
+JSON = "application/json"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -25,8 +27,16 @@ class Query:
 
     name: str
     meaning: str
-    kind: type = str
+    #: What it is: a plain type, an Enum, or one of these with msgspec's Meta.
+    kind: Any = str
     is_required: bool = False
+
+
+#: Of lists: which part is wanted.
+PAGE = (
+    Query("limit", "at most so many; a higher number is cut to 1000", Annotated[int, msgspec.Meta(ge=1)]),
+    Query("offset", "so many are left out at the beginning", Annotated[int, msgspec.Meta(ge=0)]),
+)
 
 
 class Call(Route):
@@ -44,12 +54,17 @@ class Call(Route):
         answer: Any = None,
         status: int = 200,
         query: tuple[Query, ...] = (),
+        also: tuple[int, ...] = (),
+        errors: tuple[int, ...] = (),
+        media: str = JSON,
+        is_body_optional: bool = False,
     ) -> None:
         """Make a route.
 
         `needs` is the least role, None for everybody; `scopes` admits tokens that have no role but one of these, whose
         paths the endpoint checks. `body` and `answer` are the types of JSON that go in and come out, `status` what a
-        call that succeeds answers.
+        call that succeeds answers, `also` what it may answer else when it does, `errors` with what it can fail beyond
+        what its kind of call has anyway, and `media` the kind of content of an answer that is not JSON.
         """
         super().__init__(path, endpoint, methods=list(methods))
         self.needs = needs
@@ -58,6 +73,10 @@ class Call(Route):
         self.answer = answer
         self.status = status
         self.query = query
+        self.also = also
+        self.errors = errors
+        self.media = media
+        self.is_body_optional = is_body_optional
 
     @property
     def summary(self) -> str:

@@ -26,7 +26,7 @@ class ModeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WordBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of POST /api/v1/recalls/{id}/grant and deny."""
+    """The body of POST /api/v1/recalls/{number}/grant and deny."""
 
     #: Of all that this process reads, not of this file only.
     process: bool = False
@@ -45,8 +45,8 @@ class PolicyCalls:
             Call("/api/v1/recalls/history", self.history, needs=Role.VIEWER),
             Call("/api/v1/recalls/mode", self.mode, needs=Role.VIEWER),
             Call("/api/v1/recalls/mode", self.switch, methods=["PUT"], needs=Role.ADMIN),
-            Call("/api/v1/recalls/{id}/grant", self.grant, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/recalls/{id}/deny", self.deny, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/recalls/{number}/grant", self.grant, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/recalls/{number}/deny", self.deny, methods=["POST"], needs=Role.OPERATOR),
         ]
 
     async def waiting(self, request: Request) -> Response:
@@ -72,12 +72,12 @@ class PolicyCalls:
 
     async def grant(self, request: Request) -> Response:
         """Let a reader have what it asks for."""
-        number, body = number_in_path(request, "id"), await _word_of(request)
+        number, body = number_in_path(request, "number"), await _word_of(request)
         return json_answer({"reads": self._service.recalls.grant(number, whole_process=body.process)})
 
     async def deny(self, request: Request) -> Response:
         """Refuse a reader what it waits for."""
-        number, body = number_in_path(request, "id"), await _word_of(request)
+        number, body = number_in_path(request, "number"), await _word_of(request)
         return json_answer({"reads": self._service.recalls.deny(number, whole_process=body.process)})
 
     def _standing(self) -> dict[str, object]:

@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 from urllib.parse import quote
 
 import msgspec
-import psycopg
 import trio
 from msgspec import Meta
 from starlette.requests import Request
@@ -171,6 +170,8 @@ def _sqlite(path: Path) -> str:
 
 def _postgresql(config: DatabaseConfig) -> str:
     """openGauss speaks PostgreSQL's protocol."""
+    import psycopg  # Takes long to load, and hardly anybody asks.
+
     try:
         with psycopg.connect(
             host=config.db_host,

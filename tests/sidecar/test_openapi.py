@@ -1,0 +1,110 @@
+"""The document of all calls: sound OpenAPI 3.1, complete, and the same as what the calls say of themselves."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+import httpx
+import jsonschema_rs
+import pytest
+from starlette.applications import Starlette
+
+from sidecar.app import calls_of
+from sidecar.callers import Role
+from sidecar.calls import Call
+from sidecar.openapi import METHODS, document
+from sidecar.own.docs import DocsCalls
+from sidecar.service import Service
+from tests.sidecar.test_calls import Parts
+
+CALLS = calls_of(cast(Service, Parts()))
+DOCUMENT: dict[str, Any] = document(CALLS, ["https://login.example"])
+OPERATIONS = [
+    (f"{method.upper()} {path}", operation)
+    for path, item in DOCUMENT["paths"].items()
+    for method, operation in item.items()
+]
+
+
+def test_every_call_is_there_once() -> None:
+    wanted = {
+        f"{method} {re.sub(r':path', '', call.path)}"
+        for call in CALLS
+        for method in call.methods or ()
+        if method.lower() in METHODS
+    }
+    assert {name for name, _ in OPERATIONS} == wanted
+    names = [operation["operationId"] for _, operation in OPERATIONS]
+    assert len(set(names)) == len(names) > 150
+    assert all(re.fullmatch("[a-z0-9_]+", name) for name in names)
+
+
+def test_all_references_lead_somewhere() -> None:
+    def references(value: object) -> list[str]:
+        if isinstance(value, dict):
+            return [value["$ref"]] if isinstance(value.get("$ref"), str) else references(list(value.values()))
+        return [found for each in value for found in references(each)] if isinstance(value, list) else []
+
+    found = set(references(DOCUMENT))
+    assert len(found) > 50
+    for each in found:
+        place: Any = DOCUMENT
+        for part in each.removeprefix("#/").split("/"):
+            place = place[part]
+        assert isinstance(place, dict)
+
+
+def test_all_schemas_are_schemas() -> None:
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        jsonschema_rs.meta.validate(schema)
+        assert not re.search(r"\\\\[AZ]", str(schema)), name
+
+
+def test_what_a_call_needs_is_said() -> None:
+    rank = DOCUMENT["paths"]["/api/v1/jobs/{number}/priority"]["put"]
+    assert rank["x-needs-role"] == "operator"
+    assert rank["summary"] == "Give a job another priority, whatever it does"
+    assert rank["parameters"][0]["schema"]["type"] == "integer"
+    assert rank["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/PriorityBody"}
+    assert {"401", "403", "404", "409", "422", "429", "5XX"} <= set(rank["responses"])
+    stage = DOCUMENT["paths"]["/wlcg/v1/stage"]["post"]
+    assert stage["security"] == [{"bearer": ["storage.stage"]}, {"session": []}, {"oidc0": []}]
+    assert stage["responses"]["201"]["content"]["application/json"]["schema"]["$ref"].endswith("/Accepted")
+    assert DOCUMENT["paths"]["/health/live"]["get"]["security"] == []
+    oidc = DOCUMENT["components"]["securitySchemes"]["oidc0"]
+    assert oidc["openIdConnectUrl"] == "https://login.example/.well-known/openid-configuration"
+
+
+def test_a_method_that_openapi_does_not_know_is_left_out() -> None:
+    async def find(request: object) -> Any:
+        """Find."""
+
+    call = Call("/x/{path:path}", find, needs=Role.VIEWER, methods=["PROPFIND", "GET"])
+    item = cast(Any, document([call]))["paths"]["/x/{path}"]
+    assert list(item) == ["get"]
+
+
+@pytest.fixture
+async def client() -> Any:
+    calls = DocsCalls(cast(Service, Parts()), lambda: [])
+    transport = httpx.ASGITransport(Starlette(routes=calls.routes()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        yield client
+
+
+async def test_the_viewer_comes_from_here_and_runs_nothing_else(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"https?:|//|<script>| style=| on[a-z]+=", page.text)
+    for name, kind, least in (("viewer.js", "javascript", 1_000_000), ("viewer.css", "css", 100_000)):
+        assert f'"docs/{name}"' in page.text
+        answer = await client.get(f"/docs/{name}")
+        assert kind in answer.headers["content-type"]
+        assert len(answer.content) > least
+        again = await client.get(f"/docs/{name}", headers={"if-none-match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    assert "SwaggerUIBundle" in (await client.get("/docs/start.js")).text
