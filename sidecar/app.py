@@ -45,11 +45,14 @@ from sidecar.requests import Invalid
 from sidecar.service import Service
 from sidecar.statuses import challenge_of, sentence_of, status_of
 from sidecar.taf.backup import BackupCalls
+from sidecar.taf.backup_more import BackupMoreCalls
 from sidecar.taf.database import DatabaseCalls
+from sidecar.taf.ibm import IbmCalls
 from sidecar.taf.notification import NotificationCalls
 from sidecar.taf.recovery import RecoveryCalls
 from sidecar.taf.system import SystemCalls
 from sidecar.taf.tape import TapeCalls
+from sidecar.taf.tape_work import TapeWorkCalls
 from sidecar.taf.user import UserCalls
 from sidecar.wlcg.calls import WlcgCalls
 from tapefs.errors import TapefsError
@@ -97,8 +100,11 @@ def calls_of(service: Service) -> list[Call]:
         ScheduleCalls(service),
         SearchCalls(service),
         BackupCalls(service),
+        BackupMoreCalls(service),
         RecoveryCalls(service),
         TapeCalls(service),
+        TapeWorkCalls(service),
+        IbmCalls(service),
         SystemCalls(service),
         NotificationCalls(service),
         DatabaseCalls(service),

@@ -34,7 +34,7 @@ async def send_out(library: Library, ring: Callable[[], None], volume: Volume) -
     if library.free(ElementKind.PORT) is None:
         raise NoTape("no port of the library is free: take out what lies there, or `tapefs tape import` takes it in")
     if place.kind is ElementKind.DRIVE:
-        await _out_of_drive(library, ring, volume, place.number)
+        await put_back(library, ring, volume, place.number)
     return await library.transfer(volume.code, ElementKind.PORT)
 
 
@@ -51,7 +51,7 @@ async def take_in(library: Library) -> list[Element]:
     return taken
 
 
-async def _out_of_drive(library: Library, ring: Callable[[], None], volume: Volume, drive: int) -> None:
+async def put_back(library: Library, ring: Callable[[], None], volume: Volume, drive: int) -> None:
     """Have a drive that rests bring its tape to a slot. Raises NotNow when it works with it."""
     with trio.move_on_after(REST_S):
         while drive not in library.resting:

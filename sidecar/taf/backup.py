@@ -197,7 +197,7 @@ class BackupCalls:
     def _task(self, view: JobView) -> dict[str, object]:
         """Return a task with all of TAF's fields."""
         job, done = view.job, view.backup_set
-        files, read_bytes, stored_bytes = _amounts(view)
+        files, read_bytes, stored_bytes = amounts(view)
         totals = self._totals(view, files, read_bytes)
         stage = _stage(view)
         return {
@@ -205,7 +205,7 @@ class BackupCalls:
             "task_name": job.name,
             "task_type": job.type,
             "status": STATUSES[job.state],
-            "progress_percent": _percent(job, read_bytes, totals[1]),
+            "progress_percent": percent_of(job, read_bytes, totals[1]),
             "total_files": totals[0],
             "processed_files": files,
             "total_bytes": totals[1],
@@ -287,7 +287,7 @@ def _filter(request: Request) -> Callable[[JobView], bool]:
     return is_wanted
 
 
-def _amounts(view: JobView) -> tuple[int, int, int]:
+def amounts(view: JobView) -> tuple[int, int, int]:
     """Return files, bytes read and bytes stored of the newest run so far."""
     done, run = view.backup_set, view.run
     if view.job.state is not JobState.COMPLETED and run is not None and run.progress is not None:
@@ -295,7 +295,7 @@ def _amounts(view: JobView) -> tuple[int, int, int]:
     return (done.files, done.bytes, done.stored_bytes) if done else (0, 0, 0)
 
 
-def _percent(job: Job, read_bytes: int, total_bytes: int) -> float:
+def percent_of(job: Job, read_bytes: int, total_bytes: int) -> float:
     """Return how much is done; unknown totals count as nothing, and only what is complete is 100."""
     if job.state is JobState.COMPLETED:
         return 100.0

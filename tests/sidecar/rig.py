@@ -29,8 +29,8 @@ ROOT = Path(__file__).parents[2]
 START_S = 30.0
 
 
-def make_home(folder: Path, *, tapes: int = 3, drives: int = 1) -> Home:
-    return create_home(NewHome(path=folder, tapes=tapes, tape_bytes=4 * 1024**2, drives=drives), time.time_ns())
+def make_home(folder: Path, *, tapes: int = 3, drives: int = 1, tape_bytes: int = 4 * 1024**2) -> Home:
+    return create_home(NewHome(path=folder, tapes=tapes, tape_bytes=tape_bytes, drives=drives), time.time_ns())
 
 
 def seed_set(
