@@ -23,6 +23,7 @@ import zstandard
 
 from catalog.crash import crash_point
 from catalog.lmdb_ledger import LmdbLedger
+from catalog.records import JobState, SetState
 from tapefs.check.ledger import ledger_problems
 from tapefs.durable import sync_folder
 from tapefs.errors import CatalogInDoubt, HomeError
@@ -42,6 +43,11 @@ _after_old = crash_point("safekeeping.old.after")
 _after_place = crash_point("safekeeping.place.after")
 
 Progress = Callable[[str], None]
+
+_WAS_OPEN = (
+    "it was queued or ran when this copy of the catalog was made, and may be over since: first `tapefs import` the "
+    "tapes that were written to after that, then `tapefs job resume`, or `tapefs job run`, if its set is not there"
+)
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +75,7 @@ def bring_catalog_back(path: Path, source: Path, now_ns: int, progress: Progress
         if problems:
             raise CatalogInDoubt(f"{source}: the ledger in it is damaged: {problems[0]}")
         _forget_intents(draft / "ledger")
+        _end_jobs(draft / "ledger", now_ns)
         _merge_keys(path, draft)
         _put_in_place(path, draft, now_ns)
     finally:
@@ -90,6 +97,16 @@ def _forget_intents(path: Path) -> None:
         for volume in ledger.volumes():
             for intent in ledger.intents(volume.volume_id):
                 ledger.drop_intent(intent.structure_id, volume.volume_id)
+
+
+def _end_jobs(path: Path, now_ns: int) -> None:
+    """What ran or was about to run when the copy was made may be over since: nothing begins by itself."""
+    with LmdbLedger.open(path) as ledger:
+        for job in ledger.jobs_in([JobState.QUEUED, JobState.RUNNING]):
+            ledger.finish_job(job.number, JobState.FAILED, _WAS_OPEN, now_ns)
+        for backup_set in ledger.backup_sets():
+            if backup_set.state is SetState.RUNNING:
+                ledger.fail_set(backup_set.set_id, _WAS_OPEN, now_ns)
 
 
 def _merge_keys(path: Path, draft: Path) -> None:

@@ -404,3 +404,37 @@ def test_a_tape_is_not_begun_anew_for_what_an_old_copy_says(make_rig: Callable[.
     reopened(rig)
     assert rig.ledger.backup_set(second).state is SetState.COMPLETE
     assert rig.ledger.volume(volume_id).state is VolumeState.APPENDABLE
+
+
+@pytest.mark.log_warnings
+def test_the_same_and_the_job_is_resumed_before_the_tape_is_read(
+    make_rig: Callable[..., Rig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ends of one set: the one that the catalog knows stays as it is, the other stays on its tape and is told."""
+    rig = make_rig(tapes=2, backup_settings="segment_bytes = 1048576\nthreads = 2")
+    tree = random_files(tmp_path / "large", 8, 700_000)
+    commit = LmdbLedger.commit_segment
+
+    def commit_and_copy(self: LmdbLedger, segment: Segment, *more: Any) -> None:
+        commit(self, segment, *more)
+        if segment.number == 2:
+            old_copy(rig, tmp_path / "copy")
+
+    monkeypatch.setattr(LmdbLedger, "commit_segment", commit_and_copy)
+    rig.backup(tree, name="large")
+    monkeypatch.undo()
+    brought_back(rig, tmp_path / "copy")
+    reopened(rig)
+    (job,) = rig.ledger.jobs()
+    assert "may be over since" in job.error
+    set_id = rig.run(rig.ledger.queue_job(job.number, time.time_ns(), resume=True))
+    assert rig.ledger.backup_set(set_id).tapes == ("TP0001L9", "TP0002L9")
+    rows, known = index_rows(rig.home.index(set_id)), rig.ledger.segments(set_id)
+    rig.close()
+    report = imported(rig.home, "TP0001L9")
+    reopened(rig)
+    assert [sentence.partition(",")[0].split()[1] for sentence in report.ignored] == ["3", "4", "5", "6", "7"]
+    assert report.outcome.incomplete == []
+    assert (index_rows(rig.home.index(set_id)), rig.ledger.segments(set_id)) == (rows, known)
+    assert rig.ledger.volume_by_label("TP0001L9").state is VolumeState.SUSPECT, "it has what nobody knows"
+    assert rig.ledger.verify() == []
