@@ -9,12 +9,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, ExceptionHandler
 
 from catalog.errors import CatalogError
 from drivers.errors import DriveError
-from sidecar.answers import json_answer
 from sidecar.calls import Call
+from sidecar.compression import Compression
 from sidecar.metrics import MetricsCalls
 from sidecar.own.access import AccessCalls
 from sidecar.own.cleaning import CleaningCalls
@@ -41,6 +42,7 @@ from sidecar.own.status import StatusCalls
 from sidecar.own.taf_import import TafImportCalls
 from sidecar.own.tapes import OwnTapeCalls
 from sidecar.own.verify import VerifyCalls
+from sidecar.problems import problem_answer
 from sidecar.requests import Invalid
 from sidecar.service import Service
 from sidecar.statuses import challenge_of, sentence_of, status_of
@@ -71,7 +73,7 @@ def make_app(service: Service) -> ASGIApp:
     handlers[HTTPException] = cast(ExceptionHandler, _http)
     handlers[ClientDisconnect] = cast(ExceptionHandler, _gone)
     handlers[Exception] = cast(ExceptionHandler, _unexpected)
-    return Starlette(routes=calls_of(service), exception_handlers=handlers)
+    return Compression(Starlette(routes=calls_of(service), exception_handlers=handlers))
 
 
 def calls_of(service: Service) -> list[Call]:
@@ -119,21 +121,31 @@ def calls_of(service: Service) -> list[Call]:
 
 
 async def _expected(request: Request, error: Exception) -> Response:
-    """Answer in the shape of the family that was called: FastAPI's list for TAF's calls, a sentence for our own."""
+    """Answer with the error's status, in the shape that the caller reads."""
     status = status_of(error)
-    if isinstance(error, Invalid) and not request.url.path.startswith("/api/v1/"):
-        return json_answer({"detail": [error.problem]}, status)
     if status >= 500:
         log.error("request failed", method=request.method, path=request.url.path, error=str(error))
-    answer = json_answer({"detail": sentence_of(error)}, status)
-    answer.headers.update(challenge_of(error))
-    return answer
+    invalid = error if isinstance(error, Invalid) else None
+    return problem_answer(request.scope, status, sentence_of(error), challenge_of(error), invalid)
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
-    answer = json_answer({"detail": error.detail}, error.status_code)
-    answer.headers.update(error.headers or {})
-    return answer
+    """Answer for a path that is not there, or not with this method."""
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods_at(request)))
+    return problem_answer(request.scope, error.status_code, error.detail, headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """Return all methods of a path: each of its calls knows only its own."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    return {
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
 
 
 async def _gone(request: Request, error: ClientDisconnect) -> Response:
@@ -143,4 +155,4 @@ async def _gone(request: Request, error: ClientDisconnect) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     """Say only that it failed; the server logs the traceback."""
-    return json_answer({"detail": "internal error: see the sidecar's log"}, 500)
+    return problem_answer(request.scope, 500, "internal error: see the sidecar's log")

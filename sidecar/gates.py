@@ -11,11 +11,11 @@ from typing import NoReturn
 
 import trio
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar.callers import CALLER, Role, local_caller
 from sidecar.listeners import CONNECTION
+from sidecar.problems import problem_answer
 from sidecar.statuses import BodyTooLarge, BodyTooSlow, RequestRefused, challenge_of, status_of
 
 LONGEST_BODY_BYTES = 1024 * 1024
@@ -123,4 +123,4 @@ class _Body:
 async def refuse(error: RequestRefused, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with the error's status and close the connection."""
     headers = {"Connection": "close"} | challenge_of(error)
-    await JSONResponse({"detail": str(error)}, status_of(error), headers)(scope, receive, send)
+    await problem_answer(scope, status_of(error), str(error), headers)(scope, receive, send)

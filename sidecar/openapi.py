@@ -17,7 +17,7 @@ import msgspec
 
 from sidecar.access.cookies import PLAIN
 from sidecar.calls import JSON, Call, Query
-from sidecar.problems import Detail, Problem
+from sidecar.problems import PROBLEM, Detail, Problem
 from tapefs import __version__
 
 REFERENCE = "#/components/schemas/{name}"
@@ -25,7 +25,6 @@ METHODS = ("get", "put", "post", "delete", "patch")
 #: Parts of paths that are whole numbers.
 _NUMBERS = frozenset({"number", "task_id", "user_id"})
 _PART = re.compile(r"\{([a-z_]+)(:[a-z]+)?\}")
-PROBLEM = "application/problem+json"
 #: What the errors that a call can answer with mean.
 _MEANINGS = {
     "400": "the request makes no sense as HTTP, or its Host is not served",
@@ -41,7 +40,8 @@ _MEANINGS = {
 }
 _INTRODUCTION = (
     "A tape archive that you mount, over HTTP. `x-needs-role` names the least role of each call, the security scheme"
-    " `bearer` the scopes that are enough as well."
+    " `bearer` the scopes that are enough as well. Errors are `application/problem+json`; calls under `/api` without"
+    " `v1` answer as TAF does, with `detail` alone, unless `Accept` asks for problems."
 )
 
 

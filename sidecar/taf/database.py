@@ -145,6 +145,10 @@ def check(config: DatabaseConfig) -> None:
     host = config.db_host or ""
     if not host or any(letter in host for letter in "/,@ \0\r\n\\"):
         raise Invalid("value_error", ["body", "db_host"], "must be one host name or address", config.db_host)
+    try:
+        host.encode("idna")  # What looks the name up fails with this error otherwise, which is none of the network's.
+    except UnicodeError:
+        raise Invalid("value_error", ["body", "db_host"], "must be one host name or address", host) from None
 
 
 def connect(config: DatabaseConfig) -> str:

@@ -110,6 +110,14 @@ def test_a_sqlite_database_is_opened_and_not_changed(rig: Rig, tmp_path: Path) -
     assert not (tmp_path / "none.db").exists()
 
 
+@pytest.mark.parametrize("host", ["0" * 64, "a..b", "one,two"])
+@pytest.mark.parametrize("kind", ["opengauss", "redis"])
+def test_what_is_no_host(rig: Rig, kind: str, host: str) -> None:
+    answer = rig.unix("POST", "/api/system/database/test", {"db_type": kind, "db_host": host})
+    assert answer.status == 422
+    assert answer.detail[0]["loc"] == ["body", "db_host"]
+
+
 def test_where_tafs_catalog_is(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home")
     base = "/api/system/database"
