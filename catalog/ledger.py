@@ -36,6 +36,7 @@ from catalog.records import (
 )
 from catalog.schedule_records import Schedule, ScheduleNumber, ScheduleRun
 from catalog.stage_records import StageRequest
+from catalog.task_records import TaskFamily, TaskRecord
 
 
 class Ledger(JobLedger, Protocol):
@@ -508,5 +509,25 @@ class Ledger(JobLedger, Protocol):
         """A delivery was tried: it is done without `error`, is tried again at `next_at_ns`, or without that given up.
 
         `known` is the delivery as the caller tried it; when it is another by now nothing is done. Idempotent.
+        """
+        ...
+
+    # -- tasks -------------------------------------------------------------------------------------------------------
+
+    def tasks(self, family: TaskFamily) -> list[TaskRecord]:
+        """Return the tasks of a family that are kept, oldest first: all that are open, and the newest 1,000 ended."""
+        ...
+
+    def add_task(self, task: TaskRecord) -> TaskRecord:
+        """Record a WAITING task; its `number` is replaced by the next of its family. Idempotent by `task_id`.
+
+        Raises Conflict when the task with that id asks for something else, ValueError for one that is not WAITING.
+        """
+        ...
+
+    def change_task(self, known: TaskRecord, wanted: TaskRecord, now_ns: int) -> TaskRecord:
+        """A task that is open and as `known` goes on or ends; what it asks for stays. Idempotent.
+
+        Raises NotFound, and Conflict when it is another by now.
         """
         ...

@@ -50,6 +50,7 @@ from catalog.ledger_store.transaction import Reader, Writer
 from catalog.life_records import CartridgeLife, MediumFacts, Mounting
 from catalog.lmdb_notices import NoticeOperations
 from catalog.lmdb_queue import QueueOperations
+from catalog.lmdb_tasks import TaskOperations
 from catalog.pool_records import Pool
 from catalog.records import (
     Adoption,
@@ -120,7 +121,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class LmdbLedger(NoticeOperations, QueueOperations):
+class LmdbLedger(NoticeOperations, QueueOperations, TaskOperations):
     """A `catalog.ledger.Ledger` in a folder; see there for what the operations do and raise.
 
     Several in one process on the same folder share one LMDB environment. Never take one over a fork: every use in the

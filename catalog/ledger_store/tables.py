@@ -5,6 +5,7 @@
                       `installation`                          Installation
                       `counter.job|set|intent|event|user`     the number given out last, an integer from 0
                       `counter.schedule|run|notice`           likewise
+                      `counter.tape-task|cleaning|verification` the same of tasks
                       `counter.followed`                      number of the event up to which notices were made
                       `counter.name.STEM`                     the same of tapes' names such as STEM01
     volumes           volume id                               Volume
@@ -31,6 +32,7 @@
     schedules         schedule number (8)                     Schedule
     schedule_ids      schedule id                             schedule number
     schedule_runs     schedule number (8), run number (8)     ScheduleRun; of each schedule the newest 200 ended
+    tasks             family, 0, task number (8)              TaskRecord; of each family the newest 1,000 ended
     users             user id                                 User
     credentials       credential id                           Credential
     notices           notice number (8)                       Notice; the newest 10,000
@@ -75,6 +77,7 @@ from catalog.records import (
 )
 from catalog.schedule_records import RunNumber, Schedule, ScheduleNumber, ScheduleRun
 from catalog.stage_records import StageRequest
+from catalog.task_records import TaskFamily, TaskRecord
 
 #: Version of this layout. It grows when an older program could not read or would spoil what a newer one wrote.
 LAYOUT_VERSION = 1
@@ -132,6 +135,7 @@ LIVES = _table("lives", CartridgeLife)
 SCHEDULES = _table("schedules", Schedule)
 SCHEDULE_IDS = _table("schedule_ids", int)
 SCHEDULE_RUNS = _table("schedule_runs", ScheduleRun)
+TASKS = _table("tasks", TaskRecord)
 USERS = _table("users", User)
 CREDENTIALS = _table("credentials", Credential)
 NOTICES = _table("notices", Notice)
@@ -176,6 +180,7 @@ LATER_DATABASES = (
     "deliveries",
     "channels",
     "conditions",
+    "tasks",
 )
 DATABASES = (*_FIRST, *LATER_DATABASES)
 #: Fixed when an environment is opened; more than there are, so that a newer minor version may add some.
@@ -192,6 +197,11 @@ SCHEDULE_COUNTER = b"counter.schedule"
 RUN_COUNTER = b"counter.run"
 USER_COUNTER = b"counter.user"
 NOTICE_COUNTER = b"counter.notice"
+TASK_COUNTERS = {
+    TaskFamily.TAPE: b"counter.tape-task",
+    TaskFamily.CLEANING: b"counter.cleaning",
+    TaskFamily.VERIFICATION: b"counter.verification",
+}
 FOLLOWED_COUNTER = b"counter.followed"
 #: Followed by the stem of the names that it counts.
 NAME_COUNTER = b"counter.name."
@@ -283,3 +293,8 @@ def run_key(schedule: ScheduleNumber, number: RunNumber) -> bytes:
 def delivery_key(channel: str, notice: int) -> bytes:
     """Key in `deliveries`."""
     return parts(channel) + notice.to_bytes(8, "big")
+
+
+def task_key(family: TaskFamily, number: int) -> bytes:
+    """Key in `tasks`."""
+    return parts(family.value) + number.to_bytes(8, "big")

@@ -60,6 +60,8 @@ from catalog.ledger_store.tables import (
     SET_NUMBERS,
     SETS,
     STAGE_REQUESTS,
+    TASK_COUNTERS,
+    TASKS,
     USER_COUNTER,
     USERS,
     VOLUME_LABELS,
@@ -77,6 +79,7 @@ from catalog.ledger_store.tables import (
     schedule_key,
     segment_by_set_key,
     set_number_key,
+    task_key,
     text_key,
 )
 from catalog.ledger_store.transaction import Reader
@@ -106,6 +109,7 @@ def problems(tx: Reader) -> list[str]:
             *_schedules(tx),
             *_access(tx),
             *_notices(tx),
+            *_tasks(tx),
         ]
     except (Damaged, WrongVersion) as error:
         return [str(error)]
@@ -311,6 +315,15 @@ def _notices(tx: Reader) -> Problems:
     for key, condition in tx.scan(CONDITIONS):
         if key != text_key(condition.name):
             yield f"condition {condition.name} is under a wrong key"
+
+
+def _tasks(tx: Reader) -> Problems:
+    newest = {family: tx.find(COUNTERS, counter) or 0 for family, counter in TASK_COUNTERS.items()}
+    for key, task in tx.scan(TASKS):
+        if key != task_key(task.family, task.number):
+            yield f"{task.family.value} task {task.number} is under a wrong key"
+        if not 0 < task.number <= newest[task.family]:
+            yield f"there is a {task.family.value} task {task.number}, the newest is {newest[task.family]}"
 
 
 def main(path: Path) -> int:

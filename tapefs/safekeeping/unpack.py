@@ -8,6 +8,7 @@ folder in which this was interrupted has none, and the same command does it once
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
@@ -24,6 +25,7 @@ import zstandard
 from catalog.crash import crash_point
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import JobState, SetState
+from catalog.task_records import TaskFamily, TaskState
 from tapefs.check.ledger import ledger_problems
 from tapefs.durable import sync_folder
 from tapefs.errors import CatalogInDoubt, HomeError
@@ -76,6 +78,7 @@ def bring_catalog_back(path: Path, source: Path, now_ns: int, progress: Progress
             raise CatalogInDoubt(f"{source}: the ledger in it is damaged: {problems[0]}")
         _forget_intents(draft / "ledger")
         _end_jobs(draft / "ledger", now_ns)
+        _end_tasks(draft / "ledger", now_ns)
         _merge_keys(path, draft)
         _put_in_place(path, draft, now_ns)
     finally:
@@ -107,6 +110,18 @@ def _end_jobs(path: Path, now_ns: int) -> None:
         for backup_set in ledger.backup_sets():
             if backup_set.state is SetState.RUNNING:
                 ledger.fail_set(backup_set.set_id, _WAS_OPEN, now_ns)
+
+
+def _end_tasks(path: Path, now_ns: int) -> None:
+    """What was asked for when the copy was made may have been done since, or be the last that anybody wants now."""
+    with LmdbLedger.open(path) as ledger:
+        for task in itertools.chain.from_iterable(map(ledger.tasks, TaskFamily)):
+            if task.is_open:
+                why = "it was open when this copy of the catalog was made: ask again if it is still wanted"
+                ended = msgspec.structs.replace(
+                    task, state=TaskState.INTERRUPTED, error_kind="restored", error=why, finished_at_ns=now_ns
+                )
+                ledger.change_task(task, ended, now_ns)
 
 
 def _merge_keys(path: Path, draft: Path) -> None:

@@ -15,6 +15,7 @@ from catalog.queue_records import CheckState, JobCheck, JobTry, QueueState, TryK
 from catalog.records import Adoption, CopyState, DriveMove, IntentKind, JobState, SetState, VolumeState
 from catalog.schedule_records import RunNumber, RunState, ScheduleNumber, ScheduleRun
 from catalog.stage_records import StageFile, StageRequest
+from catalog.task_records import TaskFamily, TaskRecord, TaskState
 from tests.catalog.builders import (
     LABEL_END,
     NOW,
@@ -67,10 +68,15 @@ RUN = run_of(NIGHTLY, number=RunNumber(1))
 STAGE = StageRequest(
     request_id=uuid_of("stage"), owner="fts", created_at_ns=NOW, files=(StageFile(path="/x", lifetime_s=60),)
 )
+TASK = TaskRecord(
+    task_id=uuid_of("task"), family=TaskFamily.TAPE, kind="erase", subject="T1", order=b"{}", added_at_ns=NOW
+)
 TOLD = NewNotice(at_ns=NOW, kind="backup.failed", subject="1", text="it failed", channels=("ops",))
 TO_DELIVER = Delivery(
     channel="ops", notice=Notice(number=1, at_ns=NOW, kind="backup.failed", subject="1", text="it failed")
 )
+FIRST_TASK = msgspec.structs.replace(TASK, number=1)
+BEGUN_TASK = msgspec.structs.replace(FIRST_TASK, state=TaskState.RUNNING, begun=1, began_at_ns=NOW)
 PIN = pin_of("pin", SEGMENT, (0, 3))
 
 
@@ -151,6 +157,8 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("finish_job", lambda ledger: ledger.finish_job(JOB.number, JobState.CANCELLED, "", NOW)),
     ("put_stage_request", lambda ledger: ledger.put_stage_request(STAGE)),
     ("drop_stage_request", lambda ledger: ledger.drop_stage_request(STAGE.request_id)),
+    ("add_task", lambda ledger: ledger.add_task(TASK)),
+    ("change_task", lambda ledger: ledger.change_task(FIRST_TASK, BEGUN_TASK, NOW)),
     ("put_user", lambda ledger: ledger.put_user(None, user_of("ada"), NOW)),
     ("add_credential", lambda ledger: ledger.add_credential(credential_of("token"))),
     ("use_credentials", lambda ledger: ledger.use_credentials({credential_of("token").credential_id: NOW + 1})),

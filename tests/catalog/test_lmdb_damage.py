@@ -20,7 +20,7 @@ from catalog.pool_records import Pool
 from catalog.records import JobState
 from tests.catalog.builders import NOW, Stage, credential_of, end_of, index_of, job_of, pin_of, set_of, staged, user_of
 from tests.catalog.contract_notices import new_of
-from tests.catalog.ledger_steps import HELD, MOUNTING, NIGHTLY, RUN, STAGE
+from tests.catalog.ledger_steps import HELD, MOUNTING, NIGHTLY, RUN, STAGE, TASK
 from tests.catalog.lmdb_tools import Dump, dump, raw, store
 
 
@@ -43,6 +43,7 @@ def stage(ledger: LmdbLedger) -> Stage:
     ledger.add_credential(credential_of("session", ledger.put_user(None, user_of("ada"), NOW)))
     ledger.put_pin(pin_of("pin", ledger.segments(stage.backup_set.set_id)[0], (0, 1)))
     ledger.put_stage_request(STAGE)
+    ledger.add_task(TASK)
     ledger.hold_queue(HELD)
     ledger.put_schedule(None, NIGHTLY, NOW)
     ledger.plan_schedule_runs(NIGHTLY.number, NOW, NOW + 1, [RUN], NOW)
@@ -108,10 +109,11 @@ def test_a_lost_record_is_noticed(folder: Path, stage: Stage) -> None:
     # A pin or a request to stage has no second witness: who loses one loses a wish, and asks again. Nor has a pool:
     # jobs go on with the rules of one that was never recorded, and no tape of it is overwritten by itself. Nor has the
     # hold on the queue, which goes on then, nor a schedule's run, which is history. A lost credential lets nobody in.
+    # Who asked for a task that is lost asks again.
     alone = {"meta", "events", "intents", "index_copies", "pins", "pools", "queue", "stage_requests", "schedule_runs"}
     # What people were told already, what they are to be told still, how often that went well, and what they know of
     # stand for themselves: who loses one is told once too few or once too often.
-    alone |= {"credentials", "notices", "deliveries", "channels", "conditions"}
+    alone |= {"credentials", "tasks", "notices", "deliveries", "channels", "conditions"}
     with spoiling(folder) as spoil:
         for name in set(DATABASES) - alone:
             for key, _ in values[name]:

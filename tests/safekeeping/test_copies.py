@@ -14,6 +14,7 @@ import zstandard
 
 from catalog.ids import SetId
 from catalog.lmdb_ledger import LmdbLedger
+from catalog.task_records import TaskFamily, TaskState
 from tapefs.check.finding import Scene
 from tapefs.check.run import CHECKS, run_checks
 from tapefs.errors import CatalogInDoubt, HomeError, NotNow
@@ -26,6 +27,7 @@ from tapefs.safekeeping.unpack import bring_catalog_back, read_manifest
 from tapefs.setup_home import NewHome, create_home
 from tests.backup.rig import Rig
 from tests.backup.trees import random_files
+from tests.catalog.contract_tasks import task_of
 
 NOW_NS = 1_750_000_000 * 10**9
 
@@ -73,6 +75,16 @@ def test_a_key_of_the_copy_is_kept_beside_another_of_its_name(rig: Rig, made: li
     found = store.of_fingerprint(old.fingerprint)
     assert found is not None
     assert found.title == "main-restored.1"
+
+
+def test_no_tape_is_erased_because_of_an_old_copy(rig: Rig, made: list[SetId], tmp_path: Path) -> None:
+    task = rig.ledger.add_task(task_of("erase"))
+    back_up_catalog(rig.home, rig.ledger, tmp_path / "copy.tar.zst", NOW_NS)
+    bring_catalog_back(tmp_path / "new", tmp_path / "copy.tar.zst", NOW_NS)
+    with LmdbLedger.open(tmp_path / "new/ledger") as ledger:
+        [kept] = ledger.tasks(TaskFamily.TAPE)
+        assert (kept.number, kept.state, kept.error_kind) == (task.number, TaskState.INTERRUPTED, "restored")
+        assert "ask again" in kept.error
 
 
 def test_plain_programs_read_it(copy: Path, tmp_path: Path) -> None:
