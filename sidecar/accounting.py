@@ -119,7 +119,8 @@ class Accounting:
                 await self._app(scope, note_receive if is_noted else receive, note_send)
             finally:
                 self._figures.in_flight -= 1
-                self._figures.note(scope["method"], notes.status or 499, time.monotonic() - notes.began_s)
+                spent_s = 0.0 if notes.is_endless else time.monotonic() - notes.began_s
+                self._figures.note(scope["method"], notes.status or 499, spent_s)
                 if is_noted and notes.status != 429:
                     with trio.CancelScope(shield=True):
                         await self._write_end(scope, notes)

@@ -20,6 +20,7 @@ from sidecar.metrics import MetricsCalls
 from sidecar.own.access import AccessCalls
 from sidecar.own.cleaning import CleaningCalls
 from sidecar.own.docs import DocsCalls
+from sidecar.own.events import EventCalls
 from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.files import FileCalls
 from sidecar.own.jobs import JobCalls
@@ -90,6 +91,7 @@ def calls_of(service: Service) -> list[Call]:
         PlaceCalls(service),
         PromptCalls(service),
         NoticeCalls(service),
+        EventCalls(service),
         MetricsCalls(service),
         ReadinessCalls(service),
         VerifyCalls(service),

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -46,7 +46,7 @@ GRACE_S = 1.0
 #: Key of the connection in the ASGI scope.
 CONNECTION = "tapefs.connection"
 
-_BACKLOG = 128
+_BACKLOG = 1024
 _UCRED = struct.Struct("3i")
 #: SO_PEERGROUPS: the groups of who connected, beside that in SO_PEERCRED.
 _SO_PEERGROUPS = 59
@@ -75,6 +75,12 @@ class Connection:
     peer: Peer | None
     #: Of TCP.
     address: str = ""
+    #: All that are open.
+    all: Connections | None = None
+
+    def following(self) -> AbstractContextManager[None]:
+        """Note that its client only follows what happens, inside the block."""
+        return nullcontext() if self.all is None else self.all.following(self)
 
     def cut(self) -> None:
         """Break the connection, whatever waits in it; harmless twice."""
@@ -86,6 +92,8 @@ class Connections:
 
     def __init__(self) -> None:
         self._open: set[Connection] = set()
+        #: Of these, those over which somebody only follows what happens.
+        self._following: set[Connection] = set()
         #: What is being sent, by a number of its own, and since when.
         self._sending: dict[int, tuple[Connection, float]] = {}
         self._sends = count()
@@ -102,6 +110,18 @@ class Connections:
             yield
         finally:
             self._open.discard(connection)
+            self._quiet_since_s = trio.current_time()
+
+    @contextmanager
+    def following(self, connection: Connection) -> Iterator[None]:
+        """Inside the block the connection is one of those for whose sake a sidecar does not stay."""
+        self._following.add(connection)
+        if len(self._following) == len(self._open):
+            self._quiet_since_s = trio.current_time()
+        try:
+            yield
+        finally:
+            self._following.discard(connection)
             self._quiet_since_s = trio.current_time()
 
     def count(self) -> int:
@@ -139,8 +159,9 @@ class Connections:
                 connection.cut()
 
     def quiet_s(self) -> float:
-        """Return for how long there has been none; 0 while there is one."""
-        return 0.0 if self._open else trio.current_time() - self._quiet_since_s
+        """Return for how long nobody has wanted anything; 0 while somebody may."""
+        is_quiet = len(self._open) == len(self._following)
+        return trio.current_time() - self._quiet_since_s if is_quiet else 0.0
 
     def cut_all(self) -> None:
         """Break all connections."""
@@ -229,7 +250,7 @@ class HttpServer:
             log.warning("connection refused", pid=peer.pid, uid=peer.uid)
             await _turn_away(stream)
             return
-        connection = Connection(stream, peer, "" if peer is not None else _address_of(stream))
+        connection = Connection(stream, peer, "" if peer is not None else _address_of(stream), self.connections)
         if self._is_full(connection):
             await trio.aclose_forcefully(stream)
             return

@@ -25,6 +25,8 @@ class Notes:
     body: bytearray = field(default_factory=bytearray)
     old: object = None
     new: object = None
+    #: It goes on for as long as its client likes: how long that was is no duration of a request.
+    is_endless: bool = False
     #: To be awaited before a call that destroys something begins, once its caller was admitted; None for others.
     begin: Callable[[Scope], Awaitable[None]] | None = None
 
@@ -40,3 +42,10 @@ def note_values(request: HTTPConnection, *, old: object = None, new: object = No
     notes = notes_in(request.scope)
     if notes is not None:
         notes.old, notes.new = old, new if new is not None else notes.new
+
+
+def note_endless(scope: Scope) -> None:
+    """Leave a request out of the figures of durations."""
+    notes = notes_in(scope)
+    if notes is not None:
+        notes.is_endless = True

@@ -40,6 +40,8 @@ from sidecar.jobs import Jobs
 from sidecar.lag import Lag
 from sidecar.library import Library
 from sidecar.listeners import Connections, HttpServer, Listener
+from sidecar.live.hub import Live
+from sidecar.live.looking import Looking
 from sidecar.mount_child import MountChild
 from sidecar.movers import MoverCommand
 from sidecar.notices.desk import Notices
@@ -149,15 +151,32 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         nursery.start_soon(service.bulk.run)
         nursery.start_soon(service.recalls.desk.run)
         nursery.start_soon(service.notices.run)
+        nursery.start_soon(service.live.run)
+        nursery.start_soon(_looking(service).run)
         if not options.until_idle:
             nursery.start_soon(service.scheduler.run, service)
         nursery.start_soon(service.lag.run)
         nursery.start_soon(_get_ready, service, options, http.connections, nursery, end)
         await end.wait()
         await service.notices.say_farewell()
+        await service.live.catch_up()
+        service.live.end()
         service.arrivals.end()
         http.end()
         nursery.cancel_scope.cancel()
+
+
+def _looking(service: Service) -> Looking:
+    return Looking(
+        service.live,
+        service.ledger,
+        service.library,
+        service.jobs,
+        service.recalls,
+        service.drives,
+        service.verifications,
+        service.tape_tasks,
+    )
 
 
 async def _get_ready(
@@ -271,6 +290,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
             files=files,
             access=access,
             notices=notices,
+            live=Live(notices.events),
             bulk=bulk,
             scheduler=Scheduler(home, ledger),
             audit=AuditLog(home.audit),

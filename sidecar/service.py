@@ -17,6 +17,7 @@ from sidecar.health import Fleet
 from sidecar.jobs import Jobs
 from sidecar.lag import Lag
 from sidecar.library import Library
+from sidecar.live.hub import Live
 from sidecar.notices.desk import Notices
 from sidecar.pins import Pins
 from sidecar.recalling import Recalls
@@ -53,6 +54,7 @@ class Service:
     files: Files
     access: Access
     notices: Notices
+    live: Live
     scheduler: Scheduler
     bulk: BulkStaging
     audit: AuditLog

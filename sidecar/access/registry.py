@@ -72,6 +72,13 @@ class Registry:
         self._used[credential.credential_id] = self.now_ns()
         return Proof(credential, secret)
 
+    def is_open(self, proof: Proof) -> bool:
+        """Does what has let somebody in still do so? Notes no use of it."""
+        known = self._credentials.get(proof.credential.digest)
+        if known is None or self.is_over(known):
+            return False
+        return not known.user_id or known.user_id in self._users
+
     def is_over(self, credential: Credential) -> bool:
         """Has it run out?"""
         now_ns = self.now_ns()

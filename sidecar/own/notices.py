@@ -9,31 +9,20 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from catalog.notice_records import Delivery, Facts, Notice
+from catalog.notice_records import Delivery
 from sidecar.answers import json_answer, moment
 from sidecar.callers import Role
 from sidecar.calls import Call, Query
 from sidecar.notices.channels import DeliveryFailed
 from sidecar.notices.delivering import ChannelView, Delivering
-from sidecar.notices.kinds import KINDS, unknown_patterns
+from sidecar.notices.kinds import unknown_patterns
 from sidecar.notices.posting import TargetPolicy, TargetRefused, check_url
 from sidecar.notices.store import Stored
+from sidecar.notices.views import NoticeAnswer, notice_answer
 from sidecar.requests import Invalid, body_of, number_of, page_of
 from sidecar.service import Service
 from tapefs.errors import NoSuchThing, NotNow
 from tapefs.notice_settings import NotifySettings
-
-
-class NoticeAnswer(msgspec.Struct, frozen=True):
-    """A notice."""
-
-    number: int
-    at: datetime | None
-    kind: str
-    gravity: str
-    subject: str
-    text: str
-    facts: Facts
 
 
 class DeliveryAnswer(msgspec.Struct, frozen=True):
@@ -182,15 +171,6 @@ class NoticeCalls:
         self._delivering.entry(name)
         view = next(each for each in await self._delivering.views() if each.entry.settings.name == name)
         return ChannelDetail(**_fields(view), deliveries=[_delivery(each) for each in view.deliveries])
-
-
-def notice_answer(notice: Notice) -> NoticeAnswer:
-    """Return a notice as it is shown."""
-    kind = KINDS.get(notice.kind)
-    gravity = kind.gravity.name.lower() if kind else "news"
-    return NoticeAnswer(
-        notice.number, moment(notice.at_ns), notice.kind, gravity, notice.subject, notice.text, notice.facts
-    )
 
 
 def _delivery(delivery: Delivery) -> DeliveryAnswer:

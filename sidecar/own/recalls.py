@@ -18,6 +18,7 @@ from sidecar.calls import Call
 from sidecar.guard import Reader
 from sidecar.listeners import CONNECTION, Connection
 from sidecar.recalling import Wish
+from sidecar.request_notes import note_endless
 from sidecar.requests import Invalid, Uuid, body_of
 from sidecar.service import Service
 from tapefs.mover.messages import FrameRange
@@ -177,6 +178,7 @@ class ArrivalsResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the client or the hub ends."""
+        note_endless(scope)
         connection: Connection = scope[CONNECTION]
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         with self._arrivals.subscribe(connection.cut) as client:

@@ -76,6 +76,7 @@ SECTIONS = {
     },
     "Trouble, and tapes of others": {
         "check": "tapefs.cli.check",
+        "events": "tapefs.cli.events",
         "notify": "tapefs.cli.notify",
         "audit": "tapefs.cli.audit",
         "catalog": "tapefs.cli.catalog",
