@@ -264,9 +264,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     )
     drives = [DriveTask(number, drive_name(number), shared) for number in range(home.settings.library.drive_count)]
     notices = await trio.to_thread.run_sync(
-        partial(
-            Notices, home, ledger, library, drives, verifications, cleanings, jobs, bell, is_short=options.until_idle
-        )
+        partial(Notices, home, ledger, library, drives, verifications, cleanings, bell, is_short=options.until_idle)
     )
     files = Files(home, ledger, recalls, arrivals)
     bulk = await trio.to_thread.run_sync(BulkStaging, ledger, files, recalls, pins, evictor, arrivals)

@@ -10,7 +10,6 @@ from catalog.ledger import Ledger
 from sidecar.bell import Bell
 from sidecar.cleanings import Cleanings
 from sidecar.drive import DriveTask
-from sidecar.jobs import Jobs
 from sidecar.library import Library
 from sidecar.notices.delivering import Delivering
 from sidecar.notices.events import Events
@@ -35,7 +34,6 @@ class Notices:
         drives: Sequence[DriveTask],
         verifications: Verifications,
         cleanings: Cleanings,
-        jobs: Jobs,
         bell: Bell,
         *,
         is_short: bool,
@@ -44,7 +42,7 @@ class Notices:
         self.events = Events(ledger)
         self.delivering = Delivering(home, ledger, self.events)
         self._following = Following(ledger, self.events, bell)
-        self._watching = Watching(home, ledger, library, drives, verifications, cleanings, jobs, self.events)
+        self._watching = Watching(home, ledger, library, drives, verifications, cleanings, self.events)
         self._is_short = is_short
 
     def is_idle(self) -> bool:

@@ -24,9 +24,8 @@ from drivers.human.desk import Prompt
 from drivers.registry import drive_name
 from sidecar.cleanings import Cleanings
 from sidecar.drive import DriveTask
-from sidecar.jobs import Jobs
 from sidecar.library import Library
-from sidecar.notices.events import Events, facts_of
+from sidecar.notices.events import Events
 from sidecar.verifying import Verifications, VerifyRun
 from tapefs.errors import NoSuchThing, TapefsError
 from tapefs.home import Home
@@ -66,7 +65,6 @@ class Watching:
         drives: Sequence[DriveTask],
         verifications: Verifications,
         cleanings: Cleanings,
-        jobs: Jobs,
         events: Events,
     ) -> None:
         self._home = home
@@ -75,9 +73,6 @@ class Watching:
         self._drives = drives
         self._verifications = verifications
         self._cleanings = cleanings
-        self._jobs = jobs
-        #: What was told of each drive and job the last time.
-        self._told: dict[tuple[str, str], Facts] = {}
         self._events = events
         self._runs: dict[int, str] = {}
         self._errors_told, self._errors_at_s = 0, float("-inf")
@@ -97,7 +92,6 @@ class Watching:
             await trio.sleep(LOOK_S)
 
     async def _look_quickly(self) -> None:
-        self._tell_progress()
         await self._tell_verifications()
         known = {condition.name for condition in await trio.to_thread.run_sync(self._ledger.conditions)}
         human = self._library.human
@@ -112,23 +106,6 @@ class Watching:
             new += self._of_drive(drive, known)
         if new or ended:
             await self._events.post(new, ended=ended)
-
-    def _tell_progress(self) -> None:
-        """Tell those who are subscribed how far jobs are and what drives do, when that is another than before."""
-        if not self._events.is_followed:
-            self._told.clear()
-            return
-        now: dict[tuple[str, str], Facts] = {}
-        for drive in self._drives:
-            now["drive.state", drive.name] = {"state": drive.state, "tape": drive.tape, "note": drive.note or None}
-        for run in self._jobs.running():
-            if run.progress is not None:
-                names = ("stage", "files", "bytes", "stored_bytes", "verified_bytes", "tape")
-                now["job.progress", str(run.job)] = facts_of(run.progress, *names)
-        for (kind, subject), facts in now.items():
-            if self._told.get((kind, subject)) != facts:
-                self._events.tell_progress(kind, subject, facts)
-        self._told = now
 
     def _of_drive(self, drive: DriveTask, known: set[str]) -> Iterable[NewNotice]:
         name, health = f"drive.failed {drive.name}", drive.health

@@ -42,7 +42,11 @@ class EventCalls:
             Query("since", "number of a notice: those with a higher one first; without it from now on", int),
             Query("kinds", "patterns of kinds, with commas between them: `backup.*,job.progress`"),
         )
-        return [Call("/api/v1/events", self.events, needs=Role.VIEWER, query=query, answer=str)]
+        return [
+            Call(
+                "/api/v1/events", self.events, needs=Role.VIEWER, query=query, media="text/event-stream", errors=(503,)
+            )
+        ]
 
     async def events(self, request: Request) -> Response:
         """Stream notices and progress as server-sent events, until the client or the sidecar ends.

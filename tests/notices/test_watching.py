@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 
-from catalog.ids import SetId
 from catalog.ledger import Ledger
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.pool_records import Pool, RetentionKind, RetentionRule
@@ -17,8 +14,7 @@ from catalog.records import CopyState, JobState, VolumeState
 from sidecar.bell import Bell
 from sidecar.notices.events import Events
 from sidecar.notices.following import Following
-from sidecar.notices.watching import Watching, disk_states, expiry_states, pool_states
-from tapefs.mover.messages import Progress
+from sidecar.notices.watching import disk_states, expiry_states, pool_states
 from tapefs.retention.pools import SCRATCH, Pools
 from tests.catalog.builders import NOW, Stage, staged, volume_of
 
@@ -83,40 +79,3 @@ async def test_what_happened_before_notices_were_kept_is_not_told(tmp_path: Path
         staged(ledger)
         assert await told(ledger) == []
         assert ledger.followed_event() == ledger.newest_event()
-
-
-async def test_progress_is_told_to_those_who_are_there(tmp_path: Path) -> None:
-    with LmdbLedger.create(tmp_path / "ledger", NOW) as ledger:
-        events = Events(ledger)
-        events.tell_progress("job.progress", "1", {"bytes": 1})
-        with events.progress() as stream:
-            for number in range(300):
-                events.tell_progress("job.progress", "1", {"bytes": number})
-            came = await stream.wait_any()
-        assert [event.facts["bytes"] for event in came] == list(range(300 - 256, 300)), "the oldest went"
-        assert not events.is_followed
-
-
-async def test_progress_of_jobs_and_drives_is_told_when_it_changes(tmp_path: Path) -> None:
-    """To those who are subscribed; who comes later is told how it is now."""
-    drive = SimpleNamespace(name="drive0", state="writing", tape="T1", note="")
-    at = Progress(id=1, set_id=SetId("s"), stage="write", files=1, bytes=10, stored_bytes=5, path="/a", tape="T1")
-    run = SimpleNamespace(job=7, progress=at)
-    jobs = SimpleNamespace(running=lambda: [run])
-    with LmdbLedger.create(tmp_path / "ledger", NOW) as ledger:
-        events = Events(ledger)
-        looks = Watching(None, ledger, None, [drive], None, None, jobs, events)  # type: ignore[arg-type,list-item]
-        looks._tell_progress()
-        for _ in range(2):
-            with events.progress() as stream:
-                looks._tell_progress()
-                looks._tell_progress()
-                told = {(each.kind, each.subject): each.facts for each in stream.take_nowait()}
-                assert told["drive.state", "drive0"]["state"] == "writing"
-                assert told["job.progress", "7"]["bytes"] == 10
-                run.progress = msgspec.structs.replace(at, bytes=20)
-                looks._tell_progress()
-                (changed,) = stream.take_nowait()
-                assert (changed.kind, changed.facts["bytes"]) == ("job.progress", 20)
-                run.progress = at
-            looks._tell_progress()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.notice_records import KEPT_NOTICES
+from sidecar.health import Health
 from sidecar.live import hub
 from sidecar.live.hub import HEARTBEAT, HELLO, Listener, Live
-from sidecar.live.looking import Pace
+from sidecar.live.looking import Looking, Pace
 from sidecar.notices.events import Events
 from tapefs.client.events import EventView, GapView, ProgressView, events_in
 from tapefs.client.notices import NoticeView
@@ -178,3 +180,37 @@ def test_pace() -> None:
     assert pace.facts(3.0, 2000, 1000)["percent"] == 100
     assert pace.facts(4.0, 5, 1000)["bytes_per_s"] == 0  # It has begun anew.
     assert pace.facts(60.0, 5, 1000)["bytes_per_s"] == 0
+
+
+async def test_what_changes_is_looked_at_once_a_second_while_somebody_listens(
+    ledger: LmdbLedger, autojump_clock: trio.testing.MockClock
+) -> None:
+    """However fast a mover reports; and who comes later is told how it is now."""
+    drive = SimpleNamespace(name="drive0", state="empty", tape=None, note="", asked=list, health=Health("drive0"))
+    parts = SimpleNamespace(human=None, running=list, waiting=lambda choice, asked: [], runs=list, tasks=list)
+    live = Live(Events(ledger))
+    looking = Looking(live, ledger, parts, parts, parts, [drive], parts, parts)  # type: ignore[arg-type,list-item]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(looking.run)
+        await trio.sleep(10)
+        assert not live.is_followed
+        for state in ("writing", "loaded"):
+            drive.state = state
+            live.come()
+            listener = await greeted(live)
+            (first,) = progress(views(await listener.next_piece()))
+            assert (first.kind, first.subject, first.facts["state"]) == ("drive.state", "drive0", state)
+            began_s, told = trio.current_time(), 0
+            nursery.start_soon(change_often, drive)
+            while trio.current_time() < began_s + 5:
+                told += len(progress(views(await listener.next_piece())))
+            assert 4 <= told <= 6
+            live.go()
+            await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+
+
+async def change_often(drive: SimpleNamespace) -> None:
+    for number in range(1000):
+        drive.tape = f"T{number}"
+        await trio.sleep(0.01)

@@ -126,7 +126,7 @@ async def test_errors_in_the_log_are_told_once_in_a_while(
     try:
         with LmdbLedger.create(tmp_path / "ledger", 1) as ledger:
             events = Events(ledger)
-            looks = Watching(None, ledger, None, [], None, None, None, events)  # type: ignore[arg-type]
+            looks = Watching(None, ledger, None, [], None, None, events)  # type: ignore[arg-type]
             for number in range(3):
                 logger.error("it broke, no. %d", number)
             logging.getLogger("tests.trouble.notices").error("of notices themselves")
