@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
@@ -12,9 +13,9 @@ _encoder = msgspec.json.Encoder()
 _NS_PER_S = 1_000_000_000
 
 
-def json_answer(value: object, status: int = 200) -> Response:
+def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return `value` (records, dicts, lists, plain values) as JSON."""
-    return Response(_encoder.encode(value), status, media_type="application/json")
+    return Response(_encoder.encode(value), status, headers, media_type="application/json")
 
 
 def moment(at_ns: int) -> datetime | None:

@@ -16,6 +16,7 @@ from catalog.errors import CatalogError
 from drivers.errors import DriveError
 from sidecar.calls import Call
 from sidecar.compression import Compression
+from sidecar.dav.calls import DavCalls
 from sidecar.metrics import MetricsCalls
 from sidecar.own.access import AccessCalls
 from sidecar.own.cleaning import CleaningCalls
@@ -116,6 +117,7 @@ def calls_of(service: Service) -> list[Call]:
         SessionCalls(service),
         UserCalls(service),
         FileCalls(service),
+        DavCalls(service),
         WlcgCalls(service),
     )
     calls = [call for family in families for call in family.routes()]
@@ -128,7 +130,7 @@ async def _expected(request: Request, error: Exception) -> Response:
     if status >= 500:
         log.error("request failed", method=request.method, path=request.url.path, error=str(error))
     invalid = error if isinstance(error, Invalid) else None
-    return problem_answer(request.scope, status, sentence_of(error), challenge_of(error), invalid)
+    return problem_answer(request.scope, status, sentence_of(error), challenge_of(error, request.scope), invalid)
 
 
 async def _http(request: Request, error: HTTPException) -> Response:

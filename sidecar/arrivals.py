@@ -43,7 +43,9 @@ class Subscription:
         self._is_ended = False
 
     def put(self, line: bytes) -> bool:
-        """Queue a line; False when the client is too far behind and was cut off."""
+        """Queue a line; False when the client is too far behind and was cut off. Behind the end it is too late."""
+        if self._is_ended:
+            return True
         try:
             self._send.send_nowait(line)
         except trio.WouldBlock:

@@ -122,5 +122,5 @@ class _Body:
 
 async def refuse(error: RequestRefused, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with the error's status and close the connection."""
-    headers = {"Connection": "close"} | challenge_of(error)
+    headers = {"Connection": "close"} | challenge_of(error, scope)
     await problem_answer(scope, status_of(error), str(error), headers)(scope, receive, send)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from catalog.errors import CatalogError, Conflict, NotFound, StorageFailed
 from drivers.errors import ChangerError, DriveError
 from tapefs.errors import (
@@ -19,6 +22,9 @@ from tapefs.errors import (
     Unreachable,
     UsageError,
 )
+
+#: Where a request's ASGI scope says how its sender may say who he is, if it is not by a bearer token.
+CHALLENGE = "tapefs.challenge"
 
 
 class RequestRefused(TapefsError):
@@ -106,8 +112,8 @@ def sentence_of(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def challenge_of(error: Exception) -> dict[str, str]:
+def challenge_of(error: Exception, scope: Mapping[str, Any]) -> dict[str, str]:
     """Return the headers that tell what to do: how to say who one is, or when to come again."""
     if isinstance(error, TooMany):
         return {"Retry-After": str(error.retry_after_s)}
-    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorised) else {}
+    return {"WWW-Authenticate": scope.get(CHALLENGE, "Bearer")} if isinstance(error, Unauthorised) else {}

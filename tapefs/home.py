@@ -38,6 +38,7 @@ from msgspec import Meta
 
 from drivers.config import IscsiConfig, LibraryConfig
 from tapefs.access.settings import AccessSettings, HttpSettings
+from tapefs.dav_settings import DavSettings
 from tapefs.errors import HomeError
 from tapefs.keys.ring import Keyring
 from tapefs.notice_settings import NoticeSettings, NotifySettings
@@ -264,6 +265,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: By name; see docs/schedules.md.
     hooks: dict[str, HookSettings] = {}
     wlcg: WlcgSettings = WlcgSettings()
+    dav: DavSettings = DavSettings()
 
 
 @dataclass(frozen=True, slots=True)

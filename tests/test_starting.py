@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 #: Libraries that take long to load, and that a start has no need of.
-HEAVY = {"apprise", "httpx", "joserfc", "numpy", "psycopg", "requests", "rich", "schemathesis", "wsgidav"}
+HEAVY = {"apprise", "httpx", "joserfc", "numpy", "psycopg", "requests", "rich", "schemathesis"}
 PROGRAM = """
 import runpy, sys
 sys.argv = sys.argv[1:]

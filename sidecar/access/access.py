@@ -16,6 +16,7 @@ from sidecar.access.registry import Registry
 from tapefs.home import Home
 
 if TYPE_CHECKING:
+    from sidecar.access.basic import BasicLogins
     from sidecar.access.issuers import Issuers
     from sidecar.access.limits import Limits
     from sidecar.access.passwords import Passwords
@@ -40,6 +41,13 @@ class Access:
         return Passwords()
 
     @cached_property
+    def basic(self) -> BasicLogins:
+        """Names and passwords that come with every request."""
+        from sidecar.access.basic import BasicLogins
+
+        return BasicLogins(self, without_tls=self._home.settings.dav.passwords_without_tls)
+
+    @cached_property
     def limits(self) -> Limits:
         """Counts requests."""
         from sidecar.access.limits import Limits
@@ -58,4 +66,7 @@ class Access:
 
     def warnings(self) -> list[str]:
         """Return what an operator is to be reminded of, at the start and in the status."""
-        return self.addresses.warnings()
+        said = self.addresses.warnings()
+        if self._home.settings.dav.passwords_without_tls:
+            said.append("WebDAV takes passwords without TLS: whoever is on the way can read them")
+        return said

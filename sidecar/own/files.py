@@ -191,7 +191,7 @@ class FileCalls:
 
     async def _come_again(self, items: list[Item], caller: Caller) -> Response:
         """Have files staged and say where to ask how far that is."""
-        wanted = [_to_stage(item) for item in items]
+        wanted = [to_stage(item) for item in items]
         request = await self._service.bulk.add_once(wanted, caller.name)
         url = f"{STAGINGS}/{request.request_id}"
         detail = f"it is on tape, and is being fetched: ask {url} until it is complete, then ask again"
@@ -200,7 +200,8 @@ class FileCalls:
         return answer
 
 
-def _to_stage(item: Item) -> StageFile:
+def to_stage(item: Item) -> StageFile:
+    """Return what has a file staged for a client that comes again."""
     try:
         return StageFile(path="/" + item.path.decode(), lifetime_s=LIFETIME_S)
     except UnicodeDecodeError:

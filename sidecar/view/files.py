@@ -37,6 +37,7 @@ from tapefs.vfs.archive import Archive
 from tapefs.vfs.inodes import ROOT, Inode
 from tapefs.vfs.nodes import DirectoryNode, EntryNode, Node, VirtualNode
 from tapefs.vfs.residency import Residency, State, pieces_of, stretches
+from tapefs.vfs.totals import Totals
 from tapefs.vfs.tree import Owner, Tree
 
 #: So many reads over HTTP may wait for tape at a time, and as many of one user.
@@ -103,6 +104,7 @@ class Files:
         self._archive = Archive(home, ledger)
         self._stages = Stages(home.staging)
         owner = os.stat(home.path)
+        self._totals = Totals(self._archive)
         self._tree = Tree(self._archive, ledger, Owner(owner.st_uid, owner.st_gid))
         link = OwnLink(recalls, arrivals)
         self._waits = Waits(link, MOST_WAITING, MOST_WAITING)
@@ -127,7 +129,7 @@ class Files:
         """Return what is at a path. Raises NoSuchThing, Forbidden, UsageError, CatalogError."""
         here = _item(b"", self._tree.node(ROOT))
         for name in names_of(path):
-            here = self._child(here, name, caller)
+            here = self.child(here, name, caller)
         return here
 
     def children(self, folder: Item, caller: Caller, start: int = 0) -> Iterator[tuple[int, Item]]:
@@ -142,7 +144,8 @@ class Files:
                 child = self._tree.lookup(folder.inode, entry.name)
                 yield position, _item(_below(folder.path, entry.name), child)
 
-    def _child(self, folder: Item, name: bytes, caller: Caller) -> Item:
+    def child(self, folder: Item, name: bytes, caller: Caller) -> Item:
+        """Return what is called `name` in a folder. Raises as find."""
         if not folder.is_directory:
             raise NoSuchThing(f"there is no {name.decode(errors='replace')!r} here")
         _require(folder, caller, SEARCH)
@@ -183,6 +186,10 @@ class Files:
         if not isinstance(node, EntryNode) or not item.is_file:
             return State.ONLINE
         return self._residency.state(node.view.reader, node.entry, pieces_of(node.view.reader, node.number, node.entry))
+
+    def total_bytes(self) -> int:
+        """Return the size of all complete sets."""
+        return self._totals.now()[0]
 
     def is_on_tape(self, item: Item) -> bool:
         """Is there a copy of all its content on tapes?"""

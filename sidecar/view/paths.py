@@ -1,10 +1,23 @@
-"""Paths of the archive in URLs: the bytes behind the percent signs. Pure functions."""
+"""Paths of the archive in URLs: the bytes behind the percent signs. Pure functions, and a kind of parameter
+of routes.
+"""
 
 from __future__ import annotations
 
 from urllib.parse import quote, unquote_to_bytes
 
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import Scope
+
+#: In a route: what `path` means, and names that hold a line break, too.
+ANY = "tapefs_path"
+
+
+class _AnyPath(StringConvertor):
+    regex = r"[\s\S]*"
+
+
+register_url_convertor(ANY, _AnyPath())
 
 
 def path_in(scope: Scope, prefix: str) -> bytes:

@@ -25,8 +25,8 @@ ADMIN = Caller("anna", Role.ADMIN)
 STAGER = Caller("fts", None, scopes=frozenset({"storage.stage:/data"}))
 
 
-#: They change nothing; what they ask is longer than an address may be.
-ASKING = {"/wlcg/v1/archiveinfo"}
+#: They change nothing; what they ask is longer than an address may be. WebDAV refuses all methods that would.
+ASKING = {"/wlcg/v1/archiveinfo", "/", "/dav", "/dav/{path:tapefs_path}"}
 
 
 class Parts:
