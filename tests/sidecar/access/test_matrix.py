@@ -117,7 +117,8 @@ def ask(rig: Rig, call: Call, method: str, headers: dict[str, str]) -> tuple[int
     path = re.sub(r"\{[^}]*\}", "999999", call.path)
     connection = HTTPConnection("127.0.0.1", rig.port, timeout=30)
     try:
-        connection.request(method, path, b"[" if method in ("POST", "PUT", "PATCH") else None, headers)
+        body = b"[" if method in ("POST", "PUT", "PATCH") else None
+        connection.request(method, path, body, headers | {"Depth": "0"})
         answer = connection.getresponse()
         is_endless = answer.status == 200 and answer.getheader("content-length") is None
         return answer.status, b"" if is_endless else answer.read()
