@@ -10,7 +10,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import Scope
 
 #: In a route: what `path` means, and names that hold a line break, too.
-ANY = "tapefs_path"
+ANY = "anypath"
 
 
 class _AnyPath(StringConvertor):

@@ -26,7 +26,7 @@ STAGER = Caller("fts", None, scopes=frozenset({"storage.stage:/data"}))
 
 
 #: They change nothing; what they ask is longer than an address may be. WebDAV refuses all methods that would.
-ASKING = {"/wlcg/v1/archiveinfo", "/", "/dav", "/dav/{path:tapefs_path}"}
+ASKING = {"/wlcg/v1/archiveinfo", "/", "/dav", "/dav/{path:anypath}"}
 
 
 class Parts:
