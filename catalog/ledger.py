@@ -34,6 +34,7 @@ from catalog.records import (
     VolumeEnd,
     VolumeState,
 )
+from catalog.recovery_records import Recovery
 from catalog.schedule_records import Schedule, ScheduleNumber, ScheduleRun
 from catalog.stage_records import StageRequest
 from catalog.task_records import TaskFamily, TaskRecord
@@ -418,6 +419,20 @@ class Ledger(JobLedger, Protocol):
 
     def stage_requests(self) -> list[StageRequest]:
         """Return all requests, oldest first."""
+        ...
+
+    # -- restores ----------------------------------------------------------------------------------------------------
+
+    def put_recovery(self, recovery: Recovery) -> None:
+        """Record a restore, or how far it is now. Idempotent."""
+        ...
+
+    def drop_recovery(self, recovery_id: str) -> None:
+        """Forget a restore. Idempotent."""
+        ...
+
+    def recoveries(self) -> list[Recovery]:
+        """Return all restores that are kept, oldest first."""
         ...
 
     # -- access ------------------------------------------------------------------------------------------------------

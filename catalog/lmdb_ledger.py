@@ -31,6 +31,7 @@ from catalog.ledger_store import (
     lives,
     pins,
     pools,
+    recoveries,
     schedules,
     segments,
     sets,
@@ -69,6 +70,7 @@ from catalog.records import (
     VolumeEnd,
     VolumeState,
 )
+from catalog.recovery_records import Recovery
 from catalog.schedule_records import Schedule, ScheduleNumber, ScheduleRun
 from catalog.stage_records import StageRequest
 
@@ -111,6 +113,8 @@ _CHANGE_SCHEDULE_RUN = operation("change_schedule_run")
 _QUEUE_SCHEDULED_JOB = operation("queue_scheduled_job")
 _PUT_STAGE_REQUEST = operation("put_stage_request")
 _DROP_STAGE_REQUEST = operation("drop_stage_request")
+_PUT_RECOVERY = operation("put_recovery")
+_DROP_RECOVERY = operation("drop_recovery")
 _PUT_USER = operation("put_user")
 _DELETE_USER = operation("delete_user")
 _ADD_CREDENTIAL = operation("add_credential")
@@ -519,6 +523,20 @@ class LmdbLedger(NoticeOperations, QueueOperations, TaskOperations):
     def stage_requests(self) -> list[StageRequest]:
         """Return all requests, oldest first."""
         return self._read(stage_requests.oldest_first)
+
+    # -- restores ----------------------------------------------------------------------------------------------------
+
+    def put_recovery(self, recovery: Recovery) -> None:
+        """Record a restore, or how far it is now. Idempotent."""
+        self._write(_PUT_RECOVERY, recoveries.put, recovery)
+
+    def drop_recovery(self, recovery_id: str) -> None:
+        """Forget a restore. Idempotent."""
+        self._write(_DROP_RECOVERY, recoveries.drop, recovery_id)
+
+    def recoveries(self) -> list[Recovery]:
+        """Return all restores that are kept, oldest first."""
+        return self._read(recoveries.oldest_first)
 
     # -- access ------------------------------------------------------------------------------------------------------
 

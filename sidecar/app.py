@@ -54,6 +54,7 @@ from sidecar.taf.database import DatabaseCalls
 from sidecar.taf.ibm import IbmCalls
 from sidecar.taf.notification import NotificationCalls
 from sidecar.taf.recovery import RecoveryCalls
+from sidecar.taf.restores import RestoreCalls
 from sidecar.taf.system import SystemCalls
 from sidecar.taf.tape import TapeCalls
 from sidecar.taf.tape_work import TapeWorkCalls
@@ -107,6 +108,7 @@ def calls_of(service: Service) -> list[Call]:
         BackupCalls(service),
         BackupMoreCalls(service),
         RecoveryCalls(service),
+        RestoreCalls(service),
         TapeCalls(service),
         TapeWorkCalls(service),
         IbmCalls(service),

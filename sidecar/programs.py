@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +44,23 @@ class Ended:
 
 
 async def run_program(
-    argv: Sequence[str], environment: Mapping[str, str], timeout_s: float, given_up: trio.Event | None = None
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    timeout_s: float,
+    given_up: trio.Event | None = None,
+    *,
+    given: bytes = b"",
+    listen: Callable[[bytes], None] | None = None,
 ) -> Ended:
-    """Run a program to its end, to the end of its time, or until `given_up` is set."""
+    """Run a program to its end, to the end of its time, or until `given_up` is set.
+
+    It is given `given` to read; `listen` is told all that it prints, as it comes.
+    """
+    source = _readable(given) if given else subprocess.DEVNULL
     try:
         process = await trio.lowlevel.open_process(
             list(argv),
-            stdin=subprocess.DEVNULL,
+            stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**BASE_ENVIRONMENT, **environment},
@@ -59,9 +69,12 @@ async def run_program(
         )
     except (OSError, ValueError) as error:  # ValueError: a zero byte in an argument.
         return Ended(None, "", f"{argv[0]} cannot be started: {getattr(error, 'strerror', None) or error}")
+    finally:
+        if given:
+            os.close(source)
     output, why = bytearray(), ""
     try:
-        why = await _watch(process, output, timeout_s, given_up)
+        why = await _watch(process, output, timeout_s, given_up, listen)
     finally:
         with trio.CancelScope(shield=True):
             if process.returncode is None:
@@ -72,13 +85,28 @@ async def run_program(
     return Ended(process.returncode, text, why or _words(process.returncode))
 
 
-async def _watch(process: trio.Process, output: bytearray, timeout_s: float, given_up: trio.Event | None) -> str:
+def _readable(given: bytes) -> int:
+    """Return a descriptor from which a program can read that; no pipe, which would have to be fed."""
+    descriptor = os.memfd_create("given", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(given)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+async def _watch(
+    process: trio.Process,
+    output: bytearray,
+    timeout_s: float,
+    given_up: trio.Event | None,
+    listen: Callable[[bytes], None] | None,
+) -> str:
     """Wait for the end; return why it is to be ended, empty when it has."""
     why = [f"it has not ended within {timeout_s:g} s"]
     with trio.move_on_after(timeout_s) as limit:
         async with trio.open_nursery() as nursery:
             drained = trio.Event()
-            nursery.start_soon(_read, process, output, drained)
+            nursery.start_soon(_read, process, output, drained, listen)
             if given_up is not None:
                 nursery.start_soon(_wait_given_up, given_up, why, limit)
             await process.wait()
@@ -94,7 +122,9 @@ async def _wait_given_up(given_up: trio.Event, why: list[str], limit: trio.Cance
     limit.cancel()
 
 
-async def _read(process: trio.Process, output: bytearray, drained: trio.Event) -> None:
+async def _read(
+    process: trio.Process, output: bytearray, drained: trio.Event, listen: Callable[[bytes], None] | None
+) -> None:
     if process.stdout is None:
         raise AssertionError("the program has a pipe for its output")
     while True:
@@ -102,6 +132,8 @@ async def _read(process: trio.Process, output: bytearray, drained: trio.Event) -
         if not piece:
             drained.set()
             return
+        if listen is not None:
+            listen(bytes(piece))
         output += piece
         del output[:-MOST_OUTPUT_BYTES]
 

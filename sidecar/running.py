@@ -47,6 +47,7 @@ from sidecar.movers import MoverCommand
 from sidecar.notices.desk import Notices
 from sidecar.pins import Pins
 from sidecar.recalling import Recalls
+from sidecar.restoring import Restorations
 from sidecar.scheduling import Scheduler
 from sidecar.service import Service
 from sidecar.shared import Shared
@@ -155,6 +156,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         nursery.start_soon(_looking(service).run)
         if not options.until_idle:
             nursery.start_soon(service.scheduler.run, service)
+        nursery.start_soon(partial(service.restorations.run, goes_on=not options.until_idle))
         nursery.start_soon(service.lag.run)
         nursery.start_soon(_get_ready, service, options, http.connections, nursery, end)
         await end.wait()
@@ -268,6 +270,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     )
     files = Files(home, ledger, recalls, arrivals)
     bulk = await trio.to_thread.run_sync(BulkStaging, ledger, files, recalls, pins, evictor, arrivals)
+    restorations = await trio.to_thread.run_sync(Restorations, home, ledger, jobs.now_ns)
     services.append(
         Service(
             home=home,
@@ -290,6 +293,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
             notices=notices,
             live=Live(notices.events),
             bulk=bulk,
+            restorations=restorations,
             scheduler=Scheduler(home, ledger),
             audit=AuditLog(home.audit),
             figures=HttpFigures(),

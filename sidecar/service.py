@@ -21,6 +21,7 @@ from sidecar.live.hub import Live
 from sidecar.notices.desk import Notices
 from sidecar.pins import Pins
 from sidecar.recalling import Recalls
+from sidecar.restoring import Restorations
 from sidecar.scheduling import Scheduler
 from sidecar.tape_tasks import TapeTasks
 from sidecar.unlocking import Unlocking
@@ -57,6 +58,7 @@ class Service:
     live: Live
     scheduler: Scheduler
     bulk: BulkStaging
+    restorations: Restorations
     audit: AuditLog
     figures: HttpFigures
     lag: Lag
@@ -73,6 +75,7 @@ class Service:
             self.tape_tasks,
             self.cleanings,
             self.notices,
+            self.restorations,
         )
         return all(queue.is_idle() for queue in queues) and all(drive.is_idle for drive in self.drives)
 

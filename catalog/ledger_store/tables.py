@@ -26,6 +26,7 @@
     intents           volume id, 0, order of opening (8)      Intent; only open ones are kept
     pins              pin id                                  StagePin
     stage_requests    request id                              StageRequest
+    recoveries        recovery id                             Recovery; open ones, and the newest 1,000
     pools             name                                    Pool
     mountings         cartridge, began in ns (8), id          Mounting; the newest 200 of each cartridge
     lives             cartridge                               CartridgeLife
@@ -75,6 +76,7 @@ from catalog.records import (
     StagePin,
     Volume,
 )
+from catalog.recovery_records import Recovery
 from catalog.schedule_records import RunNumber, Schedule, ScheduleNumber, ScheduleRun
 from catalog.stage_records import StageRequest
 from catalog.task_records import TaskFamily, TaskRecord
@@ -129,6 +131,7 @@ INTENTS = _table("intents", Intent)
 EVENTS = _table("events", Event)
 PINS = _table("pins", StagePin)
 STAGE_REQUESTS = _table("stage_requests", StageRequest)
+RECOVERIES = _table("recoveries", Recovery)
 POOLS = _table("pools", Pool)
 MOUNTINGS = _table("mountings", Mounting)
 LIVES = _table("lives", CartridgeLife)
@@ -174,6 +177,7 @@ LATER_DATABASES = (
     "schedule_ids",
     "schedule_runs",
     "stage_requests",
+    "recoveries",
     "users",
     "credentials",
     "notices",

@@ -49,6 +49,7 @@ from catalog.ledger_store.tables import (
     POOLS,
     QUEUE,
     QUEUE_KEY,
+    RECOVERIES,
     RUN_COUNTER,
     SCHEDULE_COUNTER,
     SCHEDULE_IDS,
@@ -235,6 +236,9 @@ def _staging(tx: Reader) -> Problems:
     for key, request in tx.scan(STAGE_REQUESTS):
         if key != text_key(request.request_id):
             yield f"request {request.request_id} is under a wrong key"
+    for key, recovery in tx.scan(RECOVERIES):
+        if key != text_key(recovery.recovery_id):
+            yield f"restore {recovery.recovery_id} is under a wrong key"
 
 
 def _rest(tx: Reader) -> Problems:

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from catalog.ids import FrameNo, SegmentId
 from tapefs.cli.output import counted, printable, size
 from tapefs.cli.place import Place, catalog_of
 from tapefs.cli.progress import Reporter, reporting
-from tapefs.client.api import Arrival, Client, FrameSpan
 from tapefs.errors import TapefsError, UsageError
 
 if TYPE_CHECKING:
-    from tapefs.restore.records import FrameWish, NotFetched, RestoreProgress, RestoreReport, Trouble
+    from tapefs.restore.records import RestoreProgress, RestoreReport, Trouble
 
-#: A sidecar that went away is noticed after this.
-ASK_S = 5.0
 #: Troubles that are told one by one; the rest is counted.
 TROUBLES = 50
 
@@ -57,6 +51,7 @@ def restore_command(
     Paths are as `tapefs ls` shows them: the source's whole path, with or without its leading slash.
     """
     from tapefs.client.presence import connected
+    from tapefs.restore.calling import Recalls
     from tapefs.restore.engine import restore
 
     home = place.home()
@@ -68,7 +63,7 @@ def restore_command(
     ):
         backup_set = catalog.archive.find_set(wanted)
         reader = catalog.archive.index(backup_set.set_id)
-        recalls = _Recalls(presence.client)
+        recalls = Recalls(presence.client)
         presence.listen(recalls.arrived)
         report = restore(
             home,
@@ -83,42 +78,6 @@ def restore_command(
             special=not backup_set.is_imported if special is None else special,
         )
     tell_report(report)
-
-
-class _Recalls:
-    """What the restore wants of the sidecar."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._failures: dict[tuple[SegmentId, int], NotFetched] = {}
-        self._lock = threading.Lock()
-        self._ask_s = time.monotonic() + ASK_S
-
-    def fetch(self, wishes: Sequence[FrameWish]) -> None:
-        """Ask for frames. Raises Unreachable."""
-        self._client.stage(
-            [FrameSpan(segment=each.segment_id, first=FrameNo(each.first), last=FrameNo(each.last)) for each in wishes]
-        )
-
-    def arrived(self, arrival: Arrival) -> None:
-        """Note what cannot be had; called in another thread."""
-        from tapefs.restore.records import NotFetched
-
-        with self._lock:
-            for frame in range(arrival.first, arrival.last + 1):
-                if arrival.error:
-                    reason = arrival.message or arrival.error
-                    self._failures[arrival.segment, frame] = NotFetched(reason, is_locked=arrival.error == "locked")
-                else:
-                    self._failures.pop((arrival.segment, frame), None)
-
-    def failed(self) -> Mapping[tuple[SegmentId, int], NotFetched]:
-        """Return what cannot be had. Raises Unreachable when the sidecar has gone: then nothing comes any more."""
-        if time.monotonic() > self._ask_s:
-            self._client.status()
-            self._ask_s = time.monotonic() + ASK_S
-        with self._lock:
-            return dict(self._failures)
 
 
 def progress_to(reporter: Reporter) -> Callable[[RestoreProgress], None]:

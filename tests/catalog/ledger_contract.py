@@ -32,6 +32,7 @@ from tests.catalog.contract_notices import NoticesContract
 from tests.catalog.contract_pins import PinsContract
 from tests.catalog.contract_pools import PoolsContract
 from tests.catalog.contract_queueing import QueueingContract
+from tests.catalog.contract_recoveries import RecoveriesContract
 from tests.catalog.contract_schedules import SchedulesContract
 from tests.catalog.contract_segments import SegmentsContract
 from tests.catalog.contract_sets import SetsContract
@@ -46,6 +47,7 @@ class LedgerContract(
     SetsContract,
     SegmentsContract,
     PinsContract,
+    RecoveriesContract,
     StagingContract,
     TasksContract,
     PoolsContract,

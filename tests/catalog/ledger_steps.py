@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import msgspec
 
-from catalog.ids import InstallationId, JobNumber
+from catalog.ids import InstallationId, JobNumber, SetId
 from catalog.ledger import Ledger
 from catalog.life_records import Mounting
 from catalog.notice_records import Delivery, NewNotice, Notice
 from catalog.pool_records import Pool
 from catalog.queue_records import CheckState, JobCheck, JobTry, QueueState, TryKind
 from catalog.records import Adoption, CopyState, DriveMove, IntentKind, JobState, SetState, VolumeState
+from catalog.recovery_records import Recovery
 from catalog.schedule_records import RunNumber, RunState, ScheduleNumber, ScheduleRun
 from catalog.stage_records import StageFile, StageRequest
 from catalog.task_records import TaskFamily, TaskRecord, TaskState
@@ -65,6 +66,14 @@ HELD = QueueState(is_paused=True, reason="maintenance", at_ns=NOW)
 MOUNTING = Mounting(mounting_id=uuid_of("mounting"), code="T1", drive="drive0", loaded_at_ns=NOW)
 NIGHTLY = schedule_of("nightly", number=ScheduleNumber(1))
 RUN = run_of(NIGHTLY, number=RunNumber(1))
+RECOVERY = Recovery(
+    recovery_id="recovery_20261123_024913",
+    set_id=SetId(uuid_of("restored")),
+    paths=(b"/etc/hosts",),
+    target=b"/srv/back",
+    created_by="ada",
+    created_at_ns=NOW,
+)
 STAGE = StageRequest(
     request_id=uuid_of("stage"), owner="fts", created_at_ns=NOW, files=(StageFile(path="/x", lifetime_s=60),)
 )
@@ -159,6 +168,8 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("drop_stage_request", lambda ledger: ledger.drop_stage_request(STAGE.request_id)),
     ("add_task", lambda ledger: ledger.add_task(TASK)),
     ("change_task", lambda ledger: ledger.change_task(FIRST_TASK, BEGUN_TASK, NOW)),
+    ("put_recovery", lambda ledger: ledger.put_recovery(RECOVERY)),
+    ("drop_recovery", lambda ledger: ledger.drop_recovery(RECOVERY.recovery_id)),
     ("put_user", lambda ledger: ledger.put_user(None, user_of("ada"), NOW)),
     ("add_credential", lambda ledger: ledger.add_credential(credential_of("token"))),
     ("use_credentials", lambda ledger: ledger.use_credentials({credential_of("token").credential_id: NOW + 1})),

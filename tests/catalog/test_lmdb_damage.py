@@ -20,7 +20,7 @@ from catalog.pool_records import Pool
 from catalog.records import JobState
 from tests.catalog.builders import NOW, Stage, credential_of, end_of, index_of, job_of, pin_of, set_of, staged, user_of
 from tests.catalog.contract_notices import new_of
-from tests.catalog.ledger_steps import HELD, MOUNTING, NIGHTLY, RUN, STAGE, TASK
+from tests.catalog.ledger_steps import HELD, MOUNTING, NIGHTLY, RECOVERY, RUN, STAGE, TASK
 from tests.catalog.lmdb_tools import Dump, dump, raw, store
 
 
@@ -44,6 +44,7 @@ def stage(ledger: LmdbLedger) -> Stage:
     ledger.put_pin(pin_of("pin", ledger.segments(stage.backup_set.set_id)[0], (0, 1)))
     ledger.put_stage_request(STAGE)
     ledger.add_task(TASK)
+    ledger.put_recovery(RECOVERY)
     ledger.hold_queue(HELD)
     ledger.put_schedule(None, NIGHTLY, NOW)
     ledger.plan_schedule_runs(NIGHTLY.number, NOW, NOW + 1, [RUN], NOW)
@@ -111,6 +112,7 @@ def test_a_lost_record_is_noticed(folder: Path, stage: Stage) -> None:
     # hold on the queue, which goes on then, nor a schedule's run, which is history. A lost credential lets nobody in.
     # Who asked for a task that is lost asks again.
     alone = {"meta", "events", "intents", "index_copies", "pins", "pools", "queue", "stage_requests", "schedule_runs"}
+    alone |= {"recoveries"}  # Whoever wants the files asks again.
     # What people were told already, what they are to be told still, how often that went well, and what they know of
     # stand for themselves: who loses one is told once too few or once too often.
     alone |= {"credentials", "tasks", "notices", "deliveries", "channels", "conditions"}

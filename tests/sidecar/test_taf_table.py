@@ -136,6 +136,22 @@ CHANGING = [
     Case("POST", "/api/tape/operations/unload", fields="success message", bad=(("", "?tape_id=none", None, 404),)),
     Case("DELETE", "/api/tape/delete/{tape}", status=409, fields="detail", bad=(
         ("/api/tape/delete/none", "", None, 404),)),
+    Case("POST", "/api/recovery/restore", status=202, fields="success recovery_id message",
+        body={"backup_set_id": "{set}", "files": [{"file_path": "{source}/file1"}], "target_path": "{target}"}, bad=(
+        ("", "", {"backup_set_id": "{set}", "files": [], "target_path": "/x"}, 422),
+        ("", "", {"backup_set_id": "{set}", "files": [{"file_path": "/x"}], "target_path": "x"}, 422),
+        ("", "", {"backup_set_id": "{set}", "files": [{"file_path": "/../x"}], "target_path": "/x"}, 422),
+        ("", "", {"backup_set_id": "{set}", "files": [{"file_path": "/nowhere"}], "target_path": "/x"}, 404),
+        ("", "", {"backup_set_id": "none", "files": [{"file_path": "/x"}], "target_path": "/x"}, 404),
+        ("", "", {"backup_set_id": "{set}", "target_path": "/x"}, 422))),
+    Case("POST", "/api/recovery/tasks", status=202, fields="success recovery_id message",
+        body={"backup_set_id": "{set}", "files": [{"file_path": "{source}/deep"}], "target_path": "{target}"}, bad=(
+        ("", "", {"backup_set_id": "{set}", "files": [{"file_path": 1}], "target_path": "/x"}, 422),)),
+    Case("GET", "/api/recovery/tasks/{recovery}/status", bad=(("/api/recovery/tasks/none/status", "", None, 404),),
+        fields="recovery_id backup_set_id files target_path status created_at started_at completed_at "
+        "progress_percent processed_files total_files total_bytes processed_bytes error_message created_by"),
+    Case("POST", "/api/recovery/tasks/{recovery}/cancel", status=409, bad=(
+        ("/api/recovery/tasks/none/cancel", "", None, 404),)),
     Case("DELETE", "/api/backup/backup-sets/{set}", fields="success message", bad=(
         (f"/api/backup/backup-sets/{NO_SET}", "", None, 404),)),
 ]  # fmt: skip
@@ -166,6 +182,11 @@ class Site:
     def finish(self, answer: Answer) -> None:
         """Wait for the task of an answer, which must end well."""
         poll = str(answer.body["poll"])
+        if "recovery_id" in answer.body:
+            self.names["recovery"] = answer.body["recovery_id"]
+            wait_until(lambda: self.rig.unix("GET", poll).body["completed_at"] is not None, poll)
+            assert self.rig.unix("GET", poll).body["status"] == "completed", self.rig.unix("GET", poll).body
+            return
         wait_until(lambda: self.rig.unix("GET", poll).body["state"] not in ("waiting", "running"), poll)
         assert self.rig.unix("GET", poll).body["state"] == "done", self.rig.unix("GET", poll).body
 
