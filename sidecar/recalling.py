@@ -183,8 +183,8 @@ class Recalls:
         self.desk.over(wait.waiter_id, outcome, refusal.message)
         self._arrivals.refused(wait.waiter_id, refusal.error, refusal.message)
 
-    def order(self, ranges: Sequence[FrameRange]) -> None:
-        """Have frames staged though nobody waits."""
+    def order(self, ranges: Sequence[FrameRange], *, is_awaited: bool = False) -> None:
+        """Have frames staged without a reader; `is_awaited`: somebody waits for them, so backups give way."""
         now = trio.current_time()
         by_segment: dict[SegmentId, list[FrameRange]] = {}
         for frames in ranges:
@@ -193,7 +193,8 @@ class Recalls:
             found = self._look(segment_id, same)
             for frames in same:
                 if not self._is_answered(frames, found):
-                    self._lose(self.queue.order_frames(frames, found.places, now), READ_FAILED)
+                    lost = self.queue.order_frames(frames, found.places, now, is_awaited=is_awaited)
+                    self._lose(lost, READ_FAILED)
             self._note_released(Outcome.FAILED, READ_FAILED.message, [segment_id])
         self._bell.ring()
 

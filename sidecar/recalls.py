@@ -90,6 +90,9 @@ class _Wanted:
     refused: dict[VolumeId, Spans] = field(default_factory=dict)
     #: Frames to fetch whether anybody waits or not.
     ordered: Spans = field(default_factory=Spans)
+    #: Of these, what somebody waits for all the same, as a restore does, and since when.
+    awaited: Spans = field(default_factory=Spans)
+    awaited_since_s: float = math.inf
     waiters: dict[str, Waiter] = field(default_factory=dict)
     deaths: int = 0
 
@@ -100,6 +103,17 @@ class _Wanted:
     def is_open(self, first: int, last: int) -> bool:
         """Is any frame of the range to do or asked?"""
         return any(spans.overlaps(first, last) for spans in self.sets())
+
+    def waited_since_s(self, spans: Spans) -> float:
+        """Return since when somebody has waited for any of these frames; infinite for nobody."""
+        waiting = [
+            waiter.since_s
+            for waiter in self.waiters.values()
+            if spans.overlaps(waiter.frames.first, waiter.frames.last)
+        ]
+        if any(spans.overlaps(*run) for run in self.awaited):
+            waiting.append(self.awaited_since_s)
+        return min(waiting, default=math.inf)
 
     def is_over(self) -> bool:
         return not self.waiters and not any(self.sets())
@@ -177,10 +191,15 @@ class RecallQueue:
         self._homes[waiter.waiter_id] = waiter.frames.segment_id
         return self._want(wanted, waiter.frames)
 
-    def order_frames(self, frames: FrameRange, places: Sequence[Place], now_s: float) -> list[FrameRange]:
-        """Have frames staged without anybody waiting. Returns as `wait_for`."""
+    def order_frames(
+        self, frames: FrameRange, places: Sequence[Place], now_s: float, *, is_awaited: bool = False
+    ) -> list[FrameRange]:
+        """Have frames staged without any reader; `is_awaited`: somebody waits for them. Returns as `wait_for`."""
         wanted = self._wanted(frames.segment_id, places, now_s)
         wanted.ordered.add(frames.first, frames.last)
+        if is_awaited:
+            wanted.awaited.add(frames.first, frames.last)
+            wanted.awaited_since_s = min(wanted.awaited_since_s, now_s)
         return self._want(wanted, frames)
 
     def cancel(self, waiter_ids: Iterable[str]) -> int:
@@ -231,13 +250,13 @@ class RecallQueue:
         return next_tape(by_name, EXCHANGE_S, drives, overdue_drives)
 
     def waited_s(self, now_s: float) -> dict[VolumeId, float]:
-        """Return for how long the longest waiting reader has waited for what is to do on each tape."""
+        """Return for how long somebody has waited for what is to do on each tape; the longest counts."""
         found: dict[VolumeId, float] = {}
         for wanted in self._segments.values():
-            for waiter in wanted.waiters.values():
-                for volume_id, spans in wanted.todo.items():
-                    if spans.overlaps(waiter.frames.first, waiter.frames.last):
-                        found[volume_id] = max(found.get(volume_id, 0.0), now_s - waiter.since_s)
+            for volume_id, spans in wanted.todo.items():
+                since_s = wanted.waited_since_s(spans)
+                if since_s < math.inf:
+                    found[volume_id] = max(found.get(volume_id, 0.0), now_s - since_s)
         return found
 
     def todo(self, volume_id: VolumeId, now_s: float) -> list[Request]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +21,20 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Installation]:
+def motion() -> str:
+    """How fast the drives are."""
+    return "account"
+
+
+@pytest.fixture
+def installation(tmp_path: Path, motion: str) -> Iterator[Installation]:
     made = Installation(tmp_path)
     made.run("init", "--drives", "2", "--tapes", "4", "--tape-size", "400M")
     toml = made.home / "tapefs.toml"
-    toml.write_text(toml.read_text().replace("[backup]\n", "[backup]\nsegment_bytes = 2097152\n"))
+    text = re.sub(r'motion = ".*"', f'motion = "{motion}"', toml.read_text())
+    assert motion in text
+    text = text.replace("[backup]\n", "[backup]\nsegment_bytes = 2097152\n")
+    toml.write_text(text.replace("[recall]\n", "[recall]\nbackup_yields_after_s = 0.5\n"))
     serve(made)
     made.run("pool", "create", "vault")
     made.run("pool", "assign", "vault", "TP0003L9", "TP0004L9")
@@ -64,4 +74,29 @@ def check(installation: Installation, tree: Path, tmp_path: Path) -> None:
 def test_a_mover_is_killed(installation: Installation, tmp_path: Path, which: int) -> None:
     tree = begin(installation, tmp_path)
     os.kill(installation.movers()[which], signal.SIGKILL)
+    check(installation, tree, tmp_path)
+
+
+def test_a_sidecar_is_killed(installation: Installation, tmp_path: Path) -> None:
+    """Everything ends in the middle of both copies; the next sidecar goes on by itself, and both become whole."""
+    tree = begin(installation, tmp_path)
+    for pid in installation.processes("serve"):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not installation.movers(), "the end of the movers")
+    serve(installation)
+    check(installation, tree, tmp_path)
+
+
+@pytest.mark.parametrize("motion", ["scaled:20"])
+def test_a_reader_takes_the_second_drive(installation: Installation, tmp_path: Path) -> None:
+    """The copy gives way to who waits for tape, the backup does not; both become whole all the same."""
+    installation.run("pool", "create", "cold")
+    installation.run("pool", "assign", "cold", "TP0002L9")
+    cold = random_files(tmp_path / "cold", 3, 400_000, seed=9)
+    installation.run("backup", cold, "--name", "cold", "--pool", "cold")
+    installation.run("evict", "--all")
+    tree = begin(installation, tmp_path)
+    installation.run("restore", "cold", "--to", tmp_path / "cold-out")
+    assert jobs(installation)["both"]["state"] == "running", "nobody waits for the end of a backup"
+    assert snapshot(Path(f"{tmp_path / 'cold-out'}{cold}")) == snapshot(cold)
     check(installation, tree, tmp_path)

@@ -76,6 +76,8 @@ class StageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of POST /api/v1/stage."""
 
     segments: list[SpanBody]
+    #: Somebody waits for them: backups give way as to readers.
+    awaited: bool = False
 
 
 class WalkBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,7 +138,7 @@ class RecallCalls:
         body = await body_of(request, StageBody)
         ranges = [frames_of(span, ["body", "segments", place]) for place, span in enumerate(body.segments)]
         await self._service.recalls.look_around(frames.segment_id for frames in ranges)
-        self._service.recalls.order(ranges)
+        self._service.recalls.order(ranges, is_awaited=body.awaited)
         return json_answer({"accepted": len(ranges)}, 202)
 
     async def walk(self, request: Request) -> Response:

@@ -51,7 +51,7 @@ def stage_command(place: Place, targets: tuple[str, ...], pin_s: int | None, rea
             until = f"{pin.expires_at:%Y-%m-%d %H:%M:%SZ}"
             click.echo(f"stage: pin {pin.id} keeps {size(pin.bytes)} until {until}", err=True)
         elif wanted.missing:
-            presence.client.stage(spans)
+            presence.client.stage(spans, awaited=True)
         ask_s = time.monotonic() + ASK_S
         while wanted.missing:
             reporter.update(wanted.total - wanted.missing, wanted.total, f"{counted(wanted.missing, 'frame')} to come")

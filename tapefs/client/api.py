@@ -349,11 +349,17 @@ class Client:
         body = {"sets": list(named), "failed": failed}
         return decode(self._transport.request("POST", "/api/v1/expire", body), Expired)
 
-    def stage(self, spans: Sequence[FrameSpan]) -> int:
-        """Ask for frames to be staged, in whatever order suits the tapes; returns how many spans were accepted."""
+    def stage(self, spans: Sequence[FrameSpan], *, awaited: bool = False) -> int:
+        """Ask for frames to be staged, in whatever order suits the tapes; returns how many spans were accepted.
+
+        `awaited`: somebody waits for them, so backups give way.
+        """
         accepted = 0
         for first in range(0, len(spans), SPANS):
-            body = {"segments": [msgspec.to_builtins(span) for span in spans[first : first + SPANS]]}
+            body = {
+                "segments": [msgspec.to_builtins(span) for span in spans[first : first + SPANS]],
+                "awaited": awaited,
+            }
             accepted += decode(self._transport.request("POST", "/api/v1/stage", body), _Accepted).accepted
         return accepted
 

@@ -26,7 +26,8 @@ class Recalls:
     def fetch(self, wishes: Sequence[FrameWish]) -> None:
         """Ask for frames. Raises Unreachable."""
         self._client.stage(
-            [FrameSpan(segment=each.segment_id, first=FrameNo(each.first), last=FrameNo(each.last)) for each in wishes]
+            [FrameSpan(segment=each.segment_id, first=FrameNo(each.first), last=FrameNo(each.last)) for each in wishes],
+            awaited=True,
         )
 
     def arrived(self, arrival: Arrival) -> None:

@@ -284,3 +284,15 @@ def test_nobody_waits_for_what_nobody_fetches(steps: list[tuple[str, tuple[int, 
                 queue.arrived(wanted)
     assert queue.waiting() == 0
     assert queue.is_idle()
+
+
+def test_orders_that_somebody_waits_for_are_waited_for() -> None:
+    """Until the last of their frames has come; an order that nobody waits for never is."""
+    queue = RecallQueue()
+    queue.order_frames(frames(0, 3), ON_A, 10)
+    assert queue.waited_s(100) == {}
+    queue.order_frames(frames(2, 5), ON_A, 20, is_awaited=True)
+    queue.order_frames(frames(6, 6), ON_A, 50, is_awaited=True)
+    assert queue.waited_s(100) == {ON_A[0].volume_id: 80}
+    queue.arrived(frames(2, 6))
+    assert queue.waited_s(100) == {}
