@@ -79,6 +79,7 @@ def test_wrong_usage(tapefs, home_path, arguments):
 def test_without_a_state_folder(tapefs, home_path, command):
     arguments = {
         "show": ["docs"],
+        "audit": ["show"],
         "catalog": ["backup", "/tmp/x"],
         "key": ["list"],
         "ls": ["docs"],
