@@ -102,8 +102,10 @@ class BackUp(Record, frozen=True, kw_only=True, tag_field="kind", tag="backup"):
 class Restore(Record, frozen=True, kw_only=True, tag_field="kind", tag="restore"):
     """Restore a set into a folder: a drill, or a copy that is kept up to date."""
 
-    #: The newest complete set of that name.
+    #: The newest complete set of that name, unless it is one set.
     name: Annotated[str, Meta(min_length=1, max_length=600)]
+    #: This set; empty: the newest of the name.
+    set_id: str = ""
     target: Annotated[str, Meta(pattern=r"\A/[^\0]*\Z")]
     #: What of it; empty: all.
     paths: tuple[str, ...] = ()

@@ -55,6 +55,7 @@ from sidecar.taf.ibm import IbmCalls
 from sidecar.taf.notification import NotificationCalls
 from sidecar.taf.recovery import RecoveryCalls
 from sidecar.taf.restores import RestoreCalls
+from sidecar.taf.scheduler import SchedulerCalls
 from sidecar.taf.system import SystemCalls
 from sidecar.taf.tape import TapeCalls
 from sidecar.taf.tape_work import TapeWorkCalls
@@ -112,6 +113,7 @@ def calls_of(service: Service) -> list[Call]:
         TapeCalls(service),
         TapeWorkCalls(service),
         IbmCalls(service),
+        SchedulerCalls(service),
         SystemCalls(service),
         NotificationCalls(service),
         DatabaseCalls(service),

@@ -288,9 +288,11 @@ def _keep_newest(folder: Path, count: int) -> None:
 
 async def _restore(action: Restore, scene: Scene) -> Outcome:
     sets = await trio.to_thread.run_sync(scene.service.ledger.backup_sets)
-    found = [each for each in sets if each.name == action.name and each.state is SetState.COMPLETE]
+    wanted = [each for each in sets if (action.set_id == each.set_id if action.set_id else action.name == each.name)]
+    found = [each for each in wanted if each.state is SetState.COMPLETE]
     if not found:
-        raise NoSuchThing(f"there is no complete set of the name {action.name} to restore")
+        which = action.set_id or f"of the name {action.name}"
+        raise NoSuchThing(f"there is no complete set {which} to restore")
     newest = max(found, key=lambda each: each.number)
     options = ["--to", action.target] + (["--overwrite"] if action.overwrite else [])
     return _of_command(await _command(scene, "restore", *options, "--", newest.set_id, *action.paths))

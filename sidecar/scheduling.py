@@ -94,6 +94,8 @@ class Scheduler:
         self._planning = trio.Lock()
         #: Set while schedules are at work; a sidecar that a command has started runs none.
         self.is_at_work = False
+        #: The newest look could not be recorded.
+        self.is_in_trouble = False
 
     # -- for HTTP ----------------------------------------------------------------------------------------------------
 
@@ -150,6 +152,13 @@ class Scheduler:
         found = [run for run in self._open.values() if number in (None, run.schedule)]
         return sorted(found, key=lambda run: run.number)
 
+    def health(self) -> str:
+        """Return `healthy`, `degraded` (there are schedules, and nobody runs them), or `unhealthy`. Blocking."""
+        if self.is_in_trouble:
+            return "unhealthy"
+        is_wanted = not self.is_at_work and any(each.enabled for each in self._ledger.schedules())
+        return "degraded" if is_wanted else "healthy"
+
     def next_ns(self, schedule: Schedule) -> int | None:
         """Return when a schedule is due next; None when it is not."""
         found, now_ns = self._undecided(schedule), self.now_ns()
@@ -175,7 +184,9 @@ class Scheduler:
                 changed, sleep_s = self._changed, LOOK_S
                 try:
                     sleep_s = await self._look(service, nursery)
+                    self.is_in_trouble = False
                 except StorageFailed as error:
+                    self.is_in_trouble = True
                     log.error("schedules cannot be recorded", error=str(error))
                 with trio.move_on_after(sleep_s):
                     await changed.wait()

@@ -86,13 +86,13 @@ class SystemCalls:
         """Tell how the parts are."""
         try:
             await trio.to_thread.run_sync(self._service.ledger.installation)
-            database = "healthy"
+            database, scheduler = "healthy", await trio.to_thread.run_sync(self._service.scheduler.health)
         except CatalogError:
-            database = "unhealthy"
+            database = scheduler = "unhealthy"
         drives = self._service.drives
         broken = [drive.name for drive in drives if drive.health.reason]
         tape = "healthy" if not broken else "degraded" if len(broken) < len(drives) else "unhealthy"
-        checks = {"database": database, "tape_drive": tape, "scheduler": "healthy"}
+        checks = {"database": database, "tape_drive": tape, "scheduler": scheduler}
         worst = next((state for state in ("unhealthy", "degraded") if state in checks.values()), "healthy")
         return json_answer({"status": worst, "checks": checks})
 
