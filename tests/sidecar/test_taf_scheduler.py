@@ -175,7 +175,11 @@ BAD: list[tuple[dict[str, object], list[object], str]] = [
         "minutes|hours|days",
     ),
     ({"schedule_type": "once", "schedule_config": {"datetime": "soon"}}, ["schedule_config", "datetime"], "ISO 8601"),
-    ({"schedule_type": "once", "schedule_config": {"datetime": "2001-01-01T00:00"}}, ["schedule_config"], "nothing to come"),
+    (
+        {"schedule_type": "once", "schedule_config": {"datetime": "2001-01-01T00:00"}},
+        ["schedule_config"],
+        "nothing to come",
+    ),
     ({"schedule_type": "cron", "schedule_config": {"cron": "* *"}}, ["schedule_config"], "five fields"),
     ({"action_type": "custom", "action_config": {"command": "true"}}, ["action_type"], "not run over HTTP"),
     ({"action_type": "shell"}, ["action_type"], "must be one of backup"),
