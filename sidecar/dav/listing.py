@@ -74,8 +74,10 @@ class Listing:
         return text, found[-1][0] if len(found) == PAGE else None
 
     def _told(self, href: str, name: bytes, item: Item) -> str:
-        is_cold = item.is_file and self._files.state(item) is not State.ONLINE
-        return response(Shown(href, name, item, is_cold, self._total_bytes), self._wanted)
+        return response(Shown(href, name, item, self._is_cold, self._total_bytes), self._wanted)
+
+    def _is_cold(self, item: Item) -> bool:
+        return self._files.state(item) is not State.ONLINE
 
 
 class _Stream(Response):

@@ -20,6 +20,8 @@ from tests.sidecar.rig import Rig, running
 ODD = b"\xff odd%20?#&<\x01>\n.txt"
 USER, PASSWORD = "ada", "correct horse: bättery staple"
 FILES = 300
+#: What litmus writes, and expects to read.
+LITMUS = b"This is\na test file.\nfor litmus\ntesting.\n"
 #: More than a few pages of a listing.
 MANY = 333
 
@@ -121,6 +123,9 @@ def make_tree(tree: Path) -> None:
         path.write_bytes(chance.randbytes(chance.choice((0, 1, 1000, 20_000))))
     (tree / "large").write_bytes(chance.randbytes(3_000_000))
     os.utime(tree / "large", ns=(1, 1_600_000_000_123_456_789))
+    (tree / "litmus").mkdir()
+    for name in ("res", "res-€", "prop"):
+        (tree / "litmus" / name).write_bytes(LITMUS)
     (tree / "a+b & c=d; (e), [f]~'g'!.txt").write_bytes(b"every kind of letter that URLs mind")
 
 

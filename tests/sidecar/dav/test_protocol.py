@@ -36,7 +36,7 @@ def test_a_folder_and_what_is_in_it(site: Site) -> None:
     assert {tag for tag in found if tag.startswith(D)} == FOLDER
     assert found[f"{D}resourcetype"].find(f"{D}collection") is not None
     listed = site.ask("PROPFIND", site.inner, depth="1").responses
-    assert len(listed) == 10
+    assert len(listed) == 11
     file = values(listed[site.at("large")])
     assert {tag for tag in file if tag.startswith(D)} == FILE
     assert file[f"{D}getcontentlength"].text == "3000000"
