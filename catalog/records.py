@@ -204,6 +204,8 @@ class Job(Record, frozen=True, kw_only=True):
     #: Patterns as `.gitignore` has them, relative to each source; see `tapefs.backup.patterns`.
     excludes: tuple[str, ...] = ()
     description: str = ""
+    #: Name of the one file of its sets, whose content is sent while it runs; empty: the sources are read.
+    stream: str = ""
     #: 0: for ever; AS_POOL: as the rule of its pool says.
     retention_days: int = 0
     #: Its sets go to tapes of this pool; empty: the one of the settings.

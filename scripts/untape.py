@@ -1144,7 +1144,9 @@ class Tree:
         pieces = self._pieces_of(line, mode, flags, part, old)
         if part > 0 and old is not None and old[2] == self._born:
             pieces = json.dumps(json.loads(old[4]) + pieces)
-            self.db.execute("UPDATE files SET pieces = ? WHERE id = ?", (pieces, old[0]))
+            # The parts of a stream before its last one do not know how long it is.
+            said = json.dumps(line) if json.loads(old[3]).get("more") else old[3]
+            self.db.execute("UPDATE files SET line = ?, pieces = ? WHERE id = ?", (said, pieces, old[0]))
             return
         dev = ino = grp = None
         if number_in(line, "nlink", 1) > 1:
@@ -1611,8 +1613,8 @@ class Restorer:
         """Yield the lists of pieces that hold the whole content of a file: those of all its names."""
         seen = []
         for line, text in self._db.execute("SELECT line, pieces FROM files WHERE grp = ? ORDER BY id", (grp,)):
-            pieces = json.loads(text)
-            if pieces not in seen and is_whole_file(pieces, json.loads(line)["size"]):
+            pieces, said = json.loads(text), json.loads(line)
+            if pieces not in seen and not said.get("more") and is_whole_file(pieces, said["size"]):
                 seen.append(pieces)
                 yield pieces
 

@@ -22,6 +22,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar.callers import caller_in
+from sidecar.gates import is_stream
 from sidecar.request_notes import NOTES, Notes, notes_in
 from sidecar.statuses import NotAudited
 from tapefs.audit import NULL, AuditLog, Entry, without_secrets, without_tokens
@@ -116,7 +117,7 @@ class Accounting:
         self._figures.in_flight += 1
         with structlog.contextvars.bound_contextvars(request=notes.request):
             try:
-                await self._app(scope, note_receive if is_noted else receive, note_send)
+                await self._app(scope, note_receive if is_noted and not is_stream(scope) else receive, note_send)
             finally:
                 self._figures.in_flight -= 1
                 spent_s = 0.0 if notes.is_endless else time.monotonic() - notes.began_s

@@ -41,6 +41,7 @@ from sidecar.own.schedules import ScheduleCalls
 from sidecar.own.search import SearchCalls
 from sidecar.own.session import SessionCalls
 from sidecar.own.status import StatusCalls
+from sidecar.own.streams import StreamCalls
 from sidecar.own.taf_import import TafImportCalls
 from sidecar.own.tapes import OwnTapeCalls
 from sidecar.own.verify import VerifyCalls
@@ -105,6 +106,7 @@ def calls_of(service: Service) -> list[Call]:
         TafImportCalls(service),
         ReportCalls(service),
         ScheduleCalls(service),
+        StreamCalls(service),
         SearchCalls(service),
         BackupCalls(service),
         BackupMoreCalls(service),

@@ -23,6 +23,7 @@ from sidecar.health import DriveFailed
 from sidecar.jobs import Run
 from sidecar.movers import DRIVE_FAILED, Call, CommandFailed, Mover, MoverDied
 from sidecar.shared import Shared
+from sidecar.streams import Stream
 from sidecar.tape_tasks import TapeTask
 from sidecar.tapes import Tapes
 from tapefs.errors import TapefsError
@@ -38,11 +39,15 @@ from tapefs.mover.messages import (
     Progress,
     Reclaim,
     Report,
+    StreamGrew,
+    StreamKept,
 )
 
 #: A backup that is to be paused may take so long to the end of its segment; then it stops where it is, and writes that
 #: segment once more when it goes on.
 PATIENCE_S = 60.0
+#: How often a mover is told how far a stream has come.
+TELL_S = 0.05
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +74,9 @@ class BackingUp:
         """Take what the mover says of the running backup."""
         if isinstance(report, NeedVolume):
             self._needs_in.send_nowait(report)
+        elif isinstance(report, StreamKept):
+            if self._run is not None:
+                self._shared.streams.kept(self._run.job, report.up_to)
         elif isinstance(report, CopiesOffered):
             if self._run is not None:
                 self._shared.alongside.offer(self._bay.number, self._run.job, report)
@@ -114,7 +122,8 @@ class BackingUp:
         self._bay.leave_to_another()
         self._shared.recalls.overdue_drives.discard(self._bay.number)
         self._bay.last_was_backup = True
-        command = Backup(id=0, job=run.job)
+        stream = self._shared.streams.of(run.job)
+        command = Backup(id=0, job=run.job, stream=None if stream is None else stream.task)
         _, error = await self._work(mover, nursery, command, run.job, run)
         self._run = None
         if error is None:
@@ -163,6 +172,8 @@ class BackingUp:
             call = await mover.start_call(lambda number: msgspec.structs.replace(command, id=number))
             nursery.start_soon(self._have_give_way, mover, call.number)
             nursery.start_soon(self._tell_companions, mover, call.number)
+            if job is not None and (stream := self._shared.streams.of(job)) is not None:
+                nursery.start_soon(_tell_stream, mover, call.number, stream)
             await whose.attach(call, mover)
             done, error = await _end_of(call)
             nursery.cancel_scope.cancel()
@@ -248,6 +259,17 @@ class BackingUp:
                 await mover.tell(NoVolume(reason=str(error)))
             else:
                 await mover.tell(ready)
+
+
+async def _tell_stream(mover: Mover, number: int, stream: Stream) -> None:
+    """Tell how far the stream has come, until it has come to its end, good or bad."""
+    while True:
+        changed, state = stream.changed, stream.state()
+        await mover.tell(StreamGrew(target=number, state=state))
+        if state.ended_ns or state.broken:
+            return
+        await changed.wait()
+        await trio.sleep(TELL_S)
 
 
 async def _end_of(call: Call) -> tuple[Done | None, CommandFailed | None]:

@@ -25,6 +25,9 @@ MAY_PASS = frozenset({"source", "drive", "drive_failed", "no_space", "not_verifi
 #: Pause behind an interruption of the run by the sidecar's death, by how many there were without progress before.
 PAUSES_S = (0, 10, 60)
 
+#: Why a run of a job that stores a stream does not go on, or does not begin.
+STREAM_WORDS = "stores a stream, which cannot be read again: have it sent anew (`tapefs backup --stdin`)"
+
 _S = 10**9
 
 
@@ -36,8 +39,8 @@ def leave_drive(home: Home, ledger: Ledger, number: JobNumber, move: DriveMove) 
     job = ledger.job(number)
     if job.state not in OPEN_STATES:
         return job
-    if _is_done_but_for_the_index(ledger, job):
-        return finish(home, ledger, number, JobState.FAILED, move.reason, move.at_ns)
+    if _is_done_but_for_the_index(ledger, job) or job.stream:
+        return finish(home, ledger, number, JobState.FAILED, _cannot_go_on(job, move.reason), move.at_ns)
     if len(job.moves) >= MOST_MOVES:
         return fail(home, ledger, number, story_of((*job.moves, move), number), "drive_failed", move.at_ns)
     queued = ledger.requeue_job(number, move)
@@ -76,8 +79,8 @@ def stop(home: Home, ledger: Ledger, number: JobNumber, reason: str, now_ns: int
     job = ledger.job(number)
     if job.state is not JobState.RUNNING and job.state is not JobState.QUEUED:
         return job
-    if _is_done_but_for_the_index(ledger, job):
-        return finish(home, ledger, number, JobState.FAILED, reason, now_ns)
+    if _is_done_but_for_the_index(ledger, job) or job.stream:
+        return finish(home, ledger, number, JobState.FAILED, _cannot_go_on(job, reason), now_ns)
     return _go_back(home, ledger, job, TryKind.STOPPED, reason, now_ns, 0)
 
 
@@ -88,8 +91,8 @@ def interrupt(home: Home, ledger: Ledger, number: JobNumber, reason: str, now_ns
     may well be what ends the sidecar.
     """
     job = ledger.job(number)
-    if _is_done_but_for_the_index(ledger, job):
-        return finish(home, ledger, number, JobState.FAILED, reason, now_ns)
+    if _is_done_but_for_the_index(ledger, job) or job.stream:
+        return finish(home, ledger, number, JobState.FAILED, _cannot_go_on(job, reason), now_ns)
     vain = _vain_interruptions(ledger, job)
     if vain >= MOST_INTERRUPTIONS:
         error = (
@@ -101,6 +104,10 @@ def interrupt(home: Home, ledger: Ledger, number: JobNumber, reason: str, now_ns
         return _go_back(home, ledger, job, TryKind.INTERRUPTED, reason, now_ns, now_ns + PAUSES_S[min(vain, 2)] * _S)
     except Conflict as error:  # Its set has expired meanwhile.
         return finish(home, ledger, number, JobState.FAILED, f"{reason}; {error}", now_ns)
+
+
+def _cannot_go_on(job: Job, reason: str) -> str:
+    return f"{reason}; it {STREAM_WORDS}" if job.stream else reason
 
 
 def _vain_interruptions(ledger: Ledger, job: Job) -> int:

@@ -105,6 +105,8 @@ class Jobs:
         self._line = Line()
         for job in ledger.jobs_in([JobState.QUEUED]):
             self._line.add(job)
+        #: Jobs of streams that no drive has anything to do for yet.
+        self.coming: set[JobNumber] = set()
         self._held = ledger.queue_state()
         #: Set when something has changed that jobs may wait for.
         self._changed = trio.Event()
@@ -182,7 +184,9 @@ class Jobs:
 
     async def queue(self, number: JobNumber, run_type: str = "") -> Job:
         """Have the job run, to make a set of its type or of another. Raises NotFound, NotNow while it waits or runs."""
-        await self._rested(number)
+        job = await self._rested(number)
+        if job.stream and number not in self.coming:
+            raise NotNow(f"task {number} ({job.name}) {going_on.STREAM_WORDS}")
         queued = await trio.to_thread.run_sync(self._ledger.queue_job, number, self.now_ns(), run_type)
         self._ended.pop(number, None)
         self._add(queued)
@@ -202,7 +206,9 @@ class Jobs:
                     released = await trio.to_thread.run_sync(self._ledger.release_job, number, self.now_ns())
                 self._add(released)
                 return released
-        await self._rested(number)
+        job = await self._rested(number)
+        if job.stream:
+            raise NotNow(f"task {number} ({job.name}) {going_on.STREAM_WORDS}")
         queued = await trio.to_thread.run_sync(partial(self._ledger.queue_job, number, self.now_ns(), resume=True))
         self._ended.pop(number, None)
         self._add(queued)
@@ -218,6 +224,8 @@ class Jobs:
 
     async def _pause(self, number: JobNumber) -> None:
         job = self._ledger.job(number)
+        if job.stream and job.state in OPEN_STATES:
+            raise NotNow(f"task {number} ({job.name}) stores a stream, which cannot wait: cancel it instead")
         if self._line.remove(number):
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._ledger.pause_job, number, self.now_ns())
@@ -268,6 +276,23 @@ class Jobs:
         else:
             raise NotNow(f"task {number} ({job.name}) is {job.state.value}: there is nothing to cancel")
 
+    def has_come(self, number: JobNumber) -> None:
+        """Of the job's stream there is so much that a drive has something to do."""
+        if number in self.coming:
+            self.coming.discard(number)
+            self._note_change()
+
+    async def give_up(self, number: JobNumber, reason: str) -> None:
+        """Have a job fail if it waits for a drive; harmless for others."""
+        async with self._turn:
+            if self._line.remove(number):
+                await self._finish(number, JobState.FAILED, reason)
+                self._note_change()
+
+    def is_open(self, number: JobNumber) -> bool:
+        """Does the job wait, or does a mover work on it?"""
+        return number in self._running or number in self._line or self._ledger.job(number).state in OPEN_STATES
+
     # -- for the drives ----------------------------------------------------------------------------------------------
 
     def has_queued(self) -> bool:
@@ -293,7 +318,7 @@ class Jobs:
 
     def _is_ready(self, waiting: Waiting) -> bool:
         """Does it wait for no time and no other job?"""
-        if waiting.not_before_ns > self.now_ns():
+        if waiting.not_before_ns > self.now_ns() or waiting.number in self.coming:
             return False
         return not waiting.after or self.outlook(waiting)[0] is Outlook.READY
 
@@ -471,9 +496,9 @@ class Jobs:
         return JobView(job, set_of(job.set_id) if job.set_id is not None else None, run)
 
 
-def _course(job: Job) -> tuple[str, tuple[bytes, ...], str]:
+def _course(job: Job) -> tuple[str, str, tuple[bytes, ...], str]:
     """Return what jobs have in common that are the same to somebody who names sources only."""
-    return job.name, job.sources, "chain" if job.type in CHAIN_TYPES else job.type
+    return job.name, job.stream, job.sources, "chain" if job.type in CHAIN_TYPES else job.type
 
 
 def _cancelled_words(job: Job) -> str:

@@ -13,11 +13,12 @@ from msgspec import UNSET
 
 from catalog.ids import JobId, JobNumber, new_uuid
 from catalog.records import Job
+from sidecar.going_on import STREAM_WORDS
 from sidecar.requests import Invalid
 from tapefs.backup.patterns import BadPattern, parse
 from tapefs.client.job_fields import JobFields, Path, decoded
 from tapefs.codecs import CODECS, check_level
-from tapefs.errors import NoSuchThing, SourceError, UsageError
+from tapefs.errors import NoSuchThing, NotNow, SourceError, UsageError
 
 #: A job's name becomes a folder's name in the mount.
 LONGEST_NAME_BYTES = 200
@@ -43,7 +44,7 @@ OWN_NAMES: Mapping[str, str] = {}
 def new_job(fields: JobFields, now_ns: int, names: Mapping[str, str] = OWN_NAMES) -> Job:
     """Return a job that is not recorded yet. Raises Invalid, NoSuchThing, SourceError. Blocking."""
     for field in ("name", "sources"):
-        if getattr(fields, field) is UNSET:
+        if getattr(fields, field) is UNSET and (field != "sources" or not fields.stream):
             raise Invalid("missing", ["body", names.get(field, field)], "Field required")
     blank = Job(number=JobNumber(0), job_id=JobId(new_uuid()), name="", sources=(), created_at_ns=now_ns)
     return changed_job(blank, fields, names)
@@ -56,9 +57,7 @@ def changed_job(job: Job, fields: JobFields, names: Mapping[str, str] = OWN_NAME
         changes["name"] = check_name(fields.name, names.get("name", "name"))
     if fields.type is not UNSET:
         changes["type"] = check_type(fields.type, names.get("type", "type"))
-    if fields.sources is not UNSET:
-        field = names.get("sources", "sources")
-        changes["sources"] = check_sources(_paths(fields.sources, field), field)
+    changes |= _what_it_stores(job, fields, names.get("sources", "sources"))
     if fields.excludes is not UNSET:
         changes["excludes"] = check_excludes(fields.excludes, names.get("excludes", "excludes"))
     if fields.description is not UNSET:
@@ -80,6 +79,28 @@ def changed_job(job: Job, fields: JobFields, names: Mapping[str, str] = OWN_NAME
     return changed
 
 
+def _what_it_stores(job: Job, fields: JobFields, field: str) -> dict[str, object]:
+    """Return the job's sources, or its stream, if `fields` set them. Raises Invalid, NoSuchThing, SourceError."""
+    stream = job.stream if fields.stream is UNSET else fields.stream
+    if job.number and stream != job.stream:
+        raise Invalid("value_error", ["body", "stream"], "cannot be changed: make another job", stream)
+    if fields.sources is not UNSET:
+        if stream:
+            raise Invalid("value_error", ["body", field], "a job stores sources or a stream, not both")
+        return {"sources": check_sources(_paths(fields.sources, field), field)}
+    if not stream or job.stream:
+        return {}
+    name = check_name(stream, "stream")
+    return {"stream": name, "sources": (b"/" + name.encode(),)}
+
+
+def check_sources_of(job: Job) -> None:
+    """Check that a job that is to run finds its sources. Raises NoSuchThing, SourceError, NotNow. Blocking."""
+    if job.stream:
+        raise NotNow(f"job {job.number} ({job.name}) {STREAM_WORDS}")
+    check_sources(job.sources, "sources")
+
+
 def of_its_type(job: Job, fields: JobFields) -> Job:
     """Return the job with what its type demands. Raises Invalid when `fields` ask for something else."""
     if not 1 <= job.copies <= MOST_COPIES:
@@ -87,6 +108,9 @@ def of_its_type(job: Job, fields: JobFields) -> Job:
     if job.type != "archive" and (job.copies > 1 or job.keep_sources):
         field = "copies" if job.copies > 1 else "keep_sources"
         raise Invalid("value_error", ["body", field], "only an archive has further copies, and removes its sources")
+    if job.stream and (job.type != "full" or job.retries):
+        field = "retries" if job.retries else "type"
+        raise Invalid("value_error", ["body", field], "a stream is stored as a full set, and cannot be tried again")
     demanded = DEMANDED.get(job.type, {})
     for field, value in demanded.items():
         asked = getattr(fields, field)

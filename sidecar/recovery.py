@@ -15,6 +15,7 @@ Blocking; before any mover runs, the state folder being owned.
 | PAUSED job             | somebody wants that                                  | it stays paused                      |
 | report without an end  | the run was killed                                   | completed from the ledger            |
 | QUEUED job             | it waited for a drive                                | it stays queued and runs             |
+| job of a stream        | the stream came while it waited or ran               | FAILED: nobody can read that again   |
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import structlog
 
 from catalog.ledger import Ledger
 from catalog.records import JobState, SetState
-from sidecar.going_on import interrupt
+from sidecar.going_on import interrupt, stop
 from tapefs.home import Home
 from tapefs.report.ending import end_interrupted
 
@@ -37,6 +38,10 @@ def recover(home: Home, ledger: Ledger, now_ns: int) -> None:
     for job in ledger.jobs_in([JobState.RUNNING]):
         after = interrupt(home, ledger, job.number, INTERRUPTED, now_ns)
         log.warning("job was interrupted", job=job.number, name=job.name, state=after.state.value)
+    for job in ledger.jobs_in([JobState.QUEUED]):
+        if job.stream:
+            stop(home, ledger, job.number, INTERRUPTED, now_ns)
+            log.warning("a stream was interrupted", job=job.number, name=job.name)
     for backup_set in ledger.backup_sets():
         if backup_set.state is SetState.RUNNING:
             ledger.fail_set(backup_set.set_id, INTERRUPTED, now_ns)

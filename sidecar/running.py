@@ -51,6 +51,7 @@ from sidecar.restoring import Restorations
 from sidecar.scheduling import Scheduler
 from sidecar.service import Service
 from sidecar.shared import Shared
+from sidecar.streams import Streams
 from sidecar.tape_tasks import TapeTasks
 from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
@@ -143,6 +144,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
             nursery.start_soon(drive.run)
         nursery.start_soon(_bring_back, service, options)
         nursery.start_soon(service.jobs.run)
+        nursery.start_soon(service.streams.run)
         nursery.start_soon(service.checks.run)
         nursery.start_soon(service.pins.run)
         nursery.start_soon(service.access.registry.run)
@@ -229,6 +231,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     library = Library(home, ledger, changer, partial(cartridge_bytes, home.library_config))
     await library.refresh()
     jobs = Jobs(home, ledger, bell)
+    streams = Streams(home, jobs)
     limit = await trio.to_thread.run_sync(limit_bytes, home)
     recalls = Recalls(home, ledger, library, arrivals, bell, Walks(limit))
     verifications, tape_tasks = Verifications(ledger, bell), TapeTasks(ledger, bell)
@@ -252,6 +255,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
         recalls=recalls,
         giving_way=GivingWay(recalls.queue, home.settings.recall.backup_yields_after_s),
         alongside=Alongside(),
+        streams=streams,
         cleanings=cleanings,
         verifications=verifications,
         fleet=fleet,
@@ -277,6 +281,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
             ledger=ledger,
             library=library,
             jobs=jobs,
+            streams=streams,
             checks=Checks(ledger, jobs, verifications),
             recalls=recalls,
             verifications=verifications,

@@ -23,6 +23,7 @@ from sidecar.pins import Pins
 from sidecar.recalling import Recalls
 from sidecar.restoring import Restorations
 from sidecar.scheduling import Scheduler
+from sidecar.streams import Streams
 from sidecar.tape_tasks import TapeTasks
 from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
@@ -41,6 +42,7 @@ class Service:
     ledger: Ledger
     library: Library
     jobs: Jobs
+    streams: Streams
     checks: Checks
     recalls: Recalls
     verifications: Verifications

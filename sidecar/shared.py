@@ -15,6 +15,7 @@ from sidecar.jobs import Jobs
 from sidecar.library import Library
 from sidecar.movers import MoverCommand
 from sidecar.recalling import Recalls
+from sidecar.streams import Streams
 from sidecar.tape_tasks import TapeTasks
 from sidecar.unlocking import Unlocking
 from sidecar.verifying import Verifications
@@ -32,6 +33,7 @@ class Shared:
     recalls: Recalls
     giving_way: GivingWay
     alongside: Alongside
+    streams: Streams
     cleanings: Cleanings
     verifications: Verifications
     fleet: Fleet

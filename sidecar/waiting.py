@@ -35,6 +35,8 @@ def _before_a_drive(service: Service, job: Job) -> str | None:
     if job.not_before_ns > service.jobs.now_ns():
         at = datetime.fromtimestamp(job.not_before_ns / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         return f"until {at} for its next try: {job.tries[-1].reason}" if job.tries else f"until {at}"
+    if job.number in service.jobs.coming and (stream := service.streams.of(job.number)) is not None:
+        return f"for its client to send more or to end: {stream.bytes} bytes so far"
     if job.after:
         verdict, words = service.jobs.outlook(job)
         return None if verdict is Outlook.READY else f"for the end of {words}"

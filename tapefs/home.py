@@ -12,7 +12,7 @@ library/        the virtual library
 reports/        what runs and verifications found, <set id>.json and more; made when the first one is written
 keys/           keys of encrypted tapes, <name>.<number>.json and .age; made with the first one
 spool/          files without names: what is collected before it goes to tape, 7z archives,
-                segments of jobs that are spooled, segments to be copied
+                segments of jobs that are spooled, segments to be copied, streams
 rebuild/        what a rebuild has found, <volume id>.json for each tape, until all that it names is there
 catalog/        a copy of the catalog that is going to tape
 notify.json     channels for notices that were set over HTTP, with their secrets, mode 0600
@@ -136,6 +136,11 @@ class BackupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     spool: bool = False
     #: Disk space that the spool of a job may take; 0 means half of what is free when the job begins.
     spool_bytes: _Natural = 0
+    #: A stream is stored in parts of this size, each of which lies on disk as a whole before it goes to tape; a quarter
+    #: of what is free there is the most.
+    stream_part_bytes: Annotated[int, Meta(ge=1024**2)] = 4 * 1024**3
+    #: A client that sends nothing of its stream for so long is given up.
+    stream_idle_s: Annotated[float, Meta(gt=0)] = 3600.0
 
     def __post_init__(self) -> None:
         """Refuse segments that would hold little but headers and trailers."""

@@ -23,7 +23,7 @@ from sidecar.calls import Call
 from sidecar.going_on import OPEN_STATES
 from sidecar.job_pools import with_pools
 from sidecar.jobs import JobView, Run
-from sidecar.new_jobs import changed_job, check_run_type, check_sources, new_job
+from sidecar.new_jobs import changed_job, check_run_type, check_sources_of, new_job
 from sidecar.requests import Invalid, Page, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
 from sidecar.waiting import waits_for
@@ -134,10 +134,10 @@ class JobCalls:
         check_fields(caller, body, self._service.home.settings.access)
         job = await trio.to_thread.run_sync(new_job, body, self._service.jobs.now_ns())
         job = with_pools(job, body, self._pools(), is_new=True)
-        known = self._service.jobs.newest(like=job) if body.reuse and body.run else None
+        known = self._service.jobs.newest(like=job) if body.reuse and (body.run or job.stream) else None
         number = (await self._service.jobs.create(job)).number if known is None else known.number
         if known is not None:
-            changes = structs.replace(body, name=UNSET, sources=UNSET, type=UNSET)
+            changes = structs.replace(body, name=UNSET, sources=UNSET, stream=UNSET, type=UNSET)
             await self._service.jobs.edit(number, partial(self._changed, fields=changes, caller=caller))
         if body.run:
             await self._service.jobs.queue(number, "" if known is None or known.type == job.type else job.type)
@@ -160,7 +160,7 @@ class JobCalls:
         number = _number(request)
         body = await body_of(request, RunBody) if await request.body() else RunBody()
         job = self._service.jobs.view(number).job
-        await trio.to_thread.run_sync(check_sources, job.sources, "sources")
+        await trio.to_thread.run_sync(check_sources_of, job)
         await self._service.jobs.queue(number, "" if body.type is UNSET else check_run_type(job, body.type))
         return json_answer(self._view(self._service.jobs.view(number)), 202)
 
@@ -224,7 +224,7 @@ class JobCalls:
 
     def _changed(self, job: Job, fields: JobFields, caller: Caller) -> Job:
         """Blocking; in a thread."""
-        allowed_sources(caller, job.sources, self._service.home.settings.access)
+        allowed_sources(caller, () if job.stream else job.sources, self._service.home.settings.access)
         return with_pools(changed_job(job, fields), fields, self._pools(), is_new=False)
 
 

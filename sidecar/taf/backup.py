@@ -20,7 +20,7 @@ from sidecar.answers import json_answer, moment, shown
 from sidecar.callers import Caller, Role, caller_of
 from sidecar.calls import Call
 from sidecar.jobs import JobView
-from sidecar.new_jobs import TAF_TYPES, changed_job, check_sources, check_type, new_job
+from sidecar.new_jobs import TAF_TYPES, changed_job, check_sources_of, check_type, new_job
 from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
 from tapefs.access.settings import AccessSettings
@@ -174,7 +174,7 @@ class BackupCalls:
         """Queue a task."""
         number = _number(request)
         job = self._service.jobs.view(number).job
-        await trio.to_thread.run_sync(check_sources, job.sources, "source_paths")
+        await trio.to_thread.run_sync(check_sources_of, job)
         await self._service.jobs.queue(number)
         return json_answer(
             {
@@ -249,7 +249,7 @@ def _number(request: Request) -> JobNumber:
 def _changed(job: Job, body: BackupTaskRequest, caller: Caller, settings: AccessSettings) -> Job:
     """Return the task with what the body changes. Blocking; raises Forbidden for what the caller may not name."""
     fields = body.changes(job.codec)
-    allowed_sources(caller, job.sources, settings)
+    allowed_sources(caller, () if job.stream else job.sources, settings)
     check_fields(caller, fields, settings)
     return changed_job(job, fields, NAMES)
 

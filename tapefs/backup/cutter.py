@@ -90,6 +90,11 @@ class Cutter:
         """Payload bytes on tape, and on their way there."""
         return self._stored_before + (0 if self._stream is None else self._stream.stored_bytes)
 
+    @property
+    def committed(self) -> int:
+        """How many segments of the set are committed; the tape's thread counts them."""
+        return self._links.committed
+
     def full_segment_bytes(self) -> int:
         """Plain bytes of a segment where there is plenty of room."""
         return self._tapes.full_segment_bytes()
@@ -168,6 +173,11 @@ class Cutter:
         for directory in self._walk.stack:
             if directory.announced or directory.parent is None:
                 self._intake.enter(directory)
+
+    def give_way_if_wanted(self) -> None:
+        """Between two segments: let others use the drive if they want it. Raises SegmentLost."""
+        if self._watcher.is_drive_wanted():
+            self._give_way()
 
     def _other_tapes(self) -> list[VolumeId]:
         """Return the tapes that further copies lie on: this one stays on its own."""

@@ -36,6 +36,8 @@ class Draft(NamedTuple):
     xattrs: Sequence[tuple[bytes, bytes]] = ()
     #: Of a file with holes.
     data: Sequence[tuple[int, int]] = ()
+    #: A part of a stream whose end is not known yet.
+    more: bool = False
 
     @property
     def content_bytes(self) -> int:
@@ -79,4 +81,5 @@ class Draft(NamedTuple):
             xattrs=xattrs,
             xattrs_b64=raw_xattrs,
             data=list(self.data),
+            more=self.more,
         )

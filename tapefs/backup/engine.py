@@ -17,6 +17,7 @@ from drivers.interface import Drive
 from tapefs.backup.base import Base, State, Verdict, fresh_flag
 from tapefs.backup.cutter import Cutter, SegmentLost
 from tapefs.backup.frames import Pool, Workers, frames_for
+from tapefs.backup.inflow import Inflow, StreamTaker, StreamWalk
 from tapefs.backup.intake import Intake
 from tapefs.backup.interrupted import Interrupted, seen_again
 from tapefs.backup.layout import layout_of
@@ -54,8 +55,9 @@ class Engine:
         sources: list[bytes],
         base: Base | None = None,
         interrupted: Interrupted | None = None,
+        inflow: Inflow | None = None,
     ) -> None:
-        """With a `base` only what differs from it is taken in. The caller closes it.
+        """With a `base` only what differs from it is taken in. The caller closes it. `inflow`: the job's stream.
 
         An `interrupted` backup goes on behind its last committed segment. Threads run from here to `close`.
         """
@@ -70,7 +72,10 @@ class Engine:
         self._base = base
         self._job, self._sources = job, sources
         self._scouts: Scouts | None = None
-        self._walk = walk_of(context, job, sources, base, watcher.trouble)
+        if inflow is None:
+            self._walk = walk_of(context, job, sources, base, watcher.trouble)
+        else:
+            self._walk = StreamWalk(context.backup_set.started_at_ns, job, watcher.trouble)
         self._layout = layout_of(context.codec)
         self._fills = FillCounts()
         self._workers = Workers(threads, context.codec, job.level, self._pool, self._fills)
@@ -79,14 +84,16 @@ class Engine:
         )
         self._links = LinkMap(context.home.path)
         # A 7z lies on disk before it goes to tape in any case.
-        has_spool = context.codec.is_tar and (settings.spool if job.spool is None else job.spool)
+        has_spool = context.codec.is_tar and (settings.spool if job.spool is None else job.spool) and inflow is None
         self._cutter = Cutter(
             self._tapes, self._pool, self._intake, self._walk, self._links, watcher, self._fills, has_spool=has_spool
         )
         small = SmallFiles(self._intake, self._layout, self._look_around) if context.codec.is_tar else None
-        self._taker = Taker(
+        self._taker: Taker | StreamTaker = Taker(
             self._cutter, self._intake, self._links, self._layout, small, watcher.trouble, self._look_around
         )
+        if inflow is not None:
+            self._taker = StreamTaker(self._cutter, self._intake, inflow, self._look_around)
         self._path = b""
         self._steps = 0
         self._told_at_s = 0.0
@@ -162,7 +169,8 @@ class Engine:
         tally, tape = self._intake.tally, self._tapes.tape
         self._watcher.progress(
             BackupProgress(
-                set_id=self._context.backup_set.set_id, stage=stage, path=self._path, bytes=tally.read_bytes,
+                set_id=self._context.backup_set.set_id, stage=stage, path=self._path,
+                bytes=tally.read_bytes + self._cutter.progress.offset,
                 files=tally.new_files + tally.changed_files, stored_bytes=self._cutter.stored_bytes,
                 tape=tape.volume.label if tape is not None else "",
             )
@@ -231,6 +239,8 @@ class Engine:
         if now_s - self._told_at_s >= _PROGRESS_EVERY_S:
             self._told_at_s = now_s
             self._watcher.check_cancelled()
+            if isinstance(self._taker, StreamTaker):
+                self._taker.tell_kept()
             self.tell("write")
 
     def _take_next(self, directory: OpenDirectory) -> None:

@@ -329,10 +329,12 @@ class Intake:
         self._newest = draft
         self._count(directory, source.attributes)
 
-    def part(self, source: Source, part: int, offset: int, length: int, runs: list[Run] | None) -> None:
+    def part(
+        self, source: Source, part: int, offset: int, length: int, runs: list[Run] | None, *, more: bool = False
+    ) -> None:
         """A part of a file that is larger than a segment; the last one ends at the file's size.
 
-        `runs` is the data in it, if the file has holes.
+        `runs` is the data in it, if the file has holes. With `more` it is a stream whose end is not known.
         """
         status, directory = source.status, source.directory
         path = member_path(directory, part_name(source.name, part))
@@ -354,9 +356,9 @@ class Intake:
             flags |= self._mark(source, problem)
         draft = Draft(
             directory.number, source.name, status, flags, at, part, offset, length,
-            xattrs=source.attributes.xattrs, data=runs or (),
+            xattrs=source.attributes.xattrs, data=runs or (), more=more,
         )  # fmt: skip
-        last = offset + length == status.st_size
+        last = offset + length == status.st_size and not more
         self._note(directory, draft, last=last)
         if last:
             self._count(directory, source.attributes)

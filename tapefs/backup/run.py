@@ -20,6 +20,7 @@ from tapefs.along.companions import Companions
 from tapefs.backup.base import Choice, choose_base, same_base
 from tapefs.backup.early_index import EarlyIndex
 from tapefs.backup.engine import Engine
+from tapefs.backup.inflow import STREAM_WAY_OUT, Inflow
 from tapefs.backup.interrupted import Interrupted
 from tapefs.backup.pool_copies import copy_to_pools
 from tapefs.backup.read_back import read_back
@@ -27,7 +28,7 @@ from tapefs.backup.segment import SetContext
 from tapefs.backup.selection import check_sources
 from tapefs.backup.watcher import Watcher
 from tapefs.codecs import Codec, codec
-from tapefs.errors import Cancelled
+from tapefs.errors import Cancelled, SourceError
 from tapefs.home import Home
 from tapefs.keys.policy import TapeKeys
 from tapefs.report.recorder import Recorder
@@ -38,17 +39,24 @@ from tapefs.sets.finish import finish_set
 log = structlog.get_logger(__name__)
 
 
-def run_backup(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watcher) -> SetId:
+def run_backup(
+    home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watcher, inflow: Inflow | None = None
+) -> SetId:
     """Run a QUEUED job; return its set, which is then COMPLETE. On any error it is FAILED and nothing of it is shown.
 
-    One that is queued to resume goes on with the set that it has.
+    One that is queued to resume goes on with the set that it has. `inflow` is what a job of a stream stores.
 
     Raises SourceError before a set or a tape is touched; NoTape, Cancelled, TapeError, drive and catalog errors. A job
     that is to be copied or verified raises as `copy_to_pools` and `read_back`, too, its set being COMPLETE then.
     """
     recorder = Recorder(home, ledger, drive, job, watcher)
     try:
-        set_id = (_resume if job.resume else _begin)(home, ledger, drive, job, recorder)
+        if job.stream and (inflow is None or job.resume):
+            raise SourceError(f"{job.stream} is a stream, which nobody sends now: {STREAM_WAY_OUT}")
+        if job.resume:
+            set_id = _resume(home, ledger, drive, job, recorder)
+        else:
+            set_id = _begin(home, ledger, drive, job, recorder, inflow)
     except BaseException as error:
         recorder.end(error)
         raise
@@ -56,9 +64,10 @@ def run_backup(home: Home, ledger: Ledger, drive: Drive, job: Job, watcher: Watc
     return set_id
 
 
-def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorder) -> SetId:
+def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorder, inflow: Inflow | None) -> SetId:
     """Make a new set."""
-    sources, pools = check_sources(job.sources), Pools.of(home, ledger)
+    pools = Pools.of(home, ledger)
+    sources = check_sources(job.sources) if inflow is None else list(job.sources)
     the_codec = codec(job.codec, home.settings.backup.gzip_engine)
     the_codec.encoder(job.level)  # Raises UsageError for a level or a program that is missing.
     _require_encryption(home, drive, pools.get(job.pool).name)
@@ -66,7 +75,7 @@ def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorde
     try:
         if choice.reason:
             log.info("a full set", job=job.number, name=job.name, reason=choice.reason)
-        plan = SetPlan(home, ledger, drive, job, the_codec, sources, choice)
+        plan = SetPlan(home, ledger, drive, job, the_codec, sources, choice, inflow=inflow)
         backup_set = ledger.begin_set(_new_set(job, choice, pools))
         with _companions(home, job, backup_set) as along:
             with EarlyIndex(home, backup_set) as early:
@@ -133,6 +142,8 @@ class SetPlan:
     choice: Choice
     #: What there is of it already.
     interrupted: Interrupted | None = None
+    #: Its one file, if that is a stream.
+    inflow: Inflow | None = None
 
 
 @contextmanager
@@ -162,7 +173,7 @@ def _write(
         context = SetContext(plan.home, ledger, backup_set, socket.gethostname(), plan.codec, early, along)
         base = plan.choice.base(checksum=plan.job.checksum)
         with _names_the_way_out(plan.choice):
-            engine = Engine(context, plan.drive, recorder, plan.job, plan.sources, base, plan.interrupted)
+            engine = Engine(context, plan.drive, recorder, plan.job, plan.sources, base, plan.interrupted, plan.inflow)
             engine.write()
     except BaseException as error:
         if ledger.backup_set(backup_set.set_id).state is SetState.RUNNING:

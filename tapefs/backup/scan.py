@@ -36,7 +36,9 @@ _DEPTH_HELD = 400
 _LONGEST_NAME_BYTES = 255
 
 
-class _Kind(Enum):
+class Kind(Enum):
+    """What a name in a directory is, as far as the walk wants to know."""
+
     REGULAR = 1
     DIRECTORY = 2
     #: Symbolic links, and what is never opened: opening a device can do harm.
@@ -431,21 +433,21 @@ class Walk:
                 self._miss(
                     directory.path + b"/" + name, f"left out: its name is longer than {_LONGEST_NAME_BYTES} bytes"
                 )
-            elif kind is _Kind.DIRECTORY:
+            elif kind is Kind.DIRECTORY:
                 directory.directories.append(name)
             else:
                 directory.files.append(name)
-                if kind is _Kind.SPECIAL:
+                if kind is Kind.SPECIAL:
                     directory.specials.add(name)
         directory.files.sort()
         directory.directories.sort()
 
-    def _names(self, directory: OpenDirectory) -> Iterator[tuple[bytes, _Kind]]:
+    def _names(self, directory: OpenDirectory) -> Iterator[tuple[bytes, Kind]]:
         if directory.branch is None:
             return self._all_names(directory)
         return self._branch_names(directory, directory.branch)
 
-    def _branch_names(self, directory: OpenDirectory, branch: Branch) -> Iterator[tuple[bytes, _Kind]]:
+    def _branch_names(self, directory: OpenDirectory, branch: Branch) -> Iterator[tuple[bytes, Kind]]:
         for name in branch.children:
             try:
                 mode = os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_mode
@@ -454,7 +456,7 @@ class Walk:
                 continue
             yield name, _kind(stat.S_ISDIR(mode), stat.S_ISREG(mode))
 
-    def _all_names(self, directory: OpenDirectory) -> Iterator[tuple[bytes, _Kind]]:
+    def _all_names(self, directory: OpenDirectory) -> Iterator[tuple[bytes, Kind]]:
         is_wanted = self._rules.within(directory.path, directory.fd)
         try:
             # A bytes path gives bytes names; the magic link leads to the very directory that is open.
@@ -467,7 +469,7 @@ class Walk:
             self._miss(directory.path or b"/", f"listing is incomplete: {error.strerror}")
 
 
-def _kind(is_directory: bool, is_regular: bool) -> _Kind:
+def _kind(is_directory: bool, is_regular: bool) -> Kind:
     if is_directory:
-        return _Kind.DIRECTORY
-    return _Kind.REGULAR if is_regular else _Kind.SPECIAL
+        return Kind.DIRECTORY
+    return Kind.REGULAR if is_regular else Kind.SPECIAL

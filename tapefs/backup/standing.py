@@ -120,7 +120,7 @@ def _member(standing: Standing, segment_id: SegmentId, line: Member, on_link: On
     name = name_of(line)
     level.elsewhere.add(name, segment_id, line.at)
     level.last_file = name
-    if line.part >= 0 and line.part_offset + line.part_bytes < line.size:
+    if line.part >= 0 and (line.more or line.part_offset + line.part_bytes < line.size):
         standing.part = line
         return
     standing.part = None

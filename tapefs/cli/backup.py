@@ -18,6 +18,7 @@ from tapefs.cli.job_options import check_level_of, job_options
 from tapefs.cli.output import counted, printable, size
 from tapefs.cli.place import Place
 from tapefs.cli.progress import reporting
+from tapefs.cli.streaming import check_stream_options, store_stream
 from tapefs.cli.values import JobName, name_from_path
 from tapefs.client.api import Client, JobView
 from tapefs.client.job_fields import JobFields, encoded
@@ -34,21 +35,45 @@ TROUBLES = 20
 
 
 @click.command("backup", short_help="Back up files and directories to tape.")
-@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(path_type=bytes))
+@click.argument("sources", metavar="SOURCE...", nargs=-1, type=click.Path(path_type=bytes))
 @click.option("--name", type=JobName(), help="Name in the archive; else the last component of the first source.")
+@click.option("--stdin", "stream", metavar="FILE", help="Store standard input as one file of this name.")
+@click.option(
+    "--command", "is_command", is_flag=True, help="With --stdin: store what the command behind -- writes instead."
+)
+@click.option("--job", metavar="NAME", type=JobName(), help="With --stdin: name in the archive; else that of the file.")
 @job_options
 @click.option("--no-wait", is_flag=True, help="Print the job's number instead, and let `tapefs serve` do it.")
 @click.pass_obj
 def backup_command(
-    place: Place, sources: tuple[bytes, ...], name: str | None, fields: JobFields, no_wait: bool
+    place: Place,
+    sources: tuple[bytes, ...],
+    name: str | None,
+    stream: str | None,
+    is_command: bool,
+    job: str | None,
+    fields: JobFields,
+    no_wait: bool,
 ) -> None:
     """Back up files and directories to tape; the id of the new set is printed last.
 
     Sources that were backed up under the same name before belong to the same job, so that an incremental backup finds
     what it builds on.
+
+    With --stdin FILE what comes from standard input is stored, of any length. Its end alone does not tell that all
+    went well with whoever wrote it: tapefs backup --stdin FILE --command -- pg_dump shop runs that program itself, and
+    makes no set when it fails.
     """
     check_level_of(fields)
     home = place.home()
+    if stream is not None:
+        check_stream_options(sources, is_command=is_command, no_wait=no_wait)
+        fields = structs.replace(fields, stream=stream, name=job or name or stream)
+        with submitting(home) as client:
+            click.echo(store_stream(home, client, fields, [*sources] if is_command else None))
+        return
+    if not sources or is_command or job is not None:
+        raise click.UsageError("--job and --command belong to --stdin" if sources else "name at least one source")
     fields = with_sources(fields, name, sources)
     with submitting(home) as client:
         wait_unless(client, client.submit(fields, reuse=True), no_wait)

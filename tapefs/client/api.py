@@ -13,6 +13,7 @@ import msgspec
 from catalog.ids import FrameNo, JobNumber, SegmentId, SetId, VolumeId
 from catalog.records import JobState
 from tapefs.client.job_fields import JobFields
+from tapefs.client.streaming import stream_path
 from tapefs.client.transport import Transport
 from tapefs.errors import NoRoom, TapefsError, UsageError
 
@@ -315,6 +316,17 @@ class Client:
     def resume_queue(self) -> QueueView:
         """Let jobs begin again."""
         return decode(self._transport.request("POST", "/api/v1/queue/resume"), QueueView)
+
+    def stream_job(self, job: JobFields) -> JobNumber:
+        """Return the job that stores a stream: the newest one of that name, changed, or a new one.
+
+        Raises UsageError; NotNow while such a stream is on its way.
+        """
+        return self.submit(job, run=False, reuse=True).number
+
+    def break_stream(self, name: str, reason: str) -> None:
+        """Have a stream that is on its way fail. Raises NoSuchThing."""
+        self._transport.request("DELETE", f"{stream_path(name)}?{urlencode({'reason': reason})}")
 
     def cancel(self, number: JobNumber) -> None:
         """Stop a job at the next good place; it ends as `cancelled` some time later. Raises NoSuchThing, NotNow."""

@@ -34,6 +34,8 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     name: str | UnsetType = UNSET
     sources: list[Path] | UnsetType = UNSET
+    #: In the place of sources; a new job's only.
+    stream: str | UnsetType = UNSET
     type: str | UnsetType = UNSET
     codec: str | UnsetType = UNSET
     level: int | UnsetType = UNSET

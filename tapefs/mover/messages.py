@@ -14,6 +14,7 @@ import msgspec
 
 from catalog.ids import FrameNo, JobNumber, SegmentId, SetId, VolumeId
 from tapefs.along.words import CopyTask
+from tapefs.stream_words import StreamState, StreamTask
 from tapefs.taf.views import Imported
 
 
@@ -52,6 +53,15 @@ class Backup(_Message, frozen=True, kw_only=True):
 
     id: int
     job: JobNumber
+    #: What a job of a stream stores.
+    stream: StreamTask | None = None
+
+
+class StreamGrew(_Message, frozen=True, kw_only=True):
+    """The stream that backup `target` stores is so far. Not answered."""
+
+    target: int
+    state: StreamState
 
 
 class CopyAlong(_Message, frozen=True, kw_only=True):
@@ -212,6 +222,7 @@ Command = (
     | Unload
     | Look
     | Backup
+    | StreamGrew
     | CopyAlong
     | CopiesComing
     | FinishSets
@@ -438,6 +449,13 @@ class DriveState(_Message, frozen=True, kw_only=True):
     must_be_cleaned: bool = False
 
 
+class StreamKept(_Message, frozen=True, kw_only=True):
+    """So much of the stream that a backup stores is committed: the file that it comes through need not have it."""
+
+    id: int
+    up_to: int
+
+
 Report = (
     Ready
     | Done
@@ -445,6 +463,7 @@ Report = (
     | NeedVolume
     | CopiesOffered
     | Progress
+    | StreamKept
     | Trouble
     | FramesArrived
     | FramesFailed

@@ -27,6 +27,7 @@ from tapefs.mover.backup import PostWatcher
 from tapefs.mover.drive_file import write_drive_file
 from tapefs.mover.history import RecordingDrive
 from tapefs.mover.importing import import_taf
+from tapefs.mover.inflow import PostInflow
 from tapefs.mover.kinds import kind_of
 from tapefs.mover.lengthy import LengthyWork
 from tapefs.mover.messages import (
@@ -264,7 +265,8 @@ class Mover:
         pool = job.pool or self._home.settings.backup.pool
         watcher = PostWatcher(self._post, self._drive, command.id, pool, self._serve_meanwhile, self._expect)
         self._tell("writing")
-        set_id = run_backup(self._home, self._ledger, self._drive, job, watcher)
+        inflow = None if command.stream is None else PostInflow(self._post, command.id, command.stream)
+        set_id = run_backup(self._home, self._ledger, self._drive, job, watcher, inflow)
         return Done(id=command.id, set_id=set_id)
 
     def _copy_along(self, command: CopyAlong) -> Done:

@@ -16,8 +16,9 @@ import structlog
 
 from tapefs.errors import Cancelled, TapefsError
 from tapefs.keys.ring import Keyring
-from tapefs.mover.messages import Cancel, Command, GiveWay, Report, UseKeys
+from tapefs.mover.messages import Cancel, Command, GiveWay, Report, StreamGrew, UseKeys
 from tapefs.mover.wire import PREFIX_BYTES, WireError, decode, encode, length_of
+from tapefs.stream_words import StreamState
 
 #: A mover whose sidecar is gone and that hangs in a device call ends itself after this.
 _GRACE_S = 10.0
@@ -41,6 +42,7 @@ class Post:
         self._waiting: deque[Command] = deque()
         self._cancelled: set[int] = set()
         self._giving_way: set[int] = set()
+        self._streams: dict[int, StreamState] = {}
         self._gone = False
         self._changed = threading.Condition()
         threading.Thread(target=self._read_all, name="post", daemon=True).start()
@@ -82,6 +84,17 @@ class Post:
         with self._changed:
             self._giving_way.discard(command_id)
 
+    def stream(self, command_id: int) -> StreamState:
+        """Return how far the stream of that backup is, by the newest word. Raises SidecarGone."""
+        if self._gone:
+            raise SidecarGone("the sidecar is gone")
+        return self._streams.get(command_id, StreamState())
+
+    def wait_word(self, seconds: float) -> None:
+        """Wait for any word of the sidecar, at most so long."""
+        with self._changed:
+            self._changed.wait(seconds)
+
     def wait_cancelled_or(self, command_id: int, *kinds: type[Kind]) -> Kind:
         """As `take`, but raises Cancelled when that command is to stop."""
         with self._changed:
@@ -122,6 +135,8 @@ class Post:
                 self._cancelled.add(command.target)
             elif isinstance(command, UseKeys):
                 self._use_keys(command)
+            elif isinstance(command, StreamGrew):
+                self._streams = {command.target: command.state}
             elif isinstance(command, GiveWay):
                 (self._giving_way.add if command.is_wanted else self._giving_way.discard)(command.target)
             else:

@@ -339,20 +339,25 @@ class _Builder:
             check_ascending([entry.name], listing.last_file)
             listing.split = SplitFile(entry, xattrs_of(member))
         split = listing.split
-        expected = (split.entry.name, split.entry.size, split.parts, split.length)
+        # Only the last part of a stream knows how long it is.
+        size = entry.size if split.is_open else split.entry.size
+        expected = (split.entry.name, size, split.parts, split.length)
         found = (entry.name, entry.size, member.part, member.part_offset)
         if found != expected or not member.part_bytes or kind_of(entry.mode) != S_IFREG:
             raise BadStructure(f"part {member.part} of {entry.name!r} does not follow the part before it")
+        if split.is_open:
+            split.entry = entry
         split.extents += extents_of(member, self._segment.number)
         split.flags |= member.flags
         split.parts += 1
         split.length += member.part_bytes
-        if split.length >= entry.size:
+        split.is_open = member.more
+        if split.length > entry.size:
+            raise BadStructure(f"the parts of {entry.name!r} have {split.length} bytes, not {entry.size}")
+        if split.length == entry.size and not member.more:
             self._finish_split(listing, split)
 
     def _finish_split(self, listing: Listing, split: SplitFile) -> None:
-        if split.length > split.entry.size:
-            raise BadStructure(f"the parts of {split.entry.name!r} have {split.length} bytes, not {split.entry.size}")
         listing.split = None
         flags = entry_flags(split.flags) | _SPLIT | (split.entry.flags & _XATTRS)
         entry = split.entry._replace(flags=flags)

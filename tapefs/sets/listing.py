@@ -41,7 +41,7 @@ class Sums:
 class SplitFile:
     """A file whose parts are still coming."""
 
-    #: As its first part says, without the flags of the parts.
+    #: As its first part says, without the flags of the parts; of a stream as its newest part says.
     entry: Entry
     xattrs: list[tuple[bytes, bytes]]
     flags: int = 0
@@ -50,6 +50,8 @@ class SplitFile:
     extents: list[Extent] = field(default_factory=list)
     #: Bytes of the parts so far.
     length: int = 0
+    #: It is a stream, and the part before was not the last.
+    is_open: bool = False
 
 
 @dataclass(slots=True)

@@ -62,7 +62,7 @@ def decode(members: Sequence[Member], segment: int, begin: int) -> Batch:
     fields = zip(*map(astuple, members), strict=True)
     (directories, texts, raws, modes, uids, gids, sizes, mtimes, ctimes, nlinks, rdevs, devs, inos, blocks, flags,
      places, digests, targets, raw_targets, parts, part_places, part_sizes, xattrs, raw_xattrs, datas,
-     as_bases) = fields  # fmt: skip
+     as_bases, _) = fields  # fmt: skip
     names = _merged(texts, raws)
     if not _are_plain(names):
         names = [name_of(member) for member in members]

@@ -1,0 +1,134 @@
+"""`tapefs backup --stdin`: what a program writes goes to the sidecar as it comes, and from there to tape.
+
+The end of the input is told to the sidecar only when all went well; before that, whatever breaks the connection makes
+the backup fail.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import click
+
+from tapefs.cli.output import printable, size
+from tapefs.cli.progress import Reporter, reporting
+from tapefs.client.api import Client
+from tapefs.client.job_fields import JobFields
+from tapefs.client.streaming import send_stream
+from tapefs.errors import Cancelled, SourceError, TapefsError
+from tapefs.home import Home
+
+_PIECE_BYTES = 1024 * 1024
+#: A command that does not end when it is told to is killed after this.
+_END_S = 10.0
+
+
+def check_stream_options(sources: Sequence[bytes], *, is_command: bool, no_wait: bool) -> None:
+    """Raise click.UsageError for what makes no sense with --stdin."""
+    if is_command and not sources:
+        raise click.UsageError("--command: name the program behind --, for instance: --command -- pg_dump shop")
+    if sources and not is_command:
+        raise click.UsageError("--stdin stores standard input; a program to run goes behind `--command --`")
+    if no_wait:
+        raise click.UsageError("--no-wait: a stream is sent while this command runs")
+
+
+def store_stream(home: Home, client: Client, fields: JobFields, command: list[bytes] | None) -> str:
+    """Send standard input, or what the command writes, and wait for its set; return that. Raises TapefsError."""
+    if command is None and sys.stdin.isatty():
+        raise click.UsageError("standard input is a terminal: pipe something into this command")
+    name = str(fields.stream)
+    job = client.stream_job(fields)
+    began_s, count = time.monotonic(), _Count()
+    try:
+        with reporting("backup") as reporter:
+            pieces = _of_stdin() if command is None else _of_command(command)
+            stored = send_stream(home.socket, name, job, _telling(client, name, _counted(pieces, count, reporter)))
+    except KeyboardInterrupt:
+        _break(client, name, "it was interrupted")
+        raise Cancelled(f"interrupted after {size(count.bytes)}; nothing of it is shown") from None
+    click.echo(f"backup: {size(stored.bytes)} on tape, {time.monotonic() - began_s:.1f} s", err=True)
+    return stored.set_id
+
+
+def _telling(client: Client, name: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the pieces; tell the sidecar why there are no more, before the connection breaks."""
+    try:
+        yield from pieces
+    except SourceError as error:
+        _break(client, name, str(error))
+        raise
+
+
+def _break(client: Client, name: str, reason: str) -> None:
+    with suppress(TapefsError):  # It has ended by itself, or the sidecar is gone.
+        client.break_stream(name, reason)
+
+
+@dataclass(slots=True)
+class _Count:
+    bytes: int = 0
+
+
+def _counted(pieces: Iterator[bytes], count: _Count, reporter: Reporter) -> Iterator[bytes]:
+    for piece in pieces:
+        count.bytes += len(piece)
+        reporter.update(count.bytes, None, f"{size(count.bytes)} sent")
+        yield piece
+    reporter.update(count.bytes, None, f"{size(count.bytes)} sent, on its way to tape")
+
+
+def _of_stdin() -> Iterator[bytes]:
+    return _pieces(sys.stdin.fileno())
+
+
+def _pieces(fd: int) -> Iterator[bytes]:
+    while piece := _read(fd):
+        yield piece
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, _PIECE_BYTES)
+    except OSError as error:
+        raise SourceError(f"standard input cannot be read: {error.strerror}") from error
+
+
+def _of_command(command: list[bytes]) -> Iterator[bytes]:
+    """Yield what the command writes to its standard output. Raises SourceError when it fails."""
+    shown = printable(os.fsdecode(command[0]))
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    except OSError as error:
+        raise SourceError(f"{shown} cannot be run: {error.strerror}") from error
+    output = process.stdout
+    if output is None:
+        raise AssertionError("the command was started with a pipe")
+    try:
+        yield from _pieces(output.fileno())
+        code = process.wait()
+    finally:
+        output.close()
+        _end(process)
+    if code:
+        raise SourceError(f"{shown} {_how(code)}: nothing of it is kept")
+
+
+def _how(code: int) -> str:
+    return f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
