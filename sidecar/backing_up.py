@@ -100,7 +100,7 @@ class BackingUp:
                 await self._shared.jobs.stopped(run, reason)
             else:
                 await self._shared.jobs.end(run, JobState.CANCELLED if run.is_cancelled else JobState.FAILED, reason)
-        if self._errand is not None:
+        if self._errand is not None and not is_the_end:
             task, self._errand = self._errand, None
             why = (
                 f"{reason.partition(' while the backup ran')[0]}; what was moved stays moved, the same command goes on"

@@ -63,9 +63,9 @@ class Cleaner:
         self._task = None
         await self._put_away()
 
-    def mover_died(self, reason: str) -> None:
-        """The mover is gone: nobody knows whether the drive was cleaned."""
-        if self._task is not None:
+    def mover_died(self, reason: str, *, is_the_end: bool = False) -> None:
+        """The mover is gone: nobody knows whether the drive was cleaned. At its end the sidecar leaves that open."""
+        if self._task is not None and not is_the_end:
             task, self._task = self._task, None
             self._shared.cleanings.fail(task, "drive", reason)
 

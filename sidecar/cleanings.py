@@ -1,25 +1,26 @@
 """Cleaning of drives: which want it, which cartridge cleans next, and what has been asked for.
 
-One trio run; each drive's task takes what is for it between two tapes (`cleaner`). What is asked for is kept in memory;
-cleanings themselves, and which cartridge is used up, are in the ledger.
+One trio run; each drive's task takes what is for it between two tapes (`cleaner`). What is asked for is in the ledger
+before it is acknowledged and before it begins, as are cleanings themselves, and which cartridge is used up.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from catalog.ledger import Ledger
+from catalog.task_records import KEPT_TASKS, TaskFamily, TaskRecord, TaskState
 from drivers.interface import ElementKind
 from drivers.registry import drive_name
 from sidecar.bell import Bell
 from sidecar.library import Library
-from sidecar.tape_tasks import NEWEST, TaskState
+from sidecar.task_log import OWN_KEEPER, TaskLog
 from tapefs.condition.cleaning import has_cleanings_left
 from tapefs.errors import NoSuchThing, NoTape, NotNow
 
@@ -27,6 +28,21 @@ from tapefs.errors import NoSuchThing, NoTape, NotNow
 AUTO, ASK = "auto", "ask"
 
 log = structlog.get_logger(__name__)
+
+
+class _Order(msgspec.Struct, frozen=True):
+    """What was asked for, as the ledger keeps it."""
+
+    cartridge: str = ""
+    is_automatic: bool = False
+    #: `OWN_KEEPER`: whoever asked begins it anew after a restart.
+    keeper: str = ""
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What came of it, as the ledger keeps it."""
+
+    cartridge: str
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +85,7 @@ class Cleanings:
         self._library = library
         self._bell = bell
         self._now_ns = now_ns
-        self._numbers = itertools.count(1)
+        self._log = TaskLog(ledger, TaskFamily.CLEANING, now_ns)
         self._tasks: OrderedDict[int, CleaningTask] = OrderedDict()
         #: Drives that want to be cleaned, by their own newest word; and those of them that must not write before.
         self._wishes: dict[str, bool] = {}
@@ -81,6 +97,19 @@ class Cleanings:
         self._failed: set[str] = set()
         #: Which drive has refused which cartridge since the start.
         self._unfit: set[tuple[str, str]] = set()
+
+    def resume(self, drives: Collection[str]) -> None:
+        """Take what the last sidecar has left; these drives there are. Blocking; before anything else.
+
+        What waits goes on waiting. Nobody knows what became of a cleaning that had begun: the drive does, and asks
+        again if it is not clean. Raises CatalogError.
+        """
+        for record in self._log.kept():
+            task = _restored(record)
+            self._tasks[task.number] = task
+            if record.is_open and (why := _obstacle_to(record, drives)):
+                task.error_kind, task.error = "interrupted", why
+                self._end(task, TaskState.INTERRUPTED)
 
     # -- what drives say ---------------------------------------------------------------------------------------------
 
@@ -128,20 +157,23 @@ class Cleanings:
 
     # -- for HTTP ----------------------------------------------------------------------------------------------------
 
-    def add(self, drive: str, cartridge: str = "") -> CleaningTask:
-        """Have a drive cleaned as soon as it is free. Raises NotNow while that is to be, NoTape without a cartridge."""
+    def add(self, drive: str, cartridge: str = "", keeper: str = "") -> CleaningTask:
+        """Have a drive cleaned as soon as it is free. Raises NotNow while that is to be, NoTape without a cartridge.
+
+        It is in the ledger when this returns. `keeper`: see `sidecar.task_log`.
+        """
         other = self._open_task(drive)
         if other is not None:
             raise NotNow(f"{drive} is to be cleaned already, or is being: cleaning {other.number}")
         self.choose(drive, cartridge)
-        return self._new(drive, cartridge, is_automatic=False)
+        return self._new(drive, _Order(cartridge, keeper=keeper))
 
     def task(self, number: int) -> CleaningTask:
         """Return one. Raises NoSuchThing."""
         try:
             return self._tasks[number]
         except KeyError:
-            raise NoSuchThing(f"there is no cleaning {number} since the sidecar's start: see `tapefs drives`") from None
+            raise NoSuchThing(f"there is no cleaning {number}: the newest {KEPT_TASKS} are kept") from None
 
     def tasks(self) -> list[CleaningTask]:
         """Return those that are remembered, oldest first."""
@@ -173,7 +205,7 @@ class Cleanings:
         except NoTape as error:
             self._give_up(drive, str(error))
             return None
-        return self._new(drive, "", is_automatic=True)
+        return self._new(drive, _Order(is_automatic=True))
 
     def choose(self, drive: str, cartridge: str = "") -> str:
         """Return the barcode of the cartridge to be used: the one that has been used most. Raises NoTape."""
@@ -190,7 +222,8 @@ class Cleanings:
         return min(usable)[1]
 
     def begin(self, task: CleaningTask) -> None:
-        """A drive does it; `done` or `fail` must follow."""
+        """A drive does it; `done` or `fail` must follow. Raises CatalogError: then it must not be done."""
+        self._log.begun(task.number)
         task.state, task.began_at_ns = TaskState.RUNNING, self._now_ns()
 
     def refused(self, task: CleaningTask) -> None:
@@ -222,17 +255,23 @@ class Cleanings:
     def _open_task(self, drive: str) -> CleaningTask | None:
         return next((task for task in self._tasks.values() if task.is_open and task.drive == drive), None)
 
-    def _new(self, drive: str, cartridge: str, *, is_automatic: bool) -> CleaningTask:
-        task = CleaningTask(next(self._numbers), drive, cartridge, is_automatic, self._now_ns())
+    def _new(self, drive: str, order: _Order) -> CleaningTask:
+        now_ns = self._now_ns()
+        number = self._log.add("clean", drive, msgspec.json.encode(order), now_ns)
+        task = CleaningTask(number, drive, order.cartridge, order.is_automatic, now_ns)
         self._tasks[task.number] = task
         ended = [number for number, each in self._tasks.items() if not each.is_open]
-        for number in ended[: max(0, len(self._tasks) - NEWEST)]:
+        for number in ended[: max(0, len(self._tasks) - KEPT_TASKS)]:
             del self._tasks[number]
         self._bell.ring()
         return task
 
     def _end(self, task: CleaningTask, state: TaskState) -> None:
         task.state, task.finished_at_ns = state, self._now_ns()
+        outcome = msgspec.json.encode(_Outcome(task.cartridge)) if task.cartridge else b""
+        self._log.ended(
+            task.number, state, task.finished_at_ns, error_kind=task.error_kind, error=task.error, outcome=outcome
+        )
         self._bell.ring()
 
     def _forget_wish(self, drive: str) -> None:
@@ -280,3 +319,32 @@ class Cleanings:
             return "no cleaning cartridge is in the library: put one in"
         reasons = "; ".join(f"{code}: {self._obstacle(drive, code) or 'it is in another drive'}" for code in here)
         return f"no cleaning cartridge in the library cleans {drive} any more ({reasons}): put another one in"
+
+
+def _restored(record: TaskRecord) -> CleaningTask:
+    """Return a task as the ledger has it."""
+    order = msgspec.json.decode(record.order, type=_Order)
+    used = msgspec.json.decode(record.outcome, type=_Outcome).cartridge if record.outcome else order.cartridge
+    return CleaningTask(
+        number=record.number,
+        drive=record.subject,
+        cartridge=used,
+        is_automatic=order.is_automatic,
+        asked_at_ns=record.added_at_ns,
+        state=record.state,
+        error_kind=record.error_kind,
+        error=record.error,
+        began_at_ns=record.began_at_ns,
+        finished_at_ns=record.finished_at_ns,
+    )
+
+
+def _obstacle_to(record: TaskRecord, drives: Collection[str]) -> str:
+    """Say why an open task is not gone on with after a restart; nothing when it is."""
+    if record.state is TaskState.RUNNING:
+        return "the sidecar ended during it: the drive asks again if it is not clean"
+    if record.subject not in drives:
+        return f"there is no drive {record.subject} any more"
+    if msgspec.json.decode(record.order, type=_Order).keeper == OWN_KEEPER:
+        return "the sidecar ended; whoever asked for it asks anew"
+    return ""

@@ -195,11 +195,12 @@ class DriveTask:
             self._shared.library.eyes.close(self.number)
         self._shared.library.resting.discard(self.number)
         with trio.CancelScope(shield=True):
-            await self._backing_up.mover_died(reason, is_of_the_drive=is_of_the_drive, is_the_end=reason == SHUTDOWN)
+            short, is_the_end = reason.partition(" while the backup ran")[0], reason == SHUTDOWN
+            await self._backing_up.mover_died(reason, is_of_the_drive=is_of_the_drive, is_the_end=is_the_end)
             self._copying_along.mover_died()
-            self._cleaner.mover_died(reason.partition(" while the backup ran")[0])
-            self._tending.mover_died(f"{reason.partition(' while the backup ran')[0]}; the same command finishes it")
-            self._reading_back.mover_died(reason.replace("the backup ran", "it was read"))
+            self._cleaner.mover_died(short, is_the_end=is_the_end)
+            self._tending.mover_died(f"{short}; the same command finishes it", is_the_end=is_the_end)
+            self._reading_back.mover_died(reason.replace("the backup ran", "it was read"), is_the_end=is_the_end)
             self._asking.mover_died(reason.replace("the backup ran", "it was read"))
             self._bay.leave_to_another()
             self._shared.library.let_go(self.number)

@@ -49,10 +49,13 @@ class ReadingBack:
             verifications.done(task)
         self._task = None
 
-    def mover_died(self, reason: str) -> None:
-        """The mover is gone; what it was reading is for another, unless too many have died of it."""
+    def mover_died(self, reason: str, *, is_the_end: bool = False) -> None:
+        """The mover is gone; what it was reading is for another, unless too many have died of it.
+
+        At the end of the sidecar it is for the next one.
+        """
         task, self._task = self._task, None
-        if task is not None:
+        if task is not None and not is_the_end:
             self._verifications.drive_failed(task, reason)
 
     async def _read(self, mover: Mover, task: CopyTask) -> None:

@@ -236,9 +236,12 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     recalls = Recalls(home, ledger, library, arrivals, bell, Walks(limit))
     verifications, tape_tasks = Verifications(ledger, bell), TapeTasks(ledger, bell)
     cleanings = Cleanings(ledger, library, bell, home.settings.library.cleaning)
+    names = [drive_name(number) for number in range(home.settings.library.drive_count)]
+    await trio.to_thread.run_sync(tape_tasks.resume)
+    await trio.to_thread.run_sync(cleanings.resume, names)
     home.keyring.replace(await trio.to_thread.run_sync(opened_by_files, home))
     unlocking = Unlocking(home)
-    fleet = Fleet(drive_name(number) for number in range(home.settings.library.drive_count))
+    fleet = Fleet(names)
     services: list[Service] = []
 
     async def drive_failed(reason: str) -> None:

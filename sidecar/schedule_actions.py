@@ -32,9 +32,11 @@ from catalog.schedule_records import (
     RunState,
     Verify,
 )
+from catalog.task_records import TaskState
 from sidecar.cleanings import CleaningTask
 from sidecar.programs import Ended, run_program
-from sidecar.tape_tasks import TapeTask, TaskState
+from sidecar.tape_tasks import TapeTask
+from sidecar.task_log import OWN_KEEPER
 from tapefs.errors import NoSuchThing, NoTape, NotNow
 from tapefs.mover.messages import Reclaim as ReclaimTape
 from tapefs.reclaim.candidates import Living, almost_empty
@@ -157,7 +159,7 @@ async def _clean(action: Clean, scene: Scene) -> Outcome:
     problems: list[str] = []
     for drive in wanted:
         try:
-            tasks.append(cleanings.add(drive))
+            tasks.append(cleanings.add(drive, keeper=OWN_KEEPER))
         except (NotNow, NoTape) as error:
             problems.append(f"{drive}: {error}")
 
@@ -185,7 +187,8 @@ async def _reclaim(action: Reclaim, scene: Scene) -> Outcome:
             problems.append(f"tape {volume.label}: {service.library.missing(volume)}")
             continue
         try:
-            tasks.append(service.tape_tasks.add(volume, ReclaimTape(id=0, volume_id=volume.volume_id)))
+            reclaim = ReclaimTape(id=0, volume_id=volume.volume_id)
+            tasks.append(service.tape_tasks.add(volume, reclaim, OWN_KEEPER))
         except NotNow as error:
             problems.append(str(error))
 

@@ -1,44 +1,60 @@
 """What operators want done with tapes: identify, label, relabel, erase, reclaim. Which is next, what became of it.
 
-One trio run; the drives take tasks from here when no recall and no job wants them. Tasks are kept in memory: those that
-wait when the sidecar ends are forgotten, and one that is interrupted has left the tape as `tapefs.tape.tending` says.
+One trio run; the drives take tasks from here when no recall and no job wants them. Each is in the ledger before it is
+acknowledged, and before a drive begins it; `sidecar.tape_restart` says what becomes of those that were open.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
+
+import msgspec
 
 from catalog.errors import NotFound
 from catalog.ids import VolumeId
 from catalog.ledger import Ledger
 from catalog.records import Volume
+from catalog.task_records import KEPT_TASKS, TaskFamily, TaskRecord, TaskState
 from sidecar.bell import Bell
 from sidecar.movers import Call, Mover, MoverDied
+from sidecar.tape_restart import Ending, ending_of
+from sidecar.task_log import TaskLog
 from tapefs.errors import NoSuchThing, NotNow
 from tapefs.mover.messages import Cancel, FoundTape, Identify, ImportTaf, Progress, Reclaim, ReclaimedTape, Tend
 from tapefs.taf.views import Imported
-
-#: Tasks that are remembered.
-NEWEST = 1000
 
 #: What the mover is told; its `id` is put in when it is.
 Command = Identify | Tend | Reclaim | ImportTaf
 
 
-class TaskState(Enum):
-    """How far a task is."""
+class _Order(msgspec.Struct, frozen=True):
+    """What was asked for, as the ledger keeps it."""
 
-    WAITING = "waiting"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+    command: Command
+    #: The cartridge: its barcode, or its label where it has none.
+    code: str
+    #: `OWN_KEEPER`: whoever asked begins it anew after a restart.
+    keeper: str = ""
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What came of it, as the ledger keeps it."""
+
+    found: FoundTape | None = None
+    reclaimed: ReclaimedTape | None = None
+    imported: Imported | None = None
+
+
+def _kind_of(command: Command) -> str:
+    if isinstance(command, ImportTaf):
+        return "import"
+    if isinstance(command, Reclaim):
+        return "reclaim"
+    return command.task if isinstance(command, Tend) else "identify"
 
 
 @dataclass(slots=True, eq=False)
@@ -69,11 +85,7 @@ class TapeTask:
     @property
     def kind(self) -> str:
         """`identify`, `label`, `relabel`, `erase`, `reclaim` or `import`."""
-        if isinstance(self.command, ImportTaf):
-            return "import"
-        if isinstance(self.command, Reclaim):
-            return "reclaim"
-        return self.command.task if isinstance(self.command, Tend) else "identify"
+        return _kind_of(self.command)
 
     async def attach(self, call: Call, mover: Mover) -> None:
         """A mover works on it now; it is told at once when the task was cancelled meanwhile."""
@@ -105,19 +117,46 @@ class TapeTasks:
         self._ledger = ledger
         self._bell = bell
         self._now_ns = now_ns
-        self._numbers = itertools.count(1)
+        self._log = TaskLog(ledger, TaskFamily.TAPE, now_ns)
         self._tasks: OrderedDict[int, TapeTask] = OrderedDict()
+
+    def resume(self) -> None:
+        """Take what the last sidecar has left. Blocking; before anything else. Raises CatalogError."""
+        for record in self._log.kept():
+            task = _restored(record)
+            self._tasks[task.number] = task
+            if record.is_open:
+                self._go_on(task, record)
+
+    def _go_on(self, task: TapeTask, record: TaskRecord) -> None:
+        order = msgspec.json.decode(record.order, type=_Order)
+        if self._log.is_stopping(task.number):
+            ending: Ending | None = Ending(TaskState.CANCELLED)
+        else:
+            ending = ending_of(self._ledger, record, order.command, order.code, order.keeper)
+        if ending is not None:
+            task.state, task.error_kind, task.error = ending.state, ending.kind, ending.sentence
+            self._end(task)
+        elif record.state is TaskState.RUNNING:
+            self._log.again(task.number)
+            task.state = TaskState.WAITING
 
     # -- for HTTP ----------------------------------------------------------------------------------------------------
 
-    def add(self, volume: Volume, command: Command) -> TapeTask:
-        """Have something done with a tape when a drive is free. Raises NotNow while something else is to be."""
+    def add(self, volume: Volume, command: Command, keeper: str = "") -> TapeTask:
+        """Have something done with a tape when a drive is free. Raises NotNow while something else is to be.
+
+        It is in the ledger when this returns. `keeper`: see `sidecar.task_log`.
+        """
         other = next(
             (each for each in self._tasks.values() if each.is_open and each.volume_id == volume.volume_id), None
         )
         if other is not None:
             raise NotNow(f"tape {volume.label} is to be {_PAST[other.kind]} already, or is being: task {other.number}")
-        task = TapeTask(next(self._numbers), command, volume.label, self._now_ns())
+        now_ns = self._now_ns()
+        order = msgspec.json.encode(_Order(command, volume.code, keeper))
+        number = self._log.add(_kind_of(command), volume.label, order, now_ns)
+        task = TapeTask(number, command, volume.label, now_ns)
         self._tasks[task.number] = task
         self._forget_old()
         self._bell.ring()
@@ -128,9 +167,7 @@ class TapeTasks:
         try:
             return self._tasks[number]
         except KeyError:
-            raise NoSuchThing(
-                f"there is no task {number}; those before the sidecar's start are forgotten: see `tapefs tapes`"
-            ) from None
+            raise NoSuchThing(f"there is no task {number}; the newest {KEPT_TASKS} are kept") from None
 
     def tasks(self) -> list[TapeTask]:
         """Return those that are remembered, oldest first."""
@@ -143,6 +180,7 @@ class TapeTasks:
         """
         task = self.task(number)
         if task.state is TaskState.RUNNING and task.kind in ("reclaim", "import"):
+            self._log.stopping(number)
             task.is_cancelled = True
             await task.tell_cancelled()
             return task
@@ -179,7 +217,8 @@ class TapeTasks:
         return at_hand or next((task for task in waiting if is_usable(task.volume_id)), None)
 
     def begin(self, task: TapeTask) -> None:
-        """A drive does it; `done` or `fail` must follow."""
+        """A drive does it; `done` or `fail` must follow. Raises CatalogError: then it must not be done."""
+        self._log.begun(task.number)
         task.state = TaskState.RUNNING
 
     def done(
@@ -217,11 +256,21 @@ class TapeTasks:
     def _end(self, task: TapeTask) -> None:
         task.finished_at_ns = self._now_ns()
         task.call = task.mover = None
+        outcome = _Outcome(task.found, task.reclaimed, task.imported)
+        self._log.ended(
+            task.number,
+            task.state,
+            task.finished_at_ns,
+            subject=task.tape,
+            error_kind=task.error_kind,
+            error=task.error,
+            outcome=b"" if outcome == _Outcome() else msgspec.json.encode(outcome),
+        )
         self._bell.ring()
 
     def _forget_old(self) -> None:
         ended = [number for number, task in self._tasks.items() if not task.is_open]
-        for number in ended[: max(0, len(self._tasks) - NEWEST)]:
+        for number in ended[: max(0, len(self._tasks) - KEPT_TASKS)]:
             del self._tasks[number]
 
 
@@ -233,3 +282,22 @@ _PAST = {
     "reclaim": "reclaimed",
     "import": "imported",
 }
+
+
+def _restored(record: TaskRecord) -> TapeTask:
+    """Return a task as the ledger has it."""
+    order = msgspec.json.decode(record.order, type=_Order)
+    outcome = msgspec.json.decode(record.outcome, type=_Outcome) if record.outcome else _Outcome()
+    return TapeTask(
+        number=record.number,
+        command=order.command,
+        tape=record.subject,
+        started_at_ns=record.added_at_ns,
+        state=record.state,
+        error_kind=record.error_kind,
+        error=record.error,
+        found=outcome.found,
+        reclaimed=outcome.reclaimed,
+        imported=outcome.imported,
+        finished_at_ns=record.finished_at_ns,
+    )

@@ -60,10 +60,13 @@ class Tending:
         finally:
             unsure.discard(code)
 
-    def mover_died(self, reason: str) -> None:
-        """The mover is gone; what it was doing has failed, and is finished by the next use of the tape."""
+    def mover_died(self, reason: str, *, is_the_end: bool = False) -> None:
+        """The mover is gone; what it was doing has failed, and is finished by the next use of the tape.
+
+        At the end of the sidecar it stays as it is: the next one knows more.
+        """
         task = self._task
-        if task is not None:
+        if task is not None and not is_the_end:
             self._shared.tape_tasks.fail(task, "drive", reason)
             self._over(task)
 

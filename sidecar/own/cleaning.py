@@ -31,14 +31,14 @@ class CleanBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class CleaningAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One cleaning since the sidecar's start."""
+    """One cleaning that was asked for."""
 
     number: int
     drive: str
     #: Empty until one was chosen.
     cartridge: str
     is_automatic: bool
-    #: `waiting`, `running`, `done`, `failed` or `cancelled`.
+    #: `waiting`, `running`, `done`, `failed`, `cancelled` or `interrupted`.
     state: str
     error_kind: str
     error: str

@@ -159,7 +159,7 @@ class OwnTapeCalls:
         return await self._begin(body.tape, body.command)
 
     async def tasks(self, request: Request) -> Response:
-        """Show the tasks since the sidecar's start, oldest first; `limit` and `offset`."""
+        """Show open tasks and the newest others, oldest first; `limit` and `offset`."""
         return json_answer([task_view(task) for task in page_of(request).cut(self._service.tape_tasks.tasks())])
 
     async def task(self, request: Request) -> Response:

@@ -17,7 +17,7 @@ class _View(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CleaningView(_View, frozen=True, kw_only=True):
-    """One cleaning since the sidecar's start."""
+    """One cleaning that was asked for."""
 
     number: int
     drive: str

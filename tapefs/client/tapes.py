@@ -47,7 +47,7 @@ class TapeTaskView(_View, frozen=True, kw_only=True):
     task: str
     #: Label; the new one when it was done.
     tape: str
-    #: `waiting`, `running`, `done`, `failed` or `cancelled`.
+    #: `waiting`, `running`, `done`, `failed`, `cancelled` or `interrupted`.
     state: str
     #: Of what kind the error is, as the mover's `Failed` has it, and the error; empty: none.
     error_kind: str = ""

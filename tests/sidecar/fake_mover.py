@@ -144,13 +144,25 @@ class _Fake:
         return Done(id=command.id)
 
     def _tend(self, command: Identify | Tend) -> Done:
-        """As a real one, but with `slow_s` it takes its time, and with `die_tending` it dies with the tape blank."""
+        """As a real one, but with `slow_s` it takes its time, and with `die_tending` it dies with the tape blank.
+
+        HOME/slow_erase: a drive that erases makes HOME/erasing, and waits until the former is gone.
+        """
         time.sleep(self.script.get("slow_s", 0))
         if self.script.get("die_tending"):
             os._exit(9)
         self.drive.load()
         if isinstance(command, Identify):
             return identify_tape(self.drive, self.ledger, command, time.time_ns())
+        erase = self.drive.erase
+
+        def erase_slowly(*, long: bool) -> None:
+            (self.home.path / "erasing").touch()
+            while (self.home.path / "slow_erase").exists():
+                time.sleep(0.01)
+            erase(long=long)
+
+        self.drive.erase = erase_slowly  # type: ignore[method-assign]
         try:
             return tend_tape(self.drive, self.ledger, command, time.time_ns(), TapeKeys(self.home))
         except (TapefsError, CatalogError) as error:

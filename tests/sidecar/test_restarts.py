@@ -1,0 +1,94 @@
+"""What is left of tasks when the sidecar is killed: none is forgotten, none is done twice, no number comes again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from tests.sidecar.rig import Rig, make_home, running, wait_until
+
+
+def begun(rig: Rig, task: str, tape: str, **body: object) -> int:
+    answer = rig.unix("POST", f"/api/v1/tapes/{task}", {"tape": tape, **body})
+    assert answer.status == 202, answer
+    return int(answer.body["number"])
+
+
+def shown(rig: Rig, number: int) -> Any:
+    return rig.unix("GET", f"/api/v1/tape-tasks/{number}").body
+
+
+def ended(rig: Rig, number: int) -> Any:
+    wait_until(lambda: shown(rig, number)["state"] not in ("waiting", "running"), f"task {number} does not end")
+    return shown(rig, number)
+
+
+def kill(rig: Rig) -> None:
+    """The sidecar and its mover at once, without a word."""
+    mover = rig.mover_pid()
+    os.kill(mover, signal.SIGKILL)
+    rig.process.kill()
+    rig.process.wait(20)
+
+
+def test_an_erase_that_was_killed_is_known_and_what_waited_is_done(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    first, second, third = [f"TP000{number}L9" for number in (1, 2, 3)]
+    slow = home.path / "slow_erase"
+    with running(home) as rig:
+        assert ended(rig, begun(rig, "label", first, name="letters"))["state"] == "done"
+        slow.touch()
+        erase = begun(rig, "erase", "letters", identity="letters")
+        wait_until((home.path / "erasing").exists, "it does not begin")
+        waiting, given_up = begun(rig, "identify", second), begun(rig, "label", third)
+        assert rig.unix("POST", f"/api/v1/tape-tasks/{given_up}/cancel").status == 200
+        kill(rig)
+    slow.unlink()
+    with running(home) as rig:
+        assert ended(rig, waiting)["state"] == "done"
+        states = {each["number"]: each["state"] for each in rig.unix("GET", "/api/v1/tape-tasks").body}
+        assert states == {1: "done", erase: "interrupted", waiting: "done", given_up: "cancelled"}
+        view = shown(rig, erase)
+        assert (view["error_kind"], view["task"], view["tape"]) == ("interrupted", "erase", "letters")
+        assert "part of it may still be there" in view["error"]
+        assert view["finished_at"] is not None
+        tape = rig.unix("GET", "/api/v1/tapes/show?tape=letters").body
+        assert (tape["state"], tape["is_given_up"]) == ("blank", True)
+        assert ended(rig, begun(rig, "erase", "letters", identity="letters"))["state"] == "done"
+        assert not rig.unix("GET", "/api/v1/tapes/show?tape=letters").body["is_given_up"]
+        assert begun(rig, "identify", third) == given_up + 2
+        assert [each["task"] for each in rig.commands("Tend")] == ["label", "erase", "erase"]
+
+
+def test_an_erase_that_had_begun_but_not_touched_the_tape_says_so(tmp_path: Path) -> None:
+    """The sidecar was stopped in an orderly way; what it had not begun is done by the next one."""
+    home = make_home(tmp_path / "home")
+    (home.path / "fake.json").write_text(json.dumps({"slow_s": 2}))
+    first, second = "TP0001L9", "TP0002L9"
+    with running(home) as rig:
+        label = begun(rig, "label", first)
+        wait_until(lambda: bool(rig.commands("Tend")), "it does not begin")
+        identify = begun(rig, "identify", second)
+        assert rig.stop()[0] == 0
+    with running(home) as rig:
+        view = shown(rig, label)
+        assert view["state"] == "interrupted", view
+        assert "the sidecar ended during it." in view["error"]
+        assert ended(rig, identify)["state"] == "done"
+
+
+def test_an_identify_that_was_killed_is_done_again(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    (home.path / "fake.json").write_text(json.dumps({"slow_s": 1}))
+    with running(home) as rig:
+        number = begun(rig, "identify", "TP0001L9")
+        wait_until(lambda: bool(rig.commands("Identify")), "it does not begin")
+        kill(rig)
+    with running(home) as rig:
+        view = ended(rig, number)
+        assert (view["state"], view["found"]["owner"], len(rig.commands("Identify"))) == ("done", "nobody", 2)
+    with running(home) as rig:
+        assert shown(rig, number) == view
