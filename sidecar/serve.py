@@ -14,6 +14,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import structlog
 import trio
 
 from catalog.lmdb_ledger import LmdbLedger
@@ -32,6 +33,8 @@ READY_VARIABLE = "TAPEFS_READY_FD"
 READY, IN_USE = b"ready\n", b"in-use\n"
 MOST_FILES = 65_536
 
+log = structlog.get_logger(__name__)
+
 
 def serve(
     home: Home,
@@ -47,7 +50,7 @@ def serve(
     `command` makes the command lines of movers. Raises HomeInUse, HomeError, NotNow (a port that is taken),
     UsageError, and what ledger and changer raise. To be called in the main thread.
     """
-    configure_logs()
+    configure_logs(home.settings.taf.log_level)
     ready = _take_ready_descriptor()
     try:
         with ExitStack() as stack:
@@ -63,9 +66,16 @@ def serve(
             os.close(ready)
 
 
+def _warn_of_taf(home: Home) -> None:
+    """Name the settings of TAF's that mean nothing here, in one warning."""
+    if home.settings.taf.unknown:
+        log.warning("settings of TAF's .env mean nothing here", names=list(home.settings.taf.unknown))
+
+
 def _run(home: Home, stack: ExitStack, options: Options, listen: str | None) -> None:
     """Do what blocks, then the trio run."""
     _raise_file_limit()
+    _warn_of_taf(home)
     owner = home.path.stat()
     tcp = None
     if listen is not None:

@@ -42,6 +42,7 @@ from tapefs.dav_settings import DavSettings
 from tapefs.errors import HomeError
 from tapefs.keys.ring import Keyring
 from tapefs.notice_settings import NoticeSettings, NotifySettings
+from tapefs.taf.env_settings import TafSettings, with_environment
 
 FORMAT = 1
 VARIABLE = "TAPEFS_HOME"
@@ -270,6 +271,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: By name; see docs/schedules.md.
     hooks: dict[str, HookSettings] = {}
     wlcg: WlcgSettings = WlcgSettings()
+    taf: TafSettings = TafSettings()
     dav: DavSettings = DavSettings()
 
 
@@ -425,7 +427,7 @@ def open_home(path: Path) -> Home:
             raise HomeError(
                 f"{path} has layout {raw.get('format')}, this tapefs knows {FORMAT}: use the tapefs that made it"
             )
-        home = Home(path.absolute(), msgspec.convert(raw, Settings))
+        home = Home(path.absolute(), msgspec.convert(with_environment(raw, path), Settings))
         _check_library(home)
     except (ValueError, msgspec.ValidationError) as error:
         raise HomeError(f"{path}/tapefs.toml: {error}") from error

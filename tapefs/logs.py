@@ -21,8 +21,8 @@ VARIABLE = "TAPEFS_LOG"
 FORM_VARIABLE = "TAPEFS_LOG_FORMAT"
 
 
-def configure_logs() -> None:
-    """Set up logging for the process."""
+def configure_logs(level: str = "") -> None:
+    """Set up logging for the process, from that level on unless the environment says another."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -50,7 +50,7 @@ def configure_logs() -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler, RING]
-    root.setLevel(logging.getLevelNamesMapping().get(os.environ.get(VARIABLE, "").upper(), logging.INFO))
+    root.setLevel(logging.getLevelNamesMapping().get((os.environ.get(VARIABLE) or level).upper(), logging.INFO))
 
 
 def _dump(value: object, **_: object) -> str:

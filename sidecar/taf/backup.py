@@ -26,6 +26,7 @@ from sidecar.service import Service
 from tapefs.access.settings import AccessSettings
 from tapefs.client.job_fields import JobFields
 from tapefs.codecs import CODECS
+from tapefs.taf.env_settings import TafSettings
 
 T = TypeVar("T")
 
@@ -39,8 +40,6 @@ STAGES = {"scan": 0, "write": 3, "index": 4}
 
 #: What TAF calls the fields of a job.
 NAMES = {"name": "task_name", "sources": "source_paths", "type": "task_type", "excludes": "exclude_patterns"}
-#: TAF's default.
-RETENTION_DAYS = 180
 
 
 class BackupTaskRequest(msgspec.Struct, frozen=True):
@@ -135,9 +134,7 @@ class BackupCalls:
 
     async def create(self, request: Request) -> Response:
         """Record a task; it does not run yet."""
-        fields = (await body_of(request, BackupTaskRequest)).fields()
-        if fields.retention_days is UNSET:
-            fields = msgspec.structs.replace(fields, retention_days=RETENTION_DAYS)
+        fields = _with_defaults((await body_of(request, BackupTaskRequest)).fields(), self._service.home.settings.taf)
         check_fields(caller_of(request), fields, self._service.home.settings.access)
         wanted = await trio.to_thread.run_sync(new_job, fields, self._service.jobs.now_ns(), NAMES)
         job = await self._service.jobs.create(wanted)
@@ -240,6 +237,17 @@ class BackupCalls:
             if earlier.job_id == view.job.job_id and earlier.state is SetState.COMPLETE:
                 return max(files, earlier.files), max(read_bytes, earlier.bytes)
         return files, read_bytes
+
+
+def _with_defaults(fields: JobFields, settings: TafSettings) -> JobFields:
+    """Return a new task with what the settings say of all that do not say it."""
+    if fields.retention_days is UNSET:
+        fields = msgspec.structs.replace(fields, retention_days=settings.retention_days)
+    if fields.codec is UNSET:
+        is_there = settings.level is not None and settings.level in CODECS[settings.codec].levels
+        level = settings.level if is_there and settings.level is not None else UNSET
+        fields = msgspec.structs.replace(fields, codec=settings.codec, level=level)
+    return fields
 
 
 def _number(request: Request) -> JobNumber:

@@ -14,7 +14,7 @@ from tapefs.cli.output import counted, named, print_json, print_table, printable
 from tapefs.cli.place import Place
 from tapefs.cli.progress import reporting
 from tapefs.cli.restore import noting, progress_to, tell_report
-from tapefs.errors import Cancelled, SetDamaged, TapefsError
+from tapefs.errors import Cancelled, SetDamaged, TapefsError, UsageError
 
 if TYPE_CHECKING:
     from tapefs.errors import HomeInUse
@@ -54,6 +54,25 @@ def list_command(root: Path, as_json: bool) -> None:
         for each in volume.archives
     ]
     print_table(["SET", "ARCHIVE", "SIZE", "WRITTEN", "AT"], rows)
+
+
+@taf_command.command("settings")
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+def settings_command(path: Path) -> None:
+    """Show what a .env of TAF's means here.
+
+    As lines for tapefs.toml. `env = "FILE"` in `[taf]` has it read at every start instead. Secrets are not shown; what
+    means nothing here is named.
+    """
+    from tapefs.taf.env import understand
+
+    try:
+        found = understand(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}") from error
+    click.echo(found.shown().rstrip("\n"))
+    if found.warning():
+        click.echo(f"taf settings: {found.warning()}", err=True)
 
 
 @taf_command.command("verify")
