@@ -134,7 +134,7 @@ class BackupCalls:
 
     async def create(self, request: Request) -> Response:
         """Record a task; it does not run yet."""
-        fields = _with_defaults((await body_of(request, BackupTaskRequest)).fields(), self._service.home.settings.taf)
+        fields = with_defaults((await body_of(request, BackupTaskRequest)).fields(), self._service.home.settings.taf)
         check_fields(caller_of(request), fields, self._service.home.settings.access)
         wanted = await trio.to_thread.run_sync(new_job, fields, self._service.jobs.now_ns(), NAMES)
         job = await self._service.jobs.create(wanted)
@@ -239,7 +239,7 @@ class BackupCalls:
         return files, read_bytes
 
 
-def _with_defaults(fields: JobFields, settings: TafSettings) -> JobFields:
+def with_defaults(fields: JobFields, settings: TafSettings) -> JobFields:
     """Return a new task with what the settings say of all that do not say it."""
     if fields.retention_days is UNSET:
         fields = msgspec.structs.replace(fields, retention_days=settings.retention_days)

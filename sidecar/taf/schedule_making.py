@@ -18,7 +18,7 @@ from sidecar.new_jobs import changed_job, check_run_type, new_job
 from sidecar.new_schedules import changed_schedule, new_schedule
 from sidecar.requests import Invalid, converted
 from sidecar.service import Service
-from sidecar.taf.backup import NAMES, RETENTION_DAYS, BackupTaskRequest
+from sidecar.taf.backup import NAMES, BackupTaskRequest, with_defaults
 from sidecar.taf.schedule_models import Anything, ScheduledTaskCreate, ScheduledTaskUpdate
 from sidecar.taf.schedule_words import action_config_of, action_kind, action_of, config_of, renamed, rule_of, zone_name
 from tapefs.client.schedules import ScheduleFields
@@ -93,11 +93,16 @@ class TaskMaking:
             job = await jobs.edit(JobNumber(notes.template), partial(_in_config, request=request))
         else:
             asked = _completed(request, wanted.name, description)
-            made = job = await jobs.create(await trio.to_thread.run_sync(_new_job, asked, jobs.now_ns()))
+            made = job = await jobs.create(await trio.to_thread.run_sync(self._new_job, asked))
             notes = msgspec.structs.replace(notes, template=job.number)
         run_type = _run_type(job, request) if number is not None else ""
         action = BackUp(job=job.number, type=run_type)
         return msgspec.structs.replace(wanted, action=action, notes=_text_of(notes)), made
+
+    def _new_job(self, request: BackupTaskRequest) -> Job:
+        """Blocking."""
+        settings, now_ns = self._service.home.settings.taf, self._service.jobs.now_ns()
+        return _placed(lambda: new_job(with_defaults(request.fields(), settings), now_ns, NAMES))
 
     async def put(self, known: Schedule | None, wanted: Schedule, made: Job | None) -> Schedule:
         """Record the schedule. What was made for it goes if that fails, and what it had before if it has no use now."""
@@ -162,17 +167,12 @@ def _placed(check: Callable[[], T]) -> T:
 
 
 def _completed(request: BackupTaskRequest, name: str, description: str | None) -> BackupTaskRequest:
-    """Return what a new job is asked, with the schedule's name and TAF's defaults."""
+    """Return what a new job is asked, with the schedule's name."""
     return msgspec.structs.replace(
         request,
         task_name=name if request.task_name is None else request.task_name,
-        retention_days=RETENTION_DAYS if request.retention_days is None else request.retention_days,
         description=description if request.description is None else request.description,
     )
-
-
-def _new_job(request: BackupTaskRequest, now_ns: int) -> Job:
-    return _placed(lambda: new_job(request.fields(), now_ns, NAMES))
 
 
 def _in_config(job: Job, request: BackupTaskRequest) -> Job:
