@@ -20,6 +20,7 @@
     ├── WrongPassphrase     a passphrase does not open a key
     ├── CodecFailed         what compresses has failed, a program for instance
     ├── Unreachable         the sidecar does not answer
+    ├── TooManyRequests     the sidecar has had enough of us for a while
     ├── RecallFailed        the bytes cannot be fetched from tape now
     │   ├── RecallTimedOut  they did not come before the reader's deadline; the recall goes on
     │   ├── RecallDenied    the reader may not have them fetched: a rule, an operator, or recalls are switched off
@@ -122,6 +123,14 @@ class CodecFailed(TapefsError):
 
 class Unreachable(TapefsError):
     """The sidecar does not answer."""
+
+
+class TooManyRequests(TapefsError):
+    """The sidecar takes no more of this caller for a while; it is worth trying again after `retry_after_s`."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NoRoom(TapefsError):

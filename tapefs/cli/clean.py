@@ -39,8 +39,8 @@ def clean_command(place: Place, drive: str, cartridge: str, no_wait: bool) -> No
     from tapefs.client.presence import connected
 
     home = place.home()
-    with connected(home):
-        client = CleaningClient(home.socket)
+    with connected(home) as presence:
+        client = CleaningClient(presence.client)
         view = client.clean(drive, cartridge)
         if no_wait:
             click.echo(f"{drive} will be cleaned as soon as it is free: see `tapefs drives`", err=True)
@@ -81,8 +81,8 @@ def show_cartridge(place: Place, barcode: str, *, as_json: bool) -> None:
     from tapefs.client.presence import connected
 
     home = place.home()
-    with connected(home):
-        known = CleaningClient(home.socket).overview().cartridges
+    with connected(home) as presence:
+        known = CleaningClient(presence.client).overview().cartridges
     view = next((each for each in known if each.barcode == barcode), None)
     if view is None:
         raise NoSuchThing(f"no cleaning cartridge {barcode} is known: see `tapefs inventory`")

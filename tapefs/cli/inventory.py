@@ -26,8 +26,8 @@ def inventory_command(place: Place, as_json: bool) -> None:
     from tapefs.client.tapes import TapeClient
 
     home = place.home()
-    with connected(home):
-        inventory = TapeClient(home.socket).inventory()
+    with connected(home) as presence:
+        inventory = TapeClient(presence.client).inventory()
     if as_json:
         print_json(msgspec.to_builtins(inventory))
         return

@@ -23,11 +23,10 @@ def notify_command() -> None:
 @click.pass_obj
 def list_command(place: Place, as_json: bool) -> None:
     """List the channels, and how they have done."""
-    from tapefs.client.notices import channels
     from tapefs.client.presence import connected
 
     with connected(place.home()) as presence:
-        found = channels(presence.client)
+        found = presence.client.notices.channels()
     if as_json:
         print_json([msgspec.to_builtins(each) for each in found])
     elif not found:
@@ -48,11 +47,10 @@ def list_command(place: Place, as_json: bool) -> None:
 @click.pass_obj
 def show_command(place: Place, name: str, as_json: bool) -> None:
     """Show a channel: what it delivers, and what it could not deliver."""
-    from tapefs.client.notices import channel
     from tapefs.client.presence import connected
 
     with connected(place.home()) as presence:
-        found = channel(presence.client, name)
+        found = presence.client.notices.channel(name)
     if as_json:
         print_json(msgspec.to_builtins(found))
         return
@@ -82,12 +80,11 @@ def show_command(place: Place, name: str, as_json: bool) -> None:
 @click.pass_obj
 def test_command(place: Place, names: tuple[str, ...]) -> None:
     """Send a test by some channels, or by all."""
-    from tapefs.client.notices import channels, try_channel
     from tapefs.client.presence import connected
 
     with connected(place.home()) as presence:
-        wanted = names or [each.name for each in channels(presence.client)]
-        results = [try_channel(presence.client, name) for name in wanted]
+        wanted = names or [each.name for each in presence.client.notices.channels()]
+        results = [presence.client.notices.try_channel(name) for name in wanted]
     for result in results:
         click.echo(f"{result.name}: {'delivered' if result.delivered else result.error}")
     failed = [result.name for result in results if not result.delivered]

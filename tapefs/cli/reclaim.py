@@ -61,8 +61,8 @@ def reclaim_command(
     if below is not None and not pool:
         raise UsageError("--below chooses among the tapes of a pool: give --pool, too")
     home = place.home()
-    with connected(home):
-        client = TapeClient(home.socket)
+    with connected(home) as presence:
+        client = TapeClient(presence.client)
         found = client.reclaim(tapes, pool, _BELOW if below is None else below, apply=apply)
         if not as_json:
             _print(found)

@@ -177,6 +177,7 @@ def _import_there(
     home: Home, root: Path, sets: tuple[str, ...], label: str | None, url: str | None, error: HomeInUse, *, again: bool
 ) -> Imported:
     """Have the sidecar import it, if the volume is in one of its drives. Raises HomeInUse if not."""
+    from tapefs.client.api import Client
     from tapefs.client.tapes import TapeClient
     from tapefs.taf.identity import identify
     from tapefs.taf.volume import open_volume
@@ -187,7 +188,7 @@ def _import_there(
         raise HomeInUse(f"{error}; a sidecar can import only what is mounted where it has a drive") from error
     volume = open_volume(root)
     volume.of_sets(sets)
-    client = TapeClient(home.socket)
+    client = TapeClient(Client(home.socket))
     view = client.import_taf(identify(volume, label).label, sets, url or "", again=again)
     try:
         while view.is_open:

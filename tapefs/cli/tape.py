@@ -218,8 +218,8 @@ def _client(place: Place) -> Iterator[TapeClient]:
     from tapefs.client.tapes import TapeClient
 
     home = place.home()
-    with connected(home):
-        yield TapeClient(home.socket)
+    with connected(home) as presence:
+        yield TapeClient(presence.client)
 
 
 def _wait(client: TapeClient, view: TapeTaskView) -> TapeTaskView:

@@ -63,7 +63,7 @@ def move_command(place: Place, tape: str, location: str) -> None:
     home = place.home()
     with connected(home) as presence:
         PoolClient(presence.client).move(tape, "" if location == "library" else location)
-        details = TapeClient(home.socket).show(tape) if location != "library" else None
+        details = TapeClient(presence.client).show(tape) if location != "library" else None
     if details is not None and details.place is not None:
         in_drive = ", and comes to a slot as soon as nothing uses it" if details.place.startswith("drive") else ""
         click.echo(f"{tape} is still in {details.place}{in_drive}: take it out of the library", err=True)

@@ -1,4 +1,4 @@
-"""Users and tokens, as the sidecar tells them. Blocking; for any thread."""
+"""Users and tokens, as the sidecar tells them. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tapefs.client.api import Client
+from tapefs.client.calling import Ask, Family, WaitingFamily, call
 
 
 class TokenView(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,36 +86,55 @@ class Revoked(msgspec.Struct, frozen=True, kw_only=True):
     revoked: int
 
 
-class AccessClient:
+class AccessCalls:
     """The calls. Each may raise Unreachable, NoSuchThing, NotNow and UsageError."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def tokens(self) -> list[TokenView]:
+    @call
+    @staticmethod
+    def tokens() -> Ask[list[TokenView]]:
         """Ask for all tokens, oldest first."""
-        return self._client.call("GET", "/api/v1/tokens?limit=1000", None, list[TokenView])
+        return Ask("GET", "/api/v1/tokens?limit=1000", None, list[TokenView])
 
-    def create_token(self, body: TokenBody) -> NewToken:
+    @call
+    @staticmethod
+    def create_token(body: TokenBody) -> Ask[NewToken]:
         """Have a token made."""
-        return self._client.call("POST", "/api/v1/tokens", msgspec.to_builtins(body), NewToken)
+        return Ask("POST", "/api/v1/tokens", msgspec.to_builtins(body), NewToken)
 
-    def revoke_token(self, token_id: str) -> None:
+    @call
+    @staticmethod
+    def revoke_token(token_id: str) -> Ask[None]:
         """End a token."""
-        self._client.call("DELETE", f"/api/v1/tokens/{quote(token_id, safe='')}", None, Revoked)
+        return Ask("DELETE", f"/api/v1/tokens/{quote(token_id, safe='')}", None, Revoked).giving(lambda _: None)
 
-    def users(self) -> list[UserView]:
+    @call
+    @staticmethod
+    def users() -> Ask[list[UserView]]:
         """Ask for all users, by name."""
-        return self._client.call("GET", "/api/v1/users?limit=1000", None, list[UserView])
+        return Ask("GET", "/api/v1/users?limit=1000", None, list[UserView])
 
-    def create_user(self, body: NewUser) -> UserView:
+    @call
+    @staticmethod
+    def create_user(body: NewUser) -> Ask[UserView]:
         """Have a user recorded."""
-        return self._client.call("POST", "/api/v1/users", msgspec.to_builtins(body), UserView)
+        return Ask("POST", "/api/v1/users", msgspec.to_builtins(body), UserView)
 
-    def change_user(self, name: str, body: UserBody) -> UserView:
+    @call
+    @staticmethod
+    def change_user(name: str, body: UserBody) -> Ask[UserView]:
         """Change what the body names."""
-        return self._client.call("PATCH", f"/api/v1/users/{quote(name, safe='')}", msgspec.to_builtins(body), UserView)
+        return Ask("PATCH", f"/api/v1/users/{quote(name, safe='')}", msgspec.to_builtins(body), UserView)
 
-    def delete_user(self, name: str) -> None:
+    @call
+    @staticmethod
+    def delete_user(name: str) -> Ask[None]:
         """Forget a user; what he has open ends."""
-        self._client.call("DELETE", f"/api/v1/users/{quote(name, safe='')}", None, type(None))
+        return Ask("DELETE", f"/api/v1/users/{quote(name, safe='')}", None, type(None))
+
+
+class AccessClient(AccessCalls, Family):
+    """The calls, by a blocking client."""
+
+
+class WaitingAccessClient(AccessCalls, WaitingFamily):
+    """The calls, by a trio client."""

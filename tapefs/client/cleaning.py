@@ -1,15 +1,13 @@
-"""The sidecar's calls about cleaning as functions, with typed answers. Blocking; for any thread."""
+"""The sidecar's calls about cleaning as functions, with typed answers. Pure."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
 
-from tapefs.client.api import decode
-from tapefs.client.transport import Transport
+from tapefs.client.calling import Ask, Family, WaitingFamily, call
 
 
 class _View(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,25 +68,38 @@ class OverviewView(_View, frozen=True, kw_only=True):
     tasks: list[CleaningView]
 
 
-class CleaningClient:
+class CleaningCalls:
     """The sidecar behind a socket. Every call may raise Unreachable, and what it refuses with (see `transport`)."""
 
-    def __init__(self, socket: Path) -> None:
-        self._transport = Transport(socket)
-
-    def overview(self) -> OverviewView:
+    @call
+    @staticmethod
+    def overview() -> Ask[OverviewView]:
         """Tell what wants to be cleaned, and with what it can be."""
-        return decode(self._transport.request("GET", "/api/v1/cleaning"), OverviewView)
+        return Ask("GET", "/api/v1/cleaning", None, OverviewView)
 
-    def clean(self, drive: str, cartridge: str) -> CleaningView:
+    @call
+    @staticmethod
+    def clean(drive: str, cartridge: str) -> Ask[CleaningView]:
         """Have a drive cleaned. Raises NoSuchThing, NotNow."""
         path = f"/api/v1/drives/{quote(drive, safe='')}/clean"
-        return decode(self._transport.request("POST", path, {"cartridge": cartridge}), CleaningView)
+        return Ask("POST", path, {"cartridge": cartridge}, CleaningView)
 
-    def cleaning(self, number: int) -> CleaningView:
+    @call
+    @staticmethod
+    def cleaning(number: int) -> Ask[CleaningView]:
         """Ask how it stands. Raises NoSuchThing."""
-        return decode(self._transport.request("GET", f"/api/v1/cleanings/{number}"), CleaningView)
+        return Ask("GET", f"/api/v1/cleanings/{number}", None, CleaningView)
 
-    def cancel(self, number: int) -> CleaningView:
+    @call
+    @staticmethod
+    def cancel(number: int) -> Ask[CleaningView]:
         """Give up one that waits. Raises NotNow."""
-        return decode(self._transport.request("POST", f"/api/v1/cleanings/{number}/cancel"), CleaningView)
+        return Ask("POST", f"/api/v1/cleanings/{number}/cancel", None, CleaningView)
+
+
+class CleaningClient(CleaningCalls, Family):
+    """The calls, by a blocking client."""
+
+
+class WaitingCleaningClient(CleaningCalls, WaitingFamily):
+    """The calls, by a trio client."""

@@ -1,4 +1,4 @@
-"""Notices and the channels by which they go out, as the sidecar tells them. Blocking; for any thread."""
+"""Notices and the channels by which they go out, as the sidecar tells them. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from tapefs.client.api import Client
+from tapefs.client.calling import Ask, Family, WaitingFamily, call
 
 
 class NoticeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,21 +63,37 @@ class TestView(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-def channels(client: Client) -> list[ChannelView]:
-    """Return all channels, by name."""
-    return client.call("GET", "/api/v1/notify", None, list[ChannelView])
+class NoticeCalls:
+    """The calls. Each may raise Unreachable, NoSuchThing and NotNow."""
+
+    @call
+    @staticmethod
+    def channels() -> Ask[list[ChannelView]]:
+        """Return all channels, by name."""
+        return Ask("GET", "/api/v1/notify", None, list[ChannelView])
+
+    @call
+    @staticmethod
+    def channel(name: str) -> Ask[ChannelView]:
+        """Return one with what it has not delivered."""
+        return Ask("GET", f"/api/v1/notify/{quote(name, safe='')}", None, ChannelView)
+
+    @call
+    @staticmethod
+    def try_channel(name: str) -> Ask[TestView]:
+        """Have a test sent by a channel."""
+        return Ask("POST", f"/api/v1/notify/{quote(name, safe='')}/test", None, TestView)
+
+    @call
+    @staticmethod
+    def since(number: int, limit: int = 1000) -> Ask[list[NoticeView]]:
+        """Return what was told behind a number, oldest first."""
+        return Ask("GET", f"/api/v1/notices?since={number}&limit={limit}", None, list[NoticeView])
 
 
-def channel(client: Client, name: str) -> ChannelView:
-    """Return one with what it has not delivered."""
-    return client.call("GET", f"/api/v1/notify/{quote(name, safe='')}", None, ChannelView)
+class NoticeClient(NoticeCalls, Family):
+    """The calls, by a blocking client."""
 
 
-def try_channel(client: Client, name: str) -> TestView:
-    """Have a test sent by a channel."""
-    return client.call("POST", f"/api/v1/notify/{quote(name, safe='')}/test", None, TestView)
-
-
-def notices(client: Client, since: int, limit: int = 1000) -> list[NoticeView]:
-    """Return what was told behind a number, oldest first."""
-    return client.call("GET", f"/api/v1/notices?since={since}&limit={limit}", None, list[NoticeView])
+class WaitingNoticeClient(NoticeCalls, WaitingFamily):
+    """The calls, by a trio client."""

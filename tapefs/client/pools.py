@@ -1,4 +1,4 @@
-"""Pools, places and reasons, as the sidecar tells them. Blocking; for any thread."""
+"""Pools, places and reasons, as the sidecar tells them. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tapefs.client.api import Client
+from tapefs.client.calling import Ask, Family, WaitingFamily, call
 
 
 class PoolFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,48 +86,75 @@ class _Assigned(msgspec.Struct, frozen=True, kw_only=True):
     tapes: list[str]
 
 
-class PoolClient:
+#: `list` is a call there.
+_Pools = list[PoolView]
+
+
+class PoolCalls:
     """The calls. Each may raise Unreachable, NoSuchThing, NotNow and UsageError."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def list(self) -> list[PoolView]:
+    @call
+    @staticmethod
+    def list() -> Ask[_Pools]:
         """Ask for all pools, by name."""
-        return self._client.call("GET", "/api/v1/pools", None, list[PoolView])
+        return Ask("GET", "/api/v1/pools", None, list[PoolView])
 
-    def show(self, name: str) -> PoolView:
+    @call
+    @staticmethod
+    def show(name: str) -> Ask[PoolView]:
         """Ask for one, and for what is said of its tapes."""
-        return self._client.call("GET", f"/api/v1/pools/{_part(name)}", None, PoolView)
+        return Ask("GET", f"/api/v1/pools/{_part(name)}", None, PoolView)
 
-    def create(self, name: str, fields: PoolFields) -> PoolView:
+    @call
+    @staticmethod
+    def create(name: str, fields: PoolFields) -> Ask[PoolView]:
         """Make a pool."""
-        return self._client.call("POST", "/api/v1/pools", {"name": name, **fields.changes()}, PoolView)
+        return Ask("POST", "/api/v1/pools", {"name": name, **fields.changes()}, PoolView)
 
-    def edit(self, name: str, fields: PoolFields) -> PoolView:
+    @call
+    @staticmethod
+    def edit(name: str, fields: PoolFields) -> Ask[PoolView]:
         """Change the rules of a pool."""
-        return self._client.call("PATCH", f"/api/v1/pools/{_part(name)}", fields.changes(), PoolView)
+        return Ask("PATCH", f"/api/v1/pools/{_part(name)}", fields.changes(), PoolView)
 
-    def delete(self, name: str) -> None:
+    @call
+    @staticmethod
+    def delete(name: str) -> Ask[None]:
         """Forget a pool that nobody uses."""
-        self._client.call("DELETE", f"/api/v1/pools/{_part(name)}", None, type(None))
+        return Ask("DELETE", f"/api/v1/pools/{_part(name)}", None, type(None))
 
-    def assign(self, name: str, tapes: Sequence[str]) -> Sequence[str]:
+    @call
+    @staticmethod
+    def assign(name: str, tapes: Sequence[str]) -> Ask[Sequence[str]]:
         """Put blank tapes into a pool; returns their labels."""
         body = {"tapes": list(tapes)}
-        return self._client.call("POST", f"/api/v1/pools/{_part(name)}/tapes", body, _Assigned).tapes
+        return Ask("POST", f"/api/v1/pools/{_part(name)}/tapes", body, _Assigned).giving(lambda told: told.tapes)
 
-    def move(self, tape: str, location: str) -> None:
+    @call
+    @staticmethod
+    def move(tape: str, location: str) -> Ask[None]:
         """Note where a tape lies; empty for the library."""
-        self._client.call("PUT", f"/api/v1/tapes/{_part(tape)}/location", {"location": location}, type(None))
+        return Ask("PUT", f"/api/v1/tapes/{_part(tape)}/location", {"location": location}, type(None))
 
-    def vault(self) -> Sequence[Due]:
+    @call
+    @staticmethod
+    def vault() -> Ask[Sequence[Due]]:
         """Ask where tapes lie, and where they should."""
-        return self._client.call("GET", "/api/v1/vault", None, list[Due])
+        return Ask("GET", "/api/v1/vault", None, list[Due])
 
-    def explain(self, what: str) -> Sequence[str]:
+    @call
+    @staticmethod
+    def explain(what: str) -> Ask[Sequence[str]]:
         """Ask for all that is to be said of a tape or a set."""
-        return self._client.call("GET", f"/api/v1/explain/{_part(what)}", None, _Explained).sentences
+        return Ask("GET", f"/api/v1/explain/{_part(what)}", None, _Explained).giving(lambda told: told.sentences)
+
+
+class PoolClient(PoolCalls, Family):
+    """The calls, by a blocking client."""
+
+
+class WaitingPoolClient(PoolCalls, WaitingFamily):
+    """The calls, by a trio client."""
 
 
 def _part(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Schedules: the fields of their calls, their answers, and the calls as functions. Blocking; for any thread."""
+"""Schedules: the fields of their calls, their answers, and the calls as functions. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from catalog.schedule_records import Action, Blackout, Missed, Overlap, Rule
-from tapefs.client.api import Client
+from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call
 
 _Name = Annotated[str, Meta(min_length=1, max_length=200)]
 _Hooks = Annotated[tuple[_Name, ...], Meta(max_length=20)]
@@ -133,56 +133,87 @@ class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
     skipped: str = ""
 
 
-class ScheduleClient:
+#: `list` is a call there.
+_Schedules = list[ScheduleView]
+
+
+class ScheduleCalls:
     """The calls. Each may raise Unreachable, NoSuchThing, NotNow and UsageError."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def list(self) -> list[ScheduleView]:
+    @call
+    @staticmethod
+    def list() -> Steps[_Schedules]:
         """Ask for all schedules, oldest first."""
         found: list[ScheduleView] = []
         while True:
-            page = self._client.call("GET", f"{_URL}?limit=1000&offset={len(found)}", None, list[ScheduleView])
+            page: list[ScheduleView] = yield Ask(
+                "GET", f"{_URL}?limit=1000&offset={len(found)}", None, list[ScheduleView]
+            )
             found += page
             if len(page) < 1000:
                 return found
 
-    def show(self, number: int) -> ScheduleView:
+    @call
+    @staticmethod
+    def show(number: int) -> Ask[ScheduleView]:
         """Ask for one."""
-        return self._client.call("GET", f"{_URL}/{number}", None, ScheduleView)
+        return Ask("GET", f"{_URL}/{number}", None, ScheduleView)
 
-    def create(self, fields: ScheduleFields) -> ScheduleView:
+    @call
+    @staticmethod
+    def create(fields: ScheduleFields) -> Ask[ScheduleView]:
         """Make one."""
-        return self._client.call("POST", _URL, _body(fields), ScheduleView)
+        return Ask("POST", _URL, _body(fields), ScheduleView)
 
-    def edit(self, number: int, fields: ScheduleFields) -> ScheduleView:
+    @call
+    @staticmethod
+    def edit(number: int, fields: ScheduleFields) -> Ask[ScheduleView]:
         """Change what is set."""
-        return self._client.call("PATCH", f"{_URL}/{number}", _body(fields), ScheduleView)
+        return Ask("PATCH", f"{_URL}/{number}", _body(fields), ScheduleView)
 
-    def delete(self, number: int) -> None:
+    @call
+    @staticmethod
+    def delete(number: int) -> Ask[None]:
         """Forget one."""
-        self._client.call("DELETE", f"{_URL}/{number}", None, type(None))
+        return Ask("DELETE", f"{_URL}/{number}", None, type(None))
 
-    def enable(self, number: int, on: bool) -> ScheduleView:
+    @call
+    @staticmethod
+    def enable(number: int, on: bool) -> Ask[ScheduleView]:
         """Have it run from now on, or not."""
-        return self._client.call("POST", f"{_URL}/{number}/{'enable' if on else 'disable'}", None, ScheduleView)
+        return Ask("POST", f"{_URL}/{number}/{'enable' if on else 'disable'}", None, ScheduleView)
 
-    def run(self, number: int) -> RunView:
+    @call
+    @staticmethod
+    def run(number: int) -> Ask[RunView]:
         """Have it run now."""
-        return self._client.call("POST", f"{_URL}/{number}/run", None, RunView)
+        return Ask("POST", f"{_URL}/{number}/run", None, RunView)
 
-    def stop(self, number: int) -> Sequence[RunView]:
+    @call
+    @staticmethod
+    def stop(number: int) -> Ask[Sequence[RunView]]:
         """Give up what runs."""
-        return self._client.call("POST", f"{_URL}/{number}/stop", None, list[RunView])
+        return Ask("POST", f"{_URL}/{number}/stop", None, list[RunView])
 
-    def history(self, number: int, limit: int, offset: int = 0) -> Sequence[RunView]:
+    @call
+    @staticmethod
+    def history(number: int, limit: int, offset: int = 0) -> Ask[Sequence[RunView]]:
         """Ask for the newest runs, the newest first."""
-        return self._client.call("GET", f"{_URL}/{number}/runs?limit={limit}&offset={offset}", None, list[RunView])
+        return Ask("GET", f"{_URL}/{number}/runs?limit={limit}&offset={offset}", None, list[RunView])
 
-    def next(self, number: int, count: int) -> Sequence[Occurrence]:
+    @call
+    @staticmethod
+    def next(number: int, count: int) -> Ask[Sequence[Occurrence]]:
         """Ask for the next runs."""
-        return self._client.call("GET", f"{_URL}/{number}/next?count={count}", None, list[Occurrence])
+        return Ask("GET", f"{_URL}/{number}/next?count={count}", None, list[Occurrence])
+
+
+class ScheduleClient(ScheduleCalls, Family):
+    """The calls, by a blocking client."""
+
+
+class WaitingScheduleClient(ScheduleCalls, WaitingFamily):
+    """The calls, by a trio client."""
 
 
 def _body(fields: ScheduleFields) -> object:

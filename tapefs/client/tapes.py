@@ -1,17 +1,15 @@
-"""The sidecar's calls about tapes as functions, with typed answers. Blocking; for any thread."""
+"""The sidecar's calls about tapes as functions, with typed answers. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from urllib.parse import urlencode
 
 import msgspec
 
 from catalog.ids import SetId
-from tapefs.client.api import decode
-from tapefs.client.transport import Transport
+from tapefs.client.calling import Ask, Family, WaitingFamily, call
 from tapefs.mover.messages import FoundTape
 from tapefs.taf.views import Imported
 
@@ -223,52 +221,76 @@ class _Drives(_View, frozen=True, kw_only=True):
     drives: list[_DriveNote]
 
 
-class TapeClient:
+class TapeCalls:
     """The sidecar behind a socket. Every call may raise Unreachable, and what it refuses with (see `transport`)."""
 
-    def __init__(self, socket: Path) -> None:
-        self._transport = Transport(socket)
-
-    def begin(self, task: str, tape: str, **fields: str | bool) -> TapeTaskView:
+    @call
+    @staticmethod
+    def begin(task: str, tape: str, **fields: str | bool) -> Ask[TapeTaskView]:
         """Have `task` done with a tape; the fields are those of the call's body. Raises NoSuchThing, NotNow."""
         body = {"tape": tape, **fields}
-        return decode(self._transport.request("POST", f"/api/v1/tapes/{task}", body), TapeTaskView)
+        return Ask("POST", f"/api/v1/tapes/{task}", body, TapeTaskView)
 
-    def reclaim(self, tapes: Sequence[str], pool: str, below_percent: float, *, apply: bool) -> list[Reclaimable]:
+    @call
+    @staticmethod
+    def reclaim(tapes: Sequence[str], pool: str, below_percent: float, *, apply: bool) -> Ask[list[Reclaimable]]:
         """Tell what would be moved off tapes, or off those of a pool; with `apply` have it done.
 
         Raises NoSuchThing, and with `apply` NotNow.
         """
         body = {"tapes": list(tapes), "pool": pool, "below_percent": below_percent, "apply": apply}
-        return decode(self._transport.request("POST", "/api/v1/reclaim", body), _Reclaimables).tapes
+        return Ask("POST", "/api/v1/reclaim", body, _Reclaimables).giving(lambda told: told.tapes)
 
-    def import_taf(self, tape: str, sets: Sequence[str], catalog: str, *, again: bool) -> TapeTaskView:
+    @call
+    @staticmethod
+    def import_taf(tape: str, sets: Sequence[str], catalog: str, *, again: bool) -> Ask[TapeTaskView]:
         """Have TAF's sets on a volume that is mounted where a drive is taken in. Raises NoSuchThing, NotNow."""
         body = {"tape": tape, "sets": list(sets), "catalog": catalog, "again": again}
-        return decode(self._transport.request("POST", "/api/v1/taf/import", body), TapeTaskView)
+        return Ask("POST", "/api/v1/taf/import", body, TapeTaskView)
 
-    def task(self, number: int) -> TapeTaskView:
+    @call
+    @staticmethod
+    def task(number: int) -> Ask[TapeTaskView]:
         """Ask how it stands. Raises NoSuchThing."""
-        return decode(self._transport.request("GET", f"/api/v1/tape-tasks/{number}"), TapeTaskView)
+        return Ask("GET", f"/api/v1/tape-tasks/{number}", None, TapeTaskView)
 
-    def drive_note(self, tape: str) -> str:
+    @call
+    @staticmethod
+    def drive_note(tape: str) -> Ask[str]:
         """Return what the drive with that tape says of something that takes it long; empty: nothing."""
-        drives = decode(self._transport.request("GET", "/api/v1/status"), _Drives).drives
-        return next((each.note or "" for each in drives if each.tape == tape), "")
+        return Ask("GET", "/api/v1/status", None, _Drives).giving(
+            lambda told: next((each.note or "" for each in told.drives if each.tape == tape), "")
+        )
 
-    def cancel(self, number: int) -> TapeTaskView:
+    @call
+    @staticmethod
+    def cancel(number: int) -> Ask[TapeTaskView]:
         """Give up what waits. Raises NoSuchThing, NotNow."""
-        return decode(self._transport.request("POST", f"/api/v1/tape-tasks/{number}/cancel"), TapeTaskView)
+        return Ask("POST", f"/api/v1/tape-tasks/{number}/cancel", None, TapeTaskView)
 
-    def show(self, tape: str) -> TapeDetails:
+    @call
+    @staticmethod
+    def show(tape: str) -> Ask[TapeDetails]:
         """Tell all of one tape. Raises NoSuchThing."""
-        return decode(self._transport.request("GET", f"/api/v1/tapes/show?{urlencode({'tape': tape})}"), TapeDetails)
+        return Ask("GET", f"/api/v1/tapes/show?{urlencode({'tape': tape})}", None, TapeDetails)
 
-    def inventory(self) -> Inventory:
+    @call
+    @staticmethod
+    def inventory() -> Ask[Inventory]:
         """Have the robot asked what lies where."""
-        return decode(self._transport.request("POST", "/api/v1/inventory"), Inventory)
+        return Ask("POST", "/api/v1/inventory", None, Inventory)
 
-    def forget(self, tape: str, identity: str) -> list[LostSet]:
+    @call
+    @staticmethod
+    def forget(tape: str, identity: str) -> Ask[list[LostSet]]:
         """Forget a tape; return what was lost with it. Raises NoSuchThing, NotNow."""
         body = {"tape": tape, "identity": identity}
-        return decode(self._transport.request("POST", "/api/v1/tapes/forget", body), _Forgotten).lost
+        return Ask("POST", "/api/v1/tapes/forget", body, _Forgotten).giving(lambda told: told.lost)
+
+
+class TapeClient(TapeCalls, Family):
+    """The calls, by a blocking client."""
+
+
+class WaitingTapeClient(TapeCalls, WaitingFamily):
+    """The calls, by a trio client."""
