@@ -1,11 +1,13 @@
 """Files of the archive: what is there, and their bytes into files of this machine. Pure but for the files it writes.
 
 A download writes beside its target, into `.NAME.ETAG.part`, and renames that when all is there and right. What is in a
-set does not change and its tags never come again, so a download that was interrupted goes on in that file at any time.
+set does not change and its tags never come again, so a download that was interrupted goes on in that file, until the
+machine is started again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Callable
@@ -27,7 +29,7 @@ FILES, CONTENT, DOWNLOAD = "/api/v1/files", "/api/v1/content", "/api/v1/download
 #: So often in a row a download breaks without a byte more before it is given up.
 _VAIN = 5
 _AGAIN_S = 1.0
-_PIECE_BYTES = 1024 * 1024
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 OnBytes = Callable[[int, int], object]
 
@@ -214,6 +216,11 @@ class _PartFile:
 
     def __post_init__(self) -> None:
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise NotNow(f"another download writes {self.path}") from error
         self.there = os.fstat(self._file).st_size if self.size is not None else 0
         if self.size is None or self.there > self.size:
             self.there = 0
@@ -267,7 +274,9 @@ def _settle(part: Path, target: Path, sha256: str | None) -> None:
 
 
 def _part_of(target: Path, tag: str) -> Path:
-    return target.with_name(f".{target.name[:200]}.{hashlib.sha256(tag.encode()).hexdigest()[:16]}.part")
+    # Behind a crash of the machine a file may have its length and not its bytes, so that nothing goes on in it.
+    boot = _BOOT.read_text().strip()
+    return target.with_name(f".{target.name[:200]}.{hashlib.sha256(f'{boot} {tag}'.encode()).hexdigest()[:16]}.part")
 
 
 def _url(call_path: str, path: str | bytes) -> str:

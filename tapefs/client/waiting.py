@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any, TypeVar
@@ -189,12 +190,21 @@ class AsyncClient(Calls, WaitCalls, FileCalls, Waiting):
     def _meant(self, error: httpx.HTTPError) -> TapefsError:
         where = self.address
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            causes = _causes(error)
+            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
                 return HomeError(f"the certificate of {where} is not believed: name its CA, or its fingerprint")
-            return Unreachable(f"no sidecar answers on {where} ({error})")
+            return Unreachable(f"no sidecar answers on {where} ({causes[-1]})")
         if isinstance(error, httpx.TimeoutException):
             return Unreachable(f"the sidecar on {where} does not answer in time: look at its log")
         return WentAway(f"the sidecar on {where} went away: see `tapefs jobs`, and its log")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and what has led to it, that first."""
+    found: list[BaseException] = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
+        found.append(cause)
+    return found
 
 
 async def _beginning(answer: httpx.Response) -> bytes:
