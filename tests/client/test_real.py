@@ -6,7 +6,7 @@ import hashlib
 import os
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from tapefs.client import connect, connect_trio
 from tapefs.client.api import Client
 from tapefs.client.job_fields import JobFields
+from tapefs.client.streams import Event
 from tapefs.client.waiting import AsyncClient
 from tapefs.errors import HomeError, NoSuchThing, NotNow, TapefsError, Unreachable, UsageError
 from tests.backup.rig import Rig as BackupRig
@@ -272,3 +273,24 @@ def test_both_clients_have_the_same_calls() -> None:
         name for name in dir(Client) if not name.startswith("_")
     } - {"call", "close"}  # fmt: skip
     assert public <= set(dir(AsyncClient)) | {"schedules", "pools", "access", "tapes", "cleaning", "notices"}
+
+
+async def test_what_happens_is_told(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    with connect(**site.by_ca()) as client:
+        number = client.submit(JobFields(name="told", sources=[str(tmp_path)])).number
+        client.wait_job(number)
+        with client.events(kinds="backup.started,backup.succeeded", since="0") as events:
+            told = next(event for event in events if event.json()["subject"] == str(number))
+        with client.events(after=told.id, kinds="backup.started,backup.succeeded") as events:
+            over = next(event for event in events if event.json()["subject"] == str(number))
+    assert (told.json()["kind"], over.json()["kind"]) == ("backup.started", "backup.succeeded")
+    async with connect_trio(**site.unix()) as waiting, waiting.events(since="0", kinds="backup.started,backup.succeeded") as found:
+        assert [event async for event in first(found, int(told.id))][-1] == told
+
+
+async def first(events: AsyncIterator[Event], number: int) -> AsyncIterator[Event]:
+    async for event in events:
+        yield event
+        if event.id == str(number):
+            return
