@@ -29,6 +29,8 @@ FILES, CONTENT, DOWNLOAD = "/api/v1/files", "/api/v1/content", "/api/v1/download
 #: So often in a row a download breaks without a byte more before it is given up.
 _VAIN = 5
 _AGAIN_S = 1.0
+#: Compressed answers have no ranges, and come late where they come by lines.
+PLAIN = {"Accept-Encoding": "identity"}
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 OnBytes = Callable[[int, int], object]
@@ -153,10 +155,10 @@ class FileCalls:
         taker = _PartFile(part, None, on_bytes, "")
         try:
             url = f"{_url(DOWNLOAD, path)}?format={quote(form, safe='')}"
-            head: Head = yield Fetch(url, taker, _PLAIN)
+            head: Head = yield Fetch(url, taker, PLAIN)
             while head.status == 202:
                 yield from _staged(head)
-                head = yield Fetch(url, taker, _PLAIN)
+                head = yield Fetch(url, taker, PLAIN)
             taker.close()
             yield Work(lambda: _settle(part, target, None))
         except BaseException:
@@ -165,16 +167,12 @@ class FileCalls:
             raise
 
 
-#: Compressed answers have no ranges.
-_PLAIN = {"Accept-Encoding": "identity"}
-
-
 def _all_bytes(url: str, view: FileView, taker: _PartFile) -> Steps[None]:
     """Fetch until all is there; what breaks is asked for again from there on."""
     vain = 0
     while taker.there < view.size:
         before = taker.there
-        headers = _PLAIN | ({"Range": f"bytes={before}-", "If-Range": taker.tag} if before else {})
+        headers = PLAIN | ({"Range": f"bytes={before}-", "If-Range": taker.tag} if before else {})
         try:
             head: Head = yield Fetch(url, taker, headers)
         except TooManyRequests as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 import httpx
@@ -16,7 +16,7 @@ from tapefs.client.blocking import AGAIN_S, PATIENCE_S
 from tapefs.client.calling import Ask, Fetch, Head, Pause, Step, Steps, Taker, Waiting
 from tapefs.client.calls import Calls
 from tapefs.client.cleaning import WaitingCleaningClient
-from tapefs.client.files import FileCalls
+from tapefs.client.files import PLAIN, FileCalls
 from tapefs.client.notices import WaitingNoticeClient
 from tapefs.client.pools import WaitingPoolClient
 from tapefs.client.schedules import WaitingScheduleClient
@@ -81,10 +81,12 @@ class AsyncClient(Calls, WaitCalls, FileCalls, Waiting):
         """Have the lines of an answer, as they come, inside the block."""
         timeout = httpx.Timeout(silence_s)
         try:
-            async with self._http.stream("GET", target, timeout=timeout, headers=dict(headers or {})) as answer:
+            asked = PLAIN | dict(headers or {})
+            async with self._http.stream("GET", target, timeout=timeout, headers=asked) as answer:
                 if answer.status_code >= 400:
                     raise error_of(answer.status_code, await answer.aread(), answer.headers)
-                yield answer.aiter_lines()
+                async with aclosing(answer.aiter_raw()) as pieces, aclosing(_lines(pieces)) as lines:
+                    yield lines
         except httpx.HTTPError as error:
             raise self._meant(error) from error
 
@@ -96,14 +98,15 @@ class AsyncClient(Calls, WaitCalls, FileCalls, Waiting):
         headers = {"Last-Event-ID": after} if after else {}
         async with self.lines(event_target(choice), silence_s, headers) as lines:
 
-            async def found() -> AsyncIterator[Event]:
+            async def found() -> AsyncGenerator[Event, None]:
                 parser = Events()
                 async for line in lines:
                     event = parser.feed(line)
                     if event is not None:
                         yield event
 
-            yield found()
+            async with aclosing(found()) as events:
+                yield events
 
     async def find(self, *patterns: str, **choice: str) -> list[dict[str, Any]]:
         """Search all sets: see `Client.find`."""
@@ -197,6 +200,17 @@ class AsyncClient(Calls, WaitCalls, FileCalls, Waiting):
         if isinstance(error, httpx.TimeoutException):
             return Unreachable(f"the sidecar on {where} does not answer in time: look at its log")
         return WentAway(f"the sidecar on {where} went away: see `tapefs jobs`, and its log")
+
+
+async def _lines(pieces: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
+    """Put pieces together to lines; the last one may have no end."""
+    held = b""
+    async for piece in pieces:
+        *whole, held = (held + piece).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
+    if held:
+        yield held.decode(errors="replace")
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import pytest
 from tapefs.client import connect, connect_trio
 from tapefs.client.api import Client
 from tapefs.client.job_fields import JobFields
-from tapefs.client.streams import Event
 from tapefs.client.waiting import AsyncClient
 from tapefs.errors import HomeError, NoSuchThing, NotNow, TapefsError, Unreachable, UsageError
 from tests.backup.rig import Rig as BackupRig
@@ -285,12 +284,9 @@ async def test_what_happens_is_told(site: Site, tmp_path: Path) -> None:
         with client.events(after=told.id, kinds="backup.started,backup.succeeded") as events:
             over = next(event for event in events if event.json()["subject"] == str(number))
     assert (told.json()["kind"], over.json()["kind"]) == ("backup.started", "backup.succeeded")
-    async with connect_trio(**site.unix()) as waiting, waiting.events(since="0", kinds="backup.started,backup.succeeded") as found:
-        assert [event async for event in first(found, int(told.id))][-1] == told
-
-
-async def first(events: AsyncIterator[Event], number: int) -> AsyncIterator[Event]:
-    async for event in events:
-        yield event
-        if event.id == str(number):
-            return
+    async with connect_trio(**site.unix()) as waiting:
+        async with waiting.events(since="0", kinds="backup.started,backup.succeeded") as found:
+            async for event in found:
+                if event.id == told.id:
+                    break
+    assert event == told
