@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import ExitStack, aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import httpx
@@ -85,8 +85,12 @@ class AsyncClient(Calls, WaitCalls, FileCalls, Waiting):
             async with self._http.stream("GET", target, timeout=timeout, headers=asked) as answer:
                 if answer.status_code >= 400:
                     raise error_of(answer.status_code, await answer.aread(), answer.headers)
-                async with aclosing(answer.aiter_raw()) as pieces, aclosing(_lines(pieces)) as lines:
-                    yield lines
+                pieces = answer.aiter_raw()
+                try:
+                    async with aclosing(_lines(pieces)) as lines:
+                        yield lines
+                finally:
+                    await _cut(answer, pieces)
         except httpx.HTTPError as error:
             raise self._meant(error) from error
 
@@ -200,6 +204,14 @@ class AsyncClient(Calls, WaitCalls, FileCalls, Waiting):
         if isinstance(error, httpx.TimeoutException):
             return Unreachable(f"the sidecar on {where} does not answer in time: look at its log")
         return WentAway(f"the sidecar on {where} went away: see `tapefs jobs`, and its log")
+
+
+async def _cut(answer: httpx.Response, pieces: AsyncIterator[bytes]) -> None:
+    """End an answer before its end: httpx leaves generators behind that nobody closes, unless they come to an error."""
+    with trio.CancelScope(shield=True), suppress(httpx.HTTPError, httpx.StreamError):
+        await answer.extensions["network_stream"].aclose()
+        async for _ in pieces:
+            pass
 
 
 async def _lines(pieces: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
