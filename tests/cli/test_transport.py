@@ -112,7 +112,7 @@ def test_staging(server):
     assert client.evict(None) == 5
     assert client.evict([SegmentId("g")]) == 5
     assert [body for _, _, body in server.asked] == [
-        {"segments": [{"segment": "g", "first": 1, "last": 4}]},
+        {"segments": [{"segment": "g", "first": 1, "last": 4}], "awaited": False},
         {"segments": None},
         {"segments": ["g"]},
     ]
