@@ -23,7 +23,7 @@ import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -188,16 +188,33 @@ class Listener:
 
 
 class _Server(TCPServer):
-    """Hypercorn's handler of one connection, with one flaw less.
+    """Hypercorn's handler of one connection, with one flaw less, and one call of the system less for each answer.
+
+    The head of an answer goes out with the first piece of its body, as ASGI has it: two small packets took a fifth of
+    the time of a short answer.
 
     When an answer says that it is the last one, and more has come behind the request, the task that reads takes that
     for an error and closes at once, while the answer is being sent: the client gets none, and the log a traceback.
     """
 
+    _awaits_head = False
+    _head = b""
+
     async def protocol_send(self, event: Event) -> None:
         """Send, or close; but close no connection of HTTP/1 in the middle of an answer, whose end closes it anyway."""
         if isinstance(event, Closed) and self._is_answering():
             return
+        if isinstance(event, RawData):
+            if self._awaits_head and self._is_answering():
+                self._awaits_head, self._head = False, event.data
+                return
+            if self._head:
+                event, self._head = RawData(self._head + event.data, event.address), b""
+        elif self._head:
+            head, self._head = self._head, b""
+            await super().protocol_send(RawData(head))
+        if isinstance(event, Updated):
+            self._awaits_head = not event.idle  # A request has come.
         await super().protocol_send(event)
 
     def _is_answering(self) -> bool:

@@ -19,6 +19,7 @@ from sidecar.live.hub import Listener, Live
 from sidecar.request_notes import note_endless
 from sidecar.requests import Invalid, number_of, text_of
 from sidecar.service import Service
+from sidecar.statuses import TooMany
 
 #: A stream ends after so long and its client comes again, so that nobody listens on what he may not any more.
 LONGEST_S = 3600.0
@@ -42,11 +43,8 @@ class EventCalls:
             Query("since", "number of a notice: those with a higher one first; without it from now on", int),
             Query("kinds", "patterns of kinds, with commas between them: `backup.*,job.progress`"),
         )
-        return [
-            Call(
-                "/api/v1/events", self.events, needs=Role.VIEWER, query=query, media="text/event-stream", errors=(503,)
-            )
-        ]
+        media = EventsResponse.media_type
+        return [Call("/api/v1/events", self.events, needs=Role.VIEWER, query=query, media=media)]
 
     async def events(self, request: Request) -> Response:
         """Stream notices and progress as server-sent events, until the client or the sidecar ends.
@@ -61,7 +59,7 @@ class EventCalls:
         if behind is None:
             behind = number_of(request, "since")
         if live.listeners >= MOST_STREAMS:
-            return Response("too many streams of events", 503, {"Retry-After": "10"}, "text/plain")
+            raise TooMany(f"{MOST_STREAMS} streams of events are open already", 10)
         proof = request.scope.get(PROOF)
         return EventsResponse(live, Listener(live, kinds, behind), lambda: self._is_open(proof))
 
