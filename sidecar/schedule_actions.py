@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from catalog.notice_records import Facts
 from catalog.records import SetState, VolumeState
 from catalog.schedule_records import (
     Action,
@@ -269,14 +270,18 @@ async def _check_health(scene: Scene) -> Outcome:
 
 
 async def _copy_catalog(action: CopyCatalog, scene: Scene) -> Outcome:
-    if not action.folder:
-        return _of_command(
-            await _command(scene, "catalog", "backup", "--to-tape", "--retention-days", str(action.keep))
-        )
-    folder = Path(action.folder)
-    outcome = _of_command(await _command(scene, "catalog", "backup", str(folder / _stamp(scene.now_ns))))
-    if outcome.state is RunState.COMPLETED and action.keep:
-        await trio.to_thread.run_sync(_keep_newest, folder, action.keep)
+    if action.folder:
+        where = str(Path(action.folder) / _stamp(scene.now_ns))
+        outcome = _of_command(await _command(scene, "catalog", "backup", where))
+    else:
+        where, days = "tape", str(action.keep)
+        outcome = _of_command(await _command(scene, "catalog", "backup", "--to-tape", "--retention-days", days))
+    if outcome.state is not RunState.COMPLETED:
+        return outcome
+    if action.folder and action.keep:
+        await trio.to_thread.run_sync(_keep_newest, Path(action.folder), action.keep)
+    say = scene.service.notices.events.say
+    await say("catalog.copied", where, f"the catalog was copied to {where} by schedule", {"to": where})
     return outcome
 
 
@@ -293,12 +298,23 @@ async def _restore(action: Restore, scene: Scene) -> Outcome:
     sets = await trio.to_thread.run_sync(scene.service.ledger.backup_sets)
     wanted = [each for each in sets if (action.set_id == each.set_id if action.set_id else action.name == each.name)]
     found = [each for each in wanted if each.state is SetState.COMPLETE]
+    facts: Facts = {"name": action.name, "target": action.target, "set_id": action.set_id or None}
+    say = scene.service.notices.events.say
     if not found:
-        which = action.set_id or f"of the name {action.name}"
-        raise NoSuchThing(f"there is no complete set {which} to restore")
+        why = f"there is no complete set {action.set_id or f'of the name {action.name}'} to restore"
+        await say("restore.failed", action.name, f"{action.name} was not restored to {action.target}: {why}", facts)
+        raise NoSuchThing(why)
     newest = max(found, key=lambda each: each.number)
+    facts, what = facts | {"set_id": newest.set_id}, f"set {newest.number} ({newest.name})"
+    await say("restore.started", action.name, f"restoring {what} to {action.target} by schedule", facts)
     options = ["--to", action.target] + (["--overwrite"] if action.overwrite else [])
-    return _of_command(await _command(scene, "restore", *options, "--", newest.set_id, *action.paths))
+    outcome = _of_command(await _command(scene, "restore", *options, "--", newest.set_id, *action.paths))
+    if outcome.state is RunState.COMPLETED:
+        await say("restore.succeeded", action.name, f"{what} was restored to {action.target}", facts)
+    else:
+        text = f"{what} was not restored to {action.target}: {outcome.error}"
+        await say("restore.failed", action.name, text, facts | {"error": outcome.error})
+    return outcome
 
 
 async def _command(scene: Scene, *arguments: str) -> Ended:

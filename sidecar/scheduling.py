@@ -19,6 +19,7 @@ import trio
 
 from catalog.errors import CatalogError, Conflict, NotFound, StorageFailed
 from catalog.ledger import Ledger
+from catalog.notice_records import Facts
 from catalog.records import Job, JobState
 from catalog.schedule_records import (
     BUSY_RUNS,
@@ -26,6 +27,7 @@ from catalog.schedule_records import (
     BackUp,
     HookResult,
     Overlap,
+    Restore,
     RunNumber,
     RunState,
     Schedule,
@@ -286,6 +288,7 @@ class Scheduler:
             if live.run.state in (RunState.PREPARING, RunState.RUNNING):
                 await self._settle(live, await self._act(service, schedule, live))
             await self._finish(schedule, live)
+            await self._tell_failure(service, schedule, live.run)
         except StorageFailed as error:
             log.error("a run is left as it is until the next start", run=live.run.number, error=str(error))
         finally:
@@ -403,6 +406,16 @@ class Scheduler:
             state = RunState.FAILED if state is RunState.COMPLETED else state
             error = f"{error}; {behind}" if error else behind
         live.run = await self._end(live.run, state, error)
+
+    async def _tell_failure(self, service: Service, schedule: Schedule, run: ScheduleRun) -> None:
+        """Post a notice of a run that has failed, unless its job or its restore has done so."""
+        began = run.job is not None or not failure(tuple(each for each in run.hooks if not each.is_after))
+        is_told = run.outcome is RunState.FAILED and began and isinstance(schedule.action, BackUp | Restore)
+        if run.state is not RunState.FAILED or is_told:
+            return
+        text = f"run {run.number} of schedule {schedule.name} has failed: {run.error}"
+        facts: Facts = {"schedule": schedule.number, "run": run.number, "error": run.error}
+        await service.notices.events.say("schedule.failed", str(schedule.number), text, facts)
 
     async def _note_hook(self, live: _Live, result: HookResult) -> None:
         live.run = await self._change(live.run, replace(live.run, hooks=(*live.run.hooks, result)))

@@ -69,6 +69,7 @@ KINDS: dict[str, Kind] = {
         Kind("system.stopping", _N, "⏹️ tapefs is ending", "⏹️ 系统停止", "notify_system_started"),
         Kind("system.error", _A, "❌ tapefs has an error", "❌ 系统错误", "notify_system_error"),
         Kind("catalog.copied", _N, "✅ The catalog was copied", "✅ 目录备份完成"),
+        Kind("schedule.failed", _A, "❌ A scheduled run has failed", "❌ 计划任务失败", "notify_system_error"),
         Kind("set.expired", _D, "🗑️ A set has expired", "🗑️ 备份集已过期"),
         Kind("test", _A, "🔔 A test of tapefs", "🔔 测试消息"),
     )

@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from catalog.lmdb_ledger import LmdbLedger
 from tapefs.home import Home, open_home
-from tests.sidecar.rig import Rig, make_home, running, wait_until
+from tests.sidecar.rig import Rig, make_home, running, seed_set, wait_until
 
 URL = "/api/v1/schedules"
 YEARLY = {"kind": "yearly", "month": 1, "day": 1}
@@ -45,6 +46,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         fails="echo no room; exit 3",
         hangs=f"sleep 301 & echo $! >{log}.pid; sleep 302",
     )
+    seed_set(home, "seeded")
     with running(home, listen=True) as rig:
         yield rig
 
@@ -287,9 +289,29 @@ def test_copies_of_the_catalog_go_to_a_folder(rig: Rig, tmp_path: Path) -> None:
     assert not old[0].exists()
     assert old[1].exists()
     assert len(list(tmp_path.iterdir())) == 3
+    assert [each["text"] for each in told(rig, "catalog.copied")][-1].startswith(
+        f"the catalog was copied to {tmp_path}"
+    )
     missing = rig.unix("PATCH", f"{URL}/{number}", {"action": {"kind": "catalog", "folder": "/nonexistent"}})
     assert missing.status == 200
     assert run(rig, number)["state"] == "failed"
+    assert told(rig, "schedule.failed")[-1]["facts"]["schedule"] == number
+
+
+def test_restores_are_told_of(rig: Rig, tmp_path: Path) -> None:
+    """What the set holds is not on the tapes of this library: the restore begins, and fails."""
+    for name, kinds in (("nowhere", {"restore.failed"}), ("seeded", {"restore.started", "restore.failed"})):
+        made = make(rig, action={"kind": "restore", "name": name, "target": str(tmp_path / name)})
+        assert run(rig, made["number"])["state"] == "failed"
+        assert {each["kind"] for each in told(rig, "restore.") if each["subject"] == name} == kinds
+    assert not [each for each in told(rig, "schedule.failed") if each["facts"]["schedule"] == made["number"]]
+
+
+def told(rig: Rig, kind: str) -> list[Any]:
+    """Return the notices whose kind begins so, oldest first."""
+    with LmdbLedger.open(rig.home.ledger) as ledger:
+        found = [msgspec.to_builtins(each) for each in ledger.notices_since(0, 10_000)]
+    return [each for each in found if each["kind"].startswith(kind)]
 
 
 # -- killed ----------------------------------------------------------------------------------------------------------
