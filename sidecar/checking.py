@@ -15,7 +15,9 @@ from catalog.ledger import Ledger
 from catalog.queue_records import CheckState, JobCheck
 from catalog.records import Job
 from sidecar.jobs import Jobs
-from sidecar.verifying import TaskState, Verifications, VerifyRun
+from sidecar.task_log import OWN_KEEPER
+from sidecar.verify_outcome import TaskState
+from sidecar.verifying import Verifications, VerifyRun
 from tapefs.errors import TapefsError
 
 #: Copies of a tape that are read for a sample.
@@ -69,7 +71,9 @@ class Checks:
             log.info("the set of a job was verified", job=job.number, name=job.name, state=state.value)
 
     async def _verified(self, set_id: SetId, since_ns: int, sample: int) -> VerifyRun:
-        run = await self._verifications.start([set_id], [], everything=False, since_ns=since_ns, sample=sample)
+        run = await self._verifications.start(
+            [set_id], [], everything=False, since_ns=since_ns, sample=sample, keeper=OWN_KEEPER
+        )
         while run.is_open:
             await trio.sleep(LOOK_S)
         return run

@@ -41,7 +41,7 @@ from sidecar.reading_back import ReadingBack
 from sidecar.recovery import has_sealed
 from sidecar.shared import Shared
 from sidecar.tending import Tending
-from sidecar.verifying import CopyTask
+from sidecar.verify_outcome import CopyTask
 from tapefs.errors import NoTape
 from tapefs.mover.drive_file import write_failure
 from tapefs.mover.messages import (

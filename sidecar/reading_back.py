@@ -12,7 +12,8 @@ import trio
 from sidecar.bell import Bell
 from sidecar.health import DriveFailed
 from sidecar.movers import DRIVE_FAILED, Call, CommandFailed, Mover
-from sidecar.verifying import MOST_INTERRUPTIONS, CopyTask, Verifications
+from sidecar.verify_outcome import CopyTask
+from sidecar.verifying import MOST_INTERRUPTIONS, Verifications
 from tapefs.mover.messages import Cancel, Verify
 
 #: A recall may wait so long for another drive before a verification is interrupted for it.

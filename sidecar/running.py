@@ -238,6 +238,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     cleanings = Cleanings(ledger, library, bell, home.settings.library.cleaning)
     names = [drive_name(number) for number in range(home.settings.library.drive_count)]
     await trio.to_thread.run_sync(tape_tasks.resume)
+    await trio.to_thread.run_sync(verifications.resume)
     await trio.to_thread.run_sync(cleanings.resume, names)
     home.keyring.replace(await trio.to_thread.run_sync(opened_by_files, home))
     unlocking = Unlocking(home)

@@ -132,7 +132,12 @@ async def _verify(action: Verify, scene: Scene) -> Outcome:
     since_ns = scene.now_ns - action.unless_days * 86_400 * NS_PER_S if action.unless_days else None
     everything = not (action.sets or action.tapes)
     run = await verifications.start(
-        action.sets, action.tapes, everything=everything, since_ns=since_ns, sample=action.sample
+        action.sets,
+        action.tapes,
+        everything=everything,
+        since_ns=since_ns,
+        sample=action.sample,
+        keeper=OWN_KEEPER,
     )
 
     async def give_up() -> None:

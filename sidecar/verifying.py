@@ -1,7 +1,8 @@
 """Verifications on request: which copies are to be read back, which is next, and what was found.
 
-One trio run; the drives take copies from here when no recall and no job wants them. A run is kept in memory: when the
-sidecar ends it is forgotten, and what was read back by then stands in the ledger, so that asking again goes on.
+One trio run; the drives take copies from here when no recall and no job wants them. What was asked for is in the ledger
+before it is acknowledged, and so is what came of it. What is read back is marked there, too: after a restart a run goes
+on with the copies that were not read.
 """
 
 from __future__ import annotations
@@ -11,63 +12,48 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
+import msgspec
 import trio
 
 from catalog.errors import NotFound
 from catalog.ids import SegmentId, SetId, VolumeId
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, CopyState, SegmentCopy, SetState
+from catalog.task_records import KEPT_TASKS, TaskFamily, TaskRecord
+from catalog.task_records import TaskState as RunState
 from sidecar.bell import Bell
+from sidecar.task_log import OWN_KEEPER, TaskLog
+from sidecar.verify_outcome import CopyTask, Outcome, TaskState, outcome_of
 from tapefs.errors import NoSuchThing, NotNow
 from tapefs.mover.messages import LostFile, Report, Verified, VerifyProgress
 
 #: Lost files kept for each run; beyond them they are only counted, and the damage files have them all.
 NEWEST_LOST = 100
-#: Runs that are remembered.
+#: Runs of which every copy is remembered; of others their outcome.
 NEWEST_RUNS = 100
+#: Findings that the ledger keeps of each run; the ledger's records of copies have all.
+KEPT_FINDINGS = 1000
 #: A copy is put off for recalls so often; then it is read to its end.
 MOST_INTERRUPTIONS = 3
 #: So many drives may fail, or movers die, while a copy is read; then it counts as not read.
 MOST_FAILURES = 3
 
 
-class TaskState(Enum):
-    """How far a copy is."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    GOOD = "good"
-    DAMAGED = "damaged"
-    #: It could not be read: no tape, or the drive failed. Says nothing about the copy.
-    UNREAD = "unread"
-    CANCELLED = "cancelled"
-
-
 OPEN = (TaskState.WAITING, TaskState.RUNNING)
 
 
-@dataclass(slots=True, eq=False)
-class CopyTask:
-    """One copy to be read back."""
+class _Order(msgspec.Struct, frozen=True):
+    """What was asked for, as the ledger keeps it."""
 
-    segment_id: SegmentId
-    set_id: SetId
-    volume_id: VolumeId
-    #: Label of the tape.
-    tape: str
-    header_block: int
-    payload_bytes: int
-    state: TaskState = TaskState.WAITING
-    #: Found a while ago, and not read again.
-    is_old: bool = False
-    done_bytes: int = 0
-    interruptions: int = 0
-    drive_failures: int = 0
-    #: What is wrong with it, or why it was not read.
-    problems: list[str] = field(default_factory=list)
-    files: int = 0
+    sets: list[SetId]
+    tapes: list[str]
+    everything: bool
+    since_ns: int | None
+    #: With a sample: the copies that were chosen; None: all of these sets and tapes.
+    chosen: list[tuple[SegmentId, VolumeId]] | None
+    #: `OWN_KEEPER`: whoever asked begins it anew after a restart.
+    keeper: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,21 +65,37 @@ class VerifyRun:
     started_at_ns: int
     finished_at_ns: int = 0
     is_cancelled: bool = False
+    #: A drive has begun with it.
+    has_begun: bool = False
+    #: It was asked for before the sidecar began.
+    is_restored: bool = False
+    #: How it ended, and what came of it, once its copies are not remembered any more.
+    ended_as: RunState | None = None
+    past: Outcome | None = None
+    #: Why it was not gone on with; empty: it was.
+    error: str = ""
     lost: deque[tuple[CopyTask, bytes]] = field(default_factory=lambda: deque(maxlen=NEWEST_LOST))
 
     @property
     def is_open(self) -> bool:
         """Is anything still to be read?"""
-        return any(task.state in OPEN for task in self.tasks)
+        return self.ended_as is None and any(task.state in OPEN for task in self.tasks)
 
     @property
     def state(self) -> str:
-        """`running`, `cancelled`, `failed` when anything is damaged or was not read, else `completed`."""
+        """`running`, `cancelled`, `failed` when anything is not good, `interrupted`, else `completed`."""
+        if self.ended_as is not None:
+            return "completed" if self.ended_as is RunState.DONE else self.ended_as.value
         if self.is_open:
             return "running"
         if any(task.state is TaskState.CANCELLED for task in self.tasks):
             return "cancelled"
         return "completed" if all(task.state is TaskState.GOOD for task in self.tasks) else "failed"
+
+    @property
+    def outcome(self) -> Outcome:
+        """What came of it so far."""
+        return self.past or outcome_of(self.tasks, self.lost)
 
 
 class Verifications:
@@ -103,23 +105,52 @@ class Verifications:
         self._ledger = ledger
         self._bell = bell
         self._now_ns = now_ns
-        self._numbers = itertools.count(1)
+        self._log = TaskLog(ledger, TaskFamily.VERIFICATION, now_ns)
         self._runs: OrderedDict[int, VerifyRun] = OrderedDict()
         #: What drives work on.
         self._running: dict[tuple[SegmentId, VolumeId], tuple[VerifyRun, CopyTask]] = {}
 
+    def resume(self) -> None:
+        """Take what the last sidecar has left. Blocking; before anything else. Raises CatalogError."""
+        for record in self._log.kept():
+            run = _restored(record)
+            self._runs[run.number] = run
+            if record.is_open:
+                self._go_on(run, record)
+
+    def _go_on(self, run: VerifyRun, record: TaskRecord) -> None:
+        order = msgspec.json.decode(record.order, type=_Order)
+        if order.keeper == OWN_KEEPER:
+            run.ended_as, run.error = RunState.INTERRUPTED, "the sidecar ended; whoever asked for it asks anew"
+        elif self._log.is_stopping(run.number):
+            run.ended_as = RunState.CANCELLED
+        run.tasks = _plan_rest(self._ledger, order, record.added_at_ns)
+        if run.ended_as is not None:
+            _cancel_waiting(run)
+        self._note_end(run)
+
     # -- for HTTP ----------------------------------------------------------------------------------------------------
 
     async def start(
-        self, sets: Sequence[SetId], tapes: Sequence[str], *, everything: bool, since_ns: int | None, sample: int = 0
+        self,
+        sets: Sequence[SetId],
+        tapes: Sequence[str],
+        *,
+        everything: bool,
+        since_ns: int | None,
+        sample: int = 0,
+        keeper: str = "",
     ) -> VerifyRun:
         """Have copies read back: of these sets, on these tapes, or all. Copies read since `since_ns` are not again.
 
         With `sample` of each tape only so many of them, which were read back the longest ago. Raises NoSuchThing,
-        NotNow when a set is not complete.
+        NotNow when a set is not complete. It is in the ledger when this returns. `keeper`: see `sidecar.task_log`.
         """
         tasks = await trio.to_thread.run_sync(_plan, self._ledger, sets, tapes, everything, since_ns, sample)
-        run = VerifyRun(next(self._numbers), tasks, self._now_ns())
+        chosen = [(task.segment_id, task.volume_id) for task in tasks] if sample else None
+        order = msgspec.json.encode(_Order(list(sets), list(tapes), everything, since_ns, chosen, keeper))
+        now_ns = self._now_ns()
+        run = VerifyRun(self._log.add("verify", _subject_of(sets, tapes), order, now_ns), tasks, now_ns)
         self._runs[run.number] = run
         self._note_end(run)
         self._forget_old()
@@ -131,10 +162,7 @@ class Verifications:
         try:
             return self._runs[number]
         except KeyError:
-            raise NoSuchThing(
-                f"there is no verification {number}; those before the sidecar's start are forgotten: ask again, "
-                "what was read back by then is not again"
-            ) from None
+            raise NoSuchThing(f"there is no verification {number}: the newest {KEPT_TASKS} are kept") from None
 
     def runs(self) -> list[VerifyRun]:
         """Return those that are remembered, oldest first."""
@@ -145,10 +173,9 @@ class Verifications:
         run = self.run(number)
         if not run.is_open:
             raise NotNow(f"verification {number} has ended: there is nothing to cancel")
+        self._log.stopping(number)
         run.is_cancelled = True
-        for task in run.tasks:
-            if task.state is TaskState.WAITING:
-                task.state = TaskState.CANCELLED
+        _cancel_waiting(run)
         self._note_end(run)
         self._bell.ring()
         return run
@@ -185,8 +212,11 @@ class Verifications:
                     yield run, task
 
     def begin(self, task: CopyTask) -> None:
-        """A drive reads the copy; `done`, `put_off` or `fail` must follow."""
+        """A drive reads the copy; `done`, `put_off` or `fail` must follow. Raises CatalogError."""
         run = next(run for run, each in self._waiting() if each is task)
+        if not run.has_begun:
+            self._log.begun(run.number)
+            run.has_begun = True
         task.state, task.done_bytes = TaskState.RUNNING, 0
         self._running[(task.segment_id, task.volume_id)] = (run, task)
 
@@ -263,20 +293,67 @@ class Verifications:
     def _note_end(self, run: VerifyRun) -> None:
         if not run.finished_at_ns and not run.is_open:
             run.finished_at_ns = self._now_ns()
+            outcome = msgspec.json.encode(outcome_of(run.tasks, run.lost, KEPT_FINDINGS))
+            state = run.ended_as or _ENDS[run.state]
+            self._log.ended(run.number, state, run.finished_at_ns, error=run.error, outcome=outcome)
 
     def _forget_old(self) -> None:
-        ended = [number for number, run in self._runs.items() if not run.is_open]
-        for number in ended[: max(0, len(self._runs) - NEWEST_RUNS)]:
-            del self._runs[number]
+        ended = [run for run in self._runs.values() if not run.is_open]
+        for run in ended[: max(0, len(self._runs) - KEPT_TASKS)]:
+            del self._runs[run.number]
+        for run in [run for run in ended if run.past is None][:-NEWEST_RUNS]:
+            run.past, run.ended_as = outcome_of(run.tasks, run.lost, KEPT_FINDINGS), _ENDS[run.state]
+            run.tasks = []
+            run.lost.clear()
+
+
+_ENDS = {"completed": RunState.DONE, "failed": RunState.FAILED, "cancelled": RunState.CANCELLED}
+
+
+def _cancel_waiting(run: VerifyRun) -> None:
+    for task in run.tasks:
+        if task.state is TaskState.WAITING:
+            task.state = TaskState.CANCELLED
+
+
+def _subject_of(sets: Sequence[SetId], tapes: Sequence[str]) -> str:
+    """Return in a few words what is read back, for people."""
+    names = [*tapes, *sets]
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0] if names else "all"
+
+
+def _restored(record: TaskRecord) -> VerifyRun:
+    """Return a run as the ledger has it; without copies."""
+    past = msgspec.json.decode(record.outcome, type=Outcome) if record.outcome else outcome_of((), deque())
+    return VerifyRun(
+        number=record.number,
+        tasks=[],
+        started_at_ns=record.added_at_ns,
+        finished_at_ns=record.finished_at_ns,
+        has_begun=record.state is RunState.RUNNING,
+        is_restored=True,
+        ended_as=None if record.is_open else record.state,
+        past=None if record.is_open else past,
+        error=record.error,
+    )
 
 
 # -- planning: in a thread -------------------------------------------------------------------------------------------
 
 
 def _plan(
-    ledger: Ledger, sets: Sequence[SetId], tapes: Sequence[str], everything: bool, since_ns: int | None, sample: int
+    ledger: Ledger,
+    sets: Sequence[SetId],
+    tapes: Sequence[str],
+    everything: bool,
+    since_ns: int | None,
+    sample: int,
+    begun_ns: int = 0,
 ) -> list[CopyTask]:
-    """Return the copies, tape by tape in the order of the tape. Blocking. Raises NoSuchThing, NotNow."""
+    """Return the copies, tape by tape in the order of the tape. Blocking. Raises NoSuchThing, NotNow.
+
+    With `begun_ns` those that were read since then were read for this run.
+    """
     complete = {each.set_id: each for each in ledger.backup_sets() if each.state is SetState.COMPLETE}
     copies: dict[tuple[SegmentId, VolumeId], SegmentCopy] = {}
     for copy in itertools.chain(_of_sets(ledger, sets, complete), _on_tapes(ledger, tapes, everything)):
@@ -295,9 +372,31 @@ def _plan(
                 copy.header_block,
                 segment.stored_bytes,
             )
-            _pass_over(task, copy, since_ns)
+            if begun_ns and copy.verified_at_ns >= begun_ns:
+                _judge(task, copy, "found damaged before the sidecar was started anew")
+            else:
+                _pass_over(task, copy, since_ns)
             tasks.append(task)
     return tasks
+
+
+def _plan_rest(ledger: Ledger, order: _Order, asked_ns: int) -> list[CopyTask]:
+    """Return the copies of a run that has begun: those that were read since then are done. Blocking.
+
+    Sets and tapes that are gone by now are not read, nor are sets that were not complete then.
+    """
+    complete = {each.set_id: each for each in ledger.backup_sets() if each.state is SetState.COMPLETE}
+    known = {volume.label for volume in ledger.volumes()}
+    sets = [set_id for set_id in order.sets if set_id in complete]
+    tapes = [label for label in order.tapes if label in known]
+    tasks = _plan(ledger, sets, tapes, order.everything, order.since_ns, 0, asked_ns)
+    chosen = None if order.chosen is None else set(order.chosen)
+    return [
+        task
+        for task in tasks
+        if complete[task.set_id].finished_at_ns <= asked_ns
+        and (chosen is None or (task.segment_id, task.volume_id) in chosen)
+    ]
 
 
 def _longest_ago(
@@ -339,9 +438,13 @@ def _pass_over(task: CopyTask, copy: SegmentCopy, since_ns: int | None) -> None:
     if since_ns is None or not copy.verified_at_ns or copy.verified_at_ns < since_ns:
         return
     task.is_old = True
+    _judge(task, copy, "found damaged when it was read back lately")
+
+
+def _judge(task: CopyTask, copy: SegmentCopy, damaged: str) -> None:
     task.done_bytes = task.payload_bytes
     if copy.state is CopyState.GOOD:
         task.state = TaskState.GOOD
     else:
         task.state = TaskState.DAMAGED
-        task.problems = ["found damaged when it was read back lately"]
+        task.problems = [damaged]

@@ -26,7 +26,8 @@ from sidecar.library import Library
 from sidecar.live.hub import Live
 from sidecar.recalling import Recalls
 from sidecar.tape_tasks import TapeTask, TapeTasks
-from sidecar.verifying import TaskState, Verifications, VerifyRun
+from sidecar.verify_outcome import TaskState
+from sidecar.verifying import Verifications, VerifyRun
 
 LOOK_S = 1.0
 #: Speeds are of so long.

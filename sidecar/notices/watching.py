@@ -120,25 +120,27 @@ class Watching:
         return self._events.new(state.kind, state.subject, state.text, state.facts, raises=state.name)
 
     async def _tell_verifications(self) -> None:
-        """Runs are kept in memory, and so is what was told of them."""
+        """What was told of runs is kept in memory."""
         for run in self._verifications.runs():
             before, now = self._runs.get(run.number), run.state
             if before == now:
                 continue
             self._runs[run.number] = now
+            if before is None and run.is_restored and (run.past is not None or run.is_open):
+                continue  # That was told before the restart.
             if now in ("running", "completed", "failed"):
                 await self._events.post([self._of_run(run)])
 
     def _of_run(self, run: VerifyRun) -> NewNotice:
         kind = {"running": "verify.started", "completed": "verify.succeeded", "failed": "verify.failed"}[run.state]
-        by_state = [task.state.value for task in run.tasks]
-        facts: Facts = {"run": run.number, "copies": len(run.tasks)}
-        facts |= {name: by_state.count(name) for name in ("good", "damaged", "unread")}
+        outcome = run.outcome
+        facts: Facts = {"run": run.number, "copies": outcome.copies}
+        facts |= {"good": outcome.good, "damaged": outcome.damaged, "unread": outcome.unread}
         if run.state == "running":
-            text = f"Reading back {len(run.tasks)} copies has begun."
+            text = f"Reading back {outcome.copies} copies has begun."
         else:
             text = (
-                f"{len(run.tasks)} copies were read back: {facts['good']} good, {facts['damaged']} damaged, "
+                f"{outcome.copies} copies were read back: {facts['good']} good, {facts['damaged']} damaged, "
                 f"{facts['unread']} could not be read."
             )
         return self._events.new(kind, str(run.number), text, facts)

@@ -10,13 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.ids import SetId
-from sidecar.answers import json_answer, moment, shown
+from sidecar.answers import json_answer, moment
 from sidecar.callers import Role
 from sidecar.calls import Call
 from sidecar.requests import Invalid, Uuid, body_of, number_in_path, page_of
 from sidecar.service import Service
-from sidecar.verifying import CopyTask, TaskState, VerifyRun
-from tapefs.format.records import as_text
+from sidecar.verifying import VerifyRun
 
 _MOST = 10_000
 
@@ -64,7 +63,7 @@ class VerifyCalls:
         return json_answer(view_of(run), 202)
 
     async def list(self, request: Request) -> Response:
-        """Show the verifications since the sidecar's start, oldest first; `limit` and `offset`."""
+        """Show open verifications and the newest others, oldest first; `limit` and `offset`."""
         runs = self._service.verifications.runs()
         return json_answer([view_of(run) for run in page_of(request).cut(runs)])
 
@@ -88,40 +87,11 @@ def _nanoseconds(since: datetime | None) -> int | None:
 
 def view_of(run: VerifyRun) -> dict[str, object]:
     """Return a verification as JSON shows it."""
-    tasks = run.tasks
-    at_hand = next((task for task in tasks if task.state is TaskState.RUNNING), None)
     return {
         "number": run.number,
         "state": run.state,
-        "copies": len(tasks),
-        **{state.value: sum(task.state is state for task in tasks) for state in TaskState},
-        "passed_over": sum(task.is_old for task in tasks),
-        "bytes": sum(task.payload_bytes for task in tasks),
-        "done_bytes": sum(task.done_bytes for task in tasks),
-        "tape": at_hand.tape if at_hand is not None else "",
-        "lost_files": sum(task.files for task in tasks),
-        "lost": [{**_place(task), **_path(path)} for task, path in run.lost],
-        "findings": [_finding(task) for task in tasks if task.state in (TaskState.DAMAGED, TaskState.UNREAD)],
+        "error": run.error,
+        **msgspec.to_builtins(run.outcome),
         "started_at": moment(run.started_at_ns),
         "finished_at": moment(run.finished_at_ns),
     }
-
-
-def _finding(task: CopyTask) -> dict[str, object]:
-    return {
-        **_place(task),
-        "volume_id": task.volume_id,
-        "state": task.state,
-        "problems": task.problems,
-        "files": task.files,
-        "is_old": task.is_old,
-    }
-
-
-def _place(task: CopyTask) -> dict[str, object]:
-    return {"segment_id": task.segment_id, "set_id": task.set_id, "tape": task.tape}
-
-
-def _path(path: bytes) -> dict[str, object]:
-    text, raw = as_text(path)
-    return {"path": shown(path), "path_b64": raw} if raw else {"path": text}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
-from tests.sidecar.rig import Rig, make_home, running, wait_until
+from catalog.lmdb_ledger import LmdbLedger
+from catalog.records import CopyState
+from tests.sidecar.rig import Rig, make_home, running, seed_set, wait_until
 
 
 def begun(rig: Rig, task: str, tape: str, **body: object) -> int:
@@ -92,3 +95,38 @@ def test_an_identify_that_was_killed_is_done_again(tmp_path: Path) -> None:
         assert (view["state"], view["found"]["owner"], len(rig.commands("Identify"))) == ("done", "nobody", 2)
     with running(home) as rig:
         assert shown(rig, number) == view
+
+
+def test_a_verification_goes_on_with_what_was_not_read(tmp_path: Path) -> None:
+    """The other one, which had ended, is there with all that it found; numbers go on behind both."""
+    home = make_home(tmp_path / "home")
+    first, second = seed_set(home)
+    slow = home.path / "slow_verify"
+    (home.path / "fake.json").write_text(json.dumps({"damaged": [first.segment_id]}))
+
+    def verified(rig: Rig, number: int) -> Any:
+        path = f"/api/v1/verify/{number}"
+        wait_until(lambda: rig.unix("GET", path).body["state"] != "running", "it does not end")
+        return rig.unix("GET", path).body
+
+    with running(home) as rig:
+        before = verified(rig, rig.unix("POST", "/api/v1/verify", {"all": True}).body["number"])
+        assert (before["state"], before["good"], before["damaged"], len(before["lost"])) == ("failed", 1, 1, 1)
+        slow.touch()
+        number = rig.unix("POST", "/api/v1/verify", {"sets": [first.set_id]}).body["number"]
+        cancelled = rig.unix("POST", "/api/v1/verify", {"all": True}).body["number"]
+        wait_until(lambda: len(rig.commands("Verify")) == 3, "it does not begin")
+        assert rig.unix("POST", f"/api/v1/verify/{cancelled}/cancel").status == 200
+        with LmdbLedger.open(home.ledger) as ledger:  # As if the first copy had been read when the kill came.
+            [copy] = ledger.copies(first.segment_id)
+            ledger.mark_copy(first.segment_id, copy.volume_id, CopyState.GOOD, time.time_ns())
+        kill(rig)
+    slow.unlink()
+    with running(home) as rig:
+        after = verified(rig, number)
+        assert (after["state"], after["copies"], after["good"], after["passed_over"]) == ("completed", 2, 2, 0)
+        told = [each["segment_id"] for each in rig.commands("Verify")]
+        assert told == [first.segment_id, second.segment_id, first.segment_id, second.segment_id]
+        assert rig.unix("GET", "/api/v1/verify/1").body == before
+        assert rig.unix("GET", f"/api/v1/verify/{cancelled}").body["state"] == "cancelled"
+        assert rig.unix("POST", "/api/v1/verify", {"all": True}).body["number"] == cancelled + 1
