@@ -51,7 +51,9 @@ from sidecar.service import Service
 from sidecar.statuses import challenge_of, sentence_of, status_of
 from sidecar.taf.backup import BackupCalls
 from sidecar.taf.backup_more import BackupMoreCalls
+from sidecar.taf.configuration import ConfigurationCalls
 from sidecar.taf.database import DatabaseCalls
+from sidecar.taf.host_files import HostFileCalls
 from sidecar.taf.ibm import IbmCalls
 from sidecar.taf.notification import NotificationCalls
 from sidecar.taf.recovery import RecoveryCalls
@@ -117,6 +119,8 @@ def calls_of(service: Service) -> list[Call]:
         IbmCalls(service),
         SchedulerCalls(service),
         SystemCalls(service),
+        ConfigurationCalls(service),
+        HostFileCalls(service),
         NotificationCalls(service),
         DatabaseCalls(service),
         AccessCalls(service),

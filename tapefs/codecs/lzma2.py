@@ -22,7 +22,7 @@ END_OF_STREAM = b"\0"
 _LEAST_DICTIONARY_BYTES = 4096
 
 #: Names of the program, in the order of liking: p7zip's and 7-Zip's whole one, then those that know fewer formats.
-_PROGRAMS = ("7z", "7zz", "7za", "7zr")
+PROGRAMS = ("7z", "7zz", "7za", "7zr")
 #: Longer than any frame takes; a program that hangs must not hold the tape for ever.
 _PATIENCE_S = 3600
 
@@ -96,7 +96,7 @@ class SevenZipCommandCodec(_Lzma2Codec):
     def encoder(self, level: int) -> Encoder:
         """Return an encoder for one thread. Raises UsageError when the program is not installed."""
         check_level(self, level)
-        program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
+        program = next(filter(None, map(shutil.which, PROGRAMS)), None)
         if program is None:
             raise UsageError("the codec 7zip_command needs the program 7z: install 7-Zip or p7zip, or use py7zr")
 

@@ -16,6 +16,7 @@ import pytest
 
 from sidecar.app import calls_of
 from sidecar.service import Service
+from tapefs.home import open_home
 from tests.sidecar.rig import Answer, Rig, make_home, running, wait_until
 from tests.sidecar.test_calls import Parts
 
@@ -100,6 +101,36 @@ LOOKING = [
         ("POST", "ibm/worm/enable"), ("POST", "ibm/worm/disable"), ("GET", "ibm/position"), ("GET", "ibm/sense"),
         ("POST", "ibm/log-sense"), ("POST", "ibm/mode-sense"), ("POST", "ibm/inquiry-vpd"),
         ("POST", "operations/rewind"), ("POST", "operations/space"))),
+]  # fmt: skip
+
+SYSTEM = [
+    Case("GET", "/api/system/config", fields="default_retention_months auto_erase_expired monthly_backup_cron "
+        "dingtalk_api_url dingtalk_default_phone scheduler_enabled compression_level max_file_size "
+        "enable_tape_format_before_full"),
+    Case("PUT", "/api/system/config", body={"retention_months": 6}, fields="success message", bad=(
+        ("", "", {"retention_months": 7}, 409), ("", "", {"retention_months": "6"}, 422))),
+    Case("GET", "/api/system/env-config", fields="success config"),
+    Case("PUT", "/api/system/env-config", body={"log_level": "INFO", "itdt_path": None}, fields="success message", bad=(
+        ("", "", {"db_password": "x"}, 409), ("", "", {"web_port": "x"}, 422), ("", "", [], 422))),
+    Case("GET", "/api/system/compression", fields="compression_method sevenzip_path compression_threads "
+        "compression_command_threads compression_level compress_directly_to_tape pgzip_block_size pgzip_threads "
+        "zstd_threads available_methods default_sevenzip_paths"),
+    Case("PUT", "/api/system/compression", body={"compression_method": "zstd"}, fields="success message", bad=(
+        ("", "", {"compression_method": "tar"}, 409), ("", "", {"compression_level": "9"}, 422))),
+    Case("GET", "/api/system/compression/check-sevenzip", query="?path=/nowhere/7z", fields="success message"),
+    Case("GET", "/api/system/tape/config", fields="success config status"),
+    Case("PUT", "/api/system/tape/config", body={"default_block_size": 262144}, fields="success message", bad=(
+        ("", "", {"tape_device_path": "/dev/nst9"}, 409), ("", "", {"default_block_size": "x"}, 422))),
+    Case("POST", "/api/system/tape/test", body={"tape_device_path": "/dev/nst9"}, fields="success message", bad=(
+        ("", "", {"tape_device_path": 1}, 422),)),
+    Case("GET", "/api/system/tape/scan", fields="success devices count message", bad=(
+        ("", "?force_rescan=perhaps", None, 422),)),
+    Case("GET", "/api/system/tape/history", fields="success history count", bad=(BAD_PAGE,)),
+    Case("GET", "/api/system/file-system/drives", fields="drives"),
+    Case("GET", "/api/system/file-system/list", query="?path={source}", fields="current_path items parent_path", bad=(
+        ("", "", None, 422), ("", "?path=/etc", None, 403), ("", "?path={source}/../x", None, 422),
+        ("", "?path={source}/none", None, 404), ("", "?path={source}/link", None, 403),
+        ("", "?path={source}&limit=0", None, 422))),
 ]  # fmt: skip
 
 NEW_TAPE = {"tape_id": "NEW1", "label": "NEW1"}
@@ -199,7 +230,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     for number in range(5):
         (source / f"file{number}").write_text(f"content {number}\n")
     (source / "deep" / "inner").write_bytes(b"x" * 100_000)
-    with running(make_home(folder / "home", tapes=4, tape_bytes=256 * 1024**2), is_real=True) as rig:
+    (source / "link").symlink_to("/etc")
+    home = make_home(folder / "home", tapes=4, tape_bytes=256 * 1024**2)
+    with (home.path / "tapefs.toml").open("a") as settings:
+        settings.write(f'\n[access]\nsources = ["{source}"]\n')
+    with running(open_home(home.path), is_real=True) as rig:
         number = rig.unix("POST", "/api/backup/tasks", {"task_name": "one", "source_paths": [str(source)]}).body
         assert rig.unix("POST", f"/api/backup/tasks/{number['task_id']}/run").status == 202
         rig.wait_job(number["task_id"], "completed")
@@ -232,7 +267,7 @@ def check_bad(site: Site, case: Case) -> None:
             assert isinstance(answer.detail, str), answer
 
 
-@pytest.mark.parametrize("case", LOOKING, ids=lambda case: f"{case.method} {case.path}")
+@pytest.mark.parametrize("case", [*LOOKING, *SYSTEM], ids=lambda case: f"{case.method} {case.path}")
 def test_what_only_looks(site: Site, case: Case) -> None:
     first = check(site, case, case.path)
     for path in case.also:
@@ -272,3 +307,15 @@ ELSEWHERE = [
     Case("POST", "/api/backup/tasks/{}/run"), Case("POST", "/api/backup/tasks/{}/cancel"),
     Case("PUT", "/api/backup/tasks/{}/cancel"),
 ]  # fmt: skip
+
+
+def test_folders_of_the_host(site: Site) -> None:
+    listed = site.ask("GET", "/api/system/file-system/list", "?path={source}").body
+    assert listed["parent_path"] is None
+    assert {item["name"]: item["type"] for item in listed["items"]} == {
+        **{f"file{number}": "file" for number in range(5)}, "deep": "directory", "link": "symlink",
+    }  # fmt: skip
+    page = site.ask("GET", "/api/system/file-system/list", "?path={source}&limit=2&offset=1").body["items"]
+    assert [item["name"] for item in page] == ["file0", "file1"]
+    deep = site.ask("GET", "/api/system/file-system/list", "?path={source}/deep").body
+    assert (deep["parent_path"], deep["items"][0]["size"]) == (site.names["source"], 100_000)
