@@ -83,8 +83,8 @@ class JobLedger(Protocol):
         """Return a part of all jobs by number, or of those in `states`; of all only these are read."""
         ...
 
-    def job_count(self) -> int:
-        """Return how many jobs there are."""
+    def job_count(self, states: Collection[JobState] = ()) -> int:
+        """Return how many jobs there are, or how many in these states."""
         ...
 
     def retry_job(self, number: JobNumber, attempt: JobTry, not_before_ns: int) -> Job:

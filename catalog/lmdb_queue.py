@@ -105,9 +105,9 @@ class QueueOperations:
         """Return a part of all jobs, or of those in `states`, by number."""
         return self._read(job_indexes.page, limit, offset, newest_first=newest_first, states=states)
 
-    def job_count(self) -> int:
-        """Return how many jobs there are."""
-        return self._read(job_indexes.count)
+    def job_count(self, states: Collection[JobState] = ()) -> int:
+        """Return how many jobs there are, or how many in these states."""
+        return self._read(job_indexes.count, states)
 
     def retry_job(self, number: JobNumber, attempt: JobTry, not_before_ns: int) -> Job:
         """The run goes on later: it becomes QUEUED. Idempotent by `attempt`. Raises NotFound, Conflict."""

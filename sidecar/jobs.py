@@ -21,7 +21,7 @@ import trio
 from catalog.ids import JobNumber, SetId
 from catalog.ledger import Ledger
 from catalog.queue_records import QueueState
-from catalog.records import BackupSet, DriveMove, Job, JobState
+from catalog.records import BackupSet, DriveMove, Job, JobState, SetState
 from sidecar import going_on
 from sidecar.bell import Bell
 from sidecar.encrypting import may_encrypt
@@ -54,6 +54,9 @@ class Run:
     is_pausing: bool = False
     call: Call | None = None
     mover: Mover | None = None
+    #: The newest complete set of the job when somebody asked for the first time: what this run will come to, about.
+    earlier: BackupSet | None = None
+    is_earlier_known: bool = False
     #: Set when nobody works on it any more; the ledger may say a moment earlier how the job ended.
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -329,6 +332,17 @@ class Jobs:
     def place_of(self, number: JobNumber) -> int | None:
         """Return how many jobs are before one that waits; None when it does not wait."""
         return self._line.place_of(number)
+
+    def earlier(self, view: JobView) -> BackupSet | None:
+        """Return the newest complete set of a job that runs; looked for once for each run, for that reads all sets."""
+        run = view.run
+        if run is None:
+            return None
+        if not run.is_earlier_known:
+            of_job = (each for each in reversed(self._ledger.backup_sets()) if each.job_id == view.job.job_id)
+            run.earlier = next((each for each in of_job if each.state is SetState.COMPLETE), None)
+            run.is_earlier_known = True
+        return run.earlier
 
     def running(self) -> list[Run]:
         """Return the runs that movers work on."""

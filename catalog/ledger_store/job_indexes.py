@@ -106,9 +106,13 @@ def _keys_in(tx: Reader, states: Collection[JobState], limit: int, offset: int, 
     return list(islice(merge(*numbers, reverse=newest_first), offset, offset + limit))
 
 
-def count(tx: Reader) -> int:
-    """Return how many jobs there are."""
-    return tx.count(JOBS)
+def count(tx: Reader, states: Collection[JobState] = ()) -> int:
+    """Return how many jobs there are, or how many in these states; reads no job for that."""
+    if not states:
+        return tx.count(JOBS)
+    if not is_built(tx):
+        return len(in_states(tx, states))
+    return sum(1 for state in dict.fromkeys(states) for _ in tx.keys(JOBS_BY_STATE, parts(state.value)))
 
 
 def _link(tx: Writer, job: Job) -> None:

@@ -17,11 +17,10 @@ from catalog.errors import CatalogError, NotFound
 from catalog.ids import JobNumber
 from catalog.ledger import Ledger
 from catalog.notice_records import Facts
-from catalog.records import SetState
 from drivers.registry import drive_name
 from sidecar.desk import Choice
 from sidecar.drive import DriveTask
-from sidecar.jobs import Jobs, Run
+from sidecar.jobs import Jobs, JobView, Run
 from sidecar.library import Library
 from sidecar.live.hub import Live
 from sidecar.recalling import Recalls
@@ -87,8 +86,6 @@ class Looking:
         self._tape_tasks = tape_tasks
         self._told: dict[_Key, Facts] = {}
         self._paces: dict[_Key, Pace] = {}
-        #: What the last complete set of a job holds, by its run.
-        self._totals: dict[JobNumber, tuple[Run, int | None]] = {}
 
     async def run(self) -> None:
         """Look for ever."""
@@ -98,14 +95,13 @@ class Looking:
                 self._live.clear()
                 await self._live.wait_followed()
             try:
-                await self.look()
+                self.look()
             except CatalogError as error:
                 log.error("how far things are cannot be found out", error=str(error))
             await trio.sleep(LOOK_S)
 
-    async def look(self) -> None:
+    def look(self) -> None:
         """Tell what has changed since the last look."""
-        await self._find_totals()
         now = dict(self._now())
         for key, facts in now.items():
             if self._told.get(key) != facts:
@@ -174,7 +170,8 @@ class Looking:
         }
         if now is None:
             return facts
-        total = self._totals.get(run.job, (run, None))[1]
+        earlier = self._jobs.earlier(JobView(job, None, run))
+        total = earlier.bytes if earlier is not None else None
         facts |= {
             "stage": now.stage,
             "files": now.files,
@@ -239,21 +236,3 @@ class Looking:
 
     def _pace(self, key: _Key, done_bytes: int, total_bytes: int | None) -> Facts:
         return self._paces.setdefault(key, Pace()).facts(trio.current_time(), done_bytes, total_bytes)
-
-    async def _find_totals(self) -> None:
-        """Find out once for each run what it will come to, about: as much as the job's last complete set."""
-        runs = {run.job: run for run in self._jobs.running()}
-        self._totals = {number: known for number, known in self._totals.items() if runs.get(number) is known[0]}
-        for number, run in runs.items():
-            if number not in self._totals:
-                self._totals[number] = run, await trio.to_thread.run_sync(_expected, self._ledger, number)
-
-
-def _expected(ledger: Ledger, number: JobNumber) -> int | None:
-    """Return the bytes of a job's newest complete set; None when it has none. Blocking."""
-    try:
-        job_id = ledger.job(number).job_id
-    except NotFound:
-        return None
-    sets = (each for each in reversed(ledger.backup_sets()) if each.job_id == job_id)
-    return next((each.bytes for each in sets if each.state is SetState.COMPLETE), None)

@@ -199,7 +199,7 @@ class JobCalls:
 
     def _queue(self) -> QueueView:
         held = self._service.jobs.held
-        counts = {state: len(self._service.ledger.jobs_in([state])) for state in OPEN_STATES}
+        counts = {state: self._service.ledger.job_count([state]) for state in OPEN_STATES}
         return QueueView(
             is_paused=held.is_paused,
             reason=held.reason or None,

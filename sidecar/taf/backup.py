@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.ids import JobNumber
-from catalog.records import Job, JobState, SetState
+from catalog.records import Job, JobState
 from sidecar.access.places import check_fields
 from sidecar.access.places import check_sources as allowed_sources
 from sidecar.answers import json_answer, moment, shown
@@ -233,10 +233,8 @@ class BackupCalls:
         """Return files and bytes in all: of a running task what its last complete set had, if that is more."""
         if view.job.state is not JobState.RUNNING:
             return files, read_bytes
-        for earlier in reversed(self._service.ledger.backup_sets()):
-            if earlier.job_id == view.job.job_id and earlier.state is SetState.COMPLETE:
-                return max(files, earlier.files), max(read_bytes, earlier.bytes)
-        return files, read_bytes
+        earlier = self._service.jobs.earlier(view)
+        return (max(files, earlier.files), max(read_bytes, earlier.bytes)) if earlier else (files, read_bytes)
 
 
 def with_defaults(fields: JobFields, settings: TafSettings) -> JobFields:

@@ -169,10 +169,10 @@ class BackupMoreCalls:
         ended = len(good) + len(failed)
         return Statistics(
             total_tasks=ledger.job_count(),
-            completed_tasks=len(ledger.jobs_in((JobState.COMPLETED,))),
-            failed_tasks=len(ledger.jobs_in((JobState.FAILED,))),
-            running_tasks=len(ledger.jobs_in((JobState.RUNNING,))),
-            pending_tasks=len(ledger.jobs_in((JobState.PENDING, JobState.QUEUED))),
+            completed_tasks=ledger.job_count((JobState.COMPLETED,)),
+            failed_tasks=ledger.job_count((JobState.FAILED,)),
+            running_tasks=ledger.job_count((JobState.RUNNING,)),
+            pending_tasks=ledger.job_count((JobState.PENDING, JobState.QUEUED)),
             success_rate=round(100 * len(good) / ended, 2) if ended else 0.0,
             total_data_backed_up=plain,
             compression_ratio=round(stored / plain, 4) if plain else DEFAULT_RATIO,
@@ -220,9 +220,10 @@ class BackupMoreCalls:
     async def sets(self, request: Request) -> Response:
         """Show complete sets, newest first."""
         page, group = page_of(request), group_in(request)
+        sets = await trio.to_thread.run_sync(self._service.ledger.backup_sets)
         found = [
             each
-            for each in reversed(self._service.ledger.backup_sets())
+            for each in reversed(sets)
             if each.state is SetState.COMPLETE and (group is None or group_of(each) == group)
         ]
         rows = [_row(each) for each in page.cut(found)]

@@ -102,9 +102,10 @@ class RecoveryCalls:
         """Show complete sets, newest first, filtered by month, tape and time."""
         group, tape = group_in(request), text_of(request, "tape_id")
         start, end = moment_of(request, "date_from"), moment_of(request, "date_to", is_end=True)
+        sets = await trio.to_thread.run_sync(self._service.ledger.backup_sets)
         rows = [
             _row(backup_set)
-            for backup_set in reversed(self._service.ledger.backup_sets())
+            for backup_set in reversed(sets)
             if backup_set.state is SetState.COMPLETE
             and (group is None or group_of(backup_set) == group)
             and (tape is None or tape in backup_set.tapes)
@@ -139,7 +140,7 @@ class RecoveryCalls:
 
     async def groups(self, request: Request) -> Response:
         """Show the newest months with sets."""
-        sets = self._service.ledger.backup_sets()
+        sets = await trio.to_thread.run_sync(self._service.ledger.backup_sets)
         months = {group_of(each) for each in sets if each.state is SetState.COMPLETE}
         return json_answer(Groups(sorted((each for each in months if each), reverse=True)[:MONTHS]))
 

@@ -31,9 +31,9 @@ def figures(home: Home, ledger: Ledger, in_library: Sequence[str], now_ns: int) 
     return {
         "backup_tasks": {
             "total": ledger.job_count(),
-            "running": len(ledger.jobs_in((JobState.RUNNING,))),
-            "completed": len(ledger.jobs_in((JobState.COMPLETED,))),
-            "failed": len(ledger.jobs_in((JobState.FAILED,))),
+            "running": ledger.job_count((JobState.RUNNING,)),
+            "completed": ledger.job_count((JobState.COMPLETED,)),
+            "failed": ledger.job_count((JobState.FAILED,)),
         },
         "tape_inventory": inventory(Pools.of(home, ledger), volumes, set(in_library), now_ns),
         "storage": storage(volumes),

@@ -120,6 +120,9 @@ class QueueingContract:
         assert [job.number for job in ledger.job_page(2, 1, newest_first=True, states=states)] == [2, 1]
         assert ledger.job_page(5, 17) == []
         assert ledger.job_count() == 5
+        assert ledger.job_count([JobState.QUEUED, JobState.PENDING]) == len(
+            ledger.jobs_in([JobState.QUEUED, JobState.PENDING])
+        )
 
     def test_what_a_verification_has_found(self, ledger: Ledger, stage: Stage) -> None:
         check = JobCheck(state=CheckState.FAILED, since_ns=NOW, at_ns=NOW + 9, reason="frame 3 \udcff")

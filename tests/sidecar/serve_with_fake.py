@@ -1,25 +1,47 @@
-"""`tapefs serve` with the scripted mover, as a process of its own."""
+"""`tapefs serve` with the scripted mover, as a process of its own.
+
+Where HOME/steps.json says so, long steps of the event loop are written down.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tapefs.starting import import_without_rich, imports
 
 with imports():
     import_without_rich("structlog")
+    import trio
+
     from drivers.errors import DriveError
     from sidecar.serve import serve
     from tapefs.errors import TapefsError
     from tapefs.home import Home, open_home
+    from tests.sidecar.steps import Steps
 
 
 def fake_command(home: Home, drive: str, number: int, descriptor: int) -> Sequence[str]:
     arguments = ["--home", str(home.path), "--drive", drive, "--number", str(number), "--fd", str(descriptor)]
     return [sys.executable, "-m", "tests.sidecar.fake_mover", *arguments]
+
+
+def _watch_steps(home: Home) -> None:
+    """Have the run of the sidecar watched, when it begins in this thread."""
+    wanted = home.path / "steps.json"
+    if not wanted.exists():
+        return
+    rules = json.loads(wanted.read_text())
+    real_run = trio.run
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        return real_run(*arguments, **options, instruments=[Steps(Path(rules["path"]), rules["longest_s"])])
+
+    setattr(trio, "run", run)  # noqa: B010 -- the sidecar calls it by that name
 
 
 def main() -> None:
@@ -29,9 +51,11 @@ def main() -> None:
     parser.add_argument("--mount", type=Path)
     parser.add_argument("--until-idle", action="store_true")
     options = parser.parse_args()
+    home = open_home(options.home)
+    _watch_steps(home)
     try:
         serve(
-            open_home(options.home),
+            home,
             listen=options.listen,
             mount=options.mount,
             until_idle=options.until_idle,
