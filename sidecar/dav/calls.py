@@ -11,6 +11,7 @@ from sidecar.calls import Call
 from sidecar.dav.asking import DAV, Depth, depth_of, wanted_of
 from sidecar.dav.listing import MEDIA_TYPE, Listing
 from sidecar.dav.places import Place, Places
+from sidecar.dav.properties import CONTENT_TYPE
 from sidecar.own.files import READ, RETRY_AFTER_S, to_stage
 from sidecar.service import Service
 from sidecar.statuses import Forbidden
@@ -44,10 +45,13 @@ class DavCalls:
             calls += [
                 Call(path, self.options, needs=None, methods=["OPTIONS"]),
                 Call(path, self.propfind, needs=Role.VIEWER, scopes=(READ,), methods=["PROPFIND"], status=207),
-                Call(path, self.content, needs=Role.VIEWER, scopes=(READ,)),
-                Call(path, self.refuse_writing, needs=Role.VIEWER, scopes=(READ,), methods=WRITING),
-                Call(path, self.refuse, needs=Role.VIEWER, scopes=(READ,), methods=OTHERS),
-            ]
+                Call(
+                    path, self.content, needs=Role.VIEWER, scopes=(READ,), media=CONTENT_TYPE,
+                    also=(206, 304, 405, 412, 416, 503),
+                ),
+                Call(path, self.refuse_writing, needs=Role.VIEWER, scopes=(READ,), methods=WRITING, status=403),
+                Call(path, self.refuse, needs=Role.VIEWER, scopes=(READ,), methods=OTHERS, status=405),
+            ]  # fmt: skip
         return calls
 
     async def options(self, request: Request) -> Response:

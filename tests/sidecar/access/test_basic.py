@@ -20,6 +20,7 @@ from sidecar.access.basic import REMEMBERED_S, BasicLogins, Pair, pair_in
 from sidecar.access.passwords import Passwords
 from sidecar.callers import Role
 from sidecar.statuses import Unauthorised
+from tests.sidecar.access.rig import home_with
 from tests.sidecar.rig import make_home
 
 RIGHT, WRONG = Pair("ada", "the right password"), Pair("ada", "a wrong password")
@@ -116,6 +117,15 @@ def test_where_passwords_are_taken_from(access: Access) -> None:
     assert not logins.are_taken(Origin("192.0.2.1", is_hidden=False, is_encrypted=False))
     assert not logins.are_taken(Origin("127.0.0.1", is_hidden=True, is_encrypted=False))
     assert BasicLogins(access, without_tls=True).are_taken(Origin("192.0.2.1", is_hidden=False, is_encrypted=False))
+
+
+def test_passwords_without_tls_are_a_warning(tmp_path: Path) -> None:
+    settings = "[dav]\npasswords_without_tls = true"
+    home = home_with(tmp_path / "home", settings)
+    with LmdbLedger.open(home.ledger) as ledger:
+        access = Access(home, ledger, lambda: 1)
+        assert "without TLS" in access.warnings()[0]
+        assert access.basic.are_taken(Origin("192.0.2.1", is_hidden=False, is_encrypted=False))
 
 
 def test_what_headers_say() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -9,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 from tests.sidecar.dav.conftest import MANY, ODD, PASSWORD, USER, Site, basic, values
+from tests.sidecar.rig import wait_until
 
 D = "{DAV:}"
 FILE = {f"{D}{name}" for name in ("displayname", "resourcetype", "getcontentlength", "getcontenttype", "getetag",
@@ -145,6 +147,20 @@ def test_parts_and_conditions(site: Site) -> None:
     assert site.ask("GET", site.at("large"), range="bytes=3000000-").status == 416
     assert reply.headers["content-disposition"].startswith("attachment")
     assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+def test_who_has_lost_patience_gets_it_the_next_time(site: Site) -> None:
+    """davfs2 waits 30 s, and a tape may take longer: what was asked for is fetched all the same."""
+    with socket.create_connection(("127.0.0.1", site.rig.port), timeout=30) as peer:
+        head = f"GET {site.at('large')} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {site.rig.token}\r\n\r\n"
+        peer.sendall(head.encode())
+    path = site.at("large").removeprefix("/dav")
+
+    def state() -> str:
+        return str(site.rig.unix("GET", f"/api/v1/files{path}").body["state"])
+
+    assert state() != "online"
+    wait_until(lambda: state() == "online", "fetched for nobody")
 
 
 def test_what_would_change_something_is_refused(site: Site) -> None:
