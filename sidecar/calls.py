@@ -17,7 +17,7 @@ from sidecar.callers import Role, caller_in
 from sidecar.request_notes import notes_in
 from sidecar.statuses import Forbidden, Unauthorised
 
-JSON = "application/json"
+JSON, LINES = "application/json", "application/x-ndjson"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 

@@ -73,7 +73,7 @@ class MetricsCalls:
 
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
-        return [Call("/metrics", self.metrics, needs=Role.VIEWER)]
+        return [Call("/metrics", self.metrics, needs=Role.VIEWER, media="text/plain")]
 
     async def metrics(self, request: Request) -> Response:
         """Tell all figures as Prometheus reads them."""

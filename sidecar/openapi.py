@@ -166,7 +166,7 @@ def _responses(call: Call, method: str, schemas: _Schemas) -> dict[str, object]:
         codes += ["408", "413"]
     if call.body is not None or call.query or "{" in call.path:
         codes += ["422"]
-    codes = sorted({*codes, *(str(status) for status in call.errors)})
+    codes = sorted({*codes, *(str(status) for status in call.errors if status < 500)})
     return good | {code: {"$ref": f"#/components/responses/E{code}"} for code in codes}
 
 

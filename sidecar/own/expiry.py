@@ -15,7 +15,7 @@ from sidecar.callers import Role
 from sidecar.calls import Call
 from sidecar.requests import Uuid, body_of
 from sidecar.service import Service
-from tapefs.client.api import SetVerdict
+from tapefs.client.api import Expired, SetVerdict
 from tapefs.retention.expire import expire, verdicts_of
 from tapefs.retention.policy import Verdict, Wish
 
@@ -33,6 +33,12 @@ class ExpireBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Wish(named=frozenset(map(SetId, self.sets)), failed=self.failed)
 
 
+class Verdicts(msgspec.Struct, frozen=True):
+    """What would become of every set."""
+
+    verdicts: list[SetVerdict]
+
+
 class ExpiryCalls:
     """Retention, as our own programs see it."""
 
@@ -44,15 +50,15 @@ class ExpiryCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/expire", self.show, needs=Role.VIEWER),
-            Call("/api/v1/expire", self.expire, methods=["POST"], needs=Role.ADMIN),
+            Call("/api/v1/expire", self.show, needs=Role.VIEWER, answer=Verdicts),
+            Call("/api/v1/expire", self.expire, methods=["POST"], needs=Role.ADMIN, body=ExpireBody, answer=Expired),
         ]
 
     async def show(self, request: Request) -> Response:
         """Tell of every set whether it may go, and why; nothing changes."""
         ledger, now_ns = self._service.ledger, self._service.jobs.now_ns()
         verdicts = await trio.to_thread.run_sync(verdicts_of, ledger, now_ns)
-        return json_answer({"verdicts": [_shown(verdict) for verdict in verdicts]})
+        return json_answer(Verdicts([_shown(verdict) for verdict in verdicts]))
 
     async def expire(self, request: Request) -> Response:
         """Let go of all sets that may go."""
@@ -62,11 +68,11 @@ class ExpiryCalls:
             work = partial(expire, service.home, service.ledger, service.jobs.now_ns(), wish)
             outcome = await trio.to_thread.run_sync(work)
         return json_answer(
-            {
-                "verdicts": [_shown(verdict) for verdict in outcome.verdicts],
-                "expired": outcome.expired,
-                "freed_bytes": outcome.freed_bytes,
-            }
+            Expired(
+                verdicts=[_shown(verdict) for verdict in outcome.verdicts],
+                expired=list(outcome.expired),
+                freed_bytes=outcome.freed_bytes,
+            )
         )
 
 

@@ -14,20 +14,21 @@ from starlette.responses import Response
 
 from catalog.ids import JobNumber
 from catalog.queue_records import HIGHEST_PRIORITY
-from catalog.records import BackupSet, Job, JobState
+from catalog.records import Job, JobState
 from sidecar.access.places import check_fields
 from sidecar.access.places import check_sources as allowed_sources
 from sidecar.answers import json_answer, moment
 from sidecar.callers import Caller, Role, caller_of
-from sidecar.calls import Call
+from sidecar.calls import PAGE, Call, Query
 from sidecar.going_on import OPEN_STATES
 from sidecar.job_pools import with_pools
-from sidecar.jobs import JobView, Run
+from sidecar.jobs import JobView
 from sidecar.new_jobs import changed_job, check_run_type, check_sources_of, new_job
+from sidecar.own.job_views import JobAnswer, JobDetail, answer_of
 from sidecar.requests import Invalid, Page, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
 from sidecar.waiting import waits_for
-from tapefs.client.job_fields import JobFields, asked_of, encoded
+from tapefs.client.job_fields import JobFields
 from tapefs.report.present import streaming_of
 from tapefs.retention.pools import Pools
 
@@ -76,6 +77,9 @@ class QueueView(msgspec.Struct, frozen=True, kw_only=True):
     paused: int
 
 
+STATE = Query("state", "one of the states of jobs, or some behind commas")
+
+
 class JobCalls:
     """Jobs as our own programs see them."""
 
@@ -85,21 +89,68 @@ class JobCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/jobs", self.list, needs=Role.VIEWER),
-            Call("/api/v1/jobs", self.create, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/jobs/{number}", self.show, needs=Role.VIEWER),
-            Call("/api/v1/jobs/{number}", self.edit, methods=["PATCH"], needs=Role.OPERATOR),
-            Call("/api/v1/jobs/{number}", self.delete, methods=["DELETE"], needs=Role.OPERATOR),
-            Call("/api/v1/jobs/{number}/run", self.run, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/jobs/{number}/resume", self.resume, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/jobs/{number}/cancel", self.cancel, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/jobs/{number}/pause", self.pause, methods=["POST"], needs=Role.OPERATOR, status=202),
+            Call("/api/v1/jobs", self.list, needs=Role.VIEWER, answer=list[JobAnswer], query=(*PAGE, STATE)),
+            Call(
+                "/api/v1/jobs",
+                self.create,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=NewJob,
+                answer=JobAnswer,
+                status=202,
+                also=(201,),
+            ),
+            Call("/api/v1/jobs/{number}", self.show, needs=Role.VIEWER, answer=JobDetail),
+            Call(
+                "/api/v1/jobs/{number}",
+                self.edit,
+                methods=["PATCH"],
+                needs=Role.OPERATOR,
+                body=JobFields,
+                answer=JobAnswer,
+            ),
+            Call("/api/v1/jobs/{number}", self.delete, methods=["DELETE"], needs=Role.OPERATOR, status=204),
+            Call(
+                "/api/v1/jobs/{number}/run",
+                self.run,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=RunBody,
+                is_body_optional=True,
+                answer=JobAnswer,
+                status=202,
+            ),
+            Call(
+                "/api/v1/jobs/{number}/resume",
+                self.resume,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                answer=JobAnswer,
+                status=202,
+            ),
+            Call(
+                "/api/v1/jobs/{number}/cancel",
+                self.cancel,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                answer=JobAnswer,
+                status=202,
+            ),
+            Call(
+                "/api/v1/jobs/{number}/pause",
+                self.pause,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                answer=JobAnswer,
+                status=202,
+            ),
             Call(
                 "/api/v1/jobs/{number}/priority",
                 self.rank,
                 methods=["PUT"],
                 needs=Role.OPERATOR,
                 body=PriorityBody,
+                answer=JobAnswer,
             ),
             Call("/api/v1/queue", self.queue, needs=Role.VIEWER, answer=QueueView),
             Call(
@@ -108,6 +159,7 @@ class JobCalls:
                 methods=["POST"],
                 needs=Role.OPERATOR,
                 body=PauseBody,
+                is_body_optional=True,
                 answer=QueueView,
             ),
             Call("/api/v1/queue/resume", self.resume_queue, methods=["POST"], needs=Role.OPERATOR, answer=QueueView),
@@ -126,7 +178,9 @@ class JobCalls:
         """Show one job, and whether the drive streamed in its newest run. The report is read in a thread."""
         view = self._service.jobs.view(_number(request))
         streaming = await trio.to_thread.run_sync(streaming_of, self._service.home, view.job)
-        return json_answer({**self._view(view), **streaming})
+        return json_answer(
+            JobDetail(**structs.asdict(self._view(view)), drive=streaming["drive"], buffer=streaming["buffer"])
+        )
 
     async def create(self, request: Request) -> Response:
         """Record a job, and queue it unless `run` is false."""
@@ -215,9 +269,9 @@ class JobCalls:
         await self._service.jobs.cancel(number)
         return json_answer(self._view(self._service.jobs.view(number)), 202)
 
-    def _view(self, view: JobView) -> dict[str, object]:
+    def _view(self, view: JobView) -> JobAnswer:
         before = self._service.jobs.place_of(view.job.number)
-        return {**view_of(view), "waits_for": waits_for(self._service, view), "jobs_before": before}
+        return answer_of(view, waits_for(self._service, view), before)
 
     def _pools(self) -> Pools:
         return Pools.of(self._service.home, self._service.ledger)
@@ -232,52 +286,6 @@ def _number(request: Request) -> JobNumber:
     return JobNumber(number_in_path(request, "number"))
 
 
-def view_of(view: JobView) -> dict[str, object]:
-    """Return a job as JSON shows it."""
-    job, run = view.job, view.run
-    return {
-        "number": job.number,
-        "job_id": job.job_id,
-        **_request_of(job),
-        "state": job.state,
-        "set_id": job.set_id,
-        "run_type": job.run_type or job.type,
-        "set_type": view.backup_set.type if view.backup_set else None,
-        "error": job.error or None,
-        "moves": [
-            {"drive": move.drive, "tape": move.tape or None, "reason": move.reason, "at": moment(move.at_ns)}
-            for move in job.moves
-        ],
-        "tries": [
-            {"kind": each.kind, "reason": each.reason, "at": moment(each.at_ns), "segments": each.segments}
-            for each in job.tries
-        ],
-        "not_before": moment(job.not_before_ns),
-        "paused_at": moment(job.paused_at_ns),
-        "is_pausing": run is not None and run.is_pausing and job.state is JobState.RUNNING,
-        "check": _check(job),
-        "runs": job.runs,
-        "created_at": moment(job.created_at_ns),
-        "queued_at": moment(job.queued_at_ns),
-        "started_at": moment(job.started_at_ns),
-        "finished_at": moment(job.finished_at_ns),
-        "progress": _progress(run, view.backup_set, job),
-        "troubles": [{"path": each.path, "reason": each.reason} for each in reversed(run.troubles)] if run else [],
-        "trouble_count": run.trouble_count if run else view.backup_set.troubled_files if view.backup_set else 0,
-    }
-
-
-def _check(job: Job) -> dict[str, object] | None:
-    if job.check is None:
-        return None
-    return {
-        "state": job.check.state,
-        "reason": job.check.reason or None,
-        "since": moment(job.check.since_ns),
-        "at": moment(job.check.at_ns),
-    }
-
-
 def _states(request: Request) -> list[JobState]:
     text = text_of(request, "state")
     if text is None:
@@ -287,39 +295,3 @@ def _states(request: Request) -> list[JobState]:
     except ValueError:
         states = ", ".join(state.value for state in JobState)
         raise Invalid("enum", ["query", "state"], f"must be one or some of {states}", text) from None
-
-
-def _request_of(job: Job) -> dict[str, object]:
-    """Return what the job is asked to do, by the names with which it can be changed."""
-    chosen = asked_of(job)
-    chosen["sources"] = [_shown(source) for source in job.sources]
-    return chosen
-
-
-def _shown(source: bytes) -> object:
-    path = encoded(source)
-    return path if isinstance(path, str) else structs.asdict(path)
-
-
-def _progress(run: Run | None, backup_set: BackupSet | None, job: Job) -> dict[str, object] | None:
-    if job.state is not JobState.COMPLETED and run is not None and run.progress is not None:
-        now = run.progress
-        return {
-            "stage": now.stage,
-            "files": now.files,
-            "bytes": now.bytes,
-            "stored_bytes": now.stored_bytes,
-            "verified_bytes": now.verified_bytes,
-            "path": now.path,
-            "tape": now.tape,
-        }
-    if backup_set is None:
-        return None
-    return {
-        "stage": job.state.value,
-        "files": backup_set.files,
-        "bytes": backup_set.bytes,
-        "stored_bytes": backup_set.stored_bytes,
-        "path": "",
-        "tape": backup_set.tapes[-1] if backup_set.tapes else "",
-    }

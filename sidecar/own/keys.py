@@ -26,6 +26,12 @@ class UnlockBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "UnlockBody()"
 
 
+class Unlocked(msgspec.Struct, frozen=True):
+    """Fingerprints of the keys that are unlocked."""
+
+    unlocked: list[str]
+
+
 class KeyCalls:
     """Which keys are unlocked."""
 
@@ -35,14 +41,14 @@ class KeyCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/keys", self.list, needs=Role.VIEWER),
-            Call("/api/v1/keys", self.unlock, methods=["POST"], needs=Role.ADMIN),
-            Call("/api/v1/keys/{fingerprint}", self.lock, methods=["DELETE"], needs=Role.ADMIN),
+            Call("/api/v1/keys", self.list, needs=Role.VIEWER, answer=Unlocked),
+            Call("/api/v1/keys", self.unlock, methods=["POST"], needs=Role.ADMIN, body=UnlockBody, status=204),
+            Call("/api/v1/keys/{fingerprint}", self.lock, methods=["DELETE"], needs=Role.ADMIN, status=204),
         ]
 
     async def list(self, request: Request) -> Response:
         """Show the fingerprints of the keys that are unlocked."""
-        return json_answer({"unlocked": self._unlocking.fingerprints()})
+        return json_answer(Unlocked(self._unlocking.fingerprints()))
 
     async def unlock(self, request: Request) -> Response:
         """Take a secret into memory; 204. 422 over TCP, where others might listen."""

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import pwd
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
 import trio
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
+from catalog.ids import FrameNo
 from catalog.records import StagePin
 from sidecar.answers import json_answer, moment
 from sidecar.callers import Role
-from sidecar.calls import Call
+from sidecar.calls import PAGE, Call
 from sidecar.listeners import CONNECTION, Connection
 from sidecar.own.recalls import SpanBody, frames_of
 from sidecar.requests import Uuid, body_of, page_of
 from sidecar.service import Service
+from tapefs.client.api import FrameSpan
 from tapefs.staging.area import StagingArea
 
 _HUNDRED_YEARS_S = 100 * 366 * 86_400.0
@@ -33,6 +37,43 @@ class PinBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(max_length=1000)] = ""
 
 
+class PinLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A pin."""
+
+    id: str
+    owner: str
+    reason: str
+    created_at: datetime | None
+    expires_at: datetime | None
+    frames: int
+    missing_frames: int
+    #: About, by the mean length of frames.
+    bytes: int
+
+
+class PinDetail(PinLine, frozen=True, kw_only=True):
+    """A pin with its frames."""
+
+    segments: list[FrameSpan]
+
+
+class StagingView(msgspec.Struct, frozen=True, kw_only=True):
+    """How full the staging area is."""
+
+    limit_bytes: int
+    used_bytes: int
+    pinned_bytes: int
+    pinned_limit_bytes: int
+    pins: int
+    #: Since the sidecar's start.
+    fetched_frames: int
+    dropped_bytes: int
+    segments: int
+    frames: int
+    #: Left by the machine's last run, not compared yet.
+    doubtful_frames: int
+
+
 class PinCalls:
     """Keeping frames staged."""
 
@@ -42,11 +83,19 @@ class PinCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/pins", self.list, needs=Role.VIEWER),
-            Call("/api/v1/pins", self.add, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/pins/{id}", self.show, needs=Role.VIEWER),
-            Call("/api/v1/pins/{id}", self.drop, methods=["DELETE"], needs=Role.OPERATOR),
-            Call("/api/v1/staging", self.staging, needs=Role.VIEWER),
+            Call("/api/v1/pins", self.list, needs=Role.VIEWER, answer=list[PinLine], query=PAGE),
+            Call(
+                "/api/v1/pins",
+                self.add,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=PinBody,
+                answer=PinLine,
+                status=201,
+            ),
+            Call("/api/v1/pins/{id}", self.show, needs=Role.VIEWER, answer=PinDetail),
+            Call("/api/v1/pins/{id}", self.drop, methods=["DELETE"], needs=Role.OPERATOR, status=204),
+            Call("/api/v1/staging", self.staging, needs=Role.VIEWER, answer=StagingView),
         ]
 
     async def add(self, request: Request) -> Response:
@@ -68,11 +117,11 @@ class PinCalls:
         """Show one, with its frames."""
         pin = self._service.pins.pin(str(request.path_params["id"]))
         spans = [
-            {"segment": segment_id, "first": first, "last": last}
+            FrameSpan(segment=segment_id, first=FrameNo(first), last=FrameNo(last))
             for segment_id, runs in pin.frames
             for first, last in runs
         ]
-        return json_answer({**await self._view(pin), "segments": spans})
+        return json_answer(PinDetail(**structs.asdict(await self._view(pin)), segments=spans))
 
     async def drop(self, request: Request) -> Response:
         """End a pin; 204. What it held stays staged until the room is needed."""
@@ -84,31 +133,31 @@ class PinCalls:
         service = self._service
         census = await trio.to_thread.run_sync(service.evictor.census)
         return json_answer(
-            {
-                "limit_bytes": service.evictor.limit_bytes,
-                "used_bytes": census.used_bytes,
-                "pinned_bytes": service.pins.used_bytes(),
-                "pinned_limit_bytes": service.pins.limit_bytes,
-                "pins": len(service.pins.all()),
-                "fetched_frames": service.recalls.fetched_frames,
-                "dropped_bytes": service.evictor.dropped_bytes,
+            StagingView(
+                limit_bytes=service.evictor.limit_bytes,
+                used_bytes=census.used_bytes,
+                pinned_bytes=service.pins.used_bytes(),
+                pinned_limit_bytes=service.pins.limit_bytes,
+                pins=len(service.pins.all()),
+                fetched_frames=service.recalls.fetched_frames,
+                dropped_bytes=service.evictor.dropped_bytes,
                 **census.counts(),
-            }
+            )
         )
 
-    async def _view(self, pin: StagePin) -> dict[str, object]:
+    async def _view(self, pin: StagePin) -> PinLine:
         area = StagingArea(self._service.home.staging)
         missing = await trio.to_thread.run_sync(area.missing, {frames.segment_id: frames.runs for frames in pin.frames})
-        return {
-            "id": pin.pin_id,
-            "owner": pin.owner,
-            "reason": pin.reason,
-            "created_at": moment(pin.created_at_ns),
-            "expires_at": moment(pin.expires_at_ns),
-            "frames": sum(last - first + 1 for frames in pin.frames for first, last in frames.runs),
-            "missing_frames": missing,
-            "bytes": self._service.pins.bytes_of(pin),
-        }
+        return PinLine(
+            id=pin.pin_id,
+            owner=pin.owner,
+            reason=pin.reason,
+            created_at=moment(pin.created_at_ns),
+            expires_at=moment(pin.expires_at_ns),
+            frames=sum(last - first + 1 for frames in pin.frames for first, last in frames.runs),
+            missing_frames=missing,
+            bytes=self._service.pins.bytes_of(pin),
+        )
 
 
 def _who(request: Request) -> str:

@@ -36,6 +36,12 @@ class LocationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     location: str
 
 
+class Explained(msgspec.Struct, frozen=True):
+    """All that there is to say, in sentences."""
+
+    sentences: list[str]
+
+
 class PlaceCalls:
     """Places and reasons, as our own programs see them."""
 
@@ -45,9 +51,16 @@ class PlaceCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/tapes/{tape}/location", self.move, methods=["PUT"], needs=Role.OPERATOR),
-            Call("/api/v1/vault", self.vault, needs=Role.VIEWER),
-            Call("/api/v1/explain/{what:path}", self.explain, needs=Role.VIEWER),
+            Call(
+                "/api/v1/tapes/{tape}/location",
+                self.move,
+                methods=["PUT"],
+                needs=Role.OPERATOR,
+                body=LocationBody,
+                status=204,
+            ),
+            Call("/api/v1/vault", self.vault, needs=Role.VIEWER, answer=list[Due]),
+            Call("/api/v1/explain/{what:path}", self.explain, needs=Role.VIEWER, answer=Explained),
         ]
 
     async def move(self, request: Request) -> Response:
@@ -73,7 +86,7 @@ class PlaceCalls:
             sentences = await trio.to_thread.run_sync(self._of_set, what)
         else:
             sentences = self._of_tape(volume)
-        return json_answer({"sentences": sentences})
+        return json_answer(Explained(sentences))
 
     def _of_set(self, what: str) -> list[str]:
         ledger = self._service.ledger

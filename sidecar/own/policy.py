@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
 
 import msgspec
 import trio
@@ -11,12 +12,13 @@ from starlette.responses import Response
 
 from sidecar.answers import json_answer
 from sidecar.callers import Role
-from sidecar.calls import Call
+from sidecar.calls import PAGE, Call, Query
 from sidecar.desk import Choice
 from sidecar.guard import Mode
 from sidecar.readings import Outcome
 from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
+from tapefs.client.api import RecallsMode, RecallView, UserUsage
 
 
 class ModeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,6 +34,22 @@ class WordBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     process: bool = False
 
 
+class Reads(msgspec.Struct, frozen=True):
+    """So many reads were waiting."""
+
+    reads: int
+
+
+#: Which readers are shown.
+CHOICE = (
+    *PAGE,
+    Query("uid", "number of a user", Annotated[int, msgspec.Meta(ge=0, lt=2**32)]),
+    Query("command", "name of a program"),
+    Query("path", "of a file"),
+    Query("outcome", "what became of it", Outcome),
+)
+
+
 class PolicyCalls:
     """The guard of recalls, and its books."""
 
@@ -41,12 +59,35 @@ class PolicyCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/recalls", self.waiting, needs=Role.VIEWER),
-            Call("/api/v1/recalls/history", self.history, needs=Role.VIEWER),
-            Call("/api/v1/recalls/mode", self.mode, needs=Role.VIEWER),
-            Call("/api/v1/recalls/mode", self.switch, methods=["PUT"], needs=Role.ADMIN),
-            Call("/api/v1/recalls/{number}/grant", self.grant, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/recalls/{number}/deny", self.deny, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/recalls", self.waiting, needs=Role.VIEWER, answer=list[RecallView], query=CHOICE),
+            Call("/api/v1/recalls/history", self.history, needs=Role.VIEWER, answer=list[RecallView], query=CHOICE),
+            Call("/api/v1/recalls/mode", self.mode, needs=Role.VIEWER, answer=RecallsMode),
+            Call(
+                "/api/v1/recalls/mode",
+                self.switch,
+                methods=["PUT"],
+                needs=Role.ADMIN,
+                body=ModeBody,
+                answer=RecallsMode,
+            ),
+            Call(
+                "/api/v1/recalls/{number}/grant",
+                self.grant,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=WordBody,
+                is_body_optional=True,
+                answer=Reads,
+            ),
+            Call(
+                "/api/v1/recalls/{number}/deny",
+                self.deny,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=WordBody,
+                is_body_optional=True,
+                answer=Reads,
+            ),
         ]
 
     async def waiting(self, request: Request) -> Response:
@@ -73,22 +114,22 @@ class PolicyCalls:
     async def grant(self, request: Request) -> Response:
         """Let a reader have what it asks for."""
         number, body = number_in_path(request, "number"), await _word_of(request)
-        return json_answer({"reads": self._service.recalls.grant(number, whole_process=body.process)})
+        return json_answer(Reads(self._service.recalls.grant(number, whole_process=body.process)))
 
     async def deny(self, request: Request) -> Response:
         """Refuse a reader what it waits for."""
         number, body = number_in_path(request, "number"), await _word_of(request)
-        return json_answer({"reads": self._service.recalls.deny(number, whole_process=body.process)})
+        return json_answer(Reads(self._service.recalls.deny(number, whole_process=body.process)))
 
-    def _standing(self) -> dict[str, object]:
+    def _standing(self) -> RecallsMode:
         desk = self._service.recalls.desk
         limits = desk.allowances.limits
-        return {
-            "mode": desk.guard.mode.value,
-            "user_hourly_bytes": limits.hourly_bytes,
-            "user_hourly_tapes": limits.hourly_tapes,
-            "users": [asdict(usage) for usage in desk.allowances.usage(trio.current_time())],
-        }
+        return RecallsMode(
+            mode=desk.guard.mode.value,
+            user_hourly_bytes=limits.hourly_bytes,
+            user_hourly_tapes=limits.hourly_tapes,
+            users=[UserUsage(**asdict(usage)) for usage in desk.allowances.usage(trio.current_time())],
+        )
 
 
 async def _word_of(request: Request) -> WordBody:

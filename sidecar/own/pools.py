@@ -39,6 +39,12 @@ class TapesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tapes: Annotated[list[str], msgspec.Meta(min_length=1, max_length=10_000)]
 
 
+class Assigned(msgspec.Struct, frozen=True):
+    """Labels of the tapes that are in the pool now."""
+
+    tapes: list[str]
+
+
 class PoolCalls:
     """Pools, as our own programs see them."""
 
@@ -48,12 +54,29 @@ class PoolCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/pools", self.list, needs=Role.VIEWER),
-            Call("/api/v1/pools", self.create, methods=["POST"], needs=Role.ADMIN),
-            Call("/api/v1/pools/{name}", self.show, needs=Role.VIEWER),
-            Call("/api/v1/pools/{name}", self.edit, methods=["PATCH"], needs=Role.ADMIN),
-            Call("/api/v1/pools/{name}", self.delete, methods=["DELETE"], needs=Role.ADMIN),
-            Call("/api/v1/pools/{name}/tapes", self.assign, methods=["POST"], needs=Role.ADMIN),
+            Call("/api/v1/pools", self.list, needs=Role.VIEWER, answer=list[PoolView]),
+            Call(
+                "/api/v1/pools",
+                self.create,
+                methods=["POST"],
+                needs=Role.ADMIN,
+                body=NewPool,
+                answer=PoolView,
+                status=201,
+            ),
+            Call("/api/v1/pools/{name}", self.show, needs=Role.VIEWER, answer=PoolView),
+            Call(
+                "/api/v1/pools/{name}", self.edit, methods=["PATCH"], needs=Role.ADMIN, body=PoolFields, answer=PoolView
+            ),
+            Call("/api/v1/pools/{name}", self.delete, methods=["DELETE"], needs=Role.ADMIN, status=204),
+            Call(
+                "/api/v1/pools/{name}/tapes",
+                self.assign,
+                methods=["POST"],
+                needs=Role.ADMIN,
+                body=TapesBody,
+                answer=Assigned,
+            ),
         ]
 
     async def list(self, request: Request) -> Response:
@@ -98,7 +121,7 @@ class PoolCalls:
         volumes = [tape_called(ledger, tape) for tape in body.tapes]
         for volume in volumes:
             await trio.to_thread.run_sync(ledger.assign_volume, volume.volume_id, pool.name, now_ns)
-        return json_answer({"tapes": [volume.label for volume in volumes]})
+        return json_answer(Assigned([volume.label for volume in volumes]))
 
     async def _put(self, known: Pool | None, pool: Pool, fields: PoolFields) -> Pool:
         wanted = changed_pool(pool, fields, self._pools())

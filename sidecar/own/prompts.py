@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -35,6 +36,24 @@ class ShelfBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tapes: Annotated[list[_Barcode], msgspec.Meta(min_length=1, max_length=10_000)]
 
 
+class PromptView(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody is to do at a drive."""
+
+    #: 0: it is answered by doing it.
+    number: int
+    drive: str
+    text: str
+    take_out: str | None
+    put_in: str | None
+    since: datetime | None
+
+
+class NewTapes(msgspec.Struct, frozen=True):
+    """Barcodes that were not known."""
+
+    new: list[str]
+
+
 class PromptCalls:
     """What a human is to do, and what he says."""
 
@@ -44,10 +63,25 @@ class PromptCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/prompts", self.list, needs=Role.VIEWER),
-            Call("/api/v1/prompts/{number}", self.answer, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/shelf", self.add, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/shelf/{tape}", self.remove, methods=["DELETE"], needs=Role.OPERATOR),
+            Call("/api/v1/prompts", self.list, needs=Role.VIEWER, answer=list[PromptView]),
+            Call(
+                "/api/v1/prompts/{number}",
+                self.answer,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=AnswerBody,
+                status=204,
+            ),
+            Call(
+                "/api/v1/shelf",
+                self.add,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=ShelfBody,
+                answer=NewTapes,
+                status=201,
+            ),
+            Call("/api/v1/shelf/{tape}", self.remove, methods=["DELETE"], needs=Role.OPERATOR, status=204),
         ]
 
     async def list(self, request: Request) -> Response:
@@ -56,31 +90,31 @@ class PromptCalls:
         prompts = [] if human is None else human.desk.open()
         return json_answer(
             [
-                {
-                    "number": prompt.number,
-                    "drive": drive_name(prompt.drive),
-                    "text": prompt.text + self._service.library.whence(prompt.put_in),
-                    "take_out": prompt.take_out,
-                    "put_in": prompt.put_in,
-                    "since": moment(prompt.since_ns),
-                }
+                PromptView(
+                    number=prompt.number,
+                    drive=drive_name(prompt.drive),
+                    text=prompt.text + self._service.library.whence(prompt.put_in),
+                    take_out=prompt.take_out,
+                    put_in=prompt.put_in,
+                    since=moment(prompt.since_ns),
+                )
                 for prompt in prompts
             ]
             + self._cleanings()
         )
 
-    def _cleanings(self) -> builtins.list[dict[str, object]]:
+    def _cleanings(self) -> builtins.list[PromptView]:
         """Return the drives that somebody is to have cleaned; that is answered by doing it, and has no number."""
         cleanings = self._service.cleanings
         return [
-            {
-                "number": 0,
-                "drive": drive,
-                "text": cleanings.sentence(drive),
-                "take_out": None,
-                "put_in": None,
-                "since": moment(cleanings.since_ns(drive)),
-            }
+            PromptView(
+                number=0,
+                drive=drive,
+                text=cleanings.sentence(drive),
+                take_out=None,
+                put_in=None,
+                since=moment(cleanings.since_ns(drive)),
+            )
             for drive in cleanings.asking()
         ]
 
@@ -95,7 +129,7 @@ class PromptCalls:
         body, human = await body_of(request, ShelfBody), self._human()
         new = await trio.to_thread.run_sync(human.add, body.tapes)
         await self._service.library.enter_new()
-        return json_answer({"new": new}, 201)
+        return json_answer(NewTapes(new), 201)
 
     async def remove(self, request: Request) -> Response:
         """Forget that a tape lies on the shelf; 204. What the ledger knows of it stays."""

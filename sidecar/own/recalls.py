@@ -14,7 +14,7 @@ from catalog.ids import FrameNo, SegmentId
 from sidecar.answers import json_answer
 from sidecar.arrivals import HELLO, Arrivals, Subscription
 from sidecar.callers import Role
-from sidecar.calls import Call
+from sidecar.calls import LINES, Call
 from sidecar.guard import Reader
 from sidecar.listeners import CONNECTION, Connection
 from sidecar.recalling import Wish
@@ -99,6 +99,36 @@ class EvictBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     segments: list[Uuid] | None
 
 
+class Accepted(msgspec.Struct, frozen=True):
+    """How many readers or spans were taken."""
+
+    accepted: int
+
+
+class Detached(msgspec.Struct, frozen=True):
+    """How many readers wait no longer."""
+
+    cancelled: int
+
+
+class Window(msgspec.Struct, frozen=True):
+    """So much may be named ahead of a walk."""
+
+    window_bytes: int
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How many walks were forgotten."""
+
+    ended: int
+
+
+class Freed(msgspec.Struct, frozen=True):
+    """What the staging area has back."""
+
+    freed_bytes: int
+
+
 class RecallCalls:
     """The way of the data back from tape."""
 
@@ -108,13 +138,51 @@ class RecallCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/recalls", self.recall, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/recalls/cancel", self.cancel, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/arrivals", self.arrivals, needs=Role.OPERATOR),
-            Call("/api/v1/stage", self.stage, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/walks", self.walk, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/walks/end", self.end_walks, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/evict", self.evict, methods=["POST"], needs=Role.OPERATOR),
+            Call(
+                "/api/v1/recalls",
+                self.recall,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=RecallsBody,
+                answer=Accepted,
+                status=202,
+            ),
+            Call(
+                "/api/v1/recalls/cancel",
+                self.cancel,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=CancelBody,
+                answer=Detached,
+            ),
+            Call("/api/v1/arrivals", self.arrivals, needs=Role.OPERATOR, media=LINES),
+            Call(
+                "/api/v1/stage",
+                self.stage,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=StageBody,
+                answer=Accepted,
+                status=202,
+            ),
+            Call(
+                "/api/v1/walks",
+                self.walk,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=WalkBody,
+                answer=Window,
+                status=202,
+            ),
+            Call(
+                "/api/v1/walks/end",
+                self.end_walks,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=CancelBody,
+                answer=Ended,
+            ),
+            Call("/api/v1/evict", self.evict, methods=["POST"], needs=Role.OPERATOR, body=EvictBody, answer=Freed),
         ]
 
     async def recall(self, request: Request) -> Response:
@@ -126,12 +194,12 @@ class RecallCalls:
         ]
         await self._service.recalls.look_around(wish.frames.segment_id for wish in wishes)
         self._service.recalls.wait_for(wishes)
-        return json_answer({"accepted": len(wishes)}, 202)
+        return json_answer(Accepted(len(wishes)), 202)
 
     async def cancel(self, request: Request) -> Response:
         """Detach readers; a tape that moves for them goes on."""
         body = await body_of(request, CancelBody)
-        return json_answer({"cancelled": self._service.recalls.cancel(body.ids)})
+        return json_answer(Detached(self._service.recalls.cancel(body.ids)))
 
     async def stage(self, request: Request) -> Response:
         """Have frames staged without waiting."""
@@ -139,7 +207,7 @@ class RecallCalls:
         ranges = [frames_of(span, ["body", "segments", place]) for place, span in enumerate(body.segments)]
         await self._service.recalls.look_around(frames.segment_id for frames in ranges)
         self._service.recalls.order(ranges, is_awaited=body.awaited)
-        return json_answer({"accepted": len(ranges)}, 202)
+        return json_answer(Accepted(len(ranges)), 202)
 
     async def walk(self, request: Request) -> Response:
         """Note what a walk comes to next; tell how many bytes may be named ahead of it."""
@@ -147,18 +215,18 @@ class RecallCalls:
         to_come = [frames_of(span, ["body", "to_come", place]) for place, span in enumerate(body.to_come)]
         passed = [frames_of(span, ["body", "passed", place]) for place, span in enumerate(body.passed)]
         reader = Reader(body.uid, tuple(body.gids), body.pid, tuple(body.commands))
-        return json_answer({"window_bytes": self._service.recalls.walk(body.id, reader, to_come, passed)}, 202)
+        return json_answer(Window(self._service.recalls.walk(body.id, reader, to_come, passed)), 202)
 
     async def end_walks(self, request: Request) -> Response:
         """Forget walks; what a tape is about to read for them is read."""
         body = await body_of(request, CancelBody)
-        return json_answer({"ended": self._service.recalls.end_walks(body.ids)})
+        return json_answer(Ended(self._service.recalls.end_walks(body.ids)))
 
     async def evict(self, request: Request) -> Response:
         """Empty the staging area, wholly or in part."""
         body = await body_of(request, EvictBody)
         segments = None if body.segments is None else [SegmentId(segment) for segment in body.segments]
-        return json_answer({"freed_bytes": await self._service.evictor.evict(segments)})
+        return json_answer(Freed(await self._service.evictor.evict(segments)))
 
     async def arrivals(self, request: Request) -> Response:
         """Stream what arrives until the client or the sidecar ends."""
@@ -171,7 +239,7 @@ class ArrivalsResponse(Response):
     Where the hub has ended not even the greeting comes, so a client sees that nobody serves.
     """
 
-    media_type = "application/x-ndjson"
+    media_type = LINES
 
     def __init__(self, arrivals: Arrivals) -> None:
         super().__init__()

@@ -9,16 +9,17 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from catalog.records import Volume
+from catalog.records import Volume, VolumeState
 from drivers.interface import Element
 from sidecar.allotting import weigh
 from sidecar.answers import json_answer
 from sidecar.callers import Role
 from sidecar.calls import Call
-from sidecar.own.tape_views import task_view
+from sidecar.own.tape_views import TaskView, task_view
 from sidecar.requests import Invalid, body_of
 from sidecar.service import Service
 from tapefs.backup.payloads_on_disk import free_bytes
+from tapefs.client.tapes import ReclaimableSet
 from tapefs.errors import NotNow
 from tapefs.mover.messages import Reclaim
 from tapefs.reclaim.candidates import Living, almost_empty, living_on, named, not_onto, require_movable
@@ -40,6 +41,36 @@ class ReclaimBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     apply: bool = False
 
 
+class ReclaimableView(msgspec.Struct, frozen=True, kw_only=True):
+    """What still lives on a tape, and where that would go."""
+
+    tape: str
+    pool: str
+    state: VolumeState
+    used_bytes: int
+    sets: list[ReclaimableSet]
+    #: Sets that cannot be moved; empty: none.
+    staying: str
+    segments: int
+    payload_bytes: int
+    #: Of what was written to the tape.
+    percent: float
+    #: Why nothing is moved; empty: something can be.
+    obstacle: str
+    #: Label of the tape that would be written next; null: there is none.
+    onto: str | None
+    onto_reason: str
+    tape_changes: int
+    #: What has been begun.
+    task: TaskView | None = None
+
+
+class Reclaimables(msgspec.Struct, frozen=True):
+    """The tapes that were named, or those of the pool."""
+
+    tapes: list[ReclaimableView]
+
+
 class ReclaimCalls:
     """Reclaiming of tapes."""
 
@@ -48,7 +79,17 @@ class ReclaimCalls:
 
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
-        return [Call("/api/v1/reclaim", self.reclaim, methods=["POST"], needs=Role.ADMIN)]
+        return [
+            Call(
+                "/api/v1/reclaim",
+                self.reclaim,
+                methods=["POST"],
+                needs=Role.ADMIN,
+                body=ReclaimBody,
+                answer=Reclaimables,
+                also=(202,),
+            )
+        ]
 
     async def reclaim(self, request: Request) -> Response:
         """Tell what would be moved; with `apply` 202, and a task for each tape."""
@@ -59,14 +100,12 @@ class ReclaimCalls:
         await service.library.refresh()
         chosen = await trio.to_thread.run_sync(self._chosen, body)
         views = [self._view(each) for each in chosen]
-        absent = [f"tape {view['tape']} is not reclaimed: {view['obstacle']}" for view in views if view["obstacle"]]
+        absent = [f"tape {view.tape} is not reclaimed: {view.obstacle}" for view in views if view.obstacle]
         if body.apply and body.tapes and absent:
             raise NotNow("; ".join(absent))
-        for each, view in zip(chosen, views, strict=True):
-            if body.apply and not view["obstacle"]:
-                task = service.tape_tasks.add(each.volume, Reclaim(id=0, volume_id=each.volume.volume_id))
-                view["task"] = task_view(task)
-        return json_answer({"tapes": views}, 202 if body.apply else 200)
+        if body.apply:
+            views = [self._begun(each, view) for each, view in zip(chosen, views, strict=True)]
+        return json_answer(Reclaimables(views), 202 if body.apply else 200)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -79,26 +118,32 @@ class ReclaimCalls:
         volumes = list({each.volume_id: each for each in (tape_called(ledger, tape) for tape in body.tapes)}.values())
         return [require_movable(ledger, each) if body.apply else living_on(ledger, each) for each in volumes]
 
-    def _view(self, living: Living) -> dict[str, object]:
+    def _begun(self, living: Living, view: ReclaimableView) -> ReclaimableView:
+        """Have it done, if it can be."""
+        if view.obstacle:
+            return view
+        command = Reclaim(id=0, volume_id=living.volume.volume_id)
+        return msgspec.structs.replace(view, task=task_view(self._service.tape_tasks.add(living.volume, command)))
+
+    def _view(self, living: Living) -> ReclaimableView:
         volume = living.volume
         place = self._service.library.place_of(volume.code)
         onto = None if living.obstacle else self._onto(volume)
-        return {
-            "tape": volume.label,
-            "pool": volume.pool,
-            "state": volume.state,
-            "used_bytes": volume.used_bytes,
-            "sets": [{"set_id": each.set_id, "name": each.name} for each in living.sets],
-            "staying": named(living.staying),
-            "segments": living.segments,
-            "payload_bytes": living.payload_bytes,
-            "percent": round(living.percent, 2),
-            "obstacle": living.obstacle or self._absence(volume, place),
-            "onto": None if onto is None else onto.volume.label,
-            "onto_reason": "" if onto is None else onto.reason,
-            "tape_changes": self._changes(living),
-            "task": None,
-        }
+        return ReclaimableView(
+            tape=volume.label,
+            pool=volume.pool,
+            state=volume.state,
+            used_bytes=volume.used_bytes,
+            sets=[ReclaimableSet(set_id=each.set_id, name=each.name) for each in living.sets],
+            staying=named(living.staying),
+            segments=living.segments,
+            payload_bytes=living.payload_bytes,
+            percent=round(living.percent, 2),
+            obstacle=living.obstacle or self._absence(volume, place),
+            onto=None if onto is None else onto.volume.label,
+            onto_reason="" if onto is None else onto.reason,
+            tape_changes=self._changes(living),
+        )
 
     def _absence(self, volume: Volume, place: Element | None) -> str:
         return "" if place is not None else self._service.library.missing(volume)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from catalog.ids import SetId
 from sidecar.answers import json_answer
 from sidecar.callers import Role
-from sidecar.calls import Call
+from sidecar.calls import PAGE, Call
 from sidecar.requests import Invalid, Page, page_of
 from sidecar.service import Service
 from tapefs.report.files import read_troubles
@@ -31,7 +31,9 @@ class ReportCalls:
 
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
-        return [Call("/api/v1/sets/{set_id}/report", self.show, needs=Role.VIEWER)]
+        return [
+            Call("/api/v1/sets/{set_id}/report", self.show, needs=Role.VIEWER, answer=dict[str, object], query=PAGE)
+        ]
 
     async def show(self, request: Request) -> Response:
         """Show a set's report with a page of its troubles, by `limit` and `offset`. It is read in a thread."""

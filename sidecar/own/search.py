@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from typing import Annotated
 
 import msgspec
 import structlog
@@ -21,7 +22,8 @@ from starlette.types import Receive, Scope, Send
 
 from catalog.errors import CatalogError
 from sidecar.callers import Role
-from sidecar.calls import Call
+from sidecar.calls import LINES, Call
+from sidecar.calls import Query as Asked
 from sidecar.listeners import CONNECTION, Connection
 from sidecar.requests import Invalid, moment_of, number_of, text_of
 from sidecar.service import Service
@@ -40,21 +42,27 @@ PATIENCE_S = 60.0
 _PIECE_BYTES = 32 * 1024
 _PIECE_S = 0.2
 
-_FIND = {
-    "pattern",
-    "job",
-    "set",
-    "since",
-    "until",
-    "min_bytes",
-    "max_bytes",
-    "type",
-    "ignore_case",
-    "path",
-    "all",
-    "long",
-}
-_VERSIONS = {"path", "path_b64", "job"}
+_Strings = Annotated[list[str], msgspec.Meta(max_length=MOST_PATTERNS)]
+_Size = Annotated[int, msgspec.Meta(ge=0)]
+FIND = (
+    Asked("pattern", "of names; may come several times", Annotated[list[str], msgspec.Meta(min_length=1)], True),
+    Asked("job", "name of a job; may come several times", _Strings),
+    Asked("set", "whatever names a set"),
+    Asked("since", "ISO 8601: files changed then or later"),
+    Asked("until", "ISO 8601: files changed then or before"),
+    Asked("min_bytes", "size", _Size),
+    Asked("max_bytes", "size", _Size),
+    Asked("type", f"one of {', '.join(KINDS)}; may come several times", _Strings),
+    Asked("ignore_case", "of patterns", bool),
+    Asked("path", "patterns are of whole paths", bool),
+    Asked("all", "every version, not the newest only", bool),
+    Asked("long", "with attributes and the number of versions", bool),
+)
+VERSIONS = (
+    Asked("path", "as it was backed up; this or `path_b64`"),
+    Asked("path_b64", "a path that is not UTF-8"),
+    Asked("job", "name of a job; may come several times", _Strings),
+)
 
 _encoder = msgspec.json.Encoder()
 log = structlog.get_logger(__name__)
@@ -73,13 +81,13 @@ class SearchCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/find", self.find, needs=Role.VIEWER),
-            Call("/api/v1/versions", self.versions, needs=Role.VIEWER),
+            Call("/api/v1/find", self.find, needs=Role.VIEWER, media=LINES, query=FIND, errors=(404, 409)),
+            Call("/api/v1/versions", self.versions, needs=Role.VIEWER, media=LINES, query=VERSIONS, errors=(404, 409)),
         ]
 
     async def find(self, request: Request) -> Response:
         """Stream what fits."""
-        _refuse_unknown(request, _FIND)
+        _refuse_unknown(request, FIND)
         query, set_name = _query(request), text_of(request, "set")
         home = self._service.home
 
@@ -94,7 +102,7 @@ class SearchCalls:
 
     async def versions(self, request: Request) -> Response:
         """Stream the versions of a path."""
-        _refuse_unknown(request, _VERSIONS)
+        _refuse_unknown(request, VERSIONS)
         path, jobs = _path(request), frozenset(request.query_params.getlist("job"))
 
         def search(archive: Archive, look_around: Callable[[], None]) -> Iterator[Json]:
@@ -112,7 +120,7 @@ class LinesResponse(Response):
     What is refused before anything was found has a status of its own.
     """
 
-    media_type = "application/x-ndjson"
+    media_type = LINES
 
     def __init__(self, service: Service, limiter: trio.CapacityLimiter, search: Search) -> None:
         super().__init__()
@@ -219,8 +227,8 @@ def _query(request: Request) -> Query:
     )
 
 
-def _refuse_unknown(request: Request, known: set[str]) -> None:
-    unknown = set(request.query_params) - known
+def _refuse_unknown(request: Request, known: Sequence[Asked]) -> None:
+    unknown = set(request.query_params) - {each.name for each in known}
     if unknown:
         raise Invalid("extra_forbidden", ["query", min(unknown)], "there is no such parameter")
 

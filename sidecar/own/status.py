@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,57 @@ from sidecar.service import Service
 from tapefs import __version__
 
 
+class HealthAnswer(msgspec.Struct, frozen=True):
+    """`ok`, or `degraded` when a drive has failed; and what each drive does."""
+
+    status: str
+    drives: dict[str, str]
+
+
+class FailureAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a drive is not used."""
+
+    reason: str
+    since: datetime | None
+    #: A tape that it does not give back.
+    stuck_tape: str | None
+    #: Nobody tries it before an operator says so.
+    set_aside: bool
+    sentence: str
+
+
+class DriveAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A drive."""
+
+    name: str
+    state: str
+    tape: str | None
+    failure: FailureAnswer | None
+    note: str | None
+    #: Null: its mover has not told yet.
+    compresses: object
+    #: What the drive has counted, as its mover has left it.
+    counters: object
+
+
+class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who answers, and how the drives are."""
+
+    version: str
+    home: str
+    pid: int
+    installation_id: str
+    drives: list[DriveAnswer]
+    #: What an operator is to be reminded of.
+    warnings: list[str]
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """The drive that is tried."""
+
+    name: str
+
+
 class StatusCalls:
     """Who answers, and how the drives are."""
 
@@ -27,68 +79,72 @@ class StatusCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/health", self.health, needs=Role.VIEWER),
-            Call("/api/v1/status", self.status, needs=Role.VIEWER),
-            Call("/api/v1/drives/{drive}/retry", self.retry, methods=["POST"], needs=Role.OPERATOR),
+            Call("/health", self.health, needs=Role.VIEWER, answer=HealthAnswer),
+            Call("/api/v1/status", self.status, needs=Role.VIEWER, answer=StatusAnswer),
+            Call(
+                "/api/v1/drives/{drive}/retry",
+                self.retry,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                answer=Tried,
+                status=202,
+            ),
         ]
 
     async def health(self, request: Request) -> Response:
         """Tell that HTTP works, and whether every drive does."""
         states = {drive.name: drive.state for drive in self._service.drives}
-        return json_answer({"status": "degraded" if "failed" in states.values() else "ok", "drives": states})
+        return json_answer(HealthAnswer("degraded" if "failed" in states.values() else "ok", states))
 
     async def status(self, request: Request) -> Response:
         """Tell everything about this sidecar and its drives."""
         service = self._service
         files = await trio.to_thread.run_sync(_files, service.home.drives, [d.name for d in service.drives])
         drives = [
-            {
-                "name": drive.name,
-                "state": drive.state,
-                "tape": drive.tape,
-                "failure": _failure(drive.health),
-                "note": drive.note or None,
-                **files[drive.name],
-            }
+            DriveAnswer(
+                name=drive.name,
+                state=drive.state,
+                tape=drive.tape,
+                failure=_failure(drive.health),
+                note=drive.note or None,
+                compresses=files[drive.name].get("compresses"),
+                counters=files[drive.name].get("counters", {}),
+            )
             for drive in service.drives
         ]
         return json_answer(
-            {
-                "version": __version__,
-                "home": os.fsencode(service.home.path).decode("utf-8", "backslashreplace"),
-                "pid": os.getpid(),
-                "installation_id": service.ledger.installation().installation_id,
-                "drives": drives,
-                "warnings": service.access.warnings(),
-            }
+            StatusAnswer(
+                version=__version__,
+                home=os.fsencode(service.home.path).decode("utf-8", "backslashreplace"),
+                pid=os.getpid(),
+                installation_id=service.ledger.installation().installation_id,
+                drives=drives,
+                warnings=service.access.warnings(),
+            )
         )
 
     async def retry(self, request: Request) -> Response:
         """An operator says that a drive that has failed works again: it is tried at once. 202."""
         health = self._service.fleet.of(str(request.path_params["drive"]))
         health.retry()
-        return json_answer({"name": health.name}, 202)
+        return json_answer(Tried(health.name), 202)
 
 
-def _failure(health: Health) -> dict[str, object] | None:
+def _failure(health: Health) -> FailureAnswer | None:
     if not health.reason:
         return None
-    return {
-        "reason": health.reason,
-        "since": moment(health.failed_at_ns),
-        "stuck_tape": health.stuck or None,
-        "set_aside": health.is_set_aside,
-        "sentence": health.sentence(),
-    }
+    return FailureAnswer(
+        reason=health.reason,
+        since=moment(health.failed_at_ns),
+        stuck_tape=health.stuck or None,
+        set_aside=health.is_set_aside,
+        sentence=health.sentence(),
+    )
 
 
 def _files(folder: Path, names: list[str]) -> dict[str, dict[str, object]]:
     """Return by drive what its mover has left about it in HOME/drives; nothing before it has. Blocking."""
-    found = {name: _read(folder / f"{name}.json") for name in names}
-    return {
-        name: {"compresses": file.get("compresses"), "counters": file.get("counters", {})}
-        for name, file in found.items()
-    }
+    return {name: _read(folder / f"{name}.json") for name in names}
 
 
 def _read(path: Path) -> dict[str, object]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from sidecar.answers import json_answer
 from sidecar.callers import Role
 from sidecar.calls import Call
-from sidecar.own.tape_views import task_view
+from sidecar.own.tape_views import TaskView, task_view
 from sidecar.requests import body_of
 from sidecar.service import Service
 from tapefs.errors import NotNow
@@ -43,7 +43,13 @@ class TafImportCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         call = Call(
-            "/api/v1/taf/import", self.import_sets, methods=["POST"], needs=Role.ADMIN, body=TafImportBody, status=202
+            "/api/v1/taf/import",
+            self.import_sets,
+            methods=["POST"],
+            needs=Role.ADMIN,
+            body=TafImportBody,
+            answer=TaskView,
+            status=202,
         )
         return [call]
 

@@ -14,11 +14,12 @@ from starlette.responses import Response
 from catalog.records import Volume
 from sidecar.answers import json_answer
 from sidecar.callers import Role
-from sidecar.calls import Call
-from sidecar.own.tape_views import inventory_view, tape_view, task_view
+from sidecar.calls import PAGE, Call, Query
+from sidecar.own.tape_views import InventoryView, TapeView, TaskView, inventory_view, tape_view, task_view
 from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
 from sidecar.tape_tasks import Command
+from tapefs.client.tapes import LostSet
 from tapefs.errors import NotNow
 from tapefs.mover.messages import Identify, Tend
 from tapefs.retention.living import require_nothing_live
@@ -115,6 +116,12 @@ class ForgetBody(_TapeBody, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     identity: _Name = ""
 
 
+class Forgotten(msgspec.Struct, frozen=True):
+    """The sets that have lost something."""
+
+    lost: list[LostSet]
+
+
 class OwnTapeCalls:
     """Tapes, as our own programs see them."""
 
@@ -124,16 +131,68 @@ class OwnTapeCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/tapes/identify", self.identify, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/tapes/label", self.label, methods=["POST"], needs=Role.ADMIN),
-            Call("/api/v1/tapes/relabel", self.relabel, methods=["POST"], needs=Role.ADMIN),
-            Call("/api/v1/tapes/erase", self.erase, methods=["POST"], needs=Role.ADMIN),
-            Call("/api/v1/tapes/forget", self.forget, methods=["POST"], needs=Role.ADMIN),
-            Call("/api/v1/tapes/show", self.show, needs=Role.VIEWER),
-            Call("/api/v1/inventory", self.inventory, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/tape-tasks", self.tasks, needs=Role.VIEWER),
-            Call("/api/v1/tape-tasks/{number}", self.task, needs=Role.VIEWER),
-            Call("/api/v1/tape-tasks/{number}/cancel", self.cancel, methods=["POST"], needs=Role.OPERATOR),
+            Call(
+                "/api/v1/tapes/identify",
+                self.identify,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=IdentifyBody,
+                answer=TaskView,
+                status=202,
+            ),
+            Call(
+                "/api/v1/tapes/label",
+                self.label,
+                methods=["POST"],
+                needs=Role.ADMIN,
+                body=NewNameBody,
+                answer=TaskView,
+                status=202,
+            ),
+            Call(
+                "/api/v1/tapes/relabel",
+                self.relabel,
+                methods=["POST"],
+                needs=Role.ADMIN,
+                body=RelabelBody,
+                answer=TaskView,
+                status=202,
+            ),
+            Call(
+                "/api/v1/tapes/erase",
+                self.erase,
+                methods=["POST"],
+                needs=Role.ADMIN,
+                body=EraseBody,
+                answer=TaskView,
+                status=202,
+            ),
+            Call(
+                "/api/v1/tapes/forget",
+                self.forget,
+                methods=["POST"],
+                needs=Role.ADMIN,
+                body=ForgetBody,
+                answer=Forgotten,
+            ),
+            Call(
+                "/api/v1/tapes/show",
+                self.show,
+                needs=Role.VIEWER,
+                answer=TapeView,
+                query=(Query("tape", "label or barcode", is_required=True),),
+                errors=(404,),
+            ),
+            Call("/api/v1/inventory", self.inventory, methods=["POST"], needs=Role.OPERATOR, answer=InventoryView),
+            Call("/api/v1/tape-tasks", self.tasks, needs=Role.VIEWER, answer=list[TaskView], query=PAGE),
+            Call("/api/v1/tape-tasks/{number}", self.task, needs=Role.VIEWER, answer=TaskView),
+            Call(
+                "/api/v1/tape-tasks/{number}/cancel",
+                self.cancel,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                answer=TaskView,
+            ),
         ]
 
     # -- tasks -------------------------------------------------------------------------------------------------------
@@ -201,7 +260,9 @@ class OwnTapeCalls:
         lost = await trio.to_thread.run_sync(work)
         service.recalls.tape_failed(volume.volume_id, f"tape {volume.label} is gone for ever")
         service.verifications.tape_failed(volume.volume_id, f"tape {volume.label} is gone for ever")
-        return json_answer({"lost": [{"set_id": each.set_id, "name": each.name, "state": each.state} for each in lost]})
+        return json_answer(
+            Forgotten([LostSet(set_id=each.set_id, name=each.name, state=each.state.value) for each in lost])
+        )
 
     # -- inside: in threads ------------------------------------------------------------------------------------------
 
@@ -216,10 +277,10 @@ class OwnTapeCalls:
             require_nothing_live(service.ledger, volume.volume_id, volume.label, service.jobs.now_ns())
         return volume, told
 
-    def _show(self, tape: str) -> dict[str, object]:
+    def _show(self, tape: str) -> TapeView:
         volume = tape_called(self._service.ledger, tape)
         place = self._service.library.place_of(volume.code)
         return tape_view(self._service.ledger, volume, place, self._service.jobs.now_ns())
 
-    def _inventory(self) -> dict[str, object]:
+    def _inventory(self) -> InventoryView:
         return inventory_view(self._service.library.elements, self._service.ledger.volumes())

@@ -6,15 +6,17 @@ from datetime import datetime
 from typing import Annotated
 
 import msgspec
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.ids import SetId
 from sidecar.answers import json_answer, moment
 from sidecar.callers import Role
-from sidecar.calls import Call
+from sidecar.calls import PAGE, Call
 from sidecar.requests import Invalid, Uuid, body_of, number_in_path, page_of
 from sidecar.service import Service
+from sidecar.verify_outcome import Outcome
 from sidecar.verifying import VerifyRun
 
 _MOST = 10_000
@@ -33,6 +35,18 @@ class VerifyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sample: Annotated[int, msgspec.Meta(ge=0, le=_MOST)] = 0
 
 
+class VerificationView(Outcome, frozen=True, kw_only=True):
+    """A verification."""
+
+    number: int
+    #: `running`, `completed`, `failed` or `cancelled`.
+    state: str
+    #: What has ended it before its end; empty: nothing.
+    error: str
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
 class VerifyCalls:
     """Reading back what lies on tape."""
 
@@ -42,10 +56,24 @@ class VerifyCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/verify", self.list, needs=Role.VIEWER),
-            Call("/api/v1/verify", self.start, methods=["POST"], needs=Role.OPERATOR),
-            Call("/api/v1/verify/{number}", self.show, needs=Role.VIEWER),
-            Call("/api/v1/verify/{number}/cancel", self.cancel, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/v1/verify", self.list, needs=Role.VIEWER, answer=list[VerificationView], query=PAGE),
+            Call(
+                "/api/v1/verify",
+                self.start,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                body=VerifyBody,
+                answer=VerificationView,
+                status=202,
+            ),
+            Call("/api/v1/verify/{number}", self.show, needs=Role.VIEWER, answer=VerificationView),
+            Call(
+                "/api/v1/verify/{number}/cancel",
+                self.cancel,
+                methods=["POST"],
+                needs=Role.OPERATOR,
+                answer=VerificationView,
+            ),
         ]
 
     async def start(self, request: Request) -> Response:
@@ -85,13 +113,13 @@ def _nanoseconds(since: datetime | None) -> int | None:
         raise Invalid("value_error", ["body", "since"], "is a time that this clock does not know") from None
 
 
-def view_of(run: VerifyRun) -> dict[str, object]:
+def view_of(run: VerifyRun) -> VerificationView:
     """Return a verification as JSON shows it."""
-    return {
-        "number": run.number,
-        "state": run.state,
-        "error": run.error,
-        **msgspec.to_builtins(run.outcome),
-        "started_at": moment(run.started_at_ns),
-        "finished_at": moment(run.finished_at_ns),
-    }
+    return VerificationView(
+        number=run.number,
+        state=run.state,
+        error=run.error,
+        **structs.asdict(run.outcome),
+        started_at=moment(run.started_at_ns),
+        finished_at=moment(run.finished_at_ns),
+    )

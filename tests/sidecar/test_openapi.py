@@ -15,7 +15,9 @@ from sidecar.callers import Role
 from sidecar.calls import Call
 from sidecar.openapi import METHODS, document
 from sidecar.own.docs import DocsCalls
+from sidecar.own.job_views import JobRequest
 from sidecar.service import Service
+from tapefs.client.job_fields import JobFields
 from tests.sidecar.test_calls import Parts
 
 CALLS = calls_of(cast(Service, Parts()))
@@ -70,10 +72,14 @@ def test_what_a_call_needs_is_said() -> None:
     assert {"401", "403", "404", "409", "422", "429", "5XX"} <= set(rank["responses"])
     stage = DOCUMENT["paths"]["/wlcg/v1/stage"]["post"]
     assert stage["security"] == [{"bearer": ["storage.stage"]}, {"session": []}, {"oidc0": []}]
-    assert stage["responses"]["201"]["content"]["application/json"]["schema"]["$ref"].endswith("/Accepted")
+    assert stage["responses"]["201"]["content"]["application/json"]["schema"]["$ref"].endswith("Accepted")
     assert DOCUMENT["paths"]["/health/live"]["get"]["security"] == []
     oidc = DOCUMENT["components"]["securitySchemes"]["oidc0"]
     assert oidc["openIdConnectUrl"] == "https://login.example/.well-known/openid-configuration"
+
+
+def test_a_job_is_told_by_the_names_with_which_it_is_changed() -> None:
+    assert JobRequest.__struct_fields__ == JobFields.__struct_fields__
 
 
 def test_a_method_that_openapi_does_not_know_is_left_out() -> None:
