@@ -28,7 +28,7 @@ from sidecar.service import Service
 from sidecar.view.bundle import FORMATS, Bundle
 from sidecar.view.content import FileAnswer, attachment
 from sidecar.view.files import Item
-from sidecar.view.paths import path_in, url_of
+from sidecar.view.paths import ANY, path_in, url_of
 from sidecar.wlcg.models import MOST_FILES, Progress, progress_of
 from tapefs.errors import NoSuchThing, UsageError
 from tapefs.vfs.nodes import KIND_NAMES
@@ -36,6 +36,7 @@ from tapefs.vfs.residency import State
 
 LIST, CONTENT, DOWNLOAD = "/api/v1/files", "/api/v1/content", "/api/v1/download"
 STAGINGS = "/api/v1/stagings"
+PATH = f"/{{path:{ANY}}}"
 READ = "storage.read"
 #: A client that is told to come again does so after this.
 RETRY_AFTER_S = 5
@@ -99,12 +100,12 @@ class FileCalls:
         return [
             Call(LIST, self.show, needs=Role.VIEWER, scopes=(READ,), answer=FolderView, query=page),
             Call(
-                LIST + "/{path:path}", self.show, needs=Role.VIEWER, scopes=(READ,), answer=FileView | FolderView,
+                LIST + PATH, self.show, needs=Role.VIEWER, scopes=(READ,), answer=FileView | FolderView,
                 query=page,
             ),
-            Call(CONTENT + "/{path:path}", self.content, needs=Role.VIEWER, scopes=(READ,), query=(wait,)),
+            Call(CONTENT + PATH, self.content, needs=Role.VIEWER, scopes=(READ,), query=(wait,)),
             Call(
-                DOWNLOAD + "/{path:path}", self.download, needs=Role.VIEWER, scopes=(READ,),
+                DOWNLOAD + PATH, self.download, needs=Role.VIEWER, scopes=(READ,),
                 query=(wait, Query("format", f"one of {', '.join(FORMATS)}")),
             ),
             Call(STAGINGS + "/{id}", self.staging, needs=Role.VIEWER, scopes=(READ,), answer=Progress),

@@ -17,7 +17,7 @@ import pytest
 from tests.backup.rig import Rig as BackupRig
 from tests.sidecar.rig import Rig, running, wait_until
 
-ODD = b"\xff odd%20?#&.txt"
+ODD = b"\xff odd%20?#&\n.txt"
 
 
 @dataclass
