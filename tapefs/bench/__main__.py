@@ -15,6 +15,7 @@ from tapefs.bench import (
     drives,
     encryption,
     eviction,
+    http_calls,
     incremental,
     large,
     listing,
@@ -52,6 +53,7 @@ NAMES = (
     "rebuild",
     "encryption",
     "copies",
+    "http",
 )
 
 #: Those that bring what they measure with, and those that want a tree and a number of runs.
@@ -62,6 +64,7 @@ ALONE = {
     "walks": walks.run,
     "drives": drives.run,
     "copies": copies.run,
+    "http": http_calls.run,
 }
 WITH_TREE = {
     "backup": backup.run,

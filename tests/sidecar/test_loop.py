@@ -16,9 +16,9 @@ from tapefs.client.transport import SocketConnection
 from tapefs.home import Home
 from tests.sidecar.rig import make_home, running
 
-JOBS, SETS = 20_000, 4_000
+JOBS, SETS = 20_000, 2_000
 #: A step of a task takes no longer, in processor time; serialising a page of 1,000 jobs takes 30 ms.
-LONGEST_S = 0.1
+LONGEST_S = 0.15
 
 
 def fill(home: Home, jobs: int = JOBS, sets: int = SETS) -> None:
