@@ -158,8 +158,9 @@ class Library:
         return volume_id in self._holders
 
     def is_here(self, volume_id: VolumeId) -> bool:
-        """Is the tape in the library at all?"""
-        return self._place(volume_id) is not None
+        """Is the tape where a robot fetches tapes? One in a port is on its way in or out: nobody fetches it back."""
+        place = self._place(volume_id)
+        return place is not None and place.kind is not ElementKind.PORT
 
     def whence(self, code: str | None) -> str:
         """Say where a tape lies that somebody is to put in, if that is elsewhere; to be put behind what is said."""
@@ -170,7 +171,10 @@ class Library:
         return f"; it lies in {location}" if location else ""
 
     def missing(self, volume: Volume) -> str:
-        """Say what to do when a tape that is needed is not in the library."""
+        """Say what to do when a tape that is needed is not in the library, or lies in one of its ports."""
+        place = self.place_of(volume.code)
+        if place is not None and place.kind is ElementKind.PORT:
+            return f"tape {volume.label} lies in port {place.number}: `tapefs tape import` takes it in again"
         return f"tape {volume.label} is not in the library: put it in{self.whence(volume.code)}"
 
     def cleaning_cartridges(self) -> list[Element]:
@@ -237,7 +241,7 @@ class Library:
     async def put_in_cleaning(self, code: str, drive: int) -> None:
         """Bring a cleaning cartridge into the drive, whose tape, if any, must be ejected. Raises NoTape, DriveError."""
         name = f"cleaning cartridge {code}"
-        await self._bring(code, drive, name, lambda: f"{name} is not in the library: put it in")
+        await self._bring(code, drive, name, lambda: f"{name} is in no slot of the library: put it in")
 
     async def _bring(self, code: str, drive: int, name: str, missing: Callable[[], str]) -> None:
         async with self._moving:
@@ -246,7 +250,7 @@ class Library:
                 return
             await self._clear(drive)
             place = self.place_of(code)
-            if place is None:
+            if place is None or place.kind is ElementKind.PORT:
                 raise NoTape(missing())
             if place.kind is ElementKind.DRIVE:
                 raise NoTape(f"{name} is in another drive: see `tapefs drives`")

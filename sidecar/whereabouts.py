@@ -42,6 +42,8 @@ class Whereabouts:
         )
         if not volumes:
             return "no_copy", f"segment {segment_id} is on no tape that the catalog knows"
+        if len(volumes) == 1 and not volumes[0].location:
+            return "offline", self._library.missing(volumes[0])
         return "offline", f"tape {' or '.join(map(_where, volumes))} is not in the library: put it in"
 
     def nearest(self, segment_id: SegmentId) -> Tape:

@@ -9,7 +9,7 @@ import pytest
 
 from drivers.virtual.library import add_from, set_ports, take_out
 from tapefs.home import Home
-from tests.sidecar.rig import Rig, make_home, running
+from tests.sidecar.rig import Rig, make_home, running, seed_set, waiter
 
 
 @pytest.fixture
@@ -41,6 +41,22 @@ def test_a_tape_goes_out_of_its_drive_and_comes_back(home: Home, tmp_path: Path)
         assert places(rig)["TP0001L9"] == back.body[0]["place"]
         assert back.body[0]["place"].startswith("slot ")
         assert rig.unix("POST", "/api/v1/ports/import").body == []
+
+
+def test_a_tape_that_was_brought_out_is_not_fetched_back(home: Home) -> None:
+    """Neither for somebody who reads, nor for a backup, though it has room and a robot could."""
+    segment, _ = seed_set(home)
+    with running(home) as rig, rig.arrivals() as lines:
+        assert rig.unix("POST", "/api/v1/ports/export", {"tape": "TP0001L9"}).body["place"] == "port 3"
+        assert rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, 0, 0)]}).status in (200, 202)
+        line = next(lines)
+        sentence = "tape TP0001L9 lies in port 3: `tapefs tape import` takes it in again"
+        assert (line["error"], line["message"]) == ("offline", sentence)
+        assert rig.wait_job(rig.submit("ok"), "completed", "failed")["state"] == "completed"
+        assert places(rig)["TP0001L9"] == "port 3"
+        assert rig.unix("POST", "/api/v1/ports/import").body[0]["barcode"] == "TP0001L9"
+        assert rig.unix("POST", "/api/v1/recalls", {"waiters": [waiter(segment, 0, 0)]}).status in (200, 202)
+        assert "error" not in next(lines)
 
 
 def test_a_tape_that_is_in_use_stays(home: Home) -> None:
