@@ -143,7 +143,7 @@ class TapeSession:
         If it cannot be had or used any more, go on with another. Nothing may be under way. Raises as `open_next`.
         """
         volume, self.tape = self.at_hand().volume, None
-        log.info("the backup gives way to recalls", tape=volume.label)
+        log.info("the backup leaves its tape: somebody reads, or it is to pause", tape=volume.label)
         _before_way()
         try:
             self.source.give_way(volume.volume_id)
