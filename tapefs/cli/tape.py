@@ -17,6 +17,7 @@ from tapefs.cli.place import Place
 from tapefs.cli.ports import export_command, import_command
 from tapefs.cli.progress import reporting
 from tapefs.cli.prompts import add_command, inserted_command, missing_command, remove_command
+from tapefs.cli.tape_tasks import still_known, tasks_command
 from tapefs.cli.vault import move_command
 from tapefs.errors import Cancelled, NotNow, TapeError, TapefsError, UsageError
 from tapefs.tape.barcodes import is_cleaning
@@ -204,6 +205,7 @@ for _command in (
     add_command,
     remove_command,
     move_command,
+    tasks_command,
 ):
     tape_command.add_command(_command)
 
@@ -225,9 +227,10 @@ def _client(place: Place) -> Iterator[TapeClient]:
 def _wait(client: TapeClient, view: TapeTaskView) -> TapeTaskView:
     """Wait for the end of a task; when interrupted, give up one that waits. Raises Cancelled."""
     try:
-        while view.is_open:
-            time.sleep(POLL_S)
-            view = client.task(view.number)
+        with still_known(view):
+            while view.is_open:
+                time.sleep(POLL_S)
+                view = client.task(view.number)
     except KeyboardInterrupt:
         raise _given_up(client, view) from None
     return view
@@ -236,7 +239,7 @@ def _wait(client: TapeClient, view: TapeTaskView) -> TapeTaskView:
 def _told(client: TapeClient, view: TapeTaskView) -> TapeTaskView:
     """The same, and tell what the drive says meanwhile."""
     try:
-        with reporting(f"erase {view.tape}") as reporter:
+        with still_known(view), reporting(f"erase {view.tape}") as reporter:
             while view.is_open:
                 waiting = "no drive is free yet" if view.state == "waiting" else "the drive does not tell how far it is"
                 reporter.update(0, None, client.drive_note(view.tape) or waiting)

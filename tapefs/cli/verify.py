@@ -15,7 +15,7 @@ from tapefs.cli.place import Catalog, Place, catalog_of
 from tapefs.cli.progress import reporting
 from tapefs.cli.values import Since
 from tapefs.client.api import Client, VerifyFinding, VerifyView
-from tapefs.errors import Cancelled, NotNow, SetDamaged
+from tapefs.errors import Cancelled, NotNow, SetDamaged, Unreachable
 from tapefs.home import Home
 from tapefs.tape.names import tape_called
 
@@ -117,10 +117,19 @@ def _wait(client: Client, view: VerifyView) -> VerifyView:
     with reporting("verify") as reporter:
         while view.state == "running":
             time.sleep(POLL_S)
-            view = client.verification(view.number)
+            view = _ask(client, view.number)
             words = f"{size(view.done_bytes)} of {size(view.bytes)} {view.tape}"
             reporter.update(view.done_bytes, view.bytes, words)
     return view
+
+
+def _ask(client: Client, number: int) -> VerifyView:
+    try:
+        return client.verification(number)
+    except Unreachable as error:
+        raise Unreachable(
+            f"{error}\nverification {number} is kept: it goes on with what was not read when the sidecar runs again"
+        ) from error
 
 
 def _cancel(client: Client, view: VerifyView) -> VerifyView:

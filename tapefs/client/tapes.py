@@ -256,6 +256,13 @@ class TapeCalls:
 
     @call
     @staticmethod
+    def tasks(offset: int = 0, limit: int = 500) -> Ask[list[TapeTaskView]]:
+        """Return a part of the tasks that are kept, oldest first; at most 1,000 of them."""
+        query = urlencode({"limit": limit, "offset": offset})
+        return Ask("GET", f"/api/v1/tape-tasks?{query}", None, list[TapeTaskView])
+
+    @call
+    @staticmethod
     def drive_note(tape: str) -> Ask[str]:
         """Return what the drive with that tape says of something that takes it long; empty: nothing."""
         return Ask("GET", "/api/v1/status", None, _Drives).giving(

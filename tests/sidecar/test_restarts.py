@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import CopyState
-from tests.sidecar.rig import Rig, make_home, running, seed_set, wait_until
+from tests.sidecar.rig import ROOT, Rig, make_home, running, seed_set, wait_until
 
 
 def begun(rig: Rig, task: str, tape: str, **body: object) -> int:
@@ -81,6 +83,30 @@ def test_an_erase_that_had_begun_but_not_touched_the_tape_says_so(tmp_path: Path
         assert view["state"] == "interrupted", view
         assert "the sidecar ended during it." in view["error"]
         assert ended(rig, identify)["state"] == "done"
+
+
+def test_who_waits_for_an_erase_is_told_that_it_is_kept(tmp_path: Path) -> None:
+    """And the list of tasks says what became of it, whoever asks."""
+    home = make_home(tmp_path / "home")
+    (home.path / "slow_erase").touch()
+    line = [sys.executable, "-m", "tapefs", "--home", str(home.path), "tape"]
+    with running(home) as rig:
+        words = [*line, "erase", "TP0001L9", "--yes-it-is", "TP0001L9"]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT) as erase:
+            wait_until((home.path / "erasing").exists, "it does not begin")
+            kill(rig)
+            _, told = erase.communicate(timeout=60)
+        assert erase.returncode == 1
+        assert "task 1 (erase TP0001L9) is kept: when the sidecar runs again, `tapefs tape tasks` tells" in told
+    (home.path / "slow_erase").unlink()
+    with running(home):
+        listed = subprocess.run([*line, "tasks"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+        head, row = listed.splitlines()
+        assert head.split() == ["TASK", "WHAT", "TAPE", "STATE", "REMARK"]
+        assert row.split()[:4] == ["1", "erase", "TP0001L9", "interrupted"]
+        assert "`tapefs tape erase TP0001L9` erases it wholly" in row
+        shown = subprocess.run([*line, "tasks", "--json"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+        assert json.loads(shown)[0]["state"] == "interrupted"
 
 
 def test_an_identify_that_was_killed_is_done_again(tmp_path: Path) -> None:
