@@ -19,7 +19,7 @@ from sidecar.dav.asking import Wanted
 from sidecar.dav.places import Place, Places
 from sidecar.dav.properties import HEAD, TAIL, Shown, response
 from sidecar.listeners import CONNECTION, Connection
-from sidecar.view.content import send_soon, shown
+from sidecar.view.content import send_soon, shown, until_gone
 from sidecar.view.files import Files, Item
 from sidecar.view.paths import url_of
 from tapefs.errors import TapefsError
@@ -92,8 +92,13 @@ class _Stream(Response):
         self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the end; a client that takes nothing is cut off."""
-        connection: Connection = scope[CONNECTION]
+        """Send until the end, or until the client has gone; one that takes nothing is cut off."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(until_gone, receive, nursery.cancel_scope)
+            await self._send(scope[CONNECTION], send)
+            nursery.cancel_scope.cancel()
+
+    async def _send(self, connection: Connection, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send_soon(send, connection, self._first.encode())
         start: int | None = self._following

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from catalog.errors import CatalogError
 from sidecar.callers import Caller, Role
 from sidecar.listeners import CONNECTION, Connection
-from sidecar.view.content import CHUNK_BYTES, attachment, send_soon, shown
+from sidecar.view.content import CHUNK_BYTES, attachment, send_soon, shown, until_gone
 from sidecar.view.files import Files, Item
 from tapefs.errors import TapefsError, UsageError
 from tapefs.mount.content import OpenFile
@@ -230,7 +230,7 @@ class _BundleAnswer(Response):
             return
         inlet, outlet = trio.open_memory_channel[bytes](1)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
+            nursery.start_soon(until_gone, receive, nursery.cancel_scope)
             nursery.start_soon(self._run, inlet)
             async for piece in outlet:
                 await send_soon(send, connection, piece)
@@ -256,12 +256,6 @@ class _BundleAnswer(Response):
             sink.send()
         except (TapefsError, CatalogError, OSError) as error:
             self._failure = error
-
-
-async def _until_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
 
 
 def _zip_date(at_ns: int) -> tuple[int, int, int, int, int, int]:

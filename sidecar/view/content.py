@@ -118,6 +118,13 @@ async def send_soon(send: Send, connection: Connection, piece: bytes) -> None:
         connection.cut()
 
 
+async def until_gone(receive: Receive, scope: trio.CancelScope) -> None:
+    """Cancel a scope when the client has gone; the request's body must have been read, or have none."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
 def attachment(name: bytes) -> str:
     """Return the header Content-Disposition that has a file saved by this name, whatever bytes it has (RFC 6266)."""
     plain = name.decode("ascii", "replace").replace("\ufffd", "_")
