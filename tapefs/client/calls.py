@@ -88,11 +88,11 @@ class Calls:
 
     @call
     @staticmethod
-    def jobs(*states: JobState, limit: int = 1000, offset: int = 0) -> Ask[list[JobView]]:
-        """List jobs, oldest first; those in some states, or all."""
-        chosen = {"limit": limit, "offset": offset} | (
-            {"state": ",".join(state.value for state in states)} if states else {}
-        )
+    def jobs(*states: JobState, limit: int | None = None, offset: int = 0) -> Ask[list[JobView]]:
+        """List jobs, oldest first; those in some states, or all. Without a limit the newest thousand."""
+        chosen: dict[str, object] = {} if limit is None else {"limit": limit, "offset": offset}
+        if states:
+            chosen["state"] = ",".join(state.value for state in states)
         return Ask("GET", f"/api/v1/jobs?{urlencode(chosen)}", None, list[JobView])
 
     @call

@@ -42,6 +42,7 @@ class JobView(_View, frozen=True, kw_only=True):
     job_id: str
     name: str
     state: JobState
+    description: str = ""
     set_id: SetId | None = None
     #: What the newest run was to make, and what it has made.
     run_type: str = "full"

@@ -1,0 +1,127 @@
+"""What all ingest scripts have in common: exit codes, a line of JSON, a lock, and a way to a sidecar. Blocking.
+
+| exit code | |
+|---|---|
+| 0 | all that was to be done is on tape; also when there was nothing |
+| 1 | something failed: the line of JSON and standard error say what |
+| 64 | bad arguments |
+| 75 | not now: another run is at work, or no sidecar answers; the next run may do it |
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from tapefs.client import connect
+from tapefs.client.address import URL
+from tapefs.client.api import Client, JobView
+from tapefs.client.presence import connected
+from tapefs.errors import HomeError, TapefsError, Unreachable, UsageError
+from tapefs.home import default_home, open_home
+
+DONE, FAILED, USAGE, AGAIN = 0, 1, 64, 75
+
+
+class Busy(TapefsError):
+    """Another run is at work."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Options that all scripts have; bad arguments end with exit code 64."""
+
+    def __init__(self, name: str, document: str | None) -> None:
+        super().__init__(prog=name, description=(document or "").partition("\n")[0])
+        self.add_argument("--home", type=Path, help="the state folder [as tapefs itself has it]")
+        self.add_argument("--url", help=f"a sidecar that runs, as {URL} has it [the one of the state folder]")
+
+    def exit(self, status: int = 0, message: str | None = None) -> None:  # type: ignore[override]
+        """Leave."""
+        super().exit(USAGE if status else DONE, message)
+
+
+def run(name: str, do: Callable[[], int]) -> int:
+    """Do it; return the exit code, and say on standard error what went wrong."""
+    try:
+        return do()
+    except (Busy, Unreachable) as error:
+        code, text = AGAIN, str(error)
+    except UsageError as error:
+        code, text = USAGE, str(error)
+    except (TapefsError, OSError) as error:
+        code, text = FAILED, str(error)
+    print(f"{name}: {text}", file=sys.stderr)
+    return code
+
+
+def tell(**facts: object) -> None:
+    """Print one line of JSON, whole and at once."""
+    sys.stdout.write(msgspec.json.encode(facts).decode() + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with this process, however that ends. Raises Busy."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(f"another run is at work here: it holds {path}") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def sidecar(home: Path | None, url: str | None) -> Iterator[Client]:
+    """Be with a sidecar: the one at an address, or that of a state folder, which is started if none runs."""
+    if url or (home is None and os.environ.get(URL)):
+        with connect(url) as client:
+            client.status()
+            yield client
+        return
+    folder = home or default_home()
+    if not folder.is_dir():
+        raise HomeError(f"{folder} is no state folder: make one with `tapefs init`, or name one with --home")
+    with connected(open_home(folder)) as presence:
+        yield presence.client
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file at once, and have that last through a power failure."""
+    fresh = path.with_name(path.name + ".new")
+    with fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder last."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def facts_of(job: JobView) -> dict[str, object]:
+    """Return what a line tells of a job that has ended."""
+    return {
+        "job": job.number,
+        "state": job.state.value,
+        "set": job.set_id,
+        "error": job.error,
+        "troubles": job.trouble_count,
+    }
