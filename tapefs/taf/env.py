@@ -58,7 +58,7 @@ class TafEnvironment:
     def warning(self) -> str:
         """Name what means nothing here; empty: nothing."""
         names = ", ".join(self.unknown)
-        return f"settings of TAF's .env that mean nothing here: {names}" if names else ""
+        return f"these mean nothing here: {names}" if names else ""
 
 
 def parse(text: str) -> dict[str, str]:

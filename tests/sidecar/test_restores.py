@@ -64,7 +64,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with (home.path / "tapefs.toml").open("a") as settings:
         settings.write(f'\n[access]\nrestore_targets = ["{allowed}"]\n')
     with running(home, listen=True, is_real=True) as rig:
-        rig.wait_job(rig.submit("data", source), "completed")
+        job = rig.wait_job(rig.submit("data", source), "completed", "failed")
+        assert job["state"] == "completed", job
         set_id = rig.unix("GET", "/api/recovery/sets").body["backup_sets"][0]["set_id"]
         operator = rig.unix("POST", "/api/v1/tokens", {"role": "operator"}).body["secret"]
         yield Site(rig, source, folder, set_id, operator)

@@ -237,7 +237,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with running(open_home(home.path), is_real=True) as rig:
         number = rig.unix("POST", "/api/backup/tasks", {"task_name": "one", "source_paths": [str(source)]}).body
         assert rig.unix("POST", f"/api/backup/tasks/{number['task_id']}/run").status == 202
-        rig.wait_job(number["task_id"], "completed")
+        job = rig.wait_job(number["task_id"], "completed", "failed")
+        assert job["state"] == "completed", job
         found = rig.unix("GET", "/api/recovery/sets").body["backup_sets"][0]
         tapes = rig.unix("GET", "/api/tape/list").body["tapes"]
         blank = [each["tape_id"] for each in tapes if each["status"] == "available"]

@@ -79,7 +79,7 @@ def test_the_command_shows_no_secret(tmp_path: Path, capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert "canary" not in out + err
     assert len(err.splitlines()) == 1
-    assert err.rstrip().endswith("that mean nothing here: APP_NAME, DB_PASSWORD, ZSTD_THREADS")
+    assert err.rstrip().endswith("these mean nothing here: APP_NAME, DB_PASSWORD, ZSTD_THREADS")
     shown = tomllib.loads(out)
     assert shown["backup"] == {"segment_bytes": 12884901888, "threads": 3}
     assert shown["notify"][0]["url"] == "http://localhost:5555"
