@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,42 @@ def test_a_try_that_waits_lets_others_run_and_is_cancelled(home: Home) -> None:
         wait_until(lambda: rig.job(again)["not_before"] is not None, "it does not wait")
         post(rig, f"jobs/{again}/cancel")
         assert rig.job(again)["state"] == "cancelled"
+
+
+def test_kills_of_mover_and_of_both_leave_each_job_where_it_was(home: Home) -> None:
+    """One runs, one waits, one is paused, one waits for its next try: none is forgotten, none runs twice."""
+
+    def states(rig: Rig) -> dict[int, tuple[str, object]]:
+        return {number: (rig.job(number)["state"], rig.job(number)["not_before"]) for number in (tries, paused, waits)}
+
+    with running(home) as rig:
+        tries = submit(rig, "fail", retries=1, retry_first_s=3600)
+        wait_until(lambda: rig.job(tries)["not_before"] is not None, "it does not wait")
+        runs = submit(rig, "hang")
+        rig.wait_progress(runs)
+        paused, waits = submit(rig, "ok"), submit(rig, "ok")
+        post(rig, f"jobs/{paused}/pause")
+        before = states(rig)
+        assert [state for state, _ in before.values()] == ["queued", "paused", "queued"]
+        os.kill(rig.mover_pid(), signal.SIGKILL)
+        wait_until(lambda: began(rig).count(runs) == 2, "it does not go on")
+        rig.wait_job(runs, "running")
+        assert states(rig) == before
+        os.kill(rig.mover_pid(), signal.SIGKILL)
+        kill(rig)
+    with running(home) as rig:
+        wait_until(lambda: began(rig).count(runs) == 3, "it does not go on")
+        assert states(rig) == before
+        post(rig, f"jobs/{runs}/cancel")
+        rig.wait_job(waits, "completed")
+        assert rig.job(paused)["state"] == "paused"
+        for number in (paused, tries):
+            if number == tries:
+                post(rig, f"jobs/{number}/pause")
+            post(rig, f"jobs/{number}/resume")
+        rig.wait_job(paused, "completed")
+        assert rig.wait_job(tries, "failed")["error"].endswith("(tried 2 times)")
+        assert sorted(began(rig)) == sorted([tries, tries, runs, runs, runs, paused, waits])
 
 
 def test_a_job_behind_another(home: Home) -> None:
