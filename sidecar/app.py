@@ -40,6 +40,7 @@ from sidecar.own.reports import ReportCalls
 from sidecar.own.schedules import ScheduleCalls
 from sidecar.own.search import SearchCalls
 from sidecar.own.session import SessionCalls
+from sidecar.own.sets import SetCalls
 from sidecar.own.status import StatusCalls
 from sidecar.own.streams import StreamCalls
 from sidecar.own.taf_import import TafImportCalls
@@ -107,6 +108,7 @@ def calls_of(service: Service) -> list[Call]:
         ReclaimCalls(service),
         TafImportCalls(service),
         ReportCalls(service),
+        SetCalls(service),
         ScheduleCalls(service),
         StreamCalls(service),
         SearchCalls(service),

@@ -1,4 +1,4 @@
-"""GET /api/v1/status, GET /health and POST /api/v1/drives/{drive}/retry."""
+"""GET /api/v1/status, GET /health, and the drives."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sidecar.health import Health
 from sidecar.service import Service
 from tapefs import __version__
 
+#: What movers have left about their drives is read so seldom.
 FILES_S = 1.0
 
 
@@ -85,6 +86,8 @@ class StatusCalls:
         return [
             Call("/health", self.health, needs=Role.VIEWER, answer=HealthAnswer),
             Call("/api/v1/status", self.status, needs=Role.VIEWER, answer=StatusAnswer),
+            Call("/api/v1/drives", self.drives, needs=Role.VIEWER, answer=list[DriveAnswer]),
+            Call("/api/v1/drives/{drive}", self.drive, needs=Role.VIEWER, answer=DriveAnswer),
             Call(
                 "/api/v1/drives/{drive}/retry",
                 self.retry,
@@ -103,8 +106,29 @@ class StatusCalls:
     async def status(self, request: Request) -> Response:
         """Tell everything about this sidecar and its drives."""
         service = self._service
+        return json_answer(
+            StatusAnswer(
+                version=__version__,
+                home=os.fsencode(service.home.path).decode("utf-8", "backslashreplace"),
+                pid=os.getpid(),
+                installation_id=service.ledger.installation().installation_id,
+                drives=await self._drives(),
+                warnings=service.access.warnings(),
+            )
+        )
+
+    async def drives(self, request: Request) -> Response:
+        """List the drives."""
+        return json_answer(await self._drives())
+
+    async def drive(self, request: Request) -> Response:
+        """Show one drive."""
+        name = self._service.fleet.of(str(request.path_params["drive"])).name
+        return json_answer(next(each for each in await self._drives() if each.name == name))
+
+    async def _drives(self) -> list[DriveAnswer]:
         files = await self._read_files()
-        drives = [
+        return [
             DriveAnswer(
                 name=drive.name,
                 state=drive.state,
@@ -114,18 +138,8 @@ class StatusCalls:
                 compresses=files[drive.name].get("compresses"),
                 counters=files[drive.name].get("counters", {}),
             )
-            for drive in service.drives
+            for drive in self._service.drives
         ]
-        return json_answer(
-            StatusAnswer(
-                version=__version__,
-                home=os.fsencode(service.home.path).decode("utf-8", "backslashreplace"),
-                pid=os.getpid(),
-                installation_id=service.ledger.installation().installation_id,
-                drives=drives,
-                warnings=service.access.warnings(),
-            )
-        )
 
     async def _read_files(self) -> dict[str, dict[str, object]]:
         """Return what movers have left about the drives, at most FILES_S old: a thread costs more than the rest."""
