@@ -65,15 +65,16 @@ def backup_command(
     makes no set when it fails.
     """
     check_level_of(fields)
-    home = place.home()
     if stream is not None:
         check_stream_options(sources, is_command=is_command, no_wait=no_wait)
+    elif not sources or is_command or job is not None:
+        raise click.UsageError("--job and --command belong to --stdin" if sources else "name at least one source")
+    home = place.home()
+    if stream is not None:
         fields = structs.replace(fields, stream=stream, name=job or name or stream)
         with submitting(home) as client:
             click.echo(store_stream(home, client, fields, [*sources] if is_command else None))
         return
-    if not sources or is_command or job is not None:
-        raise click.UsageError("--job and --command belong to --stdin" if sources else "name at least one source")
     fields = with_sources(fields, name, sources)
     with submitting(home) as client:
         wait_unless(client, client.submit(fields, reuse=True), no_wait)

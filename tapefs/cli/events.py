@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tapefs.client.notices import NoticeView
 
 
-@click.command("events", short_help="What has happened, and what happens: jobs, tapes, drives, readers.")
+@click.command("events", short_help="What has happened, and what happens now.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
 @click.option("--kind", "kinds", multiple=True, metavar="PATTERN", help="Only these, as backup.* or tape.wanted.")
 @click.option("--progress", is_flag=True, help="With --follow: also how far jobs, recalls and others are.")
