@@ -55,6 +55,10 @@ class Recovery(Record, frozen=True, kw_only=True):
     #: Why it failed, for people.
     error: str = ""
 
+    def failed(self, error: str, now_ns: int) -> Recovery:
+        """Return the same, which has failed."""
+        return msgspec.structs.replace(self, state=RecoveryState.FAILED, error=error, finished_at_ns=now_ns)
+
     def with_error(self, error: str) -> Recovery:
         """Return the same with another reason."""
         return msgspec.structs.replace(self, error=error)

@@ -51,6 +51,8 @@ _WAS_OPEN = (
     "tapes that were written to after that, then `tapefs job resume`, or `tapefs job run`, if its set is not there"
 )
 
+_WAS_WAITING = "it waited or ran when this copy of the catalog was made, and may be over since: ask again if it is not"
+
 log = structlog.get_logger(__name__)
 
 
@@ -110,6 +112,8 @@ def _end_jobs(path: Path, now_ns: int) -> None:
         for backup_set in ledger.backup_sets():
             if backup_set.state is SetState.RUNNING:
                 ledger.fail_set(backup_set.set_id, _WAS_OPEN, now_ns)
+        for recovery in [each for each in ledger.recoveries() if not each.state.is_over]:
+            ledger.put_recovery(recovery.failed(_WAS_WAITING, now_ns))
 
 
 def _end_tasks(path: Path, now_ns: int) -> None:

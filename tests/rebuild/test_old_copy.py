@@ -19,6 +19,7 @@ import pytest
 from catalog.ids import SetId
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import Adoption, BackupSet, JobState, Segment, SetState, VolumeState
+from catalog.recovery_records import Recovery, RecoveryState
 from sidecar.recovery import recover
 from tapefs.errors import NoTape
 from tapefs.home import Home, open_home
@@ -438,3 +439,19 @@ def test_the_same_and_the_job_is_resumed_before_the_tape_is_read(
     assert (index_rows(rig.home.index(set_id)), rig.ledger.segments(set_id)) == (rows, known)
     assert rig.ledger.volume_by_label("TP0001L9").state is VolumeState.SUSPECT, "it has what nobody knows"
     assert rig.ledger.verify() == []
+
+
+def test_a_restore_of_a_copy_does_not_begin_by_itself(make_rig: Callable[..., Rig], tmp_path: Path) -> None:
+    rig = make_rig(tapes=1)
+    rig.backup(random_files(tmp_path / "a", 3, 5_000), name="a")
+    waiting = Recovery(
+        recovery_id="recovery_waiting", set_id=rig.ledger.backup_sets()[0].set_id, paths=(), target=b"/x",
+        created_by="ada", created_at_ns=1,
+    )  # fmt: skip
+    rig.ledger.put_recovery(waiting)
+    copy = old_copy(rig, tmp_path / "copy")
+    brought_back(rig, copy)
+    reopened(rig)
+    (found,) = rig.ledger.recoveries()
+    assert (found.state, "ask again" in found.error) == (RecoveryState.FAILED, True)
+    rig.close()
