@@ -133,11 +133,6 @@ class Jobs:
         found = self._ledger.job_page(limit, offset, newest_first=newest_first, states=states)
         return [self._view(job, self._ledger.backup_set) for job in found]
 
-    def views(self) -> list[JobView]:
-        """Return all jobs, oldest first."""
-        sets = {backup_set.set_id: backup_set for backup_set in self._ledger.backup_sets()}
-        return [self._view(job, sets.__getitem__) for job in self._ledger.jobs()]
-
     async def create(self, job: Job) -> Job:
         """Record a new job; it does not run before `queue`. Raises NotFound for one that it is to follow."""
         for number in job.after:

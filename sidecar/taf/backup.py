@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -19,9 +19,9 @@ from sidecar.access.places import check_sources as allowed_sources
 from sidecar.answers import json_answer, moment, shown
 from sidecar.callers import Caller, Role, caller_of
 from sidecar.calls import Call
-from sidecar.jobs import JobView
+from sidecar.jobs import Jobs, JobView
 from sidecar.new_jobs import TAF_TYPES, changed_job, check_sources_of, check_type, new_job
-from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
+from sidecar.requests import Invalid, Page, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
 from tapefs.access.settings import AccessSettings
 from tapefs.client.job_fields import JobFields
@@ -38,6 +38,8 @@ LABELS = ("Scan", "Read ahead", "Compress", "Write to tape", "Finish")
 STAGES = {"scan": 0, "write": 3, "index": 4}
 
 
+#: Jobs that are read at once when a list is filtered.
+_CHUNK = 200
 #: What TAF calls the fields of a job.
 NAMES = {"name": "task_name", "sources": "source_paths", "type": "task_type", "excludes": "exclude_patterns"}
 
@@ -119,13 +121,12 @@ class BackupCalls:
     async def list(self, request: Request) -> Response:
         """Show tasks, newest first, filtered by status, task_type and text."""
         page, is_wanted = page_of(request), _filter(request)
+        status = (text_of(request, "status") or "").lower()
+        states = [state for state, name in STATUSES.items() if name == status]
         if text_of(request, "task_type") is None and text_of(request, "q") is None:
-            status = (text_of(request, "status") or "").lower()
-            states = [state for state, name in STATUSES.items() if name == status]
             views = self._service.jobs.page(page.limit, page.offset, newest_first=True, states=states)
         else:
-            every = await trio.to_thread.run_sync(self._service.jobs.views)
-            views = list(page.cut([view for view in reversed(every) if is_wanted(view)]))
+            views = await trio.to_thread.run_sync(matching, self._service.jobs, page, states, is_wanted)
         return json_answer([self._task(view) for view in views])
 
     async def show(self, request: Request) -> Response:
@@ -275,6 +276,19 @@ def _template(job: Job) -> dict[str, object]:
         "exclude_patterns": list(job.excludes),
         "created_at": moment(job.created_at_ns),
     }
+
+
+def matching(jobs: Jobs, page: Page, states: Sequence[JobState], is_wanted: Callable[[JobView], bool]) -> list[JobView]:
+    """Return the page of what is wanted, newest first; jobs behind its end are not read. Blocking."""
+    found: list[JobView] = []
+    offset = 0
+    while len(found) < page.offset + page.limit:
+        views = jobs.page(_CHUNK, offset, newest_first=True, states=states)
+        found += filter(is_wanted, views)
+        offset += len(views)
+        if len(views) < _CHUNK:
+            break
+    return list(page.cut(found))
 
 
 def _filter(request: Request) -> Callable[[JobView], bool]:
