@@ -8,13 +8,18 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from catalog.ids import SetId
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.recovery_records import Recovery, RecoveryState
+from sidecar.restoring import Restorations
+from tapefs.errors import NotNow
 from tests.sidecar.rig import Answer, Rig, make_home, running, wait_until
 
 CONTENT = os.urandom(300_000)
@@ -121,13 +126,43 @@ def test_an_operator_stays_where_he_may(site: Site) -> None:
     assert not (site.folder / "elsewhere").exists()
 
 
-def test_a_restore_that_waits_for_its_tape_is_cancelled(site: Site) -> None:
-    """And one that has ended is not."""
-    target = site.folder / "cancelled"
-    asked = site.ask(target, "plain").body["recovery_id"]
-    site.rig.unix("POST", f"/api/recovery/tasks/{asked}/cancel")
-    assert site.ended(asked)["status"] in ("cancelled", "completed")
+def test_what_has_ended_is_not_cancelled(site: Site) -> None:
+    asked = site.ask(site.folder / "ended", "plain").body["recovery_id"]
+    assert site.ended(asked)["status"] == "completed"
     assert site.rig.unix("POST", f"/api/recovery/tasks/{asked}/cancel").status == 409
+
+
+def test_cancelled_before_it_begins_and_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is never begun; of the other the process is ended, and both are so in the ledger."""
+    home = make_home(tmp_path / "home")
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/sh\necho begun > " + str(tmp_path / "begun") + "\nexec sleep 600\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr("sidecar.restoring.sys.executable", str(sleeper))
+
+    async def scene(ledger: LmdbLedger) -> None:
+        restorations = Restorations(home, ledger, time.time_ns)
+        asked = partial(restorations.add, SetId("x"), (), b"/x", "ada", special=False, bound=False, over=False)
+        early, late = (await asked()).recovery_id, (await asked()).recovery_id
+        assert early != late
+        await restorations.cancel(early)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(restorations.run, goes_on=True))
+            with trio.fail_after(30):
+                while not (tmp_path / "begun").exists():
+                    await trio.sleep(0.02)
+                assert restorations.find(late).state is RecoveryState.RUNNING
+                await restorations.cancel(late)
+                while not restorations.is_idle():
+                    await trio.sleep(0.02)
+            nursery.cancel_scope.cancel()
+        assert [each.state for each in ledger.recoveries()] == [RecoveryState.CANCELLED] * 2
+        assert [each.attempts for each in ledger.recoveries()] == [0, 1]
+        with pytest.raises(NotNow):
+            await restorations.cancel(late)
+
+    with LmdbLedger.open(home.ledger) as ledger:
+        trio.run(scene, ledger)
 
 
 def test_ids_do_not_clash(site: Site) -> None:
