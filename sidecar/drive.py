@@ -42,7 +42,8 @@ from sidecar.recovery import has_sealed
 from sidecar.shared import Shared
 from sidecar.tending import Tending
 from sidecar.verify_outcome import CopyTask
-from tapefs.errors import NoTape
+from tapefs.errors import KeyMissing, NoTape
+from tapefs.keys.driving import require_key
 from tapefs.mover.drive_file import write_failure
 from tapefs.mover.messages import (
     DriveState,
@@ -346,8 +347,9 @@ class DriveTask:
         self._bay.last_was_backup = False
         if self._bay.tape != task.volume_id or self._bay.is_written:
             try:
+                require_key(self._shared.home, self._shared.ledger.volume(task.volume_id))
                 await self._bay.thread(mover, task.volume_id)
-            except (CommandFailed, NoTape, DriveError) as error:
+            except (CommandFailed, NoTape, DriveError, KeyMissing) as error:
                 self._shared.verifications.tape_failed(task.volume_id, str(error))
             except DriveFailed as error:
                 if self._bay.is_given_up(task.volume_id):

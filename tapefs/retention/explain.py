@@ -106,7 +106,7 @@ def explain_tape(
     `place` is where the robot has it, for people; empty when it is not in the library. `choice` is that of its pool.
     """
     sets = dict((each.volume_id, found) for each, found in tapes_with_sets(ledger))[volume.volume_id]
-    said = [_state(volume, zone), _lies(volume, place)]
+    said = [_state(volume, zone), _lies(volume, place), *encryption_of(volume)]
     if volume.state is VolumeState.BLANK:
         return [*said, *_writing(volume, choice)]
     verdicts = {each.backup_set.set_id: each for each in verdicts_of(ledger, now_ns)}
@@ -129,6 +129,14 @@ def _state(volume: Volume, zone: tzinfo | None) -> str:
     why = f" ({volume.reason})" if volume.reason else ""
     used = f"{size(volume.used_bytes)} of {size(volume.capacity_bytes)} used"
     return f"Tape {volume.label} of pool {volume.pool} is {volume.state.value}{why}{begun}, {used}."
+
+
+def encryption_of(volume: Volume) -> list[str]:
+    """Say who encrypts what is written to a tape, and for which key; nothing for a plain tape."""
+    if not volume.key_fingerprint:
+        return []
+    who = "The drive encrypts it" if volume.by_drive else "tapefs encrypts what is written to it"
+    return [f"{who}, for key {volume.key_fingerprint}."]
 
 
 def _lies(volume: Volume, place: str) -> str:

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from catalog.ledger_store.tables import VOLUMES, text_key
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import CopyState
+from tapefs.retention.explain import encryption_of
+from tests.catalog.lmdb_tools import store
 from tests.sidecar.rig import Rig, make_home, running, seed_set, wait_until, waiter
 
 
@@ -232,3 +236,27 @@ def test_a_tape_that_is_wanted_and_not_here(tmp_path: Path) -> None:
     with running(home) as rig:
         number = rig.submit(f"want {label}")
         assert label in rig.wait_job(number, "failed")["error"]
+
+
+def test_a_tape_whose_key_is_locked_is_not_loaded(tmp_path: Path) -> None:
+    """What the drive has encrypted cannot be read without it; another tape is read all the same."""
+    home = make_home(tmp_path / "home")
+    seed_set(home)
+    other, _ = seed_set(home, "other", tape=1)
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        locked = msgspec.structs.replace(ledger.volumes()[0], by_drive=True, key_fingerprint="ab" * 32)
+    key = text_key(locked.volume_id)
+    store(home.ledger, "volumes", key, VOLUMES.codec.encode(key, locked))
+    assert encryption_of(locked) == [f"The drive encrypts it, for key {locked.key_fingerprint}."]
+    plain = msgspec.structs.replace(locked, by_drive=False)
+    assert encryption_of(plain) == [f"tapefs encrypts what is written to it, for key {locked.key_fingerprint}."]
+    with running(home) as rig:
+        view = ended(rig, started(rig, all=True))
+        assert (view["state"], view["good"], view["unread"]) == ("failed", 2, 2)
+        assert all("key" in each["problems"][0] for each in view["findings"]), view
+        assert [each["volume_id"] for each in rig.commands("Load")] == [segment_volume(home.ledger, other.segment_id)]
+
+
+def segment_volume(path: Path, segment_id: str) -> str:
+    with LmdbLedger.open(path, readonly=True) as ledger:
+        return ledger.copies(segment_id)[0].volume_id  # type: ignore[arg-type]
