@@ -50,7 +50,7 @@ def document(calls: Iterable[Call], issuers: Sequence[str] = ()) -> dict[str, ob
 
     Raises TypeError for a type that has no schema.
     """
-    known = [(call, method) for call in calls for method in sorted(_methods(call))]
+    known = [(call, method) for call in calls for method in sorted(_methods(call)) if is_told(call)]
     schemas = _Schemas([call for call, _ in known])
     paths: dict[str, dict[str, object]] = {}
     tags: dict[str, str] = {}
@@ -74,6 +74,11 @@ def document(calls: Iterable[Call], issuers: Sequence[str] = ()) -> dict[str, ob
             "securitySchemes": _security_schemes(issuers),
         },
     }
+
+
+def is_told(call: Call) -> bool:
+    """Is the call in the document? WebDAV describes itself, and most of its methods OpenAPI does not know."""
+    return not call.endpoint.__module__.startswith("sidecar.dav.")
 
 
 def _methods(call: Call) -> set[str]:
@@ -155,17 +160,16 @@ def _responses(call: Call, method: str, schemas: _Schemas) -> dict[str, object]:
     good: dict[str, object] = {}
     for status in (call.status, *call.also):
         good[str(status)] = {"description": _success(status), **_content(call, status, schemas)}
+    takes = call.body is not None or bool(call.query) or "{" in call.path
     codes = ["400", "429", "5XX"]
     if call.needs is not None:
         codes += ["401", "403"]
-    if "{" in call.path or call.body is not None:
-        codes += ["404"]
-    if method != "get" or "{" in call.path:
-        codes += ["409"]
     if call.body is not None:
         codes += ["408", "413"]
-    if call.body is not None or call.query or "{" in call.path:
-        codes += ["422"]
+    if takes:
+        codes += ["404", "422"]
+    if takes or method != "get":
+        codes += ["409"]
     codes = sorted({*codes, *(str(status) for status in call.errors if status < 500)})
     return good | {code: {"$ref": f"#/components/responses/E{code}"} for code in codes}
 

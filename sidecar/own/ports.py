@@ -44,7 +44,14 @@ class PortCalls:
         role = Role.OPERATOR
         return [
             Call("/api/v1/ports/export", self.export, methods=["POST"], needs=role, body=ExportBody, answer=MovedTape),
-            Call("/api/v1/ports/import", self.take_in, methods=["POST"], needs=role, answer=list[MovedTape]),
+            Call(
+                "/api/v1/ports/import",
+                self.take_in,
+                methods=["POST"],
+                needs=role,
+                answer=list[MovedTape],
+                errors=(422,),
+            ),
         ]
 
     async def export(self, request: Request) -> Response:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Annotated
@@ -253,5 +252,5 @@ def _path(request: Request) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     try:
         return b64decode(encoded or "", validate=True)
-    except Base64Error as error:
+    except ValueError as error:  # Base64Error is one; letters that are not ASCII raise its base.
         raise Invalid("value_error", ["query", "path_b64"], f"is no base64: {error}", encoded) from error

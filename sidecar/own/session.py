@@ -57,9 +57,9 @@ class SessionCalls:
         """Return the routes of this family."""
         path = "/api/v1/session"
         return [
-            Call(path, self.show, needs=None, answer=SessionView),
-            Call(path, self.begin, methods=["POST"], needs=None, body=LoginBody, answer=SessionView),
-            Call(path, self.end, methods=["DELETE"], needs=None, status=204),
+            Call(path, self.show, needs=None, answer=SessionView, errors=(401,)),
+            Call(path, self.begin, methods=["POST"], needs=None, body=LoginBody, answer=SessionView, errors=(401, 403)),
+            Call(path, self.end, methods=["DELETE"], needs=None, status=204, errors=(401, 403)),
         ]
 
     async def show(self, request: Request) -> Response:

@@ -109,12 +109,18 @@ class BackupCalls:
         """Return the routes of this family."""
         return [
             Call("/api/backup/tasks", self.list, needs=Role.VIEWER),
-            Call("/api/backup/tasks", self.create, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/backup/tasks", self.create, methods=["POST"], needs=Role.OPERATOR, body=BackupTaskRequest),
             Call("/api/backup/templates", self.templates, needs=Role.VIEWER),
             Call("/api/backup/tasks/{task_id}", self.show, needs=Role.VIEWER),
-            Call("/api/backup/tasks/{task_id}", self.edit, methods=["PUT"], needs=Role.OPERATOR),
+            Call(
+                "/api/backup/tasks/{task_id}",
+                self.edit,
+                methods=["PUT"],
+                needs=Role.OPERATOR,
+                body=BackupTaskRequest,
+            ),
             Call("/api/backup/tasks/{task_id}", self.delete, methods=["DELETE"], needs=Role.OPERATOR),
-            Call("/api/backup/tasks/{task_id}/run", self.run, methods=["POST"], needs=Role.OPERATOR),
+            Call("/api/backup/tasks/{task_id}/run", self.run, methods=["POST"], needs=Role.OPERATOR, status=202),
             Call("/api/backup/tasks/{task_id}/cancel", self.cancel, methods=["POST", "PUT"], needs=Role.OPERATOR),
         ]
 

@@ -64,10 +64,10 @@ class TapeWorkCalls:
         )
         which = Query("tape_id", "label or barcode; else the tape in the only drive that has one")
         return [
-            post(f"{base}/create", self.create, needs=admin, body=CreateTapeRequest, answer=Created),
+            post(f"{base}/create", self.create, needs=admin, body=CreateTapeRequest, answer=Created, also=(200,)),
             Call(
                 f"{base}/update/{{tape_id}}", self.update, methods=["PUT"], needs=admin,
-                body=UpdateTapeRequest, answer=Updated,
+                body=UpdateTapeRequest, answer=Updated, also=(202,),
             ),
             Call(
                 f"{base}/delete/{{tape_id}}", self.delete, methods=["DELETE"], needs=admin, answer=Begun,

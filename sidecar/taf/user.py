@@ -133,8 +133,16 @@ class UserCalls:
         users, one = "/api/user/users", "/api/user/users/{user_id}"
         admin = Role.ADMIN
         return [
-            Call("/api/user/login", self.login, methods=["POST"], needs=None, body=LoginRequest, answer=LoginResponse),
-            Call("/api/user/logout", self.logout, methods=["POST"], needs=None, answer=Done),
+            Call(
+                "/api/user/login",
+                self.login,
+                methods=["POST"],
+                needs=None,
+                body=LoginRequest,
+                answer=LoginResponse,
+                errors=(401, 403),
+            ),
+            Call("/api/user/logout", self.logout, methods=["POST"], needs=None, answer=Done, errors=(401, 403)),
             Call("/api/user/profile", self.profile, needs=Role.VIEWER, answer=UserInfo),
             Call("/api/user/permissions", self.permissions, needs=Role.VIEWER, answer=Permissions),
             Call(users, self.list, needs=admin, answer=Users),

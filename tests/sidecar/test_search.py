@@ -127,6 +127,7 @@ def test_versions(searched: Searched) -> None:
         ("versions", {}, 422),
         ("versions", {"path": "a", "path_b64": "YQ=="}, 422),
         ("versions", {"path_b64": "?"}, 422),
+        ("versions", {"path_b64": "ü"}, 422),
         ("versions", {"path": "a", "job": "nobody"}, 404),
     ],
 )

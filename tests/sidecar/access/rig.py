@@ -12,9 +12,9 @@ from tapefs.home import Home, open_home
 from tests.sidecar.rig import Rig, make_home, running
 
 
-def home_with(folder: Path, settings: str, http: str = "") -> Home:
+def home_with(folder: Path, settings: str, http: str = "", tape_bytes: int = 4 * 1024**2) -> Home:
     """A new state folder with more lines behind its settings, and `http` in the section of that name."""
-    home = make_home(folder)
+    home = make_home(folder, tape_bytes=tape_bytes)
     path = home.path / "tapefs.toml"
     text = re.sub(r"(?m)^\[http\]\n", f"[http]\n{http}\n", path.read_text()) if http else path.read_text()
     assert not http or http in text
