@@ -11,7 +11,7 @@ from math import inf
 from typing import NoReturn
 
 import trio
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar.callers import CALLER, Role, local_caller
@@ -79,7 +79,7 @@ class BodyLimits:
             body = _Body(receive, inf, inf)
         try:
             await body.check_announced(Headers(scope=scope).get("content-length", "0"))
-            await self._app(scope, body.receive, send)
+            await self._app(scope, body.receive, body.closing(send) if is_stream(scope) else send)
         except RequestRefused as error:
             await refuse(error, scope, receive, send)
         finally:
@@ -109,11 +109,33 @@ class _Body:
                 await self._refuse_length()
         return message
 
+    def closing(self, send: Send) -> Send:
+        """Return `send`; an answer before the body's end says that it is the last one, and is not held up by the body.
+
+        What comes behind the answer goes into the server's queue for us; when that is full it cannot close either.
+        """
+
+        async def noted(message: Message) -> None:
+            if self._is_over:
+                await send(message)
+                return
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Connection"] = "close"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pass_over)
+                await send(message)
+                nursery.cancel_scope.cancel()
+
+        return noted
+
+    async def _pass_over(self) -> None:
+        while not self._is_over:
+            self._note(await self._receive())
+
     async def drain(self) -> None:
         """Throw the rest away."""
         with trio.move_on_after(DRAIN_S):
-            while not self._is_over:
-                self._note(await self._receive())
+            await self._pass_over()
 
     async def _next(self) -> Message:
         if self._is_over:  # What comes now is the end of the connection, which has no deadline.

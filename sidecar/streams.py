@@ -148,7 +148,7 @@ class Streams:
             with trio.move_on_after(idle_s) as waited:
                 piece = await anext(pieces, None)
             if waited.cancelled_caught:
-                raise BodyTooSlow(f"nothing has come from the client for {idle_s:.0f} s")
+                raise BodyTooSlow(f"nothing has come from the client for {idle_s:g} s")
             collected += piece or b""
             if collected and (piece is None or len(collected) >= _PIECE_BYTES):
                 await self._put(stream, bytes(collected))

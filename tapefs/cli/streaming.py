@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import click
 
+from catalog.ids import JobNumber
 from tapefs.cli.output import printable, size
 from tapefs.cli.progress import Reporter, reporting
 from tapefs.client.api import Client
@@ -27,6 +28,7 @@ from tapefs.home import Home
 _PIECE_BYTES = 1024 * 1024
 #: A command that does not end when it is told to is killed after this.
 _END_S = 10.0
+_POLL_S = 0.05
 
 
 def check_stream_options(sources: Sequence[bytes], *, is_command: bool, no_wait: bool) -> None:
@@ -49,26 +51,30 @@ def store_stream(home: Home, client: Client, fields: JobFields, command: list[by
     try:
         with reporting("backup") as reporter:
             pieces = _of_stdin() if command is None else _of_command(command)
-            stored = send_stream(home.socket, name, job, _telling(client, name, _counted(pieces, count, reporter)))
+            stored = send_stream(home.socket, name, job, _telling(client, job, name, _counted(pieces, count, reporter)))
     except KeyboardInterrupt:
-        _break(client, name, "it was interrupted")
+        _break(client, job, name, "it was interrupted")
         raise Cancelled(f"interrupted after {size(count.bytes)}; nothing of it is shown") from None
     click.echo(f"backup: {size(stored.bytes)} on tape, {time.monotonic() - began_s:.1f} s", err=True)
     return stored.set_id
 
 
-def _telling(client: Client, name: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _telling(client: Client, job: JobNumber, name: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the pieces; tell the sidecar why there are no more, before the connection breaks."""
     try:
         yield from pieces
     except SourceError as error:
-        _break(client, name, str(error))
+        _break(client, job, name, str(error))
         raise
 
 
-def _break(client: Client, name: str, reason: str) -> None:
+def _break(client: Client, job: JobNumber, name: str, reason: str) -> None:
+    """Have the stream fail, and wait a while until its job has ended: then it can be sent anew."""
     with suppress(TapefsError):  # It has ended by itself, or the sidecar is gone.
         client.break_stream(name, reason)
+        deadline_s = time.monotonic() + _END_S
+        while not client.job(job).is_finished and time.monotonic() < deadline_s:
+            time.sleep(_POLL_S)
 
 
 @dataclass(slots=True)
