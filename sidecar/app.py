@@ -37,6 +37,7 @@ from sidecar.own.readiness import ReadinessCalls
 from sidecar.own.recalls import RecallCalls
 from sidecar.own.reclaim import ReclaimCalls
 from sidecar.own.reports import ReportCalls
+from sidecar.own.restores import OwnRestoreCalls
 from sidecar.own.schedules import ScheduleCalls
 from sidecar.own.search import SearchCalls
 from sidecar.own.session import SessionCalls
@@ -109,6 +110,7 @@ def calls_of(service: Service) -> list[Call]:
         TafImportCalls(service),
         ReportCalls(service),
         SetCalls(service),
+        OwnRestoreCalls(service),
         ScheduleCalls(service),
         StreamCalls(service),
         SearchCalls(service),

@@ -92,6 +92,10 @@ class Restorations:
         except KeyError:
             raise NoSuchThing(f"there is no restore {recovery_id}") from None
 
+    def all(self) -> list[Recovery]:
+        """Return those that are kept, oldest first, as far as they are now."""
+        return list(self._known.values())
+
     async def cancel(self, recovery_id: str) -> None:
         """Give one up; what it has written stays. Raises NoSuchThing, NotNow when it has ended."""
         async with self._writing:

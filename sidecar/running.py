@@ -180,6 +180,7 @@ def _looking(service: Service) -> Looking:
         service.drives,
         service.verifications,
         service.tape_tasks,
+        service.restorations,
     )
 
 

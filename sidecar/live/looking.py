@@ -17,6 +17,7 @@ from catalog.errors import CatalogError, NotFound
 from catalog.ids import JobNumber
 from catalog.ledger import Ledger
 from catalog.notice_records import Facts
+from catalog.recovery_records import Recovery
 from drivers.registry import drive_name
 from sidecar.desk import Choice
 from sidecar.drive import DriveTask
@@ -24,6 +25,7 @@ from sidecar.jobs import Jobs, JobView, Run
 from sidecar.library import Library
 from sidecar.live.hub import Live
 from sidecar.recalling import Recalls
+from sidecar.restoring import Restorations
 from sidecar.tape_tasks import TapeTask, TapeTasks
 from sidecar.verify_outcome import TaskState
 from sidecar.verifying import Verifications, VerifyRun
@@ -75,6 +77,7 @@ class Looking:
         drives: Sequence[DriveTask],
         verifications: Verifications,
         tape_tasks: TapeTasks,
+        restorations: Restorations,
     ) -> None:
         self._live = live
         self._ledger = ledger
@@ -84,6 +87,7 @@ class Looking:
         self._drives = drives
         self._verifications = verifications
         self._tape_tasks = tape_tasks
+        self._restorations = restorations
         self._told: dict[_Key, Facts] = {}
         self._paces: dict[_Key, Pace] = {}
 
@@ -118,12 +122,15 @@ class Looking:
         yield from self._of_prompts()
         for run in self._jobs.running():
             yield ("job.progress", str(run.job)), self._of_job(run)
-        for each in self._verifications.runs():
-            if each.is_open:
-                yield ("verify.progress", str(each.number)), self._of_verification(each)
+        for verification in self._verifications.runs():
+            if verification.is_open:
+                yield ("verify.progress", str(verification.number)), self._of_verification(verification)
         for task in self._tape_tasks.tasks():
             if task.is_open:
                 yield ("tape-task.progress", str(task.number)), self._of_task(task)
+        for each in self._restorations.all():
+            if not each.state.is_over:
+                yield ("restore.progress", each.recovery_id), self._of_restore(each)
         yield from self._of_readers()
 
     def _last(self, key: _Key) -> Facts:
@@ -142,6 +149,8 @@ class Looking:
         if key[0] == "tape-task.progress":
             tasks = [task for task in self._tape_tasks.tasks() if str(task.number) == number]
             return self._of_task(tasks[0]) if tasks else facts
+        if key[0] == "restore.progress":
+            return self._of_restore(self._restorations.find(number))
         return facts
 
     # -- one source each ---------------------------------------------------------------------------------------------
@@ -212,6 +221,12 @@ class Looking:
             facts |= {"stage": task.progress.stage, "bytes": done, "stored_bytes": task.progress.stored_bytes}
             facts |= self._pace(("tape-task.progress", str(task.number)), done, None)
         return facts
+
+    def _of_restore(self, restore: Recovery) -> Facts:
+        facts: Facts = {"id": restore.recovery_id, "set_id": restore.set_id, "state": restore.state.value}
+        facts |= {"files": restore.files, "expected_files": restore.files_total, "error": restore.error or None}
+        facts |= {"bytes": restore.bytes, "expected_bytes": restore.bytes_total}
+        return facts | self._pace(("restore.progress", restore.recovery_id), restore.bytes, restore.bytes_total or None)
 
     def _of_readers(self) -> Iterator[tuple[_Key, Facts]]:
         asked = [frames for drive in self._drives for frames in drive.asked()]

@@ -11,27 +11,20 @@ from functools import partial
 from typing import Annotated
 
 import msgspec
-import trio
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.ids import DirectoryNo
-from catalog.index.reader import IndexReader
-from catalog.records import BackupSet
 from catalog.recovery_records import Recovery
-from sidecar.access.places import check_targets
 from sidecar.answers import json_answer, moment, shown
-from sidecar.callers import Caller, Role, caller_of
+from sidecar.callers import Role, caller_of
 from sidecar.calls import Call
+from sidecar.new_restores import new_restore
 from sidecar.requests import Invalid, body_of
 from sidecar.service import Service
-from sidecar.statuses import Forbidden
 from sidecar.taf.browsing import set_called
 from sidecar.taf.notification import Said
-from tapefs.access.places import is_escape, open_target
-from tapefs.errors import NoSuchThing, SourceError
-from tapefs.home import Home
 
 #: Of the files of a restore so many are shown.
 _SHOWN = 1000
@@ -110,19 +103,8 @@ class RestoreCalls:
         """Have files of a set restored beneath a folder of this host; 202 with the id to ask for."""
         body, caller, service = await body_of(request, RecoveryRequest), caller_of(request), self._service
         target, paths = _target(body.target_path), _paths(body.files)
-        check_targets(caller, [target], service.home.settings.access)
         backup_set = set_called(service.ledger, str(body.backup_set_id))
-        is_admin = caller.role is Role.ADMIN
-        await trio.to_thread.run_sync(partial(_check, service.home, backup_set, paths, target, caller))
-        recovery = await service.restorations.add(
-            backup_set.set_id,
-            () if b"/" in paths else paths,
-            target,
-            caller.name,
-            special=is_admin and not backup_set.is_imported,
-            bound=not is_admin,
-            over=body.overwrite,
-        )
+        recovery = await new_restore(service, caller, backup_set, paths, target, over=body.overwrite)
         poll = f"/api/recovery/tasks/{recovery.recovery_id}/status"
         message = f"{len(paths)} paths of set {backup_set.name} are being restored: see GET {poll}"
         return json_answer(Accepted(True, recovery.recovery_id, message, poll), 202)
@@ -159,34 +141,6 @@ def _paths(files: Sequence[WantedFile]) -> tuple[bytes, ...]:
             raise Invalid("value_error", ["body", "files", place], "must be a path without `..`", file.file_path)
         found.append(b"/" + path.strip(b"/"))
     return tuple(dict.fromkeys(found))
-
-
-def _check(home: Home, backup_set: BackupSet, paths: Sequence[bytes], target: bytes, caller: Caller) -> None:
-    """Refuse at once what would be refused later. Blocking. Raises NoSuchThing, Forbidden, SourceError."""
-    with IndexReader(home.index(backup_set.set_id)) as reader:
-        for path in paths:
-            if not _is_there(reader, path):
-                raise NoSuchThing(f"set {backup_set.name} has no {shown(path)}")
-    if caller.role is not Role.ADMIN:
-        try:
-            os.close(open_target(target, home.settings.access.restore_targets))
-        except OSError as error:
-            if is_escape(error):
-                raise Forbidden(f"{shown(target)} leads elsewhere by a symbolic link, or is no folder") from error
-            raise SourceError(f"{shown(target)}: {error.strerror}; make it first") from error
-
-
-def _is_there(reader: IndexReader, path: bytes) -> bool:
-    directory, names = reader.directory(_ROOT), [name for name in path.split(b"/") if name]
-    for depth, name in enumerate(names):
-        found = reader.lookup(directory, name)
-        if found is None:
-            return False
-        if depth < len(names) - 1:
-            if found[1].mode & 0o170000 != 0o040000:
-                return False
-            directory = reader.directory(DirectoryNo(found[1].offset))
-    return True
 
 
 def _status(recovery: Recovery) -> RecoveryStatus:

@@ -187,9 +187,9 @@ async def test_what_changes_is_looked_at_once_a_second_while_somebody_listens(
 ) -> None:
     """However fast a mover reports; and who comes later is told how it is now."""
     drive = SimpleNamespace(name="drive0", state="empty", tape=None, note="", asked=list, health=Health("drive0"))
-    parts = SimpleNamespace(human=None, running=list, waiting=lambda choice, asked: [], runs=list, tasks=list)
+    parts = SimpleNamespace(human=None, running=list, waiting=lambda choice, asked: [], runs=list, tasks=list, all=list)
     live = Live(Events(ledger))
-    looking = Looking(live, ledger, parts, parts, parts, [drive], parts, parts)  # type: ignore[arg-type,list-item]
+    looking = Looking(live, ledger, parts, parts, parts, [drive], parts, parts, parts)  # type: ignore[arg-type,list-item]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(looking.run)
         await trio.sleep(10)

@@ -200,3 +200,26 @@ def test_a_sidecar_that_was_killed(tmp_path: Path, overwrites: bool) -> None:
         begun = site.ended("begun")
         assert begun["status"] == ("completed" if overwrites else "failed"), begun
         assert (site.beneath(target / "begun") / "plain").exists() is overwrites
+
+
+def test_the_own_call_restores_and_tells_how_far_it_is(site: Site, tmp_path: Path) -> None:
+    body = {"set_id": site.set_id, "target": str(tmp_path / "back"), "paths": [f"{site.source}/plain"]}
+    begun = site.rig.unix("POST", "/api/v1/restores", body)
+    assert begun.status == 202, begun
+    one = f"/api/v1/restores/{begun.body['id']}"
+    wait_until(lambda: site.rig.unix("GET", one).body["finished_at"] is not None, "the restore goes on")
+    done = site.rig.unix("GET", one).body
+    assert (done["state"], done["files"], done["bytes"], done["error"]) == ("completed", 1, len(CONTENT), None)
+    assert (site.beneath(tmp_path / "back") / "plain").read_bytes() == CONTENT
+    assert site.rig.unix("GET", "/api/v1/restores?limit=1").body == [done]
+    assert site.rig.unix("POST", f"{one}/cancel").status == 409
+    for wrong, status in (
+        ({"target": "back"}, 422),
+        ({"target": "/a/../b"}, 422),
+        ({"paths": ["/nowhere"]}, 404),
+        ({"paths_b64": ["%"]}, 422),
+        ({"set_id": "00000000-0000-4000-8000-000000000000"}, 404),
+    ):
+        assert site.rig.unix("POST", "/api/v1/restores", body | wrong).status == status, wrong
+    refused = site.rig.tcp("POST", "/api/v1/restores", body, token=site.operator)
+    assert refused.status == 403
