@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from catalog.ids import JobNumber
-from catalog.queue_records import JobCheck, JobTry, QueueState
+from catalog.queue_records import HookResult, JobCheck, JobTry, QueueState
 from catalog.records import DriveMove, Job, JobState
 
 
@@ -112,6 +112,17 @@ class JobLedger(Protocol):
 
     def note_check(self, number: JobNumber, run: int, check: JobCheck) -> Job:
         """Record how the verification behind run `run` is; harmless when a newer run has begun. Raises NotFound."""
+        ...
+
+    def begin_hooks(self, number: JobNumber, now_ns: int) -> Job:
+        """Record that the hooks of the newest run begin; harmless when they have. Raises NotFound."""
+        ...
+
+    def note_hook(self, number: JobNumber, begun_at_ns: int, result: HookResult, now_ns: int) -> Job:
+        """Record how a hook went, of the run whose hooks began then; harmless twice, and for another run.
+
+        Raises NotFound.
+        """
         ...
 
     def queue_state(self) -> QueueState:

@@ -9,7 +9,7 @@ from catalog.ids import JobNumber
 from catalog.ledger_store import job_indexes, jobs, moving, queueing
 from catalog.ledger_store.environment import Operation, operation
 from catalog.ledger_store.transaction import Reader, Writer
-from catalog.queue_records import JobCheck, JobTry, QueueState
+from catalog.queue_records import HookResult, JobCheck, JobTry, QueueState
 from catalog.records import DriveMove, Job, JobState
 
 _ADD_JOB = operation("add_job")
@@ -23,6 +23,8 @@ _PAUSE_JOB = operation("pause_job")
 _RELEASE_JOB = operation("release_job")
 _RANK_JOB = operation("rank_job")
 _NOTE_CHECK = operation("note_check")
+_BEGIN_HOOKS = operation("begin_hooks")
+_NOTE_HOOK = operation("note_hook")
 _HOLD_QUEUE = operation("hold_queue")
 _INDEX_JOBS = operation("index_jobs")
 
@@ -128,6 +130,14 @@ class QueueOperations:
     def note_check(self, number: JobNumber, run: int, check: JobCheck) -> Job:
         """Record how the verification behind a run is. Idempotent. Raises NotFound."""
         return self._write(_NOTE_CHECK, queueing.note_check, number, run, check)
+
+    def begin_hooks(self, number: JobNumber, now_ns: int) -> Job:
+        """The hooks of the newest run begin. Idempotent. Raises NotFound."""
+        return self._write(_BEGIN_HOOKS, queueing.begin_hooks, number, now_ns)
+
+    def note_hook(self, number: JobNumber, begun_at_ns: int, result: HookResult, now_ns: int) -> Job:
+        """Record how a hook of a run went. Idempotent. Raises NotFound."""
+        return self._write(_NOTE_HOOK, queueing.note_hook, number, begun_at_ns, result, now_ns)
 
     def queue_state(self) -> QueueState:
         """Return whether the queue as a whole is held."""

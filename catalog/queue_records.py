@@ -60,6 +60,19 @@ class JobCheck(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class HookResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How a hook went."""
+
+    name: str
+    #: Empty: it went well.
+    error: str = ""
+    #: The end of what it printed.
+    output: str = ""
+    duration_ns: int = 0
+    #: It ran behind what it belongs to.
+    is_after: bool = False
+
+
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the queue as a whole is held: then nothing new begins."""
 

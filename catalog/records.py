@@ -22,7 +22,7 @@ from catalog.ids import (
     SetNumber,
     VolumeId,
 )
-from catalog.queue_records import USUAL_PRIORITY, JobCheck, JobTry
+from catalog.queue_records import USUAL_PRIORITY, HookResult, JobCheck, JobTry
 
 #: A path as the kernel has it. An alias, because within a record that has a field `bytes`, that name means the field.
 RawPath = bytes
@@ -224,6 +224,9 @@ class Job(Record, frozen=True, kw_only=True):
     after_any: bool = False
     #: When a run is completed, its set is read back as a task of its own: `all`, `sample`, or empty: not.
     then_verify: str = ""
+    #: Names of hooks in the settings: before a run gets a drive, and when it has ended in whatever way.
+    hooks_before: tuple[str, ...] = ()
+    hooks_after: tuple[str, ...] = ()
     state: JobState = JobState.PENDING
     runs: int = 0
     #: The set of the newest run, once that has begun.
@@ -241,6 +244,9 @@ class Job(Record, frozen=True, kw_only=True):
     paused_at_ns: int = 0
     #: Of the newest run, if it is to be verified behind its end.
     check: JobCheck | None = None
+    #: When the hooks of the newest run began; 0: they have not. And how those went that have ended.
+    hooks_begun_at_ns: int = 0
+    hooks: tuple[HookResult, ...] = ()
     created_at_ns: int = 0
     queued_at_ns: int = 0
     started_at_ns: int = 0

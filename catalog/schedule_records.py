@@ -12,6 +12,7 @@ from typing import Annotated, NewType
 from msgspec import Meta
 
 from catalog.ids import JobNumber, SetId
+from catalog.queue_records import HookResult
 from catalog.records import Record
 
 #: Number of a schedule in this catalog, from 1, never given out twice.
@@ -267,19 +268,6 @@ class RunState(Enum):
 OPEN_RUNS = frozenset({RunState.WAITING, RunState.PREPARING, RunState.RUNNING, RunState.FINISHING})
 #: A run that has begun and not ended.
 BUSY_RUNS = OPEN_RUNS - {RunState.WAITING}
-
-
-class HookResult(Record, frozen=True, kw_only=True):
-    """How a hook went."""
-
-    name: str
-    #: Empty: it went well.
-    error: str = ""
-    #: The end of what it printed.
-    output: str = ""
-    duration_ns: int = 0
-    #: It ran behind the action.
-    is_after: bool = False
 
 
 class ScheduleRun(Record, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Hooks: commands of the settings that run before and behind a run of a schedule. One trio run.
+"""Hooks: commands of the settings that run before and behind a run of a schedule or of a job. One trio run.
 
 Only `tapefs.toml` says what a hook is; schedules name it. Whoever may call HTTP may choose among hooks, and make none.
 """
@@ -10,8 +10,11 @@ from collections.abc import Mapping
 
 import trio
 
-from catalog.schedule_records import HookResult, Schedule, ScheduleRun
+from catalog.queue_records import HookResult
+from catalog.records import Job, JobState
+from catalog.schedule_records import Schedule, ScheduleRun
 from sidecar.programs import run_program
+from sidecar.requests import Invalid
 from tapefs.errors import NoSuchThing
 from tapefs.home import Home
 
@@ -24,6 +27,15 @@ def check_hooks(home: Home, names: tuple[str, ...]) -> None:
             raise NoSuchThing(
                 f"there is no hook {name}: `[hooks.NAME]` in {home.path}/tapefs.toml makes one; known: {known}"
             )
+
+
+def check_job_hooks(home: Home, job: Job) -> None:
+    """Raise Invalid for a hook of a job that the settings do not have."""
+    for field in ("hooks_before", "hooks_after"):
+        try:
+            check_hooks(home, getattr(job, field))
+        except NoSuchThing as error:
+            raise Invalid("value_error", ["body", field], str(error)) from error
 
 
 async def run_hook(
@@ -46,18 +58,40 @@ async def run_hook(
 
 def facts_of(home: Home, schedule: Schedule, run: ScheduleRun, set_id: str = "") -> dict[str, str]:
     """Return what a hook is told, as environment variables."""
-    facts = {
-        "TAPEFS_HOME": str(home.path),
-        "TAPEFS_SCHEDULE": schedule.name,
-        "TAPEFS_SCHEDULE_NUMBER": str(schedule.number),
-        "TAPEFS_RUN": str(run.number),
-        "TAPEFS_ACTION": type(schedule.action).__struct_config__.tag or "",
-        "TAPEFS_JOB": "" if run.job is None else str(run.job),
-        "TAPEFS_SET": set_id,
-        "TAPEFS_OUTCOME": "" if run.outcome is None else run.outcome.value,
-        "TAPEFS_ERROR": run.error,
-    }
-    return {name: str(value).replace("\0", "") for name, value in facts.items()}
+    return _plain(
+        {
+            "TAPEFS_HOME": str(home.path),
+            "TAPEFS_SCHEDULE": schedule.name,
+            "TAPEFS_SCHEDULE_NUMBER": str(schedule.number),
+            "TAPEFS_RUN": str(run.number),
+            "TAPEFS_ACTION": str(type(schedule.action).__struct_config__.tag or ""),
+            "TAPEFS_JOB": "" if run.job is None else str(run.job),
+            "TAPEFS_SET": set_id,
+            "TAPEFS_OUTCOME": "" if run.outcome is None else run.outcome.value,
+            "TAPEFS_ERROR": run.error,
+        }
+    )
+
+
+def facts_of_job(home: Home, job: Job) -> dict[str, str]:
+    """Return what a hook of a job is told; the outcome once the run has ended."""
+    has_ended = job.state in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+    return _plain(
+        {
+            "TAPEFS_HOME": str(home.path),
+            "TAPEFS_ACTION": "backup",
+            "TAPEFS_JOB": str(job.number),
+            "TAPEFS_JOB_NAME": job.name,
+            "TAPEFS_RUN": str(job.runs),
+            "TAPEFS_SET": job.set_id or "",
+            "TAPEFS_OUTCOME": job.state.value if has_ended else "",
+            "TAPEFS_ERROR": job.error,
+        }
+    )
+
+
+def _plain(facts: Mapping[str, str]) -> dict[str, str]:
+    return {name: value.replace("\0", "") for name, value in facts.items()}
 
 
 def failure(results: tuple[HookResult, ...]) -> str:

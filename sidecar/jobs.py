@@ -314,8 +314,25 @@ class Jobs:
             )
         )
 
+    def unprepared(self) -> list[JobNumber]:
+        """Return the jobs that wait for nothing but their hooks."""
+        waiting = [] if self._held.is_paused else [each for each in self._line if each.is_unprepared]
+        return [each.number for each in waiting if self._has_come(each)]
+
+    def has_hooks(self) -> bool:
+        """Does a job wait whose hooks are still to run?"""
+        return any(each.is_unprepared for each in self._line)
+
+    def prepared(self, number: JobNumber) -> None:
+        """The hooks of a job have gone well: it may begin, if it still waits."""
+        if number in self._line:
+            self._add(self._ledger.job(number))
+
     def _is_ready(self, waiting: Waiting) -> bool:
-        """Does it wait for no time and no other job?"""
+        """Does it wait for no time, no other job and no hook?"""
+        return not waiting.is_unprepared and self._has_come(waiting)
+
+    def _has_come(self, waiting: Waiting) -> bool:
         if waiting.not_before_ns > self.now_ns() or waiting.number in self.coming:
             return False
         return not waiting.after or self.outlook(waiting)[0] is Outlook.READY

@@ -34,6 +34,8 @@ class Waiting:
     after: tuple[JobNumber, ...]
     after_any: bool
     moves: tuple[DriveMove, ...]
+    #: Its hooks before have not all gone well yet.
+    is_unprepared: bool
 
 
 class Outlook(Enum):
@@ -71,7 +73,9 @@ class Line:
         """Put a job in its place; one that waits already gets the place that is right by now."""
         self.remove(job.number)
         order = (job.queued_at_ns - job.priority * STEP_NS, int(job.number))
-        self._waiting[job.number] = Waiting(job.number, order, job.not_before_ns, job.after, job.after_any, job.moves)
+        self._waiting[job.number] = Waiting(
+            job.number, order, job.not_before_ns, job.after, job.after_any, job.moves, is_unprepared(job)
+        )
         insort(self._order, (order, job.number))
 
     def remove(self, number: JobNumber) -> bool:
@@ -94,6 +98,14 @@ class Line:
     def first(self, is_fit: Callable[[Waiting], bool]) -> JobNumber | None:
         """Return the first job that may run."""
         return next((each.number for each in self if is_fit(each)), None)
+
+
+def is_unprepared(job: Job) -> bool:
+    """Have the hooks before its run still to begin, or to go well?"""
+    if not (job.hooks_before or job.hooks_after):
+        return False
+    done = [result for result in job.hooks if not result.is_after and not result.error]
+    return not job.hooks_begun_at_ns or len(done) < len(job.hooks_before)
 
 
 def may_take(waiting: Waiting, drive: str, drives_up: Collection[str], now_ns: int) -> bool:

@@ -64,6 +64,9 @@ def changed_job(job: Job, fields: JobFields, names: Mapping[str, str] = OWN_NAME
         changes["description"] = _text(fields.description, names.get("description", "description"))
     if fields.copy_pools is not UNSET:
         changes["copy_pools"] = tuple(dict.fromkeys(fields.copy_pools))
+    for hooks in ("hooks_before", "hooks_after"):
+        if isinstance(chosen := changes.get(hooks), list):
+            changes[hooks] = tuple(dict.fromkeys(chosen))
     if fields.after is not UNSET:
         changes["after"] = tuple(JobNumber(number) for number in dict.fromkeys(fields.after))
         check_after(job.number, fields.after)

@@ -36,6 +36,7 @@ from sidecar.evictor import Evictor, limit_bytes
 from sidecar.gates import BodyLimits, PeerGate
 from sidecar.giving_way import GivingWay
 from sidecar.health import Fleet
+from sidecar.job_hooks import JobHooks
 from sidecar.jobs import Jobs
 from sidecar.lag import Lag
 from sidecar.library import Library
@@ -144,6 +145,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
             nursery.start_soon(drive.run)
         nursery.start_soon(_bring_back, service, options)
         nursery.start_soon(service.jobs.run)
+        nursery.start_soon(service.job_hooks.run)
         nursery.start_soon(service.streams.run)
         nursery.start_soon(service.checks.run)
         nursery.start_soon(service.pins.run)
@@ -305,6 +307,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
             bulk=bulk,
             restorations=restorations,
             scheduler=Scheduler(home, ledger),
+            job_hooks=JobHooks(home, ledger, jobs),
             audit=AuditLog(home.audit),
             figures=HttpFigures(),
             lag=Lag(drives),

@@ -20,12 +20,12 @@ import trio
 from catalog.errors import CatalogError, Conflict, NotFound, StorageFailed
 from catalog.ledger import Ledger
 from catalog.notice_records import Facts
+from catalog.queue_records import HookResult
 from catalog.records import Job, JobState
 from catalog.schedule_records import (
     BUSY_RUNS,
     OPEN_RUNS,
     BackUp,
-    HookResult,
     Overlap,
     Restore,
     RunNumber,

@@ -14,6 +14,7 @@ from sidecar.cleanings import Cleanings
 from sidecar.drive import DriveTask
 from sidecar.evictor import Evictor
 from sidecar.health import Fleet
+from sidecar.job_hooks import JobHooks
 from sidecar.jobs import Jobs
 from sidecar.lag import Lag
 from sidecar.library import Library
@@ -59,6 +60,7 @@ class Service:
     notices: Notices
     live: Live
     scheduler: Scheduler
+    job_hooks: JobHooks
     bulk: BulkStaging
     restorations: Restorations
     audit: AuditLog
@@ -71,6 +73,7 @@ class Service:
         """Is there nothing to do for a drive, and does none do anything?"""
         queues = (
             self.jobs,
+            self.job_hooks,
             self.checks,
             self.recalls.queue,
             self.verifications,

@@ -24,7 +24,7 @@ _RESUMABLE = frozenset({SetState.FAILED, SetState.SEALED, SetState.COMPLETE})
 #: What becomes of a job; the other fields say what it was asked to do, and only `edit` changes them.
 _COURSE = frozenset(
     {"number", "job_id", "state", "runs", "run_type", "set_id", "resume", "moves", "error"}
-    | {"tries", "not_before_ns", "paused_at_ns", "check"}
+    | {"tries", "not_before_ns", "paused_at_ns", "check", "hooks", "hooks_begun_at_ns"}
     | {"created_at_ns", "queued_at_ns", "started_at_ns", "finished_at_ns"}
 )
 _REQUEST = tuple(field for field in Job.__struct_fields__ if field not in _COURSE)
@@ -116,6 +116,8 @@ def queue(tx: Writer, number: JobNumber, now_ns: int, run_type: str) -> Job:
             not_before_ns=0,
             paused_at_ns=0,
             check=None,
+            hooks_begun_at_ns=0,
+            hooks=(),
             queued_at_ns=now_ns,
             started_at_ns=0,
             finished_at_ns=0,
@@ -142,6 +144,8 @@ def resume(tx: Writer, number: JobNumber, now_ns: int) -> Job:
         not_before_ns=0,
         paused_at_ns=0,
         check=None,
+        hooks_begun_at_ns=0,
+        hooks=(),
         queued_at_ns=now_ns,
         started_at_ns=0,
         finished_at_ns=0,

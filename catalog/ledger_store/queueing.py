@@ -9,7 +9,7 @@ from catalog.ids import JobNumber
 from catalog.ledger_store import jobs, sets
 from catalog.ledger_store.tables import QUEUE, QUEUE_KEY, SETS, text_key
 from catalog.ledger_store.transaction import Reader, Writer, plain_text
-from catalog.queue_records import HIGHEST_PRIORITY, KEPT_TRIES, JobCheck, JobTry, QueueState, TryKind
+from catalog.queue_records import HIGHEST_PRIORITY, KEPT_TRIES, HookResult, JobCheck, JobTry, QueueState, TryKind
 from catalog.records import Job, JobState, SetState
 
 _GOING = (JobState.QUEUED, JobState.RUNNING)
@@ -86,6 +86,23 @@ def note_check(tx: Writer, number: JobNumber, run: int, check: JobCheck) -> Job:
         return job
     noted = msgspec.structs.replace(job, check=msgspec.structs.replace(check, reason=plain_text(check.reason)))
     return jobs.change(tx, noted, check.at_ns)
+
+
+def begin_hooks(tx: Writer, number: JobNumber, now_ns: int) -> Job:
+    """The hooks of the newest run begin; harmless when they have. Raises NotFound."""
+    job = jobs.get(tx, number)
+    if job.hooks_begun_at_ns:
+        return job
+    return jobs.change(tx, msgspec.structs.replace(job, hooks_begun_at_ns=now_ns), now_ns)
+
+
+def note_hook(tx: Writer, number: JobNumber, begun_at_ns: int, result: HookResult, now_ns: int) -> Job:
+    """Record how a hook of the run went whose hooks began then; another run's stay. Idempotent. Raises NotFound."""
+    job = jobs.get(tx, number)
+    result = msgspec.structs.replace(result, error=plain_text(result.error), output=plain_text(result.output))
+    if job.hooks_begun_at_ns != begun_at_ns or result in job.hooks:
+        return job
+    return jobs.change(tx, msgspec.structs.replace(job, hooks=(*job.hooks, result)), now_ns)
 
 
 def state(tx: Reader) -> QueueState:

@@ -9,12 +9,13 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from catalog.ids import JobId, JobNumber, SetId
-from catalog.queue_records import CheckState, TryKind
+from catalog.queue_records import CheckState, HookResult, TryKind
 from catalog.records import BackupSet, Job, JobState
 from sidecar.answers import moment
 from sidecar.jobs import JobView, Run
 from tapefs.client.api import Trouble
 from tapefs.client.job_fields import Path, asked_of, encoded
+from tapefs.client.schedules import HookView
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,9 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     after: list[int]
     after_any: bool
     then_verify: str
+    #: Names of hooks in the settings.
+    hooks_before: list[str]
+    hooks_after: list[str]
 
 
 class MoveView(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +115,8 @@ class JobAnswer(JobRequest, frozen=True, kw_only=True):
     error: str | None
     moves: list[MoveView]
     tries: list[TryView]
+    #: Of the newest run, those that have ended.
+    hooks: list[HookView]
     not_before: datetime | None
     paused_at: datetime | None
     is_pausing: bool
@@ -157,6 +163,7 @@ def answer_of(view: JobView, waits_for: str | None, jobs_before: int | None) -> 
             TryView(kind=each.kind, reason=each.reason, at=moment(each.at_ns), segments=each.segments)
             for each in job.tries
         ],
+        hooks=[hook_view(each) for each in job.hooks],
         not_before=moment(job.not_before_ns),
         paused_at=moment(job.paused_at_ns),
         is_pausing=run is not None and run.is_pausing and job.state is JobState.RUNNING,
@@ -171,6 +178,17 @@ def answer_of(view: JobView, waits_for: str | None, jobs_before: int | None) -> 
         trouble_count=run.trouble_count if run else view.backup_set.troubled_files if view.backup_set else 0,
         waits_for=waits_for,
         jobs_before=jobs_before,
+    )
+
+
+def hook_view(result: HookResult) -> HookView:
+    """Return how a hook went."""
+    return HookView(
+        name=result.name,
+        is_after=result.is_after,
+        error=result.error or None,
+        output=result.output,
+        duration_s=round(result.duration_ns / 1e9, 3),
     )
 
 

@@ -21,6 +21,7 @@ from sidecar.answers import json_answer, moment
 from sidecar.callers import Caller, Role, caller_of
 from sidecar.calls import PAGE, Call, Query
 from sidecar.going_on import OPEN_STATES
+from sidecar.hooks import check_job_hooks
 from sidecar.job_pools import with_pools
 from sidecar.jobs import JobView
 from sidecar.new_jobs import changed_job, check_run_type, check_sources_of, new_job
@@ -188,6 +189,7 @@ class JobCalls:
         check_fields(caller, body, self._service.home.settings.access)
         job = await trio.to_thread.run_sync(new_job, body, self._service.jobs.now_ns())
         job = with_pools(job, body, self._pools(), is_new=True)
+        check_job_hooks(self._service.home, job)
         known = self._service.jobs.newest(like=job) if body.reuse and (body.run or job.stream) else None
         number = (await self._service.jobs.create(job)).number if known is None else known.number
         if known is not None:
@@ -279,7 +281,10 @@ class JobCalls:
     def _changed(self, job: Job, fields: JobFields, caller: Caller) -> Job:
         """Blocking; in a thread."""
         allowed_sources(caller, () if job.stream else job.sources, self._service.home.settings.access)
-        return with_pools(changed_job(job, fields), fields, self._pools(), is_new=False)
+        changed = changed_job(job, fields)
+        if (changed.hooks_before, changed.hooks_after) != (job.hooks_before, job.hooks_after):
+            check_job_hooks(self._service.home, changed)
+        return with_pools(changed, fields, self._pools(), is_new=False)
 
 
 def _number(request: Request) -> JobNumber:

@@ -14,9 +14,10 @@ from sidecar.answers import json_answer, moment
 from sidecar.callers import Role
 from sidecar.calls import Call, Query
 from sidecar.new_schedules import changed_schedule, new_schedule, refuse_unknown
+from sidecar.own.job_views import hook_view
 from sidecar.requests import Invalid, body_of, number_in_path, number_of, page_of
 from sidecar.service import Service
-from tapefs.client.schedules import HookView, Occurrence, RunView, ScheduleFields, ScheduleView, Statistics
+from tapefs.client.schedules import Occurrence, RunView, ScheduleFields, ScheduleView, Statistics
 from tapefs.schedule.policies import change_of_clocks, preview
 from tapefs.schedule.rules import describe
 from tapefs.schedule.zones import NS_PER_S, aware, zone_of
@@ -189,16 +190,7 @@ def run_view(run: ScheduleRun) -> RunView:
         duration_s=None if took_ns is None else round(took_ns / NS_PER_S, 3),
         error=run.error or None,
         result=run.result or None,
-        hooks=tuple(
-            HookView(
-                name=hook.name,
-                is_after=hook.is_after,
-                error=hook.error or None,
-                output=hook.output,
-                duration_s=round(hook.duration_ns / NS_PER_S, 3),
-            )
-            for hook in run.hooks
-        ),
+        hooks=tuple(hook_view(each) for each in run.hooks),
     )
 
 

@@ -114,6 +114,16 @@ _OPTIONS = (
     ),
     click.option("--after-any/--after-success", default=None, help="... however it has ended.  [default: success]"),
     click.option(
+        "--hook-before",
+        "hooks_before",
+        metavar="NAME",
+        multiple=True,
+        help="Run this hook of tapefs.toml before a drive is taken; repeatable; '' for none.",
+    ),
+    click.option(
+        "--hook-after", "hooks_after", metavar="NAME", multiple=True, help="... and this one when the run has ended."
+    ),
+    click.option(
         "--then-verify",
         type=click.Choice(["all", "sample", "no"]),
         help="Read the set back, or a part of it, as a task behind the job.  [default: no]",
@@ -137,6 +147,7 @@ _NAMES = (
         "description",
     ),
     *("priority", "retries", "retry_first_s", "retry_longest_s", "after", "after_any", "then_verify"),
+    *("hooks_before", "hooks_after"),
 )
 
 
@@ -160,6 +171,8 @@ def _fields(given: dict[str, object]) -> JobFields:
         patterns += patterns_in(file)
     copy_pools = _many(given["copy_pools"])
     given["copy_pools"] = [name for name in copy_pools if name] if copy_pools else None
+    for hooks in ("hooks_before", "hooks_after"):
+        given[hooks] = [name for name in _many(given[hooks]) if name] if given[hooks] else None
     after = _many(given["after"])
     given["after"] = [number for number in after if number] if after else None
     given["then_verify"] = "" if given["then_verify"] == "no" else given["then_verify"]

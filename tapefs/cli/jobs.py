@@ -141,6 +141,9 @@ def remark(job: Job, *, is_held: bool) -> str:
         return f"`tapefs jobs resume {job.number}` lets it go on"
     if job.state is JobState.QUEUED:
         return _why_it_waits(job, is_held=is_held)
+    bad = [f"HOOK {each.name}: {each.error}" for each in job.hooks if each.is_after and each.error]
+    if bad:
+        return bad[0]
     if job.check is not None:
         return {
             CheckState.WAITING: "its set is being verified",
@@ -199,6 +202,16 @@ def job_json(job: Job) -> Json:
         "tries": [
             {"kind": each.kind.value, "reason": each.reason, "at": iso_time(each.at_ns), "segments": each.segments}
             for each in job.tries
+        ],
+        "hooks": [
+            {
+                "name": each.name,
+                "is_after": each.is_after,
+                "error": each.error or None,
+                "output": each.output,
+                "duration_s": round(each.duration_ns / 1e9, 3),
+            }
+            for each in job.hooks
         ],
         "not_before": iso_time(job.not_before_ns),
         "paused_at": iso_time(job.paused_at_ns),

@@ -10,7 +10,7 @@ import pytest
 from catalog.errors import Conflict, NotFound
 from catalog.ids import JobNumber
 from catalog.ledger import Ledger
-from catalog.queue_records import CheckState, JobCheck, JobTry, QueueState, TryKind
+from catalog.queue_records import CheckState, HookResult, JobCheck, JobTry, QueueState, TryKind
 from catalog.records import JobState, SetState
 from tests.catalog.builders import NOW, Stage, job_of, uuid_of
 
@@ -127,6 +127,22 @@ class QueueingContract:
     def test_what_a_verification_has_found(self, ledger: Ledger, stage: Stage) -> None:
         check = JobCheck(state=CheckState.FAILED, since_ns=NOW, at_ns=NOW + 9, reason="frame 3 \udcff")
         assert ledger.note_check(stage.job.number, 1, check).check is None  # Nobody wanted one.
+
+    def test_how_the_hooks_of_a_run_went(self, ledger: Ledger) -> None:
+        number = ledger.add_job(job_of("hooks", hooks_before=("freeze",), hooks_after=("thaw",))).number
+        ledger.queue_job(number, NOW)
+        result = HookResult(name="freeze", error="exit \udcff", output="x\udc80", duration_ns=5)
+        assert ledger.note_hook(number, NOW + 1, result, NOW + 2).hooks == (), "no hooks have begun"
+        for at_ns in (NOW + 1, NOW + 5):
+            assert ledger.begin_hooks(number, at_ns).hooks_begun_at_ns == NOW + 1
+        for _ in range(2):
+            (noted,) = ledger.note_hook(number, NOW + 1, result, NOW + 2).hooks
+        assert (noted.error, noted.output) == ("exit \\udcff", "x\\udc80")
+        ledger.finish_job(number, JobState.FAILED, "hook", NOW)
+        assert ledger.job(number).hooks == (noted,)
+        again = ledger.queue_job(number, NOW)
+        assert (again.hooks, again.hooks_begun_at_ns) == ((), 0)
+        assert ledger.note_hook(number, NOW + 1, result, NOW + 2) == again, "another run has begun"
 
     def test_every_page_of_every_list(self, ledger: Ledger) -> None:
         """From whichever end it is read, and whatever states are wanted."""

@@ -8,12 +8,12 @@ import pytest
 from catalog.errors import Conflict, NotFound
 from catalog.ids import JobNumber
 from catalog.ledger import Ledger
+from catalog.queue_records import HookResult
 from catalog.records import JobState
 from catalog.schedule_records import (
     KEPT_RUNS,
     BackUp,
     Blackout,
-    HookResult,
     Missed,
     Monthly,
     Overlap,

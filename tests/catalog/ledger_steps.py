@@ -11,7 +11,7 @@ from catalog.ledger import Ledger
 from catalog.life_records import Mounting
 from catalog.notice_records import Delivery, NewNotice, Notice
 from catalog.pool_records import Pool
-from catalog.queue_records import CheckState, JobCheck, JobTry, QueueState, TryKind
+from catalog.queue_records import CheckState, HookResult, JobCheck, JobTry, QueueState, TryKind
 from catalog.records import Adoption, CopyState, DriveMove, IntentKind, JobState, SetState, VolumeState
 from catalog.recovery_records import Recovery
 from catalog.schedule_records import RunNumber, RunState, ScheduleNumber, ScheduleRun
@@ -61,6 +61,7 @@ FOUND = Adoption(
 )
 MOVE = DriveMove(drive="drive0", reason="it does not answer", at_ns=NOW)
 TRY = JobTry(kind=TryKind.FAILED, reason="/srv does not answer", at_ns=NOW, segments=0)
+HOOK = HookResult(name="thaw", is_after=True)
 CHECK = JobCheck(state=CheckState.GOOD, since_ns=NOW, at_ns=NOW)
 HELD = QueueState(is_paused=True, reason="maintenance", at_ns=NOW)
 MOUNTING = Mounting(mounting_id=uuid_of("mounting"), code="T1", drive="drive0", loaded_at_ns=NOW)
@@ -126,6 +127,8 @@ STEPS: list[tuple[str, Callable[[Ledger], object]]] = [
     ("seal_set", lambda ledger: ledger.seal_set(SET.set_id, TOTALS, LAST_INDEX, 1, end_of(14, 7), NOW)),
     ("complete_set", lambda ledger: ledger.complete_set(SET.set_id, NOW)),
     ("note_check", lambda ledger: ledger.note_check(JOB.number, 1, CHECK)),
+    ("begin_hooks", lambda ledger: ledger.begin_hooks(JOB.number, NOW)),
+    ("note_hook", lambda ledger: ledger.note_hook(JOB.number, NOW, HOOK, NOW)),
     ("add_job", lambda ledger: ledger.add_job(OTHER_JOB)),
     ("queue_job", lambda ledger: ledger.queue_job(OTHER_JOB.number, NOW)),
     ("begin_set", lambda ledger: ledger.begin_set(OTHER_SET)),
