@@ -65,10 +65,10 @@ class JobFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     #: Numbers of jobs.
     after: Annotated[list[int], msgspec.Meta(max_length=100)] | UnsetType = UNSET
     after_any: bool | UnsetType = UNSET
+    then_verify: Literal["", "all", "sample"] | UnsetType = UNSET
     #: Names of hooks in the settings.
     hooks_before: Annotated[list[str], msgspec.Meta(max_length=20)] | UnsetType = UNSET
     hooks_after: Annotated[list[str], msgspec.Meta(max_length=20)] | UnsetType = UNSET
-    then_verify: Literal["", "all", "sample"] | UnsetType = UNSET
 
     def changes(self) -> dict[str, object]:
         """Return the fields that are set."""
