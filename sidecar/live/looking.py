@@ -29,6 +29,7 @@ from sidecar.restoring import Restorations
 from sidecar.tape_tasks import TapeTask, TapeTasks
 from sidecar.verify_outcome import TaskState
 from sidecar.verifying import Verifications, VerifyRun
+from tapefs.errors import TapefsError
 
 LOOK_S = 1.0
 #: Speeds are of so long.
@@ -100,7 +101,7 @@ class Looking:
                 await self._live.wait_followed()
             try:
                 self.look()
-            except CatalogError as error:
+            except (CatalogError, TapefsError) as error:  # A record that has gone between two looks, too.
                 log.error("how far things are cannot be found out", error=str(error))
             await trio.sleep(LOOK_S)
 
