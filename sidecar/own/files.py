@@ -103,9 +103,9 @@ class FileCalls:
                 LIST + PATH, self.show, needs=Role.VIEWER, scopes=(READ,), answer=FileView | FolderView,
                 query=page,
             ),
-            Call(CONTENT + PATH, self.content, needs=Role.VIEWER, scopes=(READ,), query=(wait,)),
+            Call(CONTENT + PATH, self.content, needs=Role.VIEWER, scopes=(READ,), query=(wait,), media="*/*"),
             Call(
-                DOWNLOAD + PATH, self.download, needs=Role.VIEWER, scopes=(READ,),
+                DOWNLOAD + PATH, self.download, needs=Role.VIEWER, scopes=(READ,), media="*/*",
                 query=(wait, Query("format", f"one of {', '.join(FORMATS)}")),
             ),
             Call(STAGINGS + "/{id}", self.staging, needs=Role.VIEWER, scopes=(READ,), answer=Progress),
