@@ -26,7 +26,8 @@ if left.read_text():
     left.write_text(left.read_text()[1:])
     print("no route to host", file=sys.stderr)
     sys.exit(255)
-os.execvp(sys.argv[2], sys.argv[2:])
+command = sys.argv[sys.argv.index("elsewhere") + 1 :]
+os.execvp(command[0], command)
 """
         )
         self.program.chmod(0o755)
@@ -86,8 +87,8 @@ def test_nothing_is_taken_from_a_pull_that_failed(site: Site, tmp_path: Path, el
     (there / "a").write_text("second")
     elsewhere.fail(2)
     [failed] = site.run("pull", *arguments, code=1)
-    assert (failed["ok"], failed["rsync"]) == (False, 255)
-    assert "no route" in failed["error"]
+    assert not failed["ok"]
+    assert failed["rsync"] in (12, 255), "of ssh, or that the connection has ended"
     (there / "a").unlink()
     [empty] = site.run("pull", *arguments, code=1)
     assert "empty" in empty["error"]
