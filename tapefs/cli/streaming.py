@@ -7,7 +7,6 @@ the backup fail.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,12 +20,12 @@ from tapefs.cli.output import printable, size
 from tapefs.cli.progress import Reporter, reporting
 from tapefs.client.api import Client
 from tapefs.client.job_fields import JobFields
+from tapefs.client.programs import output_of, pieces_of
 from tapefs.client.streaming import send_stream
 from tapefs.errors import Cancelled, SourceError, TapefsError
 from tapefs.home import Home
 
-_PIECE_BYTES = 1024 * 1024
-#: A command that does not end when it is told to is killed after this.
+#: So long a job may take to end that was told to.
 _END_S = 10.0
 _POLL_S = 0.05
 
@@ -50,7 +49,7 @@ def store_stream(home: Home, client: Client, fields: JobFields, command: list[by
     began_s, count = time.monotonic(), _Count()
     try:
         with reporting("backup") as reporter:
-            pieces = _of_stdin() if command is None else _of_command(command)
+            pieces = _of_stdin() if command is None else output_of(command, printable(os.fsdecode(command[0])))
             stored = send_stream(home.socket, name, job, _telling(client, job, name, _counted(pieces, count, reporter)))
     except KeyboardInterrupt:
         _break(client, job, name, "it was interrupted")
@@ -91,50 +90,4 @@ def _counted(pieces: Iterator[bytes], count: _Count, reporter: Reporter) -> Iter
 
 
 def _of_stdin() -> Iterator[bytes]:
-    return _pieces(sys.stdin.fileno())
-
-
-def _pieces(fd: int) -> Iterator[bytes]:
-    while piece := _read(fd):
-        yield piece
-
-
-def _read(fd: int) -> bytes:
-    try:
-        return os.read(fd, _PIECE_BYTES)
-    except OSError as error:
-        raise SourceError(f"standard input cannot be read: {error.strerror}") from error
-
-
-def _of_command(command: list[bytes]) -> Iterator[bytes]:
-    """Yield what the command writes to its standard output. Raises SourceError when it fails."""
-    shown = printable(os.fsdecode(command[0]))
-    try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    except OSError as error:
-        raise SourceError(f"{shown} cannot be run: {error.strerror}") from error
-    output = process.stdout
-    if output is None:
-        raise AssertionError("the command was started with a pipe")
-    try:
-        yield from _pieces(output.fileno())
-        code = process.wait()
-    finally:
-        output.close()
-        _end(process)
-    if code:
-        raise SourceError(f"{shown} {_how(code)}: nothing of it is kept")
-
-
-def _how(code: int) -> str:
-    return f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    return pieces_of(sys.stdin.fileno(), "standard input")

@@ -10,7 +10,8 @@ from urllib.parse import quote
 import msgspec
 
 from catalog.ids import JobNumber, SetId
-from tapefs.client.transport import SocketConnection, connection_errors, error_of
+from tapefs.client.address import Address
+from tapefs.client.transport import connection_errors, connection_to, error_of
 
 
 class StreamStored(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,20 +27,22 @@ def stream_path(name: str) -> str:
     return f"/api/v1/streams/{quote(name, safe='')}"
 
 
-def send_stream(socket: Path, name: str, job: JobNumber, pieces: Iterator[bytes]) -> StreamStored:
+def send_stream(where: Path | Address, name: str, job: JobNumber, pieces: Iterator[bytes]) -> StreamStored:
     """Send all `pieces`, then the end, and wait until they are on tape.
 
     What `pieces` raises passes through; the sidecar sees a connection that breaks, and keeps nothing. Raises
     Unreachable when the sidecar goes away, and the error that belongs to its answer. There is no time limit: the
     sidecar takes what comes when it has room for it.
     """
-    connection = SocketConnection(socket, None)
+    address = where if isinstance(where, Address) else Address(socket=where)
+    connection = connection_to(address, None)
     headers = {"Transfer-Encoding": "chunked", "Content-Type": "application/octet-stream", "Connection": "close"}
+    headers |= address.headers()
     with closing(connection):
         # It may have answered in the middle, and closed: then the answer says why. Else the next line fails, too.
         with suppress(BrokenPipeError, ConnectionResetError):
             connection.request("POST", f"{stream_path(name)}?job={job}", _own(pieces), headers, encode_chunked=True)
-        with connection_errors(socket):
+        with connection_errors(address):
             answer = connection.getresponse()
             data = answer.read()
     if answer.status >= 400:

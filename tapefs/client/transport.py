@@ -115,6 +115,13 @@ def not_there(path: Path, error: OSError) -> TapefsError:
     return Unreachable(f"no sidecar answers on {path} ({error.strerror}): start one with `tapefs serve`")
 
 
+def connection_to(address: Address, timeout_s: float | None) -> http.client.HTTPConnection:
+    """Return a connection of its own to an address, not yet made."""
+    if address.socket is not None:
+        return SocketConnection(address.socket, timeout_s)
+    return TcpConnection(address, tls_context(address) if address.is_tls else None, timeout_s)
+
+
 class Transport:
     """Requests with JSON in both directions. May be used by several threads.
 
@@ -241,7 +248,7 @@ class LineStream:
         Raises as Transport.request.
         """
         self._address = where if isinstance(where, Address) else Address(socket=where)
-        self._connection = self._connect(silence_s)
+        self._connection = connection_to(self._address, silence_s)
         try:
             with connection_errors(self._address):
                 self._connection.request("GET", target, headers=self._address.headers() | dict(headers or {}))
@@ -252,11 +259,6 @@ class LineStream:
         except BaseException:
             self._connection.close()
             raise
-
-    def _connect(self, silence_s: float) -> http.client.HTTPConnection:
-        if self._address.socket is not None:
-            return SocketConnection(self._address.socket, silence_s)
-        return TcpConnection(self._address, tls_context(self._address) if self._address.is_tls else None, silence_s)
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield lines until the sidecar ends the answer. Raises Unreachable when it goes away."""

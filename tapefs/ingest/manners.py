@@ -70,7 +70,7 @@ def tell(**facts: object) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock that ends with this process, however that ends. Raises Busy."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
