@@ -76,7 +76,7 @@ def test_a_dump_that_fails_is_no_set(site: Site, tmp_path: Path, postgres: str) 
 def test_a_script_that_is_killed_leaves_no_set(site: Site, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "pg_dumpall").write_text("#!/bin/sh\nhead -c 3000000 /dev/urandom\nexec sleep 20\n")
+    (programs / "pg_dumpall").write_text("#!/bin/sh\nhead -c 3000000 /dev/urandom\nexec sleep 5\n")
     (programs / "pg_dumpall").chmod(0o755)
     options = ("--name", "killed", "--database", "none", "--bin", programs, "--lock", tmp_path / "lock")
     process = site.start("postgresql", *options)
