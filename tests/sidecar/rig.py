@@ -184,8 +184,9 @@ def running(home: Home, *options: str, listen: bool = False, is_real: bool = Fal
 
     `is_real`: with real movers, on the virtual library.
     """
-    port = free_port() if listen else 0
-    place = ["--listen", f"127.0.0.1:{port}"] if listen else []
+    # A real one always listens: not on the usual port, which another test or service may have.
+    port = free_port() if listen or is_real else 0
+    place = ["--listen", f"127.0.0.1:{port}"] if port else []
     reader, writer = os.pipe()
     log = home.path / "stderr.log"
     with log.open("a") as errors:
