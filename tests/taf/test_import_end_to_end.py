@@ -103,7 +103,7 @@ def test_a_lost_catalog(tapefs: Tapefs, volume: Path, source: Path, tmp_path: Pa
 def test_a_running_sidecar_does_it(tapefs: Tapefs, volume: Path, source: Path, tmp_path: Path) -> None:
     """Its mover reads the volume in its drive; other folders it cannot. No backup goes there."""
     home = tmp_path / "home"
-    command = [sys.executable, "-m", "tapefs", "--home", str(home), "serve"]
+    command = [sys.executable, "-m", "tapefs", "--home", str(home), "serve", "--listen", "127.0.0.1:0"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as sidecar:
         try:
             deadline = time.monotonic() + 60
