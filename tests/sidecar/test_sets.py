@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -44,7 +43,7 @@ def test_sets_are_listed_and_shown_with_their_tapes(tmp_path: Path) -> None:
         ("sets?job=x", 422),
         ("sets?limit=0", 422),
         ("sets/1", 422),
-        (f"sets/{uuid4()}", 404),
+        ("sets/5c1b8543-c174-47ad-825a-118cf65d21c2", 404),
         ("tapes?state=none", 422),
         ("drives/none", 404),
     ],
