@@ -209,8 +209,9 @@ class Member(_Structure, frozen=True, kw_only=True, tag_field="t", tag="m"):
     #: The content is that of the base's regular file of this name, and nothing of it is in the payload; only what this
     #: line says of the file is new.
     as_base: bool = False
-    #: Of a part of a stream: the file's end was not known yet. `size` is what there was with this part, `mtime` when it
-    #: was written; those of the file stand with its last part, which lacks this.
+    #: Of a part of a stream, or of one in a trailer that was made from the payload: the file's end was not known yet.
+    #: `size` is what there was with this part, `mtime` when it was written; those of the file stand with its last part,
+    #: which lacks this.
     more: bool = False
 
 

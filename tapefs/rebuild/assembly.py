@@ -89,13 +89,10 @@ class _Assembly:
         self._number = 0
         self._members = 0
         self._sink: Callable[[msgspec.Struct], None] = lambda _: None
-        #: Lengths of files that are larger than a segment, by path.
-        self._whole: dict[bytes, int] = {}
+        #: Name and ordinal of the part of a file with which the next segment begins.
+        self._to_come: tuple[bytes, int] | None = None
 
     def run(self, segments: Sequence[tuple[SegmentId, bool]]) -> None:
-        for segment_id, is_missing in segments:
-            if is_missing:
-                self._look_for_parts(segment_id)
         for number, (segment_id, is_missing) in enumerate(segments):
             self._segment, self._number, self._members = segment_id, number, 0
             if is_missing:
@@ -142,10 +139,18 @@ class _Assembly:
         with members_file(self._folder, segment_id).open("rb") as file:
             yield from read_lines(file, RawLine)
 
-    def _look_for_parts(self, segment_id: SegmentId) -> None:
-        for line in self._raw(segment_id):
-            if isinstance(line, RawMember) and line.part >= 0:
-                self._whole[line.path] = max(self._whole.get(line.path, 0), line.part_offset + line.size)
+    def _first_part(self, following: tuple[SegmentId, bool] | None) -> tuple[bytes, int] | None:
+        """Return name and ordinal of the part of a file with which a segment begins; None when it begins otherwise."""
+        if following is None:
+            return None
+        segment_id, is_missing = following
+        for line in self._raw(segment_id) if is_missing else self._trailer(segment_id):
+            match line:
+                case RawMember() if not stat.S_ISDIR(line.mode) or line.part >= 0:
+                    return (line.path.rpartition(b"/")[2], line.part) if line.part > 0 else None
+                case Member():
+                    return (name_of(line), line.part) if line.part > 0 else None
+        return None
 
     def _make(self, segment_id: SegmentId, following: tuple[SegmentId, bool] | None) -> None:
         names, gone = self._look_ahead(segment_id)
@@ -195,6 +200,7 @@ class _Assembly:
         gone: dict[bytes, list[bytes]],
         following: tuple[SegmentId, bool] | None,
     ) -> None:
+        self._to_come = self._first_part(following)
         is_start = True
         open_before = [each.path for each in self._stack]
         if not self._stack:
@@ -245,7 +251,8 @@ class _Assembly:
             self._enter(raw, gone)
             return
         directory = self._stack[-1]
-        member = files.line(raw, directory.number, self._number, self._whole)
+        goes_on = self._to_come == (name, raw.part + 1)
+        member = files.line(raw, directory.number, self._number, goes_on=goes_on)
         if self._base is not None and directory.base is not None:
             found = self._base.lookup(directory.base, name)
             if found is not None and stat.S_ISDIR(found[1].mode):
@@ -339,8 +346,11 @@ class _Files:
         self._firsts: dict[bytes, Member] = {}
         self._inode = 0
 
-    def line(self, raw: RawMember, directory: int, segment: int, whole: dict[bytes, int]) -> Member:
-        """Return the line of a member in that directory. Raises BadStructure for a link to nothing."""
+    def line(self, raw: RawMember, directory: int, segment: int, *, goes_on: bool) -> Member:
+        """Return the line of a member in that directory; `goes_on`: its file has a part behind this one.
+
+        Raises BadStructure for a link to nothing.
+        """
         text, name_b64 = as_text(raw.path.rpartition(b"/")[2])
         if raw.link:
             first = self._firsts.get(raw.link)
@@ -356,14 +366,14 @@ class _Files:
                 data=[],
             )
         self._inode += 1
-        member = self._first(raw, directory, segment, whole, text, name_b64)
+        member = self._first(raw, directory, segment, text, name_b64)
+        if goes_on:
+            return msgspec.structs.replace(member, more=True)
         if raw.path in self._names:
             self._firsts[raw.path] = member
         return member
 
-    def _first(
-        self, raw: RawMember, directory: int, segment: int, whole: dict[bytes, int], text: str, name_b64: bytes
-    ) -> Member:
+    def _first(self, raw: RawMember, directory: int, segment: int, text: str, name_b64: bytes) -> Member:
         xattrs, xattrs_b64 = split_xattrs(raw.xattrs)
         target, target_b64 = as_text(raw.target)
         is_part = raw.part >= 0
@@ -376,7 +386,8 @@ class _Files:
             mode=raw.mode,
             uid=raw.uid,
             gid=raw.gid,
-            size=whole[raw.path] if is_part else raw.size,
+            # Of a part: as far as it reaches; the last one's is the file's.
+            size=shift + raw.size,
             mtime=raw.mtime,
             ctime=raw.mtime,
             nlink=self._names.get(raw.path, 1),
@@ -384,7 +395,7 @@ class _Files:
             # No two files of a set have both in common.
             dev=segment + 1,
             ino=self._inode,
-            blocks=-(-stored // _BLOCK) if stat.S_ISREG(raw.mode) else 0,
+            blocks=-(-(shift + stored) // _BLOCK) if stat.S_ISREG(raw.mode) else 0,
             flags=(_SPLIT if is_part else 0) | (0 if raw.data is None else _SPARSE),
             at=raw.at,
             sha256=raw.sha256,

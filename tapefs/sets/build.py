@@ -339,14 +339,14 @@ class _Builder:
             check_ascending([entry.name], listing.last_file)
             listing.split = SplitFile(entry, xattrs_of(member))
         split = listing.split
-        # Only the last part of a stream knows how long it is.
-        size = entry.size if split.is_open else split.entry.size
+        # Only the last part of a stream, or of what was read from payloads, knows how long the file is.
+        size = entry.size if split.is_open or member.more else split.entry.size
         expected = (split.entry.name, size, split.parts, split.length)
         found = (entry.name, entry.size, member.part, member.part_offset)
         if found != expected or not member.part_bytes or kind_of(entry.mode) != S_IFREG:
             raise BadStructure(f"part {member.part} of {entry.name!r} does not follow the part before it")
         if split.is_open:
-            split.entry = entry
+            split.entry = entry._replace(segment=split.entry.segment, offset=split.entry.offset)
         split.extents += extents_of(member, self._segment.number)
         split.flags |= member.flags
         split.parts += 1

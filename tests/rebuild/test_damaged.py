@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from drivers.registry import open_changer, open_drive
 from tapefs.errors import NotNow
 from tapefs.rebuild.records import Method
 from tests.backup.rig import Rig
+from tests.backup.test_stream import PART, Fed, stored
 from tests.backup.trees import random_files
 from tests.rebuild.same import Before, now_indexes, now_trailers, records, reopened, shown
 from tests.rebuild.test_import import hand_over
@@ -111,6 +113,31 @@ def test_a_damaged_trailer_is_made_up_for_by_its_payload(
     ]
     # What was read from a payload can be read from tape again.
     assert rig.ledger.verify() == []
+
+
+@pytest.mark.log_warnings
+@pytest.mark.parametrize("damaged", [(0,), (1,), (2,), (3,), (0, 2), (1, 2), (0, 3)])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_damaged_trailer_in_the_middle_of_a_file(
+    make_rig: Callable[..., Rig], tmp_path: Path, damaged: tuple[int, ...], is_stream: bool
+) -> None:
+    """A file that is larger than a segment, or of unknown length while it was written, is whole again."""
+    rig = make_rig(backup_settings="segment_bytes = 1048576\nthreads = 2")
+    if is_stream:
+        set_id = stored(rig, Fed(tmp_path, random.Random(1).randbytes(3 * PART + 9)))
+    else:
+        set_id = rig.backup(random_files(tmp_path / "a", 1, 3_300_000), name="a")
+    segments = rig.ledger.segments(set_id)
+    assert len(segments) == 4
+    for number in damaged:
+        (copy,) = rig.ledger.copies(segments[number].segment_id)
+        flip(tape_file(rig, copy, 2), 20)
+    before = taken_away(rig, tmp_path)
+    report = rebuilt(rig.home, Method.TRAILERS)
+    reopened(rig)
+    assert [each.set_id for each in report.outcome.complete] == [set_id]
+    was, now = (shown(folder / f"{set_id}.lmdb") for folder in (before.aside / "index", rig.home.indexes))
+    assert now == was
 
 
 @pytest.mark.log_warnings
