@@ -146,14 +146,30 @@ def test_one_at_a_time(rig: Rig, made: list[SetId], tmp_path: Path) -> None:
     back_up_catalog(rig.home, rig.ledger, tmp_path / "copy", NOW_NS)
 
 
+def refuses(copy: Path) -> bool:
+    """Is it not whole? Then nothing was changed, and that is said."""
+    try:
+        read_manifest(copy)
+    except CatalogInDoubt as error:
+        return "nothing was changed" in str(error)
+    return False
+
+
 def test_every_flipped_byte_is_noticed(copy: Path, tmp_path: Path) -> None:
-    whole = copy.read_bytes()
+    """But for bits of zstd's headers on which no content depends: with these the same comes back."""
+    whole, harmless = copy.read_bytes(), 0
+    bring_catalog_back(tmp_path / "as-it-was", copy, NOW_NS)
+    before = catalog_of(tmp_path / "as-it-was")
     for at in range(7, len(whole), max(1, len(whole) // 60)):
         data = bytearray(whole)
         data[at] ^= 0x10
         copy.write_bytes(data)
-        with pytest.raises(CatalogInDoubt, match="nothing was changed"):
-            read_manifest(copy)
+        if refuses(copy):
+            continue
+        harmless += 1
+        bring_catalog_back(tmp_path / f"with-{at}", copy, NOW_NS)
+        assert catalog_of(tmp_path / f"with-{at}") == before
+    assert harmless < 3
     for length in (0, 1, 100, len(whole) // 2, len(whole) - 100):
         copy.write_bytes(whole[:length])
         with pytest.raises(CatalogInDoubt):
