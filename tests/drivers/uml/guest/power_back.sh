@@ -21,7 +21,9 @@ serve --mount /disk/mnt
 tries_long states 'complete failed'
 "$tapefs" sets
 [[ $(ls /disk/mnt/jobs) == whole ]]
-"$tapefs" job resume "$job"
+"$tapefs" jobs resume
+tries_long job_ended "$job"
+finished "$job"
 states 'complete complete'
 files /disk/whole/more
 appended=$("$tapefs" backup /disk/whole)

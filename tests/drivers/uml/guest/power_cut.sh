@@ -9,8 +9,11 @@ noise /disk/cut 8
 stage "a set that is whole"
 "$tapefs" backup /disk/whole >/disk/whole.set
 sync -f /disk/whole.set
+before=$(cd "$LIBRARY"/cartridges/TP0001L9 && find . -name '0*' -printf '%f\n' | sort | tail -n 1)
 "$tapefs" backup /disk/cut --no-wait >/disk/cut.job
 sync -f /disk/cut.job
+# What runs goes on. Behind the power cut it would at once, before anybody can look at what there is then.
+"$tapefs" jobs pause --reason 'somebody looks'
 
 # in_a_payload: the newest tape file is a payload of the second set behind its first segment.
 in_a_payload() {
@@ -20,7 +23,6 @@ in_a_payload() {
 }
 
 stage "another, until its second segment has reached the medium in part"
-before=$(cd "$LIBRARY"/cartridges/TP0001L9 && find . -name '0*' -printf '%f\n' | sort | tail -n 1)
 tries_long in_a_payload $((10#$before + 4))
 # No filemark, but what the drive has in its buffer.
 sg_raw "$(node_of 1 2)" 10 00 00 00 00 00 2>>"$SHARE"/sg.log

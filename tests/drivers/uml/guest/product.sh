@@ -112,7 +112,10 @@ node_of() { lsscsi -g | awk -v lun=":$1]" -v column="$2" 'index($1, lun) { print
 serial_of() { sg_inq -p 0x80 "$1" | sed -n 's/.*[Ss]erial number: *\([^ ]*\).*/\1/p'; }
 
 # job_ended JOB: in whatever way, as the log of `serve` has it. Asking takes two seconds, in which the job waits.
-job_ended() { grep -q "\"job\":$1,.*\"event\":\"job ended\"" "$SHARE"/serve.log; }
+# A run that is queued again, for another drive or another try, is no end.
+job_ended() {
+    grep -qE "\"job\":$1,.*\"state\":\"(completed|failed|cancelled)\",.*\"event\":\"run ended\"" "$SHARE"/serve.log
+}
 
 # finished JOB: it has come to a good end.
 finished() { [[ $("$tapefs" job show "$1" --json | field_of state) == completed ]]; }
