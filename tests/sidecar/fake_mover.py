@@ -4,7 +4,8 @@ What a backup does is told by the job's name (see `_Fake.backup`). HOME/fake.jso
 cannot be read), `die` (segments whose recall ends the process), `slow_s` (pause before each frame), `recommend` (the
 order that the drive recommends, whatever it is asked) and `die_recommending`. HOME/DRIVE-fails holds the names of
 commands that this drive fails, HOME/DRIVE-gone keeps its mover from starting, HOME/first-fails those that fail once,
-whichever drive is told first. Every command is noted in HOME/fake.log as `NAME JSON`.
+whichever drive is told first. Every command is noted in HOME/fake.log as `NAME JSON`;
+HOME/backup.pid tells who had the newest backup.
 """
 
 from __future__ import annotations
@@ -210,6 +211,7 @@ class _Fake:
 
     def _backup(self, command: Backup) -> Done:
         """`fail`: refused; `die`: the process ends; `seal`: it ends with the set SEALED; `hang`: until cancelled."""
+        (self.home.path / "backup.pid").write_text(str(os.getpid()))
         job = self.ledger.job(command.job)
         if job.name == "lie":
             return Done(id=command.id)

@@ -21,6 +21,7 @@ from starlette.types import Message, Scope
 from sidecar.gates import BodyLimits
 from tests.sidecar.rig import Rig, make_home, running
 
+PUT = {"type": "http", "method": "PUT", "path": "/", "headers": []}
 EVERYTHING = ["/health", "/api/v1/status", "/api/v1/arrivals", "/api/backup/tasks", "/api/tape/list"]
 
 
@@ -112,7 +113,7 @@ async def test_a_body_that_trickles_has_a_deadline(autojump_clock: trio.abc.Cloc
         sent.append(message)
 
     began = trio.current_time()
-    await BodyLimits(app)({"type": "http", "headers": []}, receive, send)
+    await BodyLimits(app)(PUT, receive, send)
     assert sent[0]["status"] == 408
     assert 29 < trio.current_time() - began < 40
 
@@ -135,7 +136,7 @@ async def test_what_nobody_reads_is_thrown_away(autojump_clock: trio.abc.Clock, 
         raise AssertionError(message)
 
     began = trio.current_time()
-    await BodyLimits(app)({"type": "http", "headers": []}, receive, send)
+    await BodyLimits(app)(PUT, receive, send)
     assert remaining <= left
     assert trio.current_time() - began < 3
 

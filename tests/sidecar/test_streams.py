@@ -159,7 +159,13 @@ def test_an_announced_length(rig: Rig, tmp_path: Path) -> None:
 
 
 def came_job(rig: Rig, name: str) -> None:
-    wait_until(lambda: any(job["name"] == name for job in rig.unix("GET", "/api/v1/jobs").body), "the job")
+    """Wait until the job of a stream is queued: it is there, pending, a moment before that."""
+
+    def is_queued() -> bool:
+        jobs = rig.unix("GET", "/api/v1/jobs").body
+        return any(job["name"] == name and job["state"] != "pending" for job in jobs)
+
+    wait_until(is_queued, "the job")
 
 
 def test_larger_than_a_tape(tmp_path: Path) -> None:
