@@ -188,13 +188,16 @@ class Listener:
 
 
 class _Server(TCPServer):
-    """Hypercorn's handler of one connection, with one flaw less, and one call of the system less for each answer.
+    """Hypercorn's handler of one connection, with two flaws less, and one call of the system less for each answer.
 
     The head of an answer goes out with the first piece of its body, as ASGI has it: two small packets took a fifth of
     the time of a short answer.
 
     When an answer says that it is the last one, and more has come behind the request, the task that reads takes that
     for an error and closes at once, while the answer is being sent: the client gets none, and the log a traceback.
+
+    A client that hangs up as soon as it has the answer may have the connection closed a moment before the end of the
+    answer, often no byte, is sent: trio calls that a conflict, and the log would get a traceback for it.
     """
 
     _awaits_head = False
@@ -212,10 +215,16 @@ class _Server(TCPServer):
                 event, self._head = RawData(self._head + event.data, event.address), b""
         elif self._head:
             head, self._head = self._head, b""
-            await super().protocol_send(RawData(head))
+            await self._pass_on(RawData(head))
         if isinstance(event, Updated):
             self._awaits_head = not event.idle  # A request has come.
-        await super().protocol_send(event)
+        await self._pass_on(event)
+
+    async def _pass_on(self, event: Event) -> None:
+        try:
+            await super().protocol_send(event)
+        except trio.BusyResourceError:  # Sends wait for each other: it is the close that is under way.
+            await self.protocol.handle(Closed())
 
     def _is_answering(self) -> bool:
         http = self.protocol.protocol
