@@ -11,7 +11,7 @@ from catalog.records import Record
 
 
 class AccessRole(Enum):
-    """What somebody may do; see `sidecar.callers.Role`."""
+    """What somebody may do; see `sidecar.http.callers.Role`."""
 
     #: Only what scopes say.
     NONE = ""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import trio
 
-from sidecar.drive import DriveTask
+from sidecar.drives.drive import DriveTask
 
 #: So often it wakes; the worst of that many wakings is what is told.
 EVERY_S, KEPT = 0.25, 40

@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from sidecar.movers import wait_exit
+from sidecar.drives.movers import wait_exit
 from tapefs.errors import NotNow
 from tapefs.home import Home
 from tapefs.mount.mount_point import is_archive_at

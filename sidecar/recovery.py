@@ -24,7 +24,7 @@ import structlog
 
 from catalog.ledger import Ledger
 from catalog.records import JobState, SetState
-from sidecar.going_on import interrupt, stop
+from sidecar.jobs.going_on import interrupt, stop
 from tapefs.home import Home
 from tapefs.report.ending import end_interrupted
 

@@ -23,41 +23,41 @@ from drivers.registry import cartridge_bytes, drive_name, open_changer
 from sidecar.access.access import Access
 from sidecar.access.gate import TcpGate
 from sidecar.access.tls import Tls
-from sidecar.accounting import Accounting, HttpFigures
-from sidecar.alongside import Alongside
-from sidecar.app import make_app
-from sidecar.arrivals import Arrivals
 from sidecar.bell import Bell
-from sidecar.callers import Role
-from sidecar.checking import Checks
-from sidecar.cleanings import Cleanings
-from sidecar.drive import DriveTask
-from sidecar.evictor import Evictor, limit_bytes
-from sidecar.gates import BodyLimits, PeerGate
-from sidecar.giving_way import GivingWay
-from sidecar.health import Fleet
-from sidecar.job_hooks import JobHooks
-from sidecar.jobs import Jobs
+from sidecar.drives.alongside import Alongside
+from sidecar.drives.cleanings import Cleanings
+from sidecar.drives.drive import DriveTask
+from sidecar.drives.giving_way import GivingWay
+from sidecar.drives.health import Fleet
+from sidecar.drives.movers import MoverCommand
+from sidecar.drives.shared import Shared
+from sidecar.http.accounting import Accounting, HttpFigures
+from sidecar.http.app import make_app
+from sidecar.http.callers import Role
+from sidecar.http.gates import BodyLimits, PeerGate
+from sidecar.http.listeners import Connections, HttpServer, Listener
+from sidecar.jobs.checking import Checks
+from sidecar.jobs.hooks import JobHooks
+from sidecar.jobs.queue import Jobs
+from sidecar.jobs.streams import Streams
 from sidecar.lag import Lag
-from sidecar.library import Library
-from sidecar.listeners import Connections, HttpServer, Listener
 from sidecar.live.hub import Live
 from sidecar.live.looking import Looking
 from sidecar.mount_child import MountChild
-from sidecar.movers import MoverCommand
 from sidecar.notices.desk import Notices
-from sidecar.pins import Pins
-from sidecar.recalling import Recalls
-from sidecar.restoring import Restorations
-from sidecar.scheduling import Scheduler
+from sidecar.recalls.arrivals import Arrivals
+from sidecar.recalls.evictor import Evictor, limit_bytes
+from sidecar.recalls.pins import Pins
+from sidecar.recalls.recalling import Recalls
+from sidecar.recalls.unlocking import Unlocking
+from sidecar.recalls.walks import Walks
+from sidecar.restores.restoring import Restorations
+from sidecar.schedules.scheduling import Scheduler
 from sidecar.service import Service
-from sidecar.shared import Shared
-from sidecar.streams import Streams
-from sidecar.tape_tasks import TapeTasks
-from sidecar.unlocking import Unlocking
-from sidecar.verifying import Verifications
+from sidecar.tapes.library import Library
+from sidecar.tapes.tasks import TapeTasks
+from sidecar.verifications.queue import Verifications
 from sidecar.view.files import Files
-from sidecar.walks import Walks
 from sidecar.wlcg.bulk import BulkStaging
 from tapefs.audit import AuditLog
 from tapefs.home import Home

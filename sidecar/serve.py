@@ -19,8 +19,8 @@ import trio
 
 from catalog.lmdb_ledger import LmdbLedger
 from sidecar.access.tls import Tls
-from sidecar.listeners import bind_tcp, bind_unix, split_listen
-from sidecar.movers import MoverCommand, mover_command
+from sidecar.drives.movers import MoverCommand, mover_command
+from sidecar.http.listeners import bind_tcp, bind_unix, split_listen
 from sidecar.ownership import owned
 from sidecar.recovery import recover
 from sidecar.running import Options, Tcp, Unix, run_sidecar

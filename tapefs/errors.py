@@ -34,7 +34,7 @@
     └── Cancelled           an operator stopped it
 
 Errors of `catalog` and `drivers` pass through as they are. Each adapter has one table that maps these classes: errno in
-`tapefs.mount.errnos`, HTTP status in `sidecar.statuses`, exit code in `tapefs.cli.exits`.
+`tapefs.mount.errnos`, HTTP status in `sidecar.http.statuses`, exit code in `tapefs.cli.exits`.
 """
 
 from __future__ import annotations

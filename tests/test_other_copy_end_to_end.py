@@ -16,7 +16,7 @@ import pytest
 from drivers.interface import ElementKind
 from drivers.registry import open_changer, open_drive
 from drivers.virtual.library import add_from, take_out
-from sidecar.recalling import INVENTORY_S
+from sidecar.recalls.recalling import INVENTORY_S
 from tapefs.home import open_home
 from tests.backup.trees import random_files, snapshot
 from tests.test_end_to_end import Installation, wait_until

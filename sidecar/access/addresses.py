@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from starlette.datastructures import Headers
 
-from sidecar.callers import Caller, Role
+from sidecar.http.callers import Caller, Role
 from tapefs.access.settings import HttpSettings, network_of
 from tapefs.access.uids import uid_of
 

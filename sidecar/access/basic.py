@@ -20,8 +20,8 @@ from starlette.types import Scope
 from sidecar.access.addresses import Origin
 from sidecar.access.hosts import is_loopback
 from sidecar.access.registry import ROLES
-from sidecar.callers import Caller
-from sidecar.statuses import Unauthorised
+from sidecar.http.callers import Caller
+from sidecar.http.statuses import Unauthorised
 
 if TYPE_CHECKING:
     from sidecar.access.access import Access

@@ -25,9 +25,9 @@ from sidecar.access.hosts import Hosts
 from sidecar.access.hygiene import check_headers
 from sidecar.access.origin import check_csrf, check_origin
 from sidecar.access.registry import Proof
-from sidecar.callers import CALLER, NOBODY, Caller, Role
-from sidecar.gates import address_in, refuse
-from sidecar.statuses import CHALLENGE, Forbidden, RequestRefused, Unauthorised
+from sidecar.http.callers import CALLER, NOBODY, Caller, Role
+from sidecar.http.gates import address_in, refuse
+from sidecar.http.statuses import CHALLENGE, Forbidden, RequestRefused, Unauthorised
 
 #: Key of the proof in the ASGI scope, of callers who have one of ours, and of the request's Origin.
 PROOF, ORIGIN = "tapefs.proof", "tapefs.origin"

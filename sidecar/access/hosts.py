@@ -10,7 +10,7 @@ import re
 import socket
 from collections.abc import Iterable
 
-from sidecar.statuses import WrongHost
+from sidecar.http.statuses import WrongHost
 
 LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to

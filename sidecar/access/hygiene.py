@@ -6,7 +6,7 @@ from collections import Counter
 
 from starlette.types import Scope
 
-from sidecar.statuses import BadRequest
+from sidecar.http.statuses import BadRequest
 
 #: More headers than this nobody needs; the bytes of all are limited by the server.
 MOST_HEADERS = 100

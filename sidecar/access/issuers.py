@@ -17,7 +17,7 @@ from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
 
 from sidecar.access.keysets import KeySource
-from sidecar.callers import Caller, Role
+from sidecar.http.callers import Caller, Role
 from tapefs.access.scopes import check_scope, implied
 from tapefs.access.settings import Issuer
 from tapefs.access.uids import uid_of

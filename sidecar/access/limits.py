@@ -16,8 +16,8 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from sidecar.callers import Caller
-from sidecar.statuses import TooMany
+from sidecar.http.callers import Caller
+from sidecar.http.statuses import TooMany
 from tapefs.access.settings import HttpSettings
 
 #: Wrong tokens from one address in a minute: a program with an old token, not one that guesses.

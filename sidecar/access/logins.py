@@ -6,8 +6,8 @@ import structlog
 
 from catalog.access_records import Credential, CredentialKind, User
 from sidecar.access.access import Access
-from sidecar.callers import Caller
-from sidecar.statuses import Unauthorised
+from sidecar.http.callers import Caller
+from sidecar.http.statuses import Unauthorised
 
 #: Longer names are none of ours, and would only fill memory.
 _LONGEST_NAME = 64

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from sidecar.access.hosts import host_of
-from sidecar.statuses import Forbidden
+from sidecar.http.statuses import Forbidden
 
 HEADER = "x-csrf-token"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})

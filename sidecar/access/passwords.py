@@ -18,7 +18,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from catalog.access_records import User
-from sidecar.statuses import TooMany
+from sidecar.http.statuses import TooMany
 from tapefs.errors import UsageError
 
 T = TypeVar("T")

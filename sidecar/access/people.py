@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from catalog.access_records import AccessRole
-from sidecar.requests import Invalid
+from sidecar.http.requests import Invalid
 from tapefs.access.scopes import check_scope
 from tapefs.access.uids import uid_of
 from tapefs.errors import UsageError

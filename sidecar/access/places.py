@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from msgspec import UNSET
 
-from sidecar.callers import Caller, Role
-from sidecar.statuses import Forbidden
+from sidecar.http.callers import Caller, Role
+from sidecar.http.statuses import Forbidden
 from tapefs.access.places import root_of
 from tapefs.access.settings import AccessSettings
 from tapefs.client.job_fields import JobFields, decoded

@@ -18,7 +18,7 @@ from catalog.errors import CatalogError
 from catalog.ids import new_uuid
 from catalog.ledger import Ledger
 from sidecar.access.digests import digest_of, new_secret
-from sidecar.callers import Caller, Role
+from sidecar.http.callers import Caller, Role
 from tapefs.access.scopes import implied
 
 #: Times of use are written down so often.

@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 from starlette.datastructures import Headers
 
-from sidecar.statuses import BadRequest
+from sidecar.http.statuses import BadRequest
 
 DAV = "DAV:"
 MOST_NAMES = 200

@@ -5,16 +5,16 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sidecar.answers import json_answer
-from sidecar.callers import Role, caller_of
-from sidecar.calls import Call
 from sidecar.dav.asking import DAV, Depth, depth_of, wanted_of
 from sidecar.dav.listing import MEDIA_TYPE, Listing
 from sidecar.dav.places import Place, Places
 from sidecar.dav.properties import CONTENT_TYPE
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role, caller_of
+from sidecar.http.calls import Call
+from sidecar.http.statuses import Forbidden
 from sidecar.own.files import READ, RETRY_AFTER_S, to_stage
 from sidecar.service import Service
-from sidecar.statuses import Forbidden
 from sidecar.view.content import FileAnswer, attachment
 from sidecar.view.files import names_of
 from sidecar.view.paths import ANY, path_in

@@ -18,7 +18,7 @@ from catalog.errors import CatalogError
 from sidecar.dav.asking import Wanted
 from sidecar.dav.places import Place, Places
 from sidecar.dav.properties import HEAD, TAIL, Shown, response
-from sidecar.listeners import CONNECTION, Connection
+from sidecar.http.listeners import CONNECTION, Connection
 from sidecar.view.content import send_soon, shown, until_gone
 from sidecar.view.files import Files, Item
 from sidecar.view.paths import url_of

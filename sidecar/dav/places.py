@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sidecar.callers import Caller
-from sidecar.statuses import Forbidden
+from sidecar.http.callers import Caller
+from sidecar.http.statuses import Forbidden
 from sidecar.view.files import Files, Item, names_of
 from tapefs.errors import NoSuchThing
 

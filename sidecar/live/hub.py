@@ -21,8 +21,8 @@ import msgspec
 import trio
 
 from catalog.notice_records import Facts, Notice
-from sidecar.answers import moment
 from sidecar.bell import Bell
+from sidecar.http.answers import moment
 from sidecar.notices.events import Events
 from sidecar.notices.views import notice_answer
 

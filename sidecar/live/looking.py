@@ -19,16 +19,16 @@ from catalog.ledger import Ledger
 from catalog.notice_records import Facts
 from catalog.recovery_records import Recovery
 from drivers.registry import drive_name
-from sidecar.desk import Choice
-from sidecar.drive import DriveTask
-from sidecar.jobs import Jobs, JobView, Run
-from sidecar.library import Library
+from sidecar.drives.drive import DriveTask
+from sidecar.jobs.queue import Jobs, JobView, Run
 from sidecar.live.hub import Live
-from sidecar.recalling import Recalls
-from sidecar.restoring import Restorations
-from sidecar.tape_tasks import TapeTask, TapeTasks
-from sidecar.verify_outcome import TaskState
-from sidecar.verifying import Verifications, VerifyRun
+from sidecar.recalls.desk import Choice
+from sidecar.recalls.recalling import Recalls
+from sidecar.restores.restoring import Restorations
+from sidecar.tapes.library import Library
+from sidecar.tapes.tasks import TapeTask, TapeTasks
+from sidecar.verifications.outcome import TaskState
+from sidecar.verifications.queue import Verifications, VerifyRun
 from tapefs.errors import TapefsError
 
 LOOK_S = 1.0

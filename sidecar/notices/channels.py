@@ -22,7 +22,7 @@ import stamina
 import trio
 
 from catalog.notice_records import Notice
-from sidecar.answers import moment
+from sidecar.http.answers import moment
 from sidecar.notices.kinds import KINDS, Gravity
 from sidecar.notices.posting import Answer, PostFailed, TargetPolicy, TargetRefused, check_url, post
 from tapefs.errors import HomeError, TapefsError

@@ -8,14 +8,14 @@ import trio
 
 from catalog.ledger import Ledger
 from sidecar.bell import Bell
-from sidecar.cleanings import Cleanings
-from sidecar.drive import DriveTask
-from sidecar.library import Library
+from sidecar.drives.cleanings import Cleanings
+from sidecar.drives.drive import DriveTask
 from sidecar.notices.delivering import Delivering
 from sidecar.notices.events import Events
 from sidecar.notices.following import Following
 from sidecar.notices.watching import Watching
-from sidecar.verifying import Verifications
+from sidecar.tapes.library import Library
+from sidecar.verifications.queue import Verifications
 from tapefs import __version__
 from tapefs.home import Home
 

@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 from catalog.notice_records import Facts, Notice
-from sidecar.answers import moment
+from sidecar.http.answers import moment
 from sidecar.notices.kinds import KINDS
 
 

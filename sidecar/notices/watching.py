@@ -22,11 +22,11 @@ from catalog.pool_records import RetentionKind
 from catalog.records import Volume, VolumeState
 from drivers.human.desk import Prompt
 from drivers.registry import drive_name
-from sidecar.cleanings import Cleanings
-from sidecar.drive import DriveTask
-from sidecar.library import Library
+from sidecar.drives.cleanings import Cleanings
+from sidecar.drives.drive import DriveTask
 from sidecar.notices.events import Events
-from sidecar.verifying import Verifications, VerifyRun
+from sidecar.tapes.library import Library
+from sidecar.verifications.queue import Verifications, VerifyRun
 from tapefs.errors import NoSuchThing, TapefsError
 from tapefs.home import Home
 from tapefs.keys.store import KeyStore

@@ -11,10 +11,10 @@ from starlette.responses import Response
 from catalog.access_records import Credential, User
 from catalog.ids import new_uuid
 from sidecar.access.people import check_name, check_role, check_scopes, check_title, check_uid, end_ns
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Role
-from sidecar.calls import Call
-from sidecar.requests import Invalid, body_of, page_of
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call
+from sidecar.http.requests import Invalid, body_of, page_of
 from sidecar.service import Service
 from tapefs.client.access import NewToken, NewUser, Revoked, TokenBody, TokenView, UserBody, UserView
 from tapefs.errors import NoSuchThing, UsageError

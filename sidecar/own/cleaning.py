@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.life_records import CartridgeLife
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Role
-from sidecar.calls import Call
-from sidecar.cleanings import CleaningTask
+from sidecar.drives.cleanings import CleaningTask
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call
+from sidecar.http.requests import body_of, number_in_path
 from sidecar.own.tape_views import place_of
-from sidecar.requests import body_of, number_in_path
 from sidecar.service import Service
 from tapefs.condition.cleaning import has_cleanings_left
 from tapefs.condition.limits import CLEANINGS

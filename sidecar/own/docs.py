@@ -18,7 +18,7 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sidecar.calls import JSON, Call
+from sidecar.http.calls import JSON, Call
 from sidecar.service import Service
 from tapefs.errors import NoSuchThing
 
@@ -128,7 +128,7 @@ class DocsCalls:
 
     def _make(self) -> Shown:
         """Blocking: it takes some 20 ms."""
-        from sidecar.openapi import document
+        from sidecar.http.openapi import document
 
         issuers = [each.issuer for each in self._service.home.settings.access.issuers]
         return Shown.of(msgspec.json.encode(document(self._others(), issuers)))

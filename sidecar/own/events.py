@@ -12,14 +12,14 @@ from starlette.types import Receive, Scope, Send
 
 from sidecar.access.gate import PROOF
 from sidecar.access.registry import Proof
-from sidecar.callers import Role
-from sidecar.calls import Call, Query
-from sidecar.listeners import CONNECTION, Connection
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call, Query
+from sidecar.http.listeners import CONNECTION, Connection
+from sidecar.http.request_notes import note_endless
+from sidecar.http.requests import Invalid, number_of, text_of
+from sidecar.http.statuses import TooMany
 from sidecar.live.hub import Listener, Live
-from sidecar.request_notes import note_endless
-from sidecar.requests import Invalid, number_of, text_of
 from sidecar.service import Service
-from sidecar.statuses import TooMany
 
 #: A stream ends after so long and its client comes again, so that nobody listens on what he may not any more.
 LONGEST_S = 3600.0

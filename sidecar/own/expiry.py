@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.ids import SetId
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import Call
-from sidecar.requests import Uuid, body_of
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call
+from sidecar.http.requests import Uuid, body_of
 from sidecar.service import Service
 from tapefs.client.api import Expired, SetVerdict
 from tapefs.retention.expire import expire, verdicts_of

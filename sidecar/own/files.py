@@ -20,10 +20,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.stage_records import StageFile
-from sidecar.answers import json_answer, moment, shown
-from sidecar.callers import Caller, Role, caller_of
-from sidecar.calls import Call, Query
-from sidecar.requests import LONGEST_PAGE, Invalid, number_of, page_of
+from sidecar.http.answers import json_answer, moment, shown
+from sidecar.http.callers import Caller, Role, caller_of
+from sidecar.http.calls import Call, Query
+from sidecar.http.requests import LONGEST_PAGE, Invalid, number_of, page_of
 from sidecar.service import Service
 from sidecar.view.bundle import FORMATS, Bundle
 from sidecar.view.content import FileAnswer, attachment

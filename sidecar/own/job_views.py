@@ -11,8 +11,8 @@ from msgspec import UNSET, UnsetType
 from catalog.ids import JobId, JobNumber, SetId
 from catalog.queue_records import CheckState, HookResult, TryKind
 from catalog.records import BackupSet, Job, JobState
-from sidecar.answers import moment
-from sidecar.jobs import JobView, Run
+from sidecar.http.answers import moment
+from sidecar.jobs.queue import JobView, Run
 from tapefs.client.api import Trouble
 from tapefs.client.job_fields import Path, asked_of, encoded
 from tapefs.client.schedules import HookView

@@ -17,18 +17,18 @@ from catalog.queue_records import HIGHEST_PRIORITY
 from catalog.records import Job, JobState
 from sidecar.access.places import check_fields
 from sidecar.access.places import check_sources as allowed_sources
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Caller, Role, caller_of
-from sidecar.calls import PAGE, Call, Query
-from sidecar.going_on import OPEN_STATES
-from sidecar.hooks import check_job_hooks
-from sidecar.job_pools import with_pools
-from sidecar.jobs import JobView
-from sidecar.new_jobs import changed_job, check_run_type, check_sources_of, new_job
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Caller, Role, caller_of
+from sidecar.http.calls import PAGE, Call, Query
+from sidecar.http.requests import Invalid, Page, body_of, number_in_path, page_of, text_of
+from sidecar.jobs.going_on import OPEN_STATES
+from sidecar.jobs.new import changed_job, check_run_type, check_sources_of, new_job
+from sidecar.jobs.pools import with_pools
+from sidecar.jobs.queue import JobView
+from sidecar.jobs.waiting import waits_for
 from sidecar.own.job_views import JobAnswer, JobDetail, answer_of
-from sidecar.requests import Invalid, Page, body_of, number_in_path, page_of, text_of
+from sidecar.schedules.commands import check_job_hooks
 from sidecar.service import Service
-from sidecar.waiting import waits_for
 from tapefs.client.job_fields import JobFields
 from tapefs.report.present import streaming_of
 from tapefs.retention.pools import Pools

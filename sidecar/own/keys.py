@@ -6,11 +6,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import Call
-from sidecar.listeners import CONNECTION, Connection
-from sidecar.requests import body_of
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call
+from sidecar.http.listeners import CONNECTION, Connection
+from sidecar.http.requests import body_of
 from sidecar.service import Service
 from tapefs.errors import NoSuchThing, UsageError
 from tapefs.keys.identity import Identity

@@ -10,16 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.notice_records import Delivery
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Role
-from sidecar.calls import Call, Query
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call, Query
+from sidecar.http.requests import Invalid, body_of, number_of, page_of
 from sidecar.notices.channels import DeliveryFailed
 from sidecar.notices.delivering import ChannelView, Delivering
 from sidecar.notices.kinds import unknown_patterns
 from sidecar.notices.posting import TargetPolicy, TargetRefused, check_url
 from sidecar.notices.store import Stored
 from sidecar.notices.views import NoticeAnswer, notice_answer
-from sidecar.requests import Invalid, body_of, number_of, page_of
 from sidecar.service import Service
 from tapefs.errors import NoSuchThing, NotNow
 from tapefs.notice_settings import NotifySettings

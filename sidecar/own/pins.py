@@ -14,12 +14,12 @@ from starlette.responses import Response
 
 from catalog.ids import FrameNo
 from catalog.records import StagePin
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Role
-from sidecar.calls import PAGE, Call
-from sidecar.listeners import CONNECTION, Connection
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Role
+from sidecar.http.calls import PAGE, Call
+from sidecar.http.listeners import CONNECTION, Connection
+from sidecar.http.requests import Uuid, body_of, page_of
 from sidecar.own.recalls import SpanBody, frames_of
-from sidecar.requests import Uuid, body_of, page_of
 from sidecar.service import Service
 from tapefs.client.api import FrameSpan
 from tapefs.staging.area import StagingArea

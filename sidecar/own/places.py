@@ -9,14 +9,14 @@ from starlette.responses import Response
 
 from catalog.errors import NotFound
 from catalog.records import Volume
-from sidecar.allotting import weigh
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import Call
-from sidecar.new_pools import check_text
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call
+from sidecar.http.requests import body_of
 from sidecar.own.tape_views import place_of
-from sidecar.requests import body_of
 from sidecar.service import Service
+from sidecar.tapes.allotting import weigh
+from sidecar.tapes.new_pools import check_text
 from tapefs.client.pools import Due
 from tapefs.keys.policy import sentences
 from tapefs.retention.allocation import Want

@@ -10,13 +10,13 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import PAGE, Call, Query
-from sidecar.desk import Choice
-from sidecar.guard import Mode
-from sidecar.readings import Outcome
-from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import PAGE, Call, Query
+from sidecar.http.requests import Invalid, body_of, number_in_path, page_of, text_of
+from sidecar.recalls.desk import Choice
+from sidecar.recalls.guard import Mode
+from sidecar.recalls.readings import Outcome
 from sidecar.service import Service
 from tapefs.client.api import RecallsMode, RecallView, UserUsage
 

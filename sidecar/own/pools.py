@@ -12,13 +12,13 @@ from starlette.responses import Response
 
 from catalog.pool_records import Pool
 from catalog.records import VolumeState
-from sidecar.allotting import weigh
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import Call
-from sidecar.new_pools import changed_pool, check_name
-from sidecar.requests import body_of
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call
+from sidecar.http.requests import body_of
 from sidecar.service import Service
+from sidecar.tapes.allotting import weigh
+from sidecar.tapes.new_pools import changed_pool, check_name
 from tapefs.client.pools import PoolFields, PoolView, TapeAnswer
 from tapefs.errors import NotNow
 from tapefs.retention.allocation import Answer, Choice, Want

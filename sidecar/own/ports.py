@@ -9,13 +9,13 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import Call
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call
+from sidecar.http.requests import body_of
 from sidecar.own.tape_views import place_of
-from sidecar.ports import send_out, take_in
-from sidecar.requests import body_of
 from sidecar.service import Service
+from sidecar.tapes.ports import send_out, take_in
 from tapefs.tape.names import tape_called
 
 

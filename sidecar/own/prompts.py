@@ -14,10 +14,10 @@ from starlette.responses import Response
 from drivers.human.changer import HumanChanger
 from drivers.human.desk import Answer
 from drivers.registry import drive_name
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Role
-from sidecar.calls import Call
-from sidecar.requests import body_of, number_in_path
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call
+from sidecar.http.requests import body_of, number_in_path
 from sidecar.service import Service
 from tapefs.errors import UsageError
 

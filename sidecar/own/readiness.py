@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.errors import CatalogError
-from sidecar.answers import json_answer
-from sidecar.calls import Call
+from sidecar.http.answers import json_answer
+from sidecar.http.calls import Call
 from sidecar.service import Service
 
 #: The ledger answers within microseconds; one that takes longer does not answer.

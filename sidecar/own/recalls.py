@@ -11,15 +11,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from catalog.ids import FrameNo, SegmentId
-from sidecar.answers import json_answer
-from sidecar.arrivals import HELLO, Arrivals, Subscription
-from sidecar.callers import Role
-from sidecar.calls import LINES, Call
-from sidecar.guard import Reader
-from sidecar.listeners import CONNECTION, Connection
-from sidecar.recalling import Wish
-from sidecar.request_notes import note_endless
-from sidecar.requests import Invalid, Uuid, body_of
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import LINES, Call
+from sidecar.http.listeners import CONNECTION, Connection
+from sidecar.http.request_notes import note_endless
+from sidecar.http.requests import Invalid, Uuid, body_of
+from sidecar.recalls.arrivals import HELLO, Arrivals, Subscription
+from sidecar.recalls.guard import Reader
+from sidecar.recalls.recalling import Wish
 from sidecar.service import Service
 from tapefs.mover.messages import FrameRange
 

@@ -11,13 +11,13 @@ from starlette.responses import Response
 
 from catalog.records import Volume, VolumeState
 from drivers.interface import Element
-from sidecar.allotting import weigh
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import Call
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call
+from sidecar.http.requests import Invalid, body_of
 from sidecar.own.tape_views import TaskView, task_view
-from sidecar.requests import Invalid, body_of
 from sidecar.service import Service
+from sidecar.tapes.allotting import weigh
 from tapefs.backup.payloads_on_disk import free_bytes
 from tapefs.client.tapes import ReclaimableSet
 from tapefs.errors import NotNow

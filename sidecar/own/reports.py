@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.ids import SetId
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import PAGE, Call
-from sidecar.requests import Invalid, Page, page_of
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import PAGE, Call
+from sidecar.http.requests import Invalid, Page, page_of
 from sidecar.service import Service
 from tapefs.report.files import read_troubles
 from tapefs.report.present import as_json, set_report, trouble_json

@@ -14,11 +14,11 @@ from starlette.responses import Response
 
 from catalog.ids import SetId
 from catalog.recovery_records import Recovery, RecoveryState
-from sidecar.answers import json_answer, moment, shown
-from sidecar.callers import Role, caller_of
-from sidecar.calls import PAGE, Call
-from sidecar.new_restores import new_restore
-from sidecar.requests import Invalid, Uuid, body_of, page_of
+from sidecar.http.answers import json_answer, moment, shown
+from sidecar.http.callers import Role, caller_of
+from sidecar.http.calls import PAGE, Call
+from sidecar.http.requests import Invalid, Uuid, body_of, page_of
+from sidecar.restores.new import new_restore
 from sidecar.service import Service
 
 _Path = Annotated[str, Meta(min_length=1, max_length=16_384)]

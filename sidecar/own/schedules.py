@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.schedule_records import BUSY_RUNS, RunState, Schedule, ScheduleNumber, ScheduleRun
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Role
-from sidecar.calls import Call, Query
-from sidecar.new_schedules import changed_schedule, new_schedule, refuse_unknown
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call, Query
+from sidecar.http.requests import Invalid, body_of, number_in_path, number_of, page_of
 from sidecar.own.job_views import hook_view
-from sidecar.requests import Invalid, body_of, number_in_path, number_of, page_of
+from sidecar.schedules.new import changed_schedule, new_schedule, refuse_unknown
 from sidecar.service import Service
 from tapefs.client.schedules import Occurrence, RunView, ScheduleFields, ScheduleView, Statistics
 from tapefs.schedule.policies import change_of_clocks, preview

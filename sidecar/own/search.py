@@ -20,11 +20,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from catalog.errors import CatalogError
-from sidecar.callers import Role
-from sidecar.calls import LINES, Call
-from sidecar.calls import Query as Asked
-from sidecar.listeners import CONNECTION, Connection
-from sidecar.requests import Invalid, moment_of, number_of, text_of
+from sidecar.http.callers import Role
+from sidecar.http.calls import LINES, Call
+from sidecar.http.calls import Query as Asked
+from sidecar.http.listeners import CONNECTION, Connection
+from sidecar.http.requests import Invalid, moment_of, number_of, text_of
 from sidecar.service import Service
 from tapefs.errors import TapefsError
 from tapefs.search.find import OPEN_INDEXES, find

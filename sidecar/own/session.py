@@ -14,12 +14,12 @@ from sidecar.access.digests import csrf_token_of
 from sidecar.access.gate import ORIGIN, PROOF
 from sidecar.access.logins import let_in
 from sidecar.access.registry import Proof
-from sidecar.answers import json_answer, moment
-from sidecar.callers import caller_of
-from sidecar.calls import Call
-from sidecar.requests import body_of
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import caller_of
+from sidecar.http.calls import Call
+from sidecar.http.requests import body_of
+from sidecar.http.statuses import Unauthorised
 from sidecar.service import Service
-from sidecar.statuses import Unauthorised
 from tapefs.errors import UsageError
 
 

@@ -15,10 +15,10 @@ from starlette.responses import Response
 
 from catalog.ids import SetId
 from catalog.records import BackupSet, CopyState, Segment, SetState, Volume, VolumeState
-from sidecar.answers import json_answer, moment, shown
-from sidecar.callers import Role
-from sidecar.calls import PAGE, Call, Query
-from sidecar.requests import Invalid, Page, number_of, page_of, text_of
+from sidecar.http.answers import json_answer, moment, shown
+from sidecar.http.callers import Role
+from sidecar.http.calls import PAGE, Call, Query
+from sidecar.http.requests import Invalid, Page, number_of, page_of, text_of
 from sidecar.service import Service
 
 ChosenEnum = TypeVar("ChosenEnum", bound=Enum)

@@ -11,10 +11,10 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Role
-from sidecar.calls import Call
-from sidecar.health import Health
+from sidecar.drives.health import Health
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call
 from sidecar.service import Service
 from tapefs import __version__
 

@@ -9,14 +9,14 @@ from starlette.responses import Response
 
 from catalog.ids import JobNumber, SetId
 from catalog.records import Job, JobState
-from sidecar.answers import json_answer
-from sidecar.callers import Role, caller_of
-from sidecar.calls import Call, Query
-from sidecar.job_pools import with_pools
-from sidecar.new_jobs import check_name, new_job
-from sidecar.requests import Invalid, text_of
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role, caller_of
+from sidecar.http.calls import Call, Query
+from sidecar.http.requests import Invalid, text_of
+from sidecar.jobs.new import check_name, new_job
+from sidecar.jobs.pools import with_pools
+from sidecar.jobs.streams import Stream
 from sidecar.service import Service
-from sidecar.streams import Stream
 from tapefs.client.job_fields import JobFields
 from tapefs.errors import Cancelled, TapefsError
 from tapefs.retention.pools import Pools

@@ -8,11 +8,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import Call
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call
+from sidecar.http.requests import body_of
 from sidecar.own.tape_views import TaskView, task_view
-from sidecar.requests import body_of
 from sidecar.service import Service
 from tapefs.errors import NotNow
 from tapefs.mover.messages import ImportTaf

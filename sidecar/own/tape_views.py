@@ -15,8 +15,8 @@ from catalog.records import SetState, Volume, VolumeState
 from catalog.task_records import TaskState
 from drivers.interface import Element, ElementKind
 from drivers.registry import drive_name
-from sidecar.answers import moment
-from sidecar.tape_tasks import TapeTask
+from sidecar.http.answers import moment
+from sidecar.tapes.tasks import TapeTask
 from tapefs.client.tapes import ConditionView, MovedData, ReasonView, ReclaimProgress
 from tapefs.condition.known import condition_now
 from tapefs.mover.messages import FoundTape, Progress

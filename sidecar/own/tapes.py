@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.records import Volume
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import PAGE, Call, Query
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import PAGE, Call, Query
+from sidecar.http.requests import Invalid, body_of, number_in_path, page_of, text_of
 from sidecar.own.tape_views import InventoryView, TapeView, TaskView, inventory_view, tape_view, task_view
-from sidecar.requests import Invalid, body_of, number_in_path, page_of, text_of
 from sidecar.service import Service
-from sidecar.tape_tasks import Command
+from sidecar.tapes.tasks import Command
 from tapefs.client.tapes import LostSet
 from tapefs.errors import NotNow
 from tapefs.mover.messages import Identify, Tend

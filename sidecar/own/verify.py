@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.ids import SetId
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Role
-from sidecar.calls import PAGE, Call
-from sidecar.requests import Invalid, Uuid, body_of, number_in_path, page_of
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Role
+from sidecar.http.calls import PAGE, Call
+from sidecar.http.requests import Invalid, Uuid, body_of, number_in_path, page_of
 from sidecar.service import Service
-from sidecar.verify_outcome import Outcome
-from sidecar.verifying import VerifyRun
+from sidecar.verifications.outcome import Outcome
+from sidecar.verifications.queue import VerifyRun
 
 _MOST = 10_000
 

@@ -16,12 +16,12 @@ from catalog.ids import JobNumber
 from catalog.records import Job, JobState
 from sidecar.access.places import check_fields
 from sidecar.access.places import check_sources as allowed_sources
-from sidecar.answers import json_answer, moment, shown
-from sidecar.callers import Caller, Role, caller_of
-from sidecar.calls import Call
-from sidecar.jobs import Jobs, JobView
-from sidecar.new_jobs import TAF_TYPES, changed_job, check_sources_of, check_type, new_job
-from sidecar.requests import Invalid, Page, body_of, number_in_path, page_of, text_of
+from sidecar.http.answers import json_answer, moment, shown
+from sidecar.http.callers import Caller, Role, caller_of
+from sidecar.http.calls import Call
+from sidecar.http.requests import Invalid, Page, body_of, number_in_path, page_of, text_of
+from sidecar.jobs.new import TAF_TYPES, changed_job, check_sources_of, check_type, new_job
+from sidecar.jobs.queue import Jobs, JobView
 from sidecar.service import Service
 from tapefs.access.settings import AccessSettings
 from tapefs.client.job_fields import JobFields

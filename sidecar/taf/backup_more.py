@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from catalog.ids import JobNumber, SetId
 from catalog.records import BackupSet, JobState, SetState
-from sidecar.answers import json_answer, moment, shown
-from sidecar.callers import Role
-from sidecar.calls import Call, Query
-from sidecar.requests import body_of, number_in_path, page_of
+from sidecar.http.answers import json_answer, moment, shown
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call, Query
+from sidecar.http.requests import body_of, number_in_path, page_of
 from sidecar.service import Service
 from sidecar.taf.backup import STATUSES, amounts, percent_of
 from sidecar.taf.browsing import set_called

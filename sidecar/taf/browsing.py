@@ -22,9 +22,9 @@ from catalog.index.model import Directory, Entry, EntryFlag
 from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, SetState
-from sidecar.answers import moment, shown
-from sidecar.callers import Caller
-from sidecar.statuses import Forbidden
+from sidecar.http.answers import moment, shown
+from sidecar.http.callers import Caller
+from sidecar.http.statuses import Forbidden
 from sidecar.view.access import ACL_NAME, READ, SEARCH, Rights, may
 from tapefs.codecs import CODECS
 from tapefs.errors import NoSuchThing

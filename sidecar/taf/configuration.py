@@ -16,10 +16,10 @@ from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import Call, Query
-from sidecar.requests import body_of, text_of
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call, Query
+from sidecar.http.requests import body_of, text_of
 from sidecar.service import Service
 from sidecar.taf.notification import Said, shown_gateway
 from sidecar.taf.system_models import (

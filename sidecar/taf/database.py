@@ -19,11 +19,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.errors import CatalogError
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import Call
-from sidecar.request_notes import note_values
-from sidecar.requests import Invalid, body_of
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call
+from sidecar.http.request_notes import note_values
+from sidecar.http.requests import Invalid, body_of
 from sidecar.service import Service
 from sidecar.taf.notification import MASK, Said
 from tapefs.durable import sync_folder

@@ -15,12 +15,12 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sidecar.answers import json_answer, moment, shown
-from sidecar.callers import Role
-from sidecar.calls import Call, Query
-from sidecar.requests import Invalid, page_of
+from sidecar.http.answers import json_answer, moment, shown
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call, Query
+from sidecar.http.requests import Invalid, page_of
+from sidecar.http.statuses import Forbidden
 from sidecar.service import Service
-from sidecar.statuses import Forbidden
 from sidecar.taf.system_models import DriveRow, DriveRows, PathRow, PathRows
 from sidecar.taf.tape_work import required
 from tapefs.access.places import is_escape, open_target, root_of

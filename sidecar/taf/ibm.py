@@ -17,11 +17,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.life_records import Mounting
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Role
-from sidecar.calls import Call, Query
-from sidecar.drive import DriveTask
-from sidecar.requests import text_of
+from sidecar.drives.drive import DriveTask
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call, Query
+from sidecar.http.requests import text_of
 from sidecar.service import Service
 from sidecar.taf.tape_facts import DriveFile, TapeKnowledge, drive_file
 from tapefs.condition.known import LOOKED_BACK_NS

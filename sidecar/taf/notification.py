@@ -13,15 +13,15 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import Call, Query
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call, Query
+from sidecar.http.request_notes import note_values
+from sidecar.http.requests import Invalid, body_of, number_in_path
 from sidecar.notices.channels import DeliveryFailed
 from sidecar.notices.kinds import FLAGS
 from sidecar.notices.posting import TargetPolicy, TargetRefused, check_url
 from sidecar.notices.store import GATEWAY, Gateway, Stored, User
-from sidecar.request_notes import note_values
-from sidecar.requests import Invalid, body_of, number_in_path
 from sidecar.service import Service
 from tapefs.errors import NoSuchThing
 

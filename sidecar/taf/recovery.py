@@ -12,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.records import BackupSet, SetState
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Role, caller_of
-from sidecar.calls import Call, Query
-from sidecar.requests import LONGEST_PAGE, Invalid, Page, moment_of, page_of, text_of
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Role, caller_of
+from sidecar.http.calls import Call, Query
+from sidecar.http.requests import LONGEST_PAGE, Invalid, Page, moment_of, page_of, text_of
 from sidecar.service import Service
 from sidecar.taf.browsing import FileRow, ItemRow, files, items, path_of, set_called
 

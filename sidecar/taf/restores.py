@@ -17,11 +17,11 @@ from starlette.responses import Response
 
 from catalog.ids import DirectoryNo
 from catalog.recovery_records import Recovery
-from sidecar.answers import json_answer, moment, shown
-from sidecar.callers import Role, caller_of
-from sidecar.calls import Call
-from sidecar.new_restores import new_restore
-from sidecar.requests import Invalid, body_of
+from sidecar.http.answers import json_answer, moment, shown
+from sidecar.http.callers import Role, caller_of
+from sidecar.http.calls import Call
+from sidecar.http.requests import Invalid, body_of
+from sidecar.restores.new import new_restore
 from sidecar.service import Service
 from sidecar.taf.browsing import set_called
 from sidecar.taf.notification import Said

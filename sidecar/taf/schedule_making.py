@@ -14,9 +14,9 @@ from catalog.errors import NotFound
 from catalog.ids import JobNumber
 from catalog.records import Job, JobState
 from catalog.schedule_records import BackUp, CheckRetention, Interval, Schedule
-from sidecar.new_jobs import changed_job, check_run_type, new_job
-from sidecar.new_schedules import changed_schedule, new_schedule
-from sidecar.requests import Invalid, converted
+from sidecar.http.requests import Invalid, converted
+from sidecar.jobs.new import changed_job, check_run_type, new_job
+from sidecar.schedules.new import changed_schedule, new_schedule
 from sidecar.service import Service
 from sidecar.taf.backup import NAMES, BackupTaskRequest, with_defaults
 from sidecar.taf.schedule_models import Anything, ScheduledTaskCreate, ScheduledTaskUpdate

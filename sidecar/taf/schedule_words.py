@@ -24,8 +24,8 @@ from catalog.schedule_records import (
     Weekly,
     Yearly,
 )
-from sidecar.answers import shown
-from sidecar.requests import Invalid, converted
+from sidecar.http.answers import shown
+from sidecar.http.requests import Invalid, converted
 from sidecar.taf.schedule_models import Anything, ScheduleConfig
 from tapefs.codecs import CODECS
 from tapefs.errors import NoSuchThing, UsageError

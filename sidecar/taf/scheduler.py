@@ -23,13 +23,13 @@ from catalog.schedule_records import (
     ScheduleNumber,
     ScheduleRun,
 )
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Role
-from sidecar.calls import PAGE, Call, Query
-from sidecar.new_schedules import changed_schedule
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Role
+from sidecar.http.calls import PAGE, Call, Query
+from sidecar.http.request_notes import note_values
+from sidecar.http.requests import Invalid, body_of, number_in_path, number_of, page_of, text_of
 from sidecar.own.schedules import run_view, statistics_of
-from sidecar.request_notes import note_values
-from sidecar.requests import Invalid, body_of, number_in_path, number_of, page_of, text_of
+from sidecar.schedules.new import changed_schedule
 from sidecar.service import Service
 from sidecar.taf.schedule_making import TaskMaking, job_of, kind_of, notes_of, refuse_task
 from sidecar.taf.schedule_models import (

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, JobState, SetState, Volume, VolumeState
-from sidecar.answers import moment
+from sidecar.http.answers import moment
 from sidecar.notices.watching import expiry_states
 from tapefs.home import Home
 from tapefs.retention.pools import Pools

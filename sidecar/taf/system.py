@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.errors import CatalogError
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Role
-from sidecar.calls import Call, Query
-from sidecar.requests import moment_of, number_of, page_of, text_of
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call, Query
+from sidecar.http.requests import moment_of, number_of, page_of, text_of
 from sidecar.service import Service
 from sidecar.taf.statistics import figures
 from tapefs import __version__

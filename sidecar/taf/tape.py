@@ -11,11 +11,11 @@ from starlette.responses import Response
 from catalog.errors import NotFound
 from catalog.ids import new_uuid
 from catalog.records import Volume
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import Call, Query
-from sidecar.drive import DriveTask
-from sidecar.requests import page_of, text_of
+from sidecar.drives.drive import DriveTask
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call, Query
+from sidecar.http.requests import page_of, text_of
 from sidecar.service import Service
 from sidecar.taf.system import newest_entries
 from sidecar.taf.tape_facts import STATUSES, TapeKnowledge

@@ -17,8 +17,8 @@ from catalog.ledger import Ledger
 from catalog.pool_records import RetentionKind
 from catalog.records import BackupSet, SetState, Volume, VolumeState
 from drivers.interface import ElementKind
-from sidecar.answers import moment
-from sidecar.drive import DriveTask
+from sidecar.drives.drive import DriveTask
+from sidecar.http.answers import moment
 from sidecar.service import Service
 from sidecar.taf.tape_models import (
     CurrentTape,

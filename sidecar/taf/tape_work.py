@@ -17,11 +17,10 @@ from starlette.responses import Response
 from catalog.errors import Conflict
 from catalog.records import Volume, VolumeState
 from drivers.interface import ElementKind
-from sidecar.answers import json_answer
-from sidecar.callers import Role
-from sidecar.calls import Call, Query
-from sidecar.ports import put_back
-from sidecar.requests import Invalid, body_of, text_of
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Role
+from sidecar.http.calls import Call, Query
+from sidecar.http.requests import Invalid, body_of, text_of
 from sidecar.service import Service
 from sidecar.taf.tape_facts import TapeKnowledge
 from sidecar.taf.tape_models import (
@@ -33,7 +32,8 @@ from sidecar.taf.tape_models import (
     UpdateTapeRequest,
     WriteTapeLabelRequest,
 )
-from sidecar.tape_tasks import Command, TapeTask
+from sidecar.tapes.ports import put_back
+from sidecar.tapes.tasks import Command, TapeTask
 from tapefs.errors import NoTape, NotNow, UsageError
 from tapefs.mover.messages import Identify, Tend
 from tapefs.retention.living import require_nothing_live

@@ -13,12 +13,12 @@ from sidecar.access.gate import ORIGIN, PROOF
 from sidecar.access.logins import let_in
 from sidecar.access.people import check_name, check_role
 from sidecar.access.registry import Proof
-from sidecar.answers import json_answer, moment
-from sidecar.callers import Caller, Role, caller_of
-from sidecar.calls import Call
-from sidecar.requests import body_of, number_in_path, page_of
+from sidecar.http.answers import json_answer, moment
+from sidecar.http.callers import Caller, Role, caller_of
+from sidecar.http.calls import Call
+from sidecar.http.requests import body_of, number_in_path, page_of
+from sidecar.http.statuses import Unauthorised
 from sidecar.service import Service
-from sidecar.statuses import Unauthorised
 from tapefs.errors import NoSuchThing, UsageError
 
 #: What TAF calls things that one may do, and the role that it takes here.

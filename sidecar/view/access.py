@@ -14,7 +14,7 @@ from operator import or_
 from struct import Struct
 from typing import NamedTuple
 
-from sidecar.callers import Caller, Role
+from sidecar.http.callers import Caller, Role
 
 READ, SEARCH = 4, 1
 

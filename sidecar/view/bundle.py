@@ -21,8 +21,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from catalog.errors import CatalogError
-from sidecar.callers import Caller, Role
-from sidecar.listeners import CONNECTION, Connection
+from sidecar.http.callers import Caller, Role
+from sidecar.http.listeners import CONNECTION, Connection
 from sidecar.view.content import CHUNK_BYTES, attachment, send_soon, shown, until_gone
 from sidecar.view.files import Files, Item
 from tapefs.errors import TapefsError, UsageError

@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from catalog.errors import CatalogError
-from sidecar.callers import Caller
-from sidecar.listeners import CONNECTION, Connection
+from sidecar.http.callers import Caller
+from sidecar.http.listeners import CONNECTION, Connection
 from sidecar.view.files import Files, Item
 from sidecar.view.ranges import Span, Unsatisfiable, http_date, is_other, is_unchanged, span_of
 from tapefs.errors import TapefsError

@@ -19,10 +19,10 @@ import trio
 from catalog.ids import FrameNo
 from catalog.index.model import Directory, Entry, EntryFlag
 from catalog.ledger import Ledger
-from sidecar.arrivals import Arrivals
-from sidecar.callers import Caller
-from sidecar.recalling import Recalls
-from sidecar.statuses import Forbidden
+from sidecar.http.callers import Caller
+from sidecar.http.statuses import Forbidden
+from sidecar.recalls.arrivals import Arrivals
+from sidecar.recalls.recalling import Recalls
 from sidecar.view.access import ACL_NAME, READ, SEARCH, Rights, covers, may
 from sidecar.view.link import OwnLink
 from tapefs.errors import NoSuchThing, UsageError

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Sequence
 import msgspec
 
 from catalog.ids import FrameNo, SegmentId
-from sidecar.arrivals import HELLO, Arrivals
-from sidecar.guard import Reader
-from sidecar.recalling import Recalls, Wish
+from sidecar.recalls.arrivals import HELLO, Arrivals
+from sidecar.recalls.guard import Reader
+from sidecar.recalls.recalling import Recalls, Wish
 from tapefs.errors import Unreachable
 from tapefs.mount.link import Arrival, Span, WaiterMessage, WalkMessage
 from tapefs.mover.messages import FrameRange

@@ -20,12 +20,12 @@ from catalog.errors import CatalogError
 from catalog.ids import SegmentId, new_uuid
 from catalog.ledger import Ledger
 from catalog.stage_records import StageFile, StageRequest, StageState
-from sidecar.arrivals import Arrivals
-from sidecar.callers import Caller, Role
-from sidecar.evictor import Evictor
-from sidecar.guard import Reader
-from sidecar.pins import Pins
-from sidecar.recalling import Recalls, Wish
+from sidecar.http.callers import Caller, Role
+from sidecar.recalls.arrivals import Arrivals
+from sidecar.recalls.evictor import Evictor
+from sidecar.recalls.guard import Reader
+from sidecar.recalls.pins import Pins
+from sidecar.recalls.recalling import Recalls, Wish
 from sidecar.view.files import NOBODY_UID, Files, Item
 from sidecar.view.link import OwnLink
 from tapefs.errors import NoRoom, NoSuchThing, TapefsError, Unreachable

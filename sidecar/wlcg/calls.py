@@ -15,12 +15,12 @@ from starlette.responses import Response
 
 from catalog.errors import CatalogError
 from catalog.stage_records import StageFile, StageRequest, StageState
-from sidecar.answers import json_answer
-from sidecar.callers import Caller, Role, caller_of
-from sidecar.calls import Call
-from sidecar.requests import Invalid, body_of
+from sidecar.http.answers import json_answer
+from sidecar.http.callers import Caller, Role, caller_of
+from sidecar.http.calls import Call
+from sidecar.http.requests import Invalid, body_of
+from sidecar.http.statuses import BadRequest, Forbidden
 from sidecar.service import Service
-from sidecar.statuses import BadRequest, Forbidden
 from sidecar.view.access import covers
 from sidecar.view.files import Item, names_of
 from sidecar.wlcg.models import (

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from catalog.stage_records import StageFile, StageRequest
-from sidecar.requests import Invalid
+from sidecar.http.requests import Invalid
 
 #: Files of one request; the body's limit of 1 MiB allows paths of about a hundred bytes then.
 MOST_FILES = 10_000

@@ -1,7 +1,7 @@
 """What a job is asked to do, as it travels over HTTP: by name, every field optional. Used by both ends; pure.
 
 A field that is not set is left as it is (PATCH), or takes its default (POST). What the values mean, with units and
-defaults, stands at `catalog.records.Job`; what is allowed in `sidecar.new_jobs`.
+defaults, stands at `catalog.records.Job`; what is allowed in `sidecar.jobs.new`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import pytest
 import tapefs.along.second  # noqa: F401 -- registers the crash points
 from catalog.crash import known_points
 from catalog.records import JobState, SetState, VolumeState
-from sidecar.going_on import finish
+from sidecar.jobs.going_on import finish
 from tapefs.sets.finish import finish_all
 from tests.along.rig import Pair, labels
 from tests.along.test_along import FIRST, SECOND, SEGMENTS, check

@@ -13,7 +13,7 @@ import pytest
 from catalog.ids import InstallationId, new_uuid
 from catalog.pool_records import Pool
 from catalog.records import JobState, VolumeState
-from sidecar.going_on import finish
+from sidecar.jobs.going_on import finish
 from tapefs.errors import NoTape, UsageError
 from tapefs.retention.candidates import candidates_of, reuse_of
 from tapefs.retention.expire import expire

@@ -17,7 +17,7 @@ from catalog.crash import known_points
 from catalog.ids import SegmentId, SetId
 from catalog.index.reader import IndexReader
 from catalog.records import JobState, SetState, VolumeState
-from sidecar.going_on import finish
+from sidecar.jobs.going_on import finish
 from tapefs.sets.finish import finish_all
 from tests.backup.rig import Rig
 from tests.backup.trees import entries, extract, odd_tree, random_files, snapshot

@@ -20,7 +20,7 @@ from catalog.ids import SetId
 from catalog.index.model import Entry, EntryFlag
 from catalog.index.reader import IndexReader
 from catalog.records import Job, JobState, SetState
-from sidecar.going_on import finish
+from sidecar.jobs.going_on import finish
 from tapefs.backup import base, intake, scout, scouts
 from tapefs.backup.scan import OpenDirectory
 from tapefs.backup.scout import Scout

@@ -8,7 +8,7 @@ from catalog.errors import Conflict
 from catalog.pool_records import Pool
 from catalog.records import DriveMove, JobState, SetState
 from drivers.errors import DeviceFailed
-from sidecar.going_on import leave_drive
+from sidecar.jobs.going_on import leave_drive
 from tapefs.errors import Cancelled, NotVerified
 from tapefs.mover.kinds import kind_of
 from tapefs.retention.expire import verdicts_of

@@ -16,7 +16,7 @@ from catalog.index.model import Directory
 from catalog.index.reader import IndexReader
 from catalog.records import Job, JobState, SetState
 from drivers.virtual.library import take_out
-from sidecar.going_on import finish
+from sidecar.jobs.going_on import finish
 from tapefs.backup import base
 from tapefs.format.lines import read_lines
 from tapefs.format.records import DirectoryEntered, DirectoryLeft, DirectoryPart, Member, TrailerLine

@@ -12,7 +12,7 @@ from catalog.lmdb_ledger import LmdbLedger
 from catalog.pool_records import Pool
 from catalog.records import Volume, VolumeState
 from drivers.lto import Use
-from sidecar.library import Library
+from sidecar.tapes.library import Library
 from tapefs.condition.known import condition_now, drives_now
 from tapefs.retention.allocation import Candidate, Want, choose
 from tests.catalog.builders import NOW, volume_of

@@ -19,7 +19,7 @@ from pathlib import Path
 from catalog.errors import CatalogError
 from catalog.records import Job, JobState, SetState
 from drivers.errors import DriveError
-from sidecar.going_on import finish
+from sidecar.jobs.going_on import finish
 from tapefs.errors import TapefsError
 from tapefs.mover.kinds import kind_of
 from tapefs.sets.finish import finish_all

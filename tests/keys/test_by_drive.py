@@ -17,7 +17,7 @@ from drivers.interface import Drive, DriveKey
 from drivers.registry import drive_name
 from drivers.virtual.faults import FaultyDrive, Reset
 from drivers.virtual.sealing import PLAIN, RECORD_BYTES, SUFFIX
-from sidecar.encrypting import may_encrypt
+from sidecar.drives.encrypting import may_encrypt
 from tapefs.errors import KeyMissing, KeyUnfit
 from tapefs.format.identify import is_ours
 from tapefs.format.structures import read_header, read_label, read_set_label

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from catalog.records import JobState, SetState
-from sidecar.going_on import finish
+from sidecar.jobs.going_on import finish
 from sidecar.recovery import recover
 from tapefs.report.files import read_report, report_path
 from tapefs.report.present import as_json, set_report

@@ -18,7 +18,7 @@ import pytest
 import trio
 from starlette.types import Message, Scope
 
-from sidecar.gates import BodyLimits
+from sidecar.http.gates import BodyLimits
 from tests.sidecar.rig import Rig, make_home, running
 
 PUT = {"type": "http", "method": "PUT", "path": "/", "headers": []}

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.accounting import SAFE, destroys, is_audited
-from sidecar.app import calls_of
+from sidecar.http.accounting import SAFE, destroys, is_audited
+from sidecar.http.app import calls_of
 from sidecar.service import Service
 from tapefs.audit import AuditLog, Entry, check_log, entries_of, files_of, without_secrets
 from tapefs.cli import run

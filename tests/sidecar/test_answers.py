@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from sidecar.compression import CODINGS, Compression
+from sidecar.http.compression import CODINGS, Compression
 from tests.sidecar.rig import Rig, make_home, running
 
 PROBLEM = "application/problem+json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from catalog.ids import FrameNo, SegmentId
-from sidecar.arrivals import Arrivals
+from sidecar.recalls.arrivals import Arrivals
 from tapefs.mover.messages import FrameRange
 
 

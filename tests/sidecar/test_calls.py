@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from sidecar.app import calls_of
-from sidecar.callers import CALLER, NOBODY, Caller, Role, caller_of
-from sidecar.calls import Call
+from sidecar.http.app import calls_of
+from sidecar.http.callers import CALLER, NOBODY, Caller, Role, caller_of
+from sidecar.http.calls import Call
+from sidecar.http.statuses import Forbidden, Unauthorised
 from sidecar.service import Service
-from sidecar.statuses import Forbidden, Unauthorised
 
 #: Whoever is not in yet must be able to come in, and to go.
 OPEN = {"/api/v1/session", "/api/user/login", "/api/user/logout"}

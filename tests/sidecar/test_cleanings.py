@@ -11,8 +11,8 @@ import pytest
 from catalog.lmdb_ledger import LmdbLedger
 from drivers.interface import Element, ElementKind
 from sidecar.bell import Bell
-from sidecar.cleanings import Cleanings
-from sidecar.library import Library
+from sidecar.drives.cleanings import Cleanings
+from sidecar.tapes.library import Library
 from tapefs.errors import NotNow
 
 BOTH = {"drive0", "drive1"}

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from catalog.ids import JobNumber
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import JobState, SetState
-from sidecar import going_on
+from sidecar.jobs import going_on
 from tapefs.home import Home
 from tests.catalog.builders import job_of
 from tests.sidecar import seeds

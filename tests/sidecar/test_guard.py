@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from catalog.ids import SegmentId, VolumeId
-from sidecar.allowances import WINDOW_S, Allowances, Limits
-from sidecar.guard import Guard, Mode, Reader
+from sidecar.recalls.allowances import WINDOW_S, Allowances, Limits
+from sidecar.recalls.guard import Guard, Mode, Reader
 from tapefs.errors import HomeError
 from tapefs.home import Home, open_home
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from sidecar.health import FIRST_REST_S, MOST_STRIKES, REST_GROWTH, Fleet
+from sidecar.drives.health import FIRST_REST_S, MOST_STRIKES, REST_GROWTH, Fleet
 from tapefs.errors import NoSuchThing, NotNow
 
 

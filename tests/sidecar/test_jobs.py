@@ -13,7 +13,7 @@ from catalog.ids import JobId, JobNumber, new_uuid
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import Job, JobState
 from sidecar.bell import Bell
-from sidecar.jobs import Jobs, Run
+from sidecar.jobs.queue import Jobs, Run
 from tapefs.errors import NotNow
 from tapefs.home import Home
 

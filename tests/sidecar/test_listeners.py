@@ -11,7 +11,7 @@ from hypercorn.events import Closed, Event, RawData
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from sidecar.listeners import _Server
+from sidecar.http.listeners import _Server
 
 
 class _Protocol:

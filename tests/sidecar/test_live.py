@@ -10,7 +10,7 @@ import trio
 
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.notice_records import KEPT_NOTICES
-from sidecar.health import Health
+from sidecar.drives.health import Health
 from sidecar.live import hub
 from sidecar.live.hub import HEARTBEAT, HELLO, Listener, Live
 from sidecar.live.looking import Looking, Pace

@@ -8,9 +8,9 @@ import pytest
 
 from catalog.pool_records import Pool, RetentionKind, RetentionRule
 from catalog.records import AS_POOL
-from sidecar.job_pools import with_pools
-from sidecar.new_pools import changed_pool, check_name
-from sidecar.requests import Invalid
+from sidecar.http.requests import Invalid
+from sidecar.jobs.pools import with_pools
+from sidecar.tapes.new_pools import changed_pool, check_name
 from tapefs.client.job_fields import JobFields, asked_of
 from tapefs.client.pools import PoolFields
 from tapefs.retention.pools import SCRATCH, Pools

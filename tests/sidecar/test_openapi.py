@@ -10,10 +10,10 @@ import jsonschema_rs
 import pytest
 from starlette.applications import Starlette
 
-from sidecar.app import calls_of
-from sidecar.callers import Role
-from sidecar.calls import JSON, Call
-from sidecar.openapi import METHODS, document, is_told
+from sidecar.http.app import calls_of
+from sidecar.http.callers import Role
+from sidecar.http.calls import JSON, Call
+from sidecar.http.openapi import METHODS, document, is_told
 from sidecar.own.docs import DocsCalls
 from sidecar.own.job_views import JobRequest
 from sidecar.service import Service

@@ -21,7 +21,7 @@ from catalog.ids import JobId, JobNumber, new_uuid
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import Job, JobState, SetState
 from sidecar.bell import Bell
-from sidecar.jobs import Jobs, Run
+from sidecar.jobs.queue import Jobs, Run
 from sidecar.recovery import recover
 from tapefs.errors import NotNow
 from tests.sidecar import seeds

@@ -13,10 +13,10 @@ from trio.testing import MockClock
 
 from catalog.ids import FrameNo, SegmentId
 from catalog.records import Segment
-from sidecar import asking
-from sidecar.asking import Asking
-from sidecar.movers import CommandFailed, Mover
-from sidecar.recalls import Request
+from sidecar.drives import asking
+from sidecar.drives.asking import Asking
+from sidecar.drives.movers import CommandFailed, Mover
+from sidecar.recalls.queue import Request
 from tapefs.home import Home
 from tapefs.mover.messages import Done, FrameRange, Recommend
 from tests.sidecar.rig import Rig, make_home, running, seed_set, wait_until, waiter

@@ -18,7 +18,7 @@ import trio
 from catalog.ids import SetId
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.recovery_records import Recovery, RecoveryState
-from sidecar.restoring import Restorations
+from sidecar.restores.restoring import Restorations
 from tapefs.errors import NotNow
 from tests.sidecar.rig import Answer, Rig, make_home, running, wait_until
 
@@ -138,7 +138,7 @@ def test_cancelled_before_it_begins_and_while_it_runs(tmp_path: Path, monkeypatc
     sleeper = tmp_path / "sleeper"
     sleeper.write_text("#!/bin/sh\necho begun > " + str(tmp_path / "begun") + "\nexec sleep 600\n")
     sleeper.chmod(0o755)
-    monkeypatch.setattr("sidecar.restoring.sys.executable", str(sleeper))
+    monkeypatch.setattr("sidecar.restores.restoring.sys.executable", str(sleeper))
 
     async def scene(ledger: LmdbLedger) -> None:
         restorations = Restorations(home, ledger, time.time_ns)

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from typing import cast
 
 from catalog.records import JobState
-from sidecar.jobs import Jobs
-from sidecar.requests import Page
+from sidecar.http.requests import Page
+from sidecar.jobs.queue import Jobs
 from sidecar.taf.backup import matching
 
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.app import calls_of
+from sidecar.http.app import calls_of
 from sidecar.service import Service
 from tapefs.home import open_home
 from tests.sidecar.rig import Answer, Rig, make_home, running, wait_until

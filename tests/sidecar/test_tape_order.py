@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from catalog.ids import FrameNo, SegmentId
 from drivers.virtual.motion import motion_of
-from sidecar.recalls import Request
-from sidecar.tape_order import TapeOrder
+from sidecar.recalls.queue import Request
+from sidecar.recalls.tape_order import TapeOrder
 from tapefs.mover.messages import FrameRange
 
 BLOCK = 256 * 1024

@@ -18,8 +18,8 @@ from sidecar.access.access import Access
 from sidecar.access.addresses import Origin
 from sidecar.access.basic import REMEMBERED_S, BasicLogins, Pair, pair_in
 from sidecar.access.passwords import Passwords
-from sidecar.callers import Role
-from sidecar.statuses import Unauthorised
+from sidecar.http.callers import Role
+from sidecar.http.statuses import Unauthorised
 from tests.sidecar.access.rig import home_with
 from tests.sidecar.rig import make_home
 

@@ -12,9 +12,9 @@ from starlette.types import Message
 
 from sidecar.access.addresses import Addresses, plain
 from sidecar.access.hosts import Hosts
-from sidecar.callers import Role
-from sidecar.listeners import Connection, Connections
-from sidecar.statuses import WrongHost
+from sidecar.http.callers import Role
+from sidecar.http.listeners import Connection, Connections
+from sidecar.http.statuses import WrongHost
 from tapefs.access.settings import HttpSettings, Trusted
 from tests.sidecar.access.rig import raw_request, serving
 from tests.sidecar.rig import Rig, wait_until

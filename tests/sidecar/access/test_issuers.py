@@ -23,7 +23,7 @@ from joserfc.jws import JWSRegistry
 
 from sidecar.access.issuers import Issuers
 from sidecar.access.keysets import AGAIN_S, check_url, keys_in
-from sidecar.callers import Caller, Role
+from sidecar.http.callers import Caller, Role
 from tapefs.access.settings import Issuer
 from tapefs.errors import HomeError
 from tests.sidecar.access.rig import serving

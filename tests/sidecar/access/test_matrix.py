@@ -19,10 +19,10 @@ from urllib.parse import quote
 
 import pytest
 
-from sidecar.app import calls_of
-from sidecar.callers import NOBODY, Caller, Role
-from sidecar.calls import Call
 from sidecar.dav.calls import WRITING
+from sidecar.http.app import calls_of
+from sidecar.http.callers import NOBODY, Caller, Role
+from sidecar.http.calls import Call
 from sidecar.service import Service
 from tapefs.access.scopes import implied
 from tests.sidecar.access.rig import home_with

@@ -14,7 +14,7 @@ from catalog.errors import StorageFailed
 from catalog.lmdb_ledger import LmdbLedger
 from sidecar.access.passwords import MOST_WAITING, Passwords
 from sidecar.access.registry import MOST_OPEN, NOTE_S, Registry
-from sidecar.statuses import TooMany
+from sidecar.http.statuses import TooMany
 from tests.catalog.builders import NOW, user_of
 
 KINDS = tuple(CredentialKind)

@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from sidecar.dav.listing import _Stream
-from sidecar.listeners import CONNECTION
+from sidecar.http.listeners import CONNECTION
 
 
 async def test_nothing_is_listed_for_who_has_gone() -> None:

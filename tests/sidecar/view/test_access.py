@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.callers import NOBODY, Caller, Role
+from sidecar.http.callers import NOBODY, Caller, Role
 from sidecar.view.access import ACL_NAME, READ, SEARCH, Rights, covers, groups_of, may
 
 DAEMON = pwd.getpwnam("daemon")

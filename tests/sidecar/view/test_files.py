@@ -12,13 +12,13 @@ import pytest
 
 from catalog.ids import SetId
 from catalog.lmdb_ledger import LmdbLedger
-from sidecar.arrivals import Arrivals
 from sidecar.bell import Bell
-from sidecar.callers import Caller, Role
-from sidecar.recalling import Recalls
-from sidecar.statuses import Forbidden
+from sidecar.http.callers import Caller, Role
+from sidecar.http.statuses import Forbidden
+from sidecar.recalls.arrivals import Arrivals
+from sidecar.recalls.recalling import Recalls
+from sidecar.recalls.walks import Walks
 from sidecar.view.files import Files, Item
-from sidecar.walks import Walks
 from tapefs.errors import NoSuchThing, UsageError
 from tapefs.vfs.residency import State
 from tests.backup.rig import Rig

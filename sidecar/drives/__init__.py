@@ -1,0 +1,1 @@
+"""Drives: one task each with its mover, what it does next, its health and its cleaning."""

@@ -1,0 +1,1 @@
+"""The HTTP interface's foundation: listeners, gates, calls, callers, bodies, answers, errors, OpenAPI."""

@@ -1,0 +1,1 @@
+"""Jobs: what makes one acceptable, the queue, what runs next, what becomes of runs, streams, hooks."""

@@ -1,0 +1,1 @@
+"""Restores on the sidecar's host that somebody asks for over HTTP."""

@@ -1,0 +1,1 @@
+"""Verifications: copies that are read back, in line behind all other work."""
