@@ -1,32 +1,23 @@
-"""The operations on notices of the ledger on LMDB: what `catalog.lmdb_ledger` says of threads holds here, too."""
+"""The operations on notices.
+
+See `catalog.lmdb_ledger` for threads and durability.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Sequence
 
 from catalog.ledger_store import notices
-from catalog.ledger_store.environment import Operation, operation
-from catalog.ledger_store.transaction import Reader, Writer
+from catalog.ledger_store.environment import operation
+from catalog.lmdb_ledger.base import LmdbBase
 from catalog.notice_records import ChannelRecord, Condition, Delivery, NewNotice, Notice
 
 _POST_NOTICES = operation("post_notices")
 _NOTE_DELIVERY = operation("note_delivery")
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
-
-class NoticeOperations:
+class NoticeOperations(LmdbBase):
     """See `catalog.ledger.Ledger` for what they do and raise."""
-
-    def _read(self, function: Callable[Concatenate[Reader, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        raise NotImplementedError
-
-    def _write(
-        self, what: Operation, function: Callable[Concatenate[Writer, P], R], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
-        raise NotImplementedError
 
     def post_notices(
         self,

@@ -1,32 +1,21 @@
-"""The operations on tasks of the ledger on LMDB: what `catalog.lmdb_ledger` says of threads holds here, too."""
+"""The operations on tasks.
+
+See `catalog.lmdb_ledger` for threads and durability.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
-
 from catalog.ledger_store import tasks
-from catalog.ledger_store.environment import Operation, operation
-from catalog.ledger_store.transaction import Reader, Writer
+from catalog.ledger_store.environment import operation
+from catalog.lmdb_ledger.base import LmdbBase
 from catalog.task_records import TaskFamily, TaskRecord
 
 _ADD_TASK = operation("add_task")
 _CHANGE_TASK = operation("change_task")
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
-
-class TaskOperations:
+class TaskOperations(LmdbBase):
     """See `catalog.ledger.Ledger` for what they do and raise."""
-
-    def _read(self, function: Callable[Concatenate[Reader, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        raise NotImplementedError
-
-    def _write(
-        self, what: Operation, function: Callable[Concatenate[Writer, P], R], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
-        raise NotImplementedError
 
     def tasks(self, family: TaskFamily) -> list[TaskRecord]:
         """Return the tasks of a family that are kept, oldest first."""

@@ -1,14 +1,16 @@
-"""The operations on jobs and their queue, on LMDB: what `catalog.lmdb_ledger` says of threads holds here, too."""
+"""The operations on jobs and their queue.
+
+See `catalog.lmdb_ledger` for threads and durability.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Collection
 
 from catalog.ids import JobNumber
 from catalog.ledger_store import job_indexes, jobs, moving, queueing
-from catalog.ledger_store.environment import Operation, operation
-from catalog.ledger_store.transaction import Reader, Writer
+from catalog.ledger_store.environment import operation
+from catalog.lmdb_ledger.base import LmdbBase
 from catalog.queue_records import HookResult, JobCheck, JobTry, QueueState
 from catalog.records import DriveMove, Job, JobState
 
@@ -26,22 +28,10 @@ _NOTE_CHECK = operation("note_check")
 _BEGIN_HOOKS = operation("begin_hooks")
 _NOTE_HOOK = operation("note_hook")
 _HOLD_QUEUE = operation("hold_queue")
-_INDEX_JOBS = operation("index_jobs")
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
-class QueueOperations:
+class QueueOperations(LmdbBase):
     """See `catalog.ledger.Ledger` for what they do and raise."""
-
-    def _read(self, function: Callable[Concatenate[Reader, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        raise NotImplementedError
-
-    def _write(
-        self, what: Operation, function: Callable[Concatenate[Writer, P], R], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
-        raise NotImplementedError
 
     def add_job(self, job: Job) -> Job:
         """Record a job under the next free number. Idempotent by `job_id`. Raises Conflict if that asked otherwise."""
@@ -84,10 +74,6 @@ class QueueOperations:
         return self._write(_FINISH_JOB, jobs.finish, number, state, error, now_ns)
 
     # -- the queue ---------------------------------------------------------------------------------------------------
-
-    def index_jobs(self) -> None:
-        """Make the indexes of jobs anew, as it is done once with a ledger of an earlier version."""
-        self._write(_INDEX_JOBS, job_indexes.build)
 
     def jobs_in(self, states: Collection[JobState]) -> list[Job]:
         """Return the jobs in these states, oldest first."""
