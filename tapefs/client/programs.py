@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tapefs.errors import SourceError
 
@@ -26,10 +26,13 @@ def _read(fd: int, shown: str) -> bytes:
         raise SourceError(f"{shown} cannot be read: {error.strerror}") from error
 
 
-def output_of(command: Sequence[bytes | str], shown: str) -> Iterator[bytes]:
-    """Yield what the command writes to its standard output. Raises SourceError when it fails, behind its last byte."""
+def output_of(command: Sequence[bytes | str], shown: str, secrets: Mapping[str, str] | None = None) -> Iterator[bytes]:
+    """Yield what the command writes to its standard output. Raises SourceError when it fails, behind its last byte.
+
+    `secrets` go into its environment: others see the command line of every process.
+    """
     try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **(secrets or {})})
     except OSError as error:
         raise SourceError(f"{shown} cannot be run: {error.strerror}") from error
     output = process.stdout

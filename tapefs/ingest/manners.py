@@ -37,9 +37,12 @@ class Busy(TapefsError):
 class Parser(argparse.ArgumentParser):
     """Options that all scripts have; bad arguments end with exit code 64."""
 
-    def __init__(self, name: str, document: str | None) -> None:
+    def __init__(self, name: str, document: str | None, *, is_here: bool = False) -> None:
+        """Begin with the common options; `is_here`: it works beside the state folder only."""
         super().__init__(prog=name, description=(document or "").partition("\n")[0])
         self.add_argument("--home", type=Path, help="the state folder [as tapefs itself has it]")
+        if is_here:
+            return
         self.add_argument("--url", help=f"a sidecar that runs, as {URL} has it [the one of the state folder]")
 
     def exit(self, status: int = 0, message: str | None = None) -> None:  # type: ignore[override]
@@ -79,6 +82,12 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def usual_lock(name: str) -> Path:
+    """Return where runs of that name lock each other out, if nobody says where."""
+    folder = Path("/run/lock")
+    return (folder if os.access(folder, os.W_OK) else Path(os.environ.get("TMPDIR", "/tmp"))) / f"tapefs-{name}.lock"  # noqa: S108
 
 
 @contextmanager

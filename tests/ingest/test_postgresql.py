@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.ingest.conftest import Site
 from tests.sidecar.rig import wait_until
-from tests.taf.test_catalog import connected, postgres  # noqa: F401 -- a fixture
+from tests.taf.test_catalog import as_postgres, connected, postgres  # noqa: F401 -- a fixture
 
 ODD = "odd/name ü"
 
@@ -52,6 +55,66 @@ def test_dumps_come_back(site: Site, tmp_path: Path, postgres: str) -> None:  # 
     subprocess.run(["pg_restore", "--dbname", of(postgres, "again"), tmp_path / "shop.dump"], check=True)
     assert rows(of(postgres, "again")) == rows(of(postgres, "shop"))
     assert len(rows(of(postgres, "again"))) == 20_000
+
+
+def test_a_cluster_comes_back(site: Site, tmp_path: Path, postgres: str) -> None:  # noqa: F811
+    """As a tar with its WAL: another server starts from what came back, and has the rows. No slot is left behind."""
+    with connected(postgres) as database:
+        database.execute(statements(5000))
+    [line] = site.run("postgresql", "--base", "--dsn", postgres, "--lock", tmp_path / "lock")
+    assert (line["ok"], line["name"]) == (True, "postgresql-cluster-base")
+    with connected(postgres) as database:
+        assert database.execute("SELECT slot_name FROM pg_replication_slots").fetchall() == []
+    tar = tmp_path / "base.tar"
+    assert line["bytes"] == len(site.get("jobs/postgresql-cluster-base/latest/postgresql-cluster-base.tar", tar))
+    with another_server(tar) as url:
+        assert rows(url) == rows(postgres)
+        assert len(rows(url)) == 5000
+
+
+@contextmanager
+def another_server(tar: Path) -> Iterator[str]:
+    """As docs/ingest.md says: unpacked, verified with its WAL, started."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    folder = Path("/tmp") / f"tafpgbase{os.getpid()}"
+    (folder / "data").mkdir(parents=True, mode=0o700)
+    try:
+        become = as_postgres(folder)
+        os.chown(folder / "data", folder.stat().st_uid, folder.stat().st_gid)
+        with tar.open("rb") as file:
+            subprocess.run(["tar", "-xpf", "-", "-C", folder / "data"], stdin=file, check=True, **become)
+        verify = [programs / "pg_verifybackup", folder / "data"]
+        subprocess.run(verify, check=True, capture_output=True, cwd=folder, **become)
+        options = ["-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
+        server = subprocess.Popen([programs / "postgres", "-D", folder / "data", *options], cwd=folder, **become)
+        try:
+            yield f"postgresql://taf@/postgres?host={folder}"
+        finally:
+            server.terminate()
+            server.wait(timeout=60)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_base_backup_that_fails_is_no_set(site: Site, tmp_path: Path) -> None:
+    """Without a slot, or when the program breaks off; the password of a DSN is on no command line."""
+    options = ("--base", "--lock", tmp_path / "lock", "--name", "failing")
+    dsn = f"host={tmp_path} user=taf password=canary"
+    assert site.run("postgresql", *options, "--dsn", dsn, code=1) == []
+    assert "no replication slot" in site.said
+    assert "canary" not in site.said
+    (tmp_path / "pg_basebackup").write_text(
+        f'#!/bin/sh\necho "$PGPASSWORD $*" > {tmp_path}/told\nhead -c 3000000 /dev/urandom\nexit 1\n'
+    )
+    (tmp_path / "pg_basebackup").chmod(0o755)
+    [line] = site.run("postgresql", *options, "--no-slot", "--bin", tmp_path, "--dsn", dsn, code=1)
+    assert (line["ok"], "exit code 1" in line["error"]) == (False, True)
+    assert "failing-cluster-base" not in {entry.name for entry in site.client.folder("jobs")}
+    password, _, arguments = (tmp_path / "told").read_text().partition(" ")
+    assert password == "canary"
+    assert "--wal-method=fetch" in arguments
+    assert "canary" not in arguments
+    site.run("postgresql", *options, "--database", "shop", code=64)
 
 
 def test_a_dump_that_fails_is_no_set(site: Site, tmp_path: Path, postgres: str) -> None:  # noqa: F811
