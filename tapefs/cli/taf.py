@@ -14,10 +14,9 @@ from tapefs.cli.output import counted, named, print_json, print_table, printable
 from tapefs.cli.place import Place
 from tapefs.cli.progress import reporting
 from tapefs.cli.restore import noting, progress_to, tell_report
-from tapefs.errors import Cancelled, SetDamaged, TapefsError, UsageError
+from tapefs.errors import Cancelled, HomeInUse, SetDamaged, TapefsError, UsageError
 
 if TYPE_CHECKING:
-    from tapefs.errors import HomeInUse
     from tapefs.home import Home
     from tapefs.taf.views import Imported, ImportedSet
     from tapefs.taf.volume import Archive, TafVolume
@@ -138,7 +137,6 @@ def import_command(
     does the work, if the volume is mounted where it has a drive. The exit code is 1 if an archive could not be read to
     its end.
     """
-    from tapefs.errors import HomeInUse
     from tapefs.logs import configure_logs
 
     home = place.home()

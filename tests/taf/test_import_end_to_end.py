@@ -11,9 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sidecar.ownership import owned
+from tapefs.home import open_home
+from tapefs.ingest.manners import locked
 from tests.catalog.lmdb_tools import ROOT
 from tests.drivers.ltfs_bench import BARCODE, make_volume
 from tests.taf.test_taf import SET, archive_of
@@ -43,6 +47,7 @@ def tapefs(tmp_path: Path, volume: Path) -> Tapefs:
         command = [sys.executable, "-m", "tapefs", "--home", str(tmp_path / "home"), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=180)
         assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
         return done.stdout if not code else done.stderr
 
     run("init", "--driver", "ltfs", "--drive", volume)
@@ -124,18 +129,47 @@ def test_a_running_sidecar_does_it(tapefs: Tapefs, volume: Path, source: Path, t
             sidecar.wait(timeout=60)
 
 
-def test_the_script_for_cron(tapefs: Tapefs, volume: Path, tmp_path: Path) -> None:
-    """It says what is new, once; an empty place is passed over, and damage is an exit code."""
+@pytest.fixture
+def script(tapefs: Tapefs, tmp_path: Path) -> Callable[..., tuple[list[dict[str, Any]], str]]:
+    def run(*arguments: object, code: int = 0) -> tuple[list[dict[str, Any]], str]:
+        """Return the lines of JSON, and what was said besides."""
+        options = ["--home", tmp_path / "home", "--lock", tmp_path / "lock"]
+        command = list(map(str, [sys.executable, ROOT / "scripts/ingest_taf.py", *options, *arguments]))
+        # An address for the other scripts is none for this one.
+        environment = os.environ | {"TAPEFS_URL": "https://nowhere.invalid", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        assert done.returncode == code, done.stdout + done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+    return run
+
+
+def test_the_script_for_cron(script: Callable[..., Any], volume: Path, tmp_path: Path) -> None:
+    """A line for each volume; an empty place is passed over, and damage is an exit code."""
     empty = tmp_path / "empty"
     empty.mkdir()
-    script = list(
-        map(str, [sys.executable, ROOT / "scripts/ingest_taf.py", "--home", tmp_path / "home", empty, volume])
-    )
-    for expected in (1, 0):
-        done = subprocess.run(script, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        assert len(done.stdout.splitlines()) == expected
+    [line], _ = script(empty, volume)
+    assert (line["script"], line["volume"], line["tape"], line["ok"]) == ("ingest_taf", str(volume), BARCODE, True)
+    assert [(each["taf_set"], each["files"]) for each in line["sets"]] == [(SET, 2)]
+    [line], _ = script(empty, volume)
+    assert (line["sets"], line["known"], line["ok"], line["error"]) == ([], 1, True, None)
     (volume / SET / f"backup_{SET}_2.tar.gz").write_bytes(b"damaged")
-    done = subprocess.run(script, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    assert "1 of 2 archives could not be read" in done.stdout
+    [gone, line], said = script(tmp_path / "gone", volume, code=1)
+    assert (gone["ok"], line["ok"]) == (False, False)
+    assert "No such file" in gone["error"]
+    assert gone["error"] in said
+    assert "1 of 2 archives could not be read" in line["sets"][0]["partial"]
+
+
+def test_the_script_gives_way(script: Callable[..., Any], volume: Path, tmp_path: Path) -> None:
+    """To another run, and to a sidecar that has no drive there: 75, and nothing is read."""
+    with locked(tmp_path / "lock"):
+        lines, said = script(volume, code=75)
+    assert lines == []
+    assert "another run" in said
+    shutil.copytree(volume, tmp_path / "copy")
+    with owned(open_home(tmp_path / "home"), temporary=False):
+        [line], said = script(tmp_path / "copy", code=75)
+    assert not line["ok"]
+    assert "is owned by" in line["error"]
+    script("--home", code=64)
