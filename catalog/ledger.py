@@ -431,6 +431,10 @@ class Ledger(JobLedger, Protocol):
         """Forget a restore. Idempotent."""
         ...
 
+    def recovery(self, recovery_id: str) -> Recovery:
+        """Return a restore. Raises NotFound."""
+        ...
+
     def recoveries(self) -> list[Recovery]:
         """Return all restores that are kept, oldest first."""
         ...

@@ -102,6 +102,8 @@ def note_hook(tx: Writer, number: JobNumber, begun_at_ns: int, result: HookResul
     result = msgspec.structs.replace(result, error=plain_text(result.error), output=plain_text(result.output))
     if job.hooks_begun_at_ns != begun_at_ns or result in job.hooks:
         return job
+    if result.error and result.is_after:
+        tx.tell("job.hook_failed", number, result.name, now_ns)
     return jobs.change(tx, msgspec.structs.replace(job, hooks=(*job.hooks, result)), now_ns)
 
 

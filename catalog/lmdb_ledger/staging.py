@@ -56,6 +56,10 @@ class StagingOperations(LmdbBase):
         """Forget a restore. Idempotent."""
         self._write(_DROP_RECOVERY, recoveries.drop, recovery_id)
 
+    def recovery(self, recovery_id: str) -> Recovery:
+        """Return a restore. Raises NotFound."""
+        return self._read(recoveries.get, recovery_id)
+
     def recoveries(self) -> list[Recovery]:
         """Return all restores that are kept, oldest first."""
         return self._read(recoveries.oldest_first)

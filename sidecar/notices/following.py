@@ -17,6 +17,7 @@ from catalog.ids import JobNumber, SegmentId, SetId, VolumeId
 from catalog.ledger import Ledger
 from catalog.notice_records import Facts, NewNotice
 from catalog.records import Event, JobState
+from catalog.recovery_records import Recovery, RecoveryState
 from sidecar.bell import Bell
 from sidecar.notices.events import Events
 
@@ -33,6 +34,12 @@ _JOB_KINDS = {
     JobState.FAILED.value: "backup.failed",
     JobState.CANCELLED.value: "backup.cancelled",
     JobState.QUEUED.value: "backup.queued",
+}
+_RESTORE_KINDS = {
+    RecoveryState.RUNNING: "restore.started",
+    RecoveryState.COMPLETED: "restore.succeeded",
+    RecoveryState.FAILED: "restore.failed",
+    RecoveryState.CANCELLED: "restore.cancelled",
 }
 _GIB = 1024**3
 
@@ -139,6 +146,64 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
+def _hook_failed(ledger: Ledger, events: Events, event: Event) -> NewNotice | None:
+    """A hook before a run is told with the run, which it has made fail."""
+    job = ledger.job(JobNumber(int(event.subject)))
+    error = next((each.error for each in job.hooks if each.is_after and each.name == event.detail), "")
+    facts: Facts = {"job": job.number, "name": job.name, "hook": event.detail, "error": error}
+    text = (
+        f"Hook {event.detail} behind job {job.number} ({job.name}) has failed: {error or 'see the log'}. "
+        f"The job itself is {job.state.value}."
+    )
+    return events.new("hook.failed", event.subject, text, facts)
+
+
+def _restore(ledger: Ledger, events: Events, event: Event) -> NewNotice | None:
+    state = RecoveryState(event.detail)
+    kind = _RESTORE_KINDS.get(state)
+    if kind is None:
+        return None
+    recovery = ledger.recovery(event.subject)
+    number, name = _set_called(ledger, recovery.set_id)
+    target = recovery.target.decode("utf-8", "backslashreplace")
+    facts: Facts = {
+        "restore": recovery.recovery_id,
+        "set_id": recovery.set_id,
+        "name": name,
+        "target": target,
+        "created_by": recovery.created_by,
+    }
+    if state is not RecoveryState.RUNNING:
+        took_s = max(recovery.finished_at_ns - recovery.started_at_ns, 0) / 1e9 if recovery.started_at_ns else 0.0
+        facts |= {"files": recovery.files, "bytes": recovery.bytes, "seconds": round(took_s, 1)}
+    if kind in ("restore.failed", "restore.cancelled"):
+        facts["error"] = recovery.error
+    how = _how_restored(recovery, state)
+    text = f"Restore {recovery.recovery_id} of {number} to {target} {how}"
+    return events.new(kind, recovery.recovery_id, text, facts)
+
+
+def _set_called(ledger: Ledger, set_id: SetId) -> tuple[str, str]:
+    """Return how a set is called in a sentence, and its name; one that was forgotten meanwhile has none."""
+    try:
+        made = ledger.backup_set(set_id)
+    except NotFound:
+        return f"set {set_id}", ""
+    return f"set {made.number} ({made.name})", made.name
+
+
+def _how_restored(recovery: Recovery, state: RecoveryState) -> str:
+    count = f"{recovery.files:,} files, {recovery.bytes:,} bytes"
+    written = f" ({count} were written)" if recovery.files else ""
+    if state is RecoveryState.RUNNING:
+        return "has begun."
+    if state is RecoveryState.COMPLETED:
+        return f"is done: {count}, in {_duration((recovery.finished_at_ns - recovery.started_at_ns) / 1e9)}."
+    if state is RecoveryState.CANCELLED:
+        return f"was cancelled; what it has written stays{written}."
+    return f"has failed: {recovery.error}{written}"
+
+
 def _volume(ledger: Ledger, events: Events, event: Event) -> NewNotice | None:
     state, _, reason = event.detail.partition(": ")
     if state not in ("suspect", "full"):
@@ -174,6 +239,8 @@ def _expired(ledger: Ledger, events: Events, event: Event) -> NewNotice | None:
 
 MAKERS: dict[str, Callable[[Ledger, Events, Event], NewNotice | None]] = {
     "job.state": _job,
+    "job.hook_failed": _hook_failed,
+    "restore.state": _restore,
     "volume.state": _volume,
     "volume.renewed": _renewed,
     "copy.damaged": _damaged,

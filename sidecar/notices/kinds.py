@@ -50,6 +50,7 @@ KINDS: dict[str, Kind] = {
         Kind("restore.started", _D, "🚀 Restore started", "🚀 恢复任务开始"),
         Kind("restore.succeeded", _N, "✅ Restore complete", "✅ 恢复任务完成", "notify_recovery_success"),
         Kind("restore.failed", _A, "❌ Restore failed", "❌ 恢复任务失败", "notify_recovery_failed"),
+        Kind("restore.cancelled", _W, "⏹️ Restore cancelled", "⏹️ 恢复任务已取消", "notify_recovery_failed"),
         Kind("verify.started", _D, "🔎 Reading back started", "🔎 校验任务开始"),
         Kind("verify.succeeded", _N, "✅ Reading back complete", "✅ 校验任务完成"),
         Kind("verify.failed", _A, "❌ Reading back failed", "❌ 校验任务失败", "notify_tape_error"),
@@ -70,6 +71,7 @@ KINDS: dict[str, Kind] = {
         Kind("system.error", _A, "❌ tapefs has an error", "❌ 系统错误", "notify_system_error"),
         Kind("catalog.copied", _N, "✅ The catalog was copied", "✅ 目录备份完成"),
         Kind("schedule.failed", _A, "❌ A scheduled run has failed", "❌ 计划任务失败", "notify_system_error"),
+        Kind("hook.failed", _A, "❌ A hook has failed", "❌ 任务脚本失败", "notify_system_error"),
         Kind("set.expired", _D, "🗑️ A set has expired", "🗑️ 备份集已过期"),
         Kind("test", _A, "🔔 A test of tapefs", "🔔 测试消息"),
     )

@@ -102,6 +102,16 @@ def test_a_hook_behind_that_fails_is_told(rig: Rig, log: Path) -> None:
     job = ended(rig, make(rig, "quick", hooks_after=["fails"]), 1)
     assert (job["state"], job["hooks"][0]["error"]) == ("completed", "it ended with exit code 3")
 
+    def told() -> list[Any]:
+        notices = rig.unix("GET", "/api/v1/notices?limit=1000").body
+        return [each for each in notices if each["kind"] == "hook.failed"]
+
+    wait_until(lambda: bool(told()), "nobody is told")
+    [notice] = told()
+    assert (notice["subject"], notice["gravity"]) == (str(job["number"]), "alarm")
+    assert notice["facts"]["error"] == "it ended with exit code 3"
+    assert "The job itself is completed." in notice["text"]
+
 
 def test_only_hooks_of_the_settings(rig: Rig) -> None:
     for field in ("hooks_before", "hooks_after"):

@@ -50,6 +50,16 @@ class Site:
         wait_until(lambda: self.rig.unix("GET", path).body["completed_at"] is not None, "the restore goes on")
         return self.rig.unix("GET", path).body
 
+    def notices(self, recovery_id: str, count: int) -> list[Any]:
+        """Wait for what is told of a restore."""
+
+        def found() -> list[Any]:
+            all_of_them = self.rig.unix("GET", "/api/v1/notices?limit=1000").body
+            return [each for each in all_of_them if each["subject"] == recovery_id]
+
+        wait_until(lambda: len(found()) >= count, "nobody is told")
+        return found()
+
     def beneath(self, target: Path) -> Path:
         return target / str(self.source).lstrip("/")
 
@@ -86,6 +96,9 @@ def test_files_come_back_whole(site: Site) -> None:
     assert not (site.beneath(target) / os.fsdecode(b"odd\xff")).exists()
     mode = (site.beneath(target) / "deep" / "set-id").stat().st_mode
     assert bool(mode & stat.S_ISUID)
+    began, told = site.notices(done["recovery_id"], 2)
+    assert (began["kind"], told["kind"]) == ("restore.started", "restore.succeeded")
+    assert (told["facts"]["files"], told["facts"]["target"]) == (2, str(target))
 
 
 def test_a_listing_can_be_sent_back(site: Site) -> None:
@@ -106,6 +119,10 @@ def test_what_is_there_is_left_alone_unless_told(site: Site) -> None:
     assert done["status"] == "failed"
     assert "plain" in done["error_message"]
     assert (site.beneath(target) / "plain").read_text() == "mine"
+    began, failed = site.notices(done["recovery_id"], 2)
+    assert (began["kind"], failed["kind"], failed["gravity"]) == ("restore.started", "restore.failed", "alarm")
+    assert failed["facts"]["error"] == done["error_message"]
+    assert failed["text"].endswith(f"has failed: {done['error_message']}")
     assert site.restore(target, "plain", overwrite=True)["status"] == "completed"
     assert (site.beneath(target) / "plain").read_bytes() == CONTENT
 
