@@ -26,7 +26,9 @@ from drivers.registry import check_library
 from drivers.virtual.library import create_library
 from tapefs.durable import sync_folder
 from tapefs.errors import HomeError, NotNow, UsageError
-from tapefs.home import FORMAT, BackupSettings, Home, LibrarySettings, open_home
+from tapefs.home import FORMAT, Home, open_home
+from tapefs.settings.backup import BackupSettings
+from tapefs.settings.library import LibrarySettings
 
 TOKEN_BYTES = 32
 

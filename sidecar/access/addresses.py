@@ -10,8 +10,8 @@ from functools import lru_cache
 from starlette.datastructures import Headers
 
 from sidecar.http.callers import Caller, Role
-from tapefs.access.settings import HttpSettings, network_of
 from tapefs.access.uids import uid_of
+from tapefs.settings.access import HttpSettings, network_of
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

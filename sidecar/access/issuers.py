@@ -19,9 +19,9 @@ from joserfc.jws import JWSRegistry
 from sidecar.access.keysets import KeySource
 from sidecar.http.callers import Caller, Role
 from tapefs.access.scopes import check_scope, implied
-from tapefs.access.settings import Issuer
 from tapefs.access.uids import uid_of
 from tapefs.errors import HomeError, UsageError
+from tapefs.settings.access import Issuer
 
 LONGEST_BYTES = 16 * 1024
 LONGEST_NAME = 200

@@ -18,7 +18,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 from sidecar.http.callers import Caller
 from sidecar.http.statuses import TooMany
-from tapefs.access.settings import HttpSettings
+from tapefs.settings.access import HttpSettings
 
 #: Wrong tokens from one address in a minute: a program with an old token, not one that guesses.
 WRONG = RateLimitItemPerMinute(60)

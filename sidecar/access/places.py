@@ -10,8 +10,8 @@ from msgspec import UNSET
 from sidecar.http.callers import Caller, Role
 from sidecar.http.statuses import Forbidden
 from tapefs.access.places import root_of
-from tapefs.access.settings import AccessSettings
 from tapefs.client.job_fields import JobFields, decoded
+from tapefs.settings.access import AccessSettings
 
 
 def check_sources(caller: Caller, sources: Sequence[bytes], settings: AccessSettings) -> None:

@@ -26,7 +26,7 @@ from sidecar.http.answers import moment
 from sidecar.notices.kinds import KINDS, Gravity
 from sidecar.notices.posting import Answer, PostFailed, TargetPolicy, TargetRefused, check_url, post
 from tapefs.errors import HomeError, TapefsError
-from tapefs.notice_settings import NotifySettings
+from tapefs.settings.notices import NotifySettings
 
 if TYPE_CHECKING:
     from apprise import Apprise

@@ -24,7 +24,7 @@ from sidecar.notices.posting import TargetPolicy
 from sidecar.notices.store import GATEWAY, Stored, read_stored, write_stored
 from tapefs.errors import HomeError, NoSuchThing, UsageError
 from tapefs.home import Home
-from tapefs.notice_settings import NotifySettings
+from tapefs.settings.notices import NotifySettings
 
 #: Pause behind the first failure; doubled each time.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 1800.0

@@ -15,7 +15,7 @@ from msgspec import Meta
 from sidecar.notices.kinds import FLAGS
 from tapefs.durable import sync_folder
 from tapefs.errors import HomeError
-from tapefs.notice_settings import NotifySettings
+from tapefs.settings.notices import NotifySettings
 
 #: Name of the channel that is TAF's gateway.
 GATEWAY = "taf-gateway"

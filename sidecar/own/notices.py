@@ -22,7 +22,7 @@ from sidecar.notices.store import Stored
 from sidecar.notices.views import NoticeAnswer, notice_answer
 from sidecar.service import Service
 from tapefs.errors import NoSuchThing, NotNow
-from tapefs.notice_settings import NotifySettings
+from tapefs.settings.notices import NotifySettings
 
 
 class DeliveryAnswer(msgspec.Struct, frozen=True):

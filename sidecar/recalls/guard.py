@@ -17,7 +17,8 @@ from pathlib import Path
 import msgspec
 
 from tapefs.errors import HomeError
-from tapefs.home import Home, RecallRule, RecallSettings
+from tapefs.home import Home
+from tapefs.settings.recall import RecallRule, RecallSettings
 
 #: The kernel cuts the name of a process to this.
 COMM_BYTES = 15

@@ -23,9 +23,9 @@ from sidecar.http.requests import Invalid, Page, body_of, number_in_path, page_o
 from sidecar.jobs.new import TAF_TYPES, changed_job, check_sources_of, check_type, new_job
 from sidecar.jobs.queue import Jobs, JobView
 from sidecar.service import Service
-from tapefs.access.settings import AccessSettings
 from tapefs.client.job_fields import JobFields
 from tapefs.codecs import CODECS
+from tapefs.settings.access import AccessSettings
 from tapefs.taf.env_settings import TafSettings
 
 T = TypeVar("T")

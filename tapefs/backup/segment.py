@@ -24,8 +24,9 @@ from tapefs.backup.tally import Tally
 from tapefs.codecs import Codec
 from tapefs.format.records import AGE, DRIVE, DRIVE_ALGORITHM, End, Header, split_sources
 from tapefs.format.structures import header_block
-from tapefs.home import BackupSettings, Home
+from tapefs.home import Home
 from tapefs.keys.driving import require_encrypted, write_encrypted, write_plain
+from tapefs.settings.backup import BackupSettings
 from tapefs.tape.append import OpenTape
 from tapefs.tape.blocks import BlockSink
 from tapefs.tape.files import TapeFile

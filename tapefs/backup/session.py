@@ -27,8 +27,8 @@ from drivers.interface import BlockNo, Drive
 from tapefs.backup.segment import CommittedSegment, SetContext
 from tapefs.backup.set_index import write_set_index
 from tapefs.errors import KeyUnfit, NoTape, NotNow, TapeError
-from tapefs.home import BackupSettings
 from tapefs.keys.policy import Seal, TapeKeys
+from tapefs.settings.backup import BackupSettings
 from tapefs.tape.anew import begin_anew
 from tapefs.tape.append import OpenTape, open_for_append
 

@@ -87,7 +87,7 @@ def _findings(home: Home | None) -> Iterator[Finding]:
     from drivers.st.discovery import System
     from tapefs.doctor.host import Host, look_at_host
     from tapefs.doctor.library import look_at_kernels
-    from tapefs.home import BackupSettings
+    from tapefs.settings.backup import BackupSettings
 
     block_bytes = (BackupSettings() if home is None else home.settings.backup).block_size
     yield from look_at_host(Host(), block_bytes)

@@ -123,7 +123,7 @@ def _virtual(path: Path, given: _Given) -> NewHome:
 
 def _real(path: Path, given: _Given) -> NewHome:
     """Raises UsageError for what no library can be."""
-    from tapefs.home import IscsiSettings, LibrarySettings
+    from tapefs.settings.library import IscsiSettings, LibrarySettings
     from tapefs.setup_home import NewHome
 
     login = IscsiSettings(

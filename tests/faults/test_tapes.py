@@ -17,7 +17,7 @@ import pytest
 from catalog.ids import BlockNo, SetId
 from catalog.records import SegmentCopy, VolumeState
 from tapefs import setup_home
-from tapefs.home import BackupSettings
+from tapefs.settings.backup import BackupSettings
 from tests.backup.rig import Rig
 from tests.backup.trees import random_files
 from tests.compare.look import differences, look

@@ -25,7 +25,7 @@ from sidecar.notices.channels import (
 from sidecar.notices.kinds import FLAGS, KINDS, is_wanted, unknown_patterns
 from sidecar.notices.posting import Answer, TargetPolicy
 from tapefs.errors import HomeError
-from tapefs.notice_settings import NotifySettings
+from tapefs.settings.notices import NotifySettings
 from tests.notices.receiver import Receiver, receiving
 
 OWN = TargetPolicy(allow_private=True, allow_http=True)

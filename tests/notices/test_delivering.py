@@ -18,7 +18,7 @@ from sidecar.notices.events import Events
 from sidecar.notices.store import GATEWAY, Gateway, Stored, User
 from tapefs.errors import NoSuchThing, UsageError
 from tapefs.home import Home
-from tapefs.notice_settings import NotifySettings
+from tapefs.settings.notices import NotifySettings
 from tests.notices.receiver import receiving
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from catalog.index.reader import IndexReader
-from tapefs.home import Home, Settings, StagingSettings
+from tapefs.home import Home
 from tapefs.restore import RestoreProgress, RestoreReport, restore
+from tapefs.settings.backup import StagingSettings
+from tapefs.settings.whole import Settings
 from tests.restore.archive import SET, Archive, Mover
 
 Restorer = Callable[..., RestoreReport]

@@ -217,7 +217,8 @@ AS_NOBODY = """
 import os, sys
 import stat
 from pathlib import Path
-from tapefs.home import Home, Settings
+from tapefs.home import Home
+from tapefs.settings.whole import Settings
 from tapefs.restore import restore
 from tapefs.errors import UsageError
 from tests.restore.archive import *

@@ -6,8 +6,10 @@ import pytest
 from catalog.errors import CatalogError
 from catalog.index.model import EntryFlag, Extent
 from tapefs.errors import NoSuchThing, RecallTimedOut, Unreachable, UsageError
-from tapefs.home import Home, Settings, StagingSettings
+from tapefs.home import Home
 from tapefs.restore import restore
+from tapefs.settings.backup import StagingSettings
+from tapefs.settings.whole import Settings
 from tapefs.staging.area import StagingArea
 from tests.restore.archive import (
     MTIME_NS,

@@ -21,9 +21,10 @@ from catalog.records import BackupSet, SegmentCopy, SetState
 from drivers.registry import open_drive
 from tapefs.cli import group
 from tapefs.errors import SetDamaged
-from tapefs.home import Home, LibrarySettings, open_home
+from tapefs.home import Home, open_home
 from tapefs.recall.stager import Stager
 from tapefs.restore.contents import contents_of
+from tapefs.settings.library import LibrarySettings
 from tapefs.setup_home import NewHome, create_home
 from tapefs.staging.stage import SegmentStage
 from tapefs.tape.label import check_label

@@ -157,6 +157,6 @@ def test_blocks_larger_than_what_is_read(untape: ModuleType, monkeypatch: pytest
 
 
 def _small_blocks() -> Any:
-    from tapefs.home import BackupSettings
+    from tapefs.settings.backup import BackupSettings
 
     return BackupSettings(block_size=BLOCK_BYTES)

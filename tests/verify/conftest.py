@@ -13,7 +13,7 @@ from catalog.index.reader import IndexReader
 from catalog.records import SegmentCopy
 from drivers.interface import Drive
 from tapefs import setup_home
-from tapefs.home import BackupSettings
+from tapefs.settings.backup import BackupSettings
 from tapefs.verify.copy import Finding, verify_copy
 from tests.backup.rig import Rig
 from tests.backup.trees import entries

@@ -15,7 +15,7 @@ from sidecar.access.hosts import Hosts
 from sidecar.http.callers import Role
 from sidecar.http.listeners import Connection, Connections
 from sidecar.http.statuses import WrongHost
-from tapefs.access.settings import HttpSettings, Trusted
+from tapefs.settings.access import HttpSettings, Trusted
 from tests.sidecar.access.rig import raw_request, serving
 from tests.sidecar.rig import Rig, wait_until
 

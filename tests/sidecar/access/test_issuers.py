@@ -24,8 +24,8 @@ from joserfc.jws import JWSRegistry
 from sidecar.access.issuers import Issuers
 from sidecar.access.keysets import AGAIN_S, check_url, keys_in
 from sidecar.http.callers import Caller, Role
-from tapefs.access.settings import Issuer
 from tapefs.errors import HomeError
+from tapefs.settings.access import Issuer
 from tests.sidecar.access.rig import serving
 
 RSA = RSAKey.generate_key(2048, {"kid": "one", "use": "sig"})
