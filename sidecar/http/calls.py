@@ -32,10 +32,13 @@ class Query:
     is_required: bool = False
 
 
+#: Where a page of a list begins; see `sidecar.paging`.
+CURSOR = Query("cursor", "behind what was shown by then: the one of the last answer's `Link`")
 #: Of lists: which part is wanted.
 PAGE = (
-    Query("limit", "at most so many; a higher number is cut to 1000", Annotated[int, msgspec.Meta(ge=1)]),
+    Query("limit", "at most so many, 50 if none is named, 1000 at most", Annotated[int, msgspec.Meta(ge=1)]),
     Query("offset", "so many are left out at the beginning", Annotated[int, msgspec.Meta(ge=0)]),
+    CURSOR,
 )
 
 

@@ -16,7 +16,8 @@ from typing import Any, Union, get_args, get_origin
 import msgspec
 
 from sidecar.access.cookies import PLAIN
-from sidecar.http.calls import JSON, Call, Query
+from sidecar.http.calls import CURSOR, JSON, Call, Query
+from sidecar.http.paging import TOTAL
 from sidecar.http.problems import PROBLEM, Detail, Problem
 from tapefs import __version__
 
@@ -159,7 +160,7 @@ def _query_parameter(each: Query, schemas: _Schemas) -> dict[str, object]:
 def _responses(call: Call, method: str, schemas: _Schemas) -> dict[str, object]:
     good: dict[str, object] = {}
     for status in (call.status, *call.also):
-        good[str(status)] = {"description": _success(status), **_content(call, status, schemas)}
+        good[str(status)] = {"description": _success(status), **_content(call, status, schemas), **_headers(call)}
     takes = call.body is not None or bool(call.query) or "{" in call.path
     codes = ["400", "429", "5XX"]
     if call.needs is not None:
@@ -172,6 +173,20 @@ def _responses(call: Call, method: str, schemas: _Schemas) -> dict[str, object]:
         codes += ["409"]
     codes = sorted({*codes, *(str(status) for status in call.errors if status < 500)})
     return good | {code: {"$ref": f"#/components/responses/E{code}"} for code in codes}
+
+
+def _headers(call: Call) -> dict[str, object]:
+    """Return what a page of a list has besides its entries."""
+    if CURSOR not in call.query:
+        return {}
+    link = {"description": 'RFC 8288: where the next page is, as `rel="next"`; none: this is the last'}
+    total = {"description": "entries of all pages, where counting them costs nothing"}
+    return {
+        "headers": {
+            "Link": {**link, "schema": {"type": "string"}},
+            TOTAL: {**total, "schema": {"type": "integer", "minimum": 0}},
+        }
+    }
 
 
 def _content(call: Call, status: int, schemas: _Schemas) -> dict[str, object]:

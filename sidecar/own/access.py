@@ -13,8 +13,9 @@ from catalog.ids import new_uuid
 from sidecar.access.people import check_name, check_role, check_scopes, check_title, check_uid, end_ns
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Role
-from sidecar.http.calls import Call
-from sidecar.http.requests import Invalid, body_of, page_of
+from sidecar.http.calls import PAGE, Call
+from sidecar.http.paging import page_answer
+from sidecar.http.requests import Invalid, body_of
 from sidecar.service import Service
 from tapefs.client.access import NewToken, NewUser, Revoked, TokenBody, TokenView, UserBody, UserView
 from tapefs.errors import NoSuchThing, UsageError
@@ -33,13 +34,13 @@ class AccessCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/tokens", self.tokens, needs=Role.ADMIN, answer=list[TokenView]),
+            Call("/api/v1/tokens", self.tokens, needs=Role.ADMIN, answer=list[TokenView], query=PAGE),
             Call(
                 "/api/v1/tokens", self.create_token, methods=["POST"], needs=Role.ADMIN, body=TokenBody,
                 answer=NewToken, status=201,
             ),
             Call("/api/v1/tokens/{id}", self.revoke_token, methods=["DELETE"], needs=Role.ADMIN, answer=Revoked),
-            Call("/api/v1/users", self.users, needs=Role.ADMIN, answer=list[UserView]),
+            Call("/api/v1/users", self.users, needs=Role.ADMIN, answer=list[UserView], query=PAGE),
             Call(
                 "/api/v1/users", self.create_user, methods=["POST"], needs=Role.ADMIN, body=NewUser, answer=UserView,
                 status=201,
@@ -53,7 +54,7 @@ class AccessCalls:
 
     async def tokens(self, request: Request) -> Response:
         """Show the tokens that were given out, oldest first; never their secrets."""
-        return json_answer([self._token_view(each) for each in page_of(request).cut(self._registry.tokens())])
+        return page_answer(request, sorted(self._registry.tokens(), key=_age_of), self._token_view, _age_of)
 
     async def create_token(self, request: Request) -> Response:
         """Make a token; the answer has its secret, which nobody is told again."""
@@ -79,7 +80,7 @@ class AccessCalls:
 
     async def users(self, request: Request) -> Response:
         """Show the users, by name."""
-        return json_answer([self._user_view(user) for user in page_of(request).cut(self._registry.users())])
+        return page_answer(request, self._registry.users(), self._user_view, lambda user: user.name)
 
     async def create_user(self, request: Request) -> Response:
         """Record a user with a password."""
@@ -139,3 +140,7 @@ class AccessCalls:
             created_at=moment(user.created_at_ns),
             open=sum(not self._registry.is_over(each) for each in self._registry.open_of(user)),
         )
+
+
+def _age_of(token: Credential) -> tuple[int, str]:
+    return token.created_at_ns, token.credential_id

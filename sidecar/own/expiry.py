@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import partial
 
 import msgspec
@@ -12,12 +14,16 @@ from starlette.responses import Response
 from catalog.ids import SetId
 from sidecar.http.answers import json_answer
 from sidecar.http.callers import Role
-from sidecar.http.calls import Call
+from sidecar.http.calls import CURSOR, PAGE, Call
+from sidecar.http.paging import part_of
 from sidecar.http.requests import Uuid, body_of
 from sidecar.service import Service
 from tapefs.client.api import Expired, SetVerdict
 from tapefs.retention.expire import expire, verdicts_of
 from tapefs.retention.policy import Verdict, Wish
+
+#: Verdicts on 10,000 sets take most of a second: whoever goes on to the next page finds those of the first.
+KEPT_S = 60.0
 
 
 class ExpireBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +40,7 @@ class ExpireBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Verdicts(msgspec.Struct, frozen=True):
-    """What would become of every set."""
+    """What would become of sets, by number."""
 
     verdicts: list[SetVerdict]
 
@@ -46,19 +52,29 @@ class ExpiryCalls:
         self._service = service
         #: Two at once would only do the same.
         self._working = trio.Lock()
+        self._known: Sequence[Verdict] = ()
+        self._known_until = -math.inf
 
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/expire", self.show, needs=Role.VIEWER, answer=Verdicts),
+            Call("/api/v1/expire", self.show, needs=Role.VIEWER, answer=Verdicts, query=PAGE),
             Call("/api/v1/expire", self.expire, methods=["POST"], needs=Role.ADMIN, body=ExpireBody, answer=Expired),
         ]
 
     async def show(self, request: Request) -> Response:
         """Tell of every set whether it may go, and why; nothing changes."""
+        part = part_of(request, await self._verdicts(request), lambda verdict: verdict.backup_set.number)
+        return json_answer(Verdicts([_shown(verdict) for verdict in part.items]), headers=part.headers)
+
+    async def _verdicts(self, request: Request) -> Sequence[Verdict]:
+        """Return what would become of every set, by number: for a further page what the first one was cut from."""
+        if CURSOR.name in request.query_params and trio.current_time() < self._known_until:
+            return self._known
         ledger, now_ns = self._service.ledger, self._service.jobs.now_ns()
-        verdicts = await trio.to_thread.run_sync(verdicts_of, ledger, now_ns)
-        return json_answer(Verdicts([_shown(verdict) for verdict in verdicts]))
+        self._known = await trio.to_thread.run_sync(verdicts_of, ledger, now_ns)
+        self._known_until = trio.current_time() + KEPT_S
+        return self._known
 
     async def expire(self, request: Request) -> Response:
         """Let go of all sets that may go."""
@@ -67,6 +83,7 @@ class ExpiryCalls:
         async with self._working:
             work = partial(expire, service.home, service.ledger, service.jobs.now_ns(), wish)
             outcome = await trio.to_thread.run_sync(work)
+            self._known_until = -math.inf
         return json_answer(
             Expired(
                 verdicts=[_shown(verdict) for verdict in outcome.verdicts],

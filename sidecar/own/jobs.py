@@ -20,7 +20,8 @@ from sidecar.access.places import check_sources as allowed_sources
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Caller, Role, caller_of
 from sidecar.http.calls import PAGE, Call, Query
-from sidecar.http.requests import Invalid, Page, body_of, number_in_path, page_of, text_of
+from sidecar.http.paging import counted_headers, counted_page
+from sidecar.http.requests import Invalid, Page, body_of, number_in_path, text_of
 from sidecar.jobs.going_on import OPEN_STATES
 from sidecar.jobs.new import changed_job, check_run_type, check_sources_of, new_job
 from sidecar.jobs.pools import with_pools
@@ -167,11 +168,14 @@ class JobCalls:
         ]
 
     async def list(self, request: Request) -> Response:
-        """Show jobs, all or those of a `state`, oldest first; `limit`, `offset`, by default the newest thousand."""
+        """Show jobs, all or those of a `state`, oldest first; where no part is asked for the newest thousand."""
         states, jobs = _states(request), self._service.jobs
-        if "limit" in request.query_params or "offset" in request.query_params:
-            page = page_of(request)
-            return json_answer([self._view(view) for view in jobs.page(page.limit, page.offset, states=states)])
+        if not {"limit", "offset", "cursor"}.isdisjoint(request.query_params):
+            page = counted_page(request)
+            found = jobs.page(page.limit + 1, page.offset, states=states)
+            total = None if states else self._service.ledger.job_count()
+            headers = counted_headers(request, page, total, has_more=len(found) > page.limit)
+            return json_answer([self._view(view) for view in found[: page.limit]], headers=headers)
         newest = jobs.page(WHOLE_PAGE.limit, newest_first=True, states=states)
         return json_answer([self._view(view) for view in reversed(newest)])
 

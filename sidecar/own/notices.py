@@ -12,7 +12,8 @@ from starlette.responses import Response
 from catalog.notice_records import Delivery
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Role
-from sidecar.http.calls import Call, Query
+from sidecar.http.calls import PAGE, Call, Query
+from sidecar.http.paging import page_answer
 from sidecar.http.requests import Invalid, body_of, number_of, page_of
 from sidecar.notices.channels import DeliveryFailed
 from sidecar.notices.delivering import ChannelView, Delivering
@@ -91,7 +92,7 @@ class NoticeCalls:
         since = (Query("since", "number of a notice: those with a higher one", int), Query("limit", "at most", int))
         return [
             Call("/api/v1/notices", self.notices, needs=Role.VIEWER, answer=list[NoticeAnswer], query=since),
-            Call("/api/v1/notify", self.list, needs=Role.OPERATOR, answer=list[ChannelAnswer]),
+            Call("/api/v1/notify", self.list, needs=Role.OPERATOR, answer=list[ChannelAnswer], query=PAGE),
             Call(one, self.show, needs=Role.OPERATOR, answer=ChannelDetail),
             Call(one, self.put, methods=["PUT"], needs=Role.ADMIN, body=WebhookBody, answer=ChannelDetail),
             Call(one, self.remove, methods=["DELETE"], needs=Role.ADMIN, status=204),
@@ -105,8 +106,13 @@ class NoticeCalls:
         return json_answer([notice_answer(notice) for notice in found])
 
     async def list(self, request: Request) -> Response:
-        """List the channels."""
-        return json_answer([ChannelAnswer(**_fields(view)) for view in await self._delivering.views()])
+        """List the channels, by name."""
+
+        def name_of(view: ChannelView) -> str:
+            return view.entry.settings.name
+
+        views = await self._delivering.views()
+        return page_answer(request, views, lambda view: ChannelAnswer(**_fields(view)), name_of)
 
     async def show(self, request: Request) -> Response:
         """Show one channel with what it has not delivered."""

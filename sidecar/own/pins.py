@@ -18,7 +18,8 @@ from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Role
 from sidecar.http.calls import PAGE, Call
 from sidecar.http.listeners import CONNECTION, Connection
-from sidecar.http.requests import Uuid, body_of, page_of
+from sidecar.http.paging import part_of
+from sidecar.http.requests import Uuid, body_of
 from sidecar.own.recalls import SpanBody, frames_of
 from sidecar.service import Service
 from tapefs.client.api import FrameSpan
@@ -110,8 +111,9 @@ class PinCalls:
         return json_answer(await self._view(pin), 201)
 
     async def list(self, request: Request) -> Response:
-        """Show the pins, oldest first; `limit` and `offset`."""
-        return json_answer([await self._view(pin) for pin in page_of(request).cut(self._service.pins.all())])
+        """Show the pins, oldest first."""
+        part = part_of(request, self._service.pins.all(), lambda pin: (pin.created_at_ns, pin.pin_id))
+        return json_answer([await self._view(pin) for pin in part.items], headers=part.headers)
 
     async def show(self, request: Request) -> Response:
         """Show one, with its frames."""

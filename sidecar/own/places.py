@@ -11,7 +11,8 @@ from catalog.errors import NotFound
 from catalog.records import Volume
 from sidecar.http.answers import json_answer
 from sidecar.http.callers import Role
-from sidecar.http.calls import Call
+from sidecar.http.calls import PAGE, Call
+from sidecar.http.paging import page_answer
 from sidecar.http.requests import body_of
 from sidecar.own.tape_views import place_of
 from sidecar.service import Service
@@ -59,7 +60,7 @@ class PlaceCalls:
                 body=LocationBody,
                 status=204,
             ),
-            Call("/api/v1/vault", self.vault, needs=Role.VIEWER, answer=list[Due]),
+            Call("/api/v1/vault", self.vault, needs=Role.VIEWER, answer=list[Due], query=PAGE),
             Call("/api/v1/explain/{what:path}", self.explain, needs=Role.VIEWER, answer=Explained),
         ]
 
@@ -73,9 +74,10 @@ class PlaceCalls:
         return Response(status_code=204)
 
     async def vault(self, request: Request) -> Response:
-        """Show every tape that lies elsewhere, or should."""
+        """Show every tape that lies elsewhere, or should, by label."""
         found = await trio.to_thread.run_sync(self._placements)
-        return json_answer([_due(each) for each in found if each.volume.location or each.should])
+        wanted = [each for each in found if each.volume.location or each.should]
+        return page_answer(request, sorted(wanted, key=_tape_of), _due, _tape_of)
 
     async def explain(self, request: Request) -> Response:
         """Say all of a tape, by its label or barcode, or of a set, by whatever names it. A tape's label comes first."""
@@ -114,6 +116,10 @@ class PlaceCalls:
             placement(volume, pools.find(volume.pool), sets, begun_at_ns(service.ledger, volume), now_ns)
             for volume, sets in tapes_with_sets(service.ledger)
         ]
+
+
+def _tape_of(each: Placement) -> tuple[str, str]:
+    return each.volume.label, each.volume.volume_id
 
 
 def _due(each: Placement) -> Due:

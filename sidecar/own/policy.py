@@ -13,7 +13,8 @@ from starlette.responses import Response
 from sidecar.http.answers import json_answer
 from sidecar.http.callers import Role
 from sidecar.http.calls import PAGE, Call, Query
-from sidecar.http.requests import Invalid, body_of, number_in_path, page_of, text_of
+from sidecar.http.paging import page_answer
+from sidecar.http.requests import Invalid, body_of, number_in_path, text_of
 from sidecar.recalls.desk import Choice
 from sidecar.recalls.guard import Mode
 from sidecar.recalls.readings import Outcome
@@ -94,12 +95,12 @@ class PolicyCalls:
         """List who waits now, oldest first."""
         asked = [frames for drive in self._service.drives for frames in drive.asked()]
         found = self._service.recalls.waiting(_choice(request), asked)
-        return json_answer(page_of(request).cut(found))
+        return page_answer(request, found, lambda entry: entry, lambda entry: entry.id)
 
     async def history(self, request: Request) -> Response:
         """List who waited, newest first."""
         found = self._service.recalls.desk.history(_choice(request))
-        return json_answer(page_of(request).cut(found))
+        return page_answer(request, found, lambda entry: entry)
 
     async def mode(self, request: Request) -> Response:
         """Tell whether readers may recall, and what each user has had within the hour."""

@@ -14,7 +14,8 @@ from catalog.pool_records import Pool
 from catalog.records import VolumeState
 from sidecar.http.answers import json_answer
 from sidecar.http.callers import Role
-from sidecar.http.calls import Call
+from sidecar.http.calls import PAGE, Call
+from sidecar.http.paging import page_answer
 from sidecar.http.requests import body_of
 from sidecar.service import Service
 from sidecar.tapes.allotting import weigh
@@ -54,7 +55,7 @@ class PoolCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/pools", self.list, needs=Role.VIEWER, answer=list[PoolView]),
+            Call("/api/v1/pools", self.list, needs=Role.VIEWER, answer=list[PoolView], query=PAGE),
             Call(
                 "/api/v1/pools",
                 self.create,
@@ -81,7 +82,7 @@ class PoolCalls:
 
     async def list(self, request: Request) -> Response:
         """Show all pools, by name."""
-        return json_answer([self._view(pool) for pool in self._pools()])
+        return page_answer(request, list(self._pools()), self._view, _name_of)
 
     async def show(self, request: Request) -> Response:
         """Show one, with the tape that is written next, and why no other is."""
@@ -165,6 +166,10 @@ def _answer(answer: Answer) -> TapeAnswer:
         source=answer.source.value if answer.source is not None else None,
         reason=answer.reason,
     )
+
+
+def _name_of(pool: Pool) -> str:
+    return pool.name
 
 
 def _name(request: Request) -> str:

@@ -16,7 +16,8 @@ from drivers.human.desk import Answer
 from drivers.registry import drive_name
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Role
-from sidecar.http.calls import Call
+from sidecar.http.calls import PAGE, Call
+from sidecar.http.paging import page_answer
 from sidecar.http.requests import body_of, number_in_path
 from sidecar.service import Service
 from tapefs.errors import UsageError
@@ -63,7 +64,7 @@ class PromptCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
-            Call("/api/v1/prompts", self.list, needs=Role.VIEWER, answer=list[PromptView]),
+            Call("/api/v1/prompts", self.list, needs=Role.VIEWER, answer=list[PromptView], query=PAGE),
             Call(
                 "/api/v1/prompts/{number}",
                 self.answer,
@@ -88,20 +89,18 @@ class PromptCalls:
         """Show what is to be done, oldest first; where a robot moves the tapes only that a drive is to be cleaned."""
         human = self._service.library.human
         prompts = [] if human is None else human.desk.open()
-        return json_answer(
-            [
-                PromptView(
-                    number=prompt.number,
-                    drive=drive_name(prompt.drive),
-                    text=prompt.text + self._service.library.whence(prompt.put_in),
-                    take_out=prompt.take_out,
-                    put_in=prompt.put_in,
-                    since=moment(prompt.since_ns),
-                )
-                for prompt in prompts
-            ]
-            + self._cleanings()
-        )
+        views = [
+            PromptView(
+                number=prompt.number,
+                drive=drive_name(prompt.drive),
+                text=prompt.text + self._service.library.whence(prompt.put_in),
+                take_out=prompt.take_out,
+                put_in=prompt.put_in,
+                since=moment(prompt.since_ns),
+            )
+            for prompt in prompts
+        ]
+        return page_answer(request, [*views, *self._cleanings()], lambda view: view)
 
     def _cleanings(self) -> builtins.list[PromptView]:
         """Return the drives that somebody is to have cleaned; that is answered by doing it, and has no number."""

@@ -13,7 +13,8 @@ from catalog.ids import SetId
 from sidecar.http.answers import json_answer
 from sidecar.http.callers import Role
 from sidecar.http.calls import PAGE, Call
-from sidecar.http.requests import Invalid, Page, page_of
+from sidecar.http.paging import counted_page
+from sidecar.http.requests import Invalid, Page
 from sidecar.service import Service
 from tapefs.report.files import read_troubles
 from tapefs.report.present import as_json, set_report, trouble_json
@@ -40,7 +41,7 @@ class ReportCalls:
         text = str(request.path_params["set_id"])
         if not _UUID.fullmatch(text):
             raise Invalid("value_error", ["path", "set_id"], "Expected a UUID in lower case", text)
-        page = page_of(request)
+        page = counted_page(request)
         return json_answer(await trio.to_thread.run_sync(self._report, SetId(text), page))
 
     def _report(self, set_id: SetId, page: Page) -> dict[str, object]:

@@ -17,7 +17,8 @@ from catalog.recovery_records import Recovery, RecoveryState
 from sidecar.http.answers import json_answer, moment, shown
 from sidecar.http.callers import Role, caller_of
 from sidecar.http.calls import PAGE, Call
-from sidecar.http.requests import Invalid, Uuid, body_of, page_of
+from sidecar.http.paging import page_answer
+from sidecar.http.requests import Invalid, Uuid, body_of
 from sidecar.restores.new import new_restore
 from sidecar.service import Service
 
@@ -88,8 +89,8 @@ class OwnRestoreCalls:
 
     async def list(self, request: Request) -> Response:
         """List restores, newest first."""
-        found = page_of(request).cut(self._service.restorations.all()[::-1])
-        return json_answer([_answer(each) for each in found])
+        found = sorted(self._service.restorations.all(), key=_age_of, reverse=True)
+        return page_answer(request, found, _answer, _age_of, falls=True)
 
     async def begin(self, request: Request) -> Response:
         """Have files of a set restored beneath a folder of this host; 202 with the id to ask for."""
@@ -134,6 +135,10 @@ def _checked(path: bytes, name: str, text: str) -> bytes:
     if b"\0" in path or b".." in path.split(b"/"):
         raise Invalid("value_error", ["body", name], "must be a path without `..`", text)
     return path
+
+
+def _age_of(recovery: Recovery) -> tuple[int, str]:
+    return recovery.created_at_ns, recovery.recovery_id
 
 
 def _answer(recovery: Recovery) -> RestoreAnswer:

@@ -12,8 +12,9 @@ from starlette.responses import Response
 from catalog.schedule_records import BUSY_RUNS, RunState, Schedule, ScheduleNumber, ScheduleRun
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Role
-from sidecar.http.calls import Call, Query
-from sidecar.http.requests import Invalid, body_of, number_in_path, number_of, page_of
+from sidecar.http.calls import PAGE, Call, Query
+from sidecar.http.paging import counted_headers, counted_page, page_answer
+from sidecar.http.requests import Invalid, body_of, number_in_path, number_of
 from sidecar.own.job_views import hook_view
 from sidecar.schedules.new import changed_schedule, new_schedule, refuse_unknown
 from sidecar.service import Service
@@ -25,7 +26,6 @@ from tapefs.schedule.zones import NS_PER_S, aware, zone_of
 _PATH = "/api/v1/schedules"
 #: Runs to come in one answer.
 MOST_TO_COME, USUAL_TO_COME = 1000, 10
-_PAGE = (Query("limit", "how many, at most 1000", int), Query("offset", "behind so many", int))
 
 
 class ScheduleCalls:
@@ -40,7 +40,7 @@ class ScheduleCalls:
         shown: dict[str, Any] = {"answer": ScheduleView}
         post: dict[str, Any] = {"methods": ["POST"], "needs": operator}
         return [
-            Call(_PATH, self.list, needs=Role.VIEWER, answer=list[ScheduleView], query=_PAGE),
+            Call(_PATH, self.list, needs=Role.VIEWER, answer=list[ScheduleView], query=PAGE),
             Call(_PATH, self.create, methods=["POST"], needs=admin, body=ScheduleFields, status=201, **shown),
             Call(one, self.show, needs=Role.VIEWER, **shown),
             Call(one, self.edit, methods=["PATCH"], needs=admin, body=ScheduleFields, **shown),
@@ -49,7 +49,7 @@ class ScheduleCalls:
             Call(f"{one}/disable", self.disable, **post, **shown),
             Call(f"{one}/run", self.run, **post, answer=RunView, status=202),
             Call(f"{one}/stop", self.stop, **post, answer=list[RunView], status=202),
-            Call(f"{one}/runs", self.history, needs=Role.VIEWER, answer=list[RunView], query=_PAGE),
+            Call(f"{one}/runs", self.history, needs=Role.VIEWER, answer=list[RunView], query=PAGE),
             Call(
                 f"{one}/next",
                 self.next,
@@ -60,10 +60,9 @@ class ScheduleCalls:
         ]
 
     async def list(self, request: Request) -> Response:
-        """Show all schedules, oldest first; `limit` and `offset`."""
-        page = page_of(request)
+        """Show all schedules, oldest first."""
         found = await trio.to_thread.run_sync(self._service.ledger.schedules)
-        return json_answer([self._view(schedule) for schedule in page.cut(found)])
+        return page_answer(request, found, self._view, lambda schedule: schedule.number)
 
     async def create(self, request: Request) -> Response:
         """Make a schedule."""
@@ -103,10 +102,12 @@ class ScheduleCalls:
         return json_answer([run_view(run) for run in await self._service.scheduler.stop(_number(request))], 202)
 
     async def history(self, request: Request) -> Response:
-        """Show the runs of a schedule that are kept, the newest first; `limit` and `offset`."""
-        page, schedule = page_of(request), self._schedule(request)
-        work = partial(self._service.ledger.schedule_runs, schedule.number, page.limit, page.offset)
-        return json_answer([run_view(run) for run in await trio.to_thread.run_sync(work)])
+        """Show the runs of a schedule that are kept, the newest first."""
+        page, schedule = counted_page(request), self._schedule(request)
+        work = partial(self._service.ledger.schedule_runs, schedule.number, page.limit + 1, page.offset)
+        runs = await trio.to_thread.run_sync(work)
+        headers = counted_headers(request, page, None, has_more=len(runs) > page.limit)
+        return json_answer([run_view(run) for run in runs[: page.limit]], headers=headers)
 
     async def next(self, request: Request) -> Response:
         """Show the next `count` runs of a schedule, as if it were enabled, by the clocks of its zone."""

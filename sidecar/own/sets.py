@@ -18,7 +18,8 @@ from catalog.records import BackupSet, CopyState, Segment, SetState, Volume, Vol
 from sidecar.http.answers import json_answer, moment, shown
 from sidecar.http.callers import Role
 from sidecar.http.calls import PAGE, Call, Query
-from sidecar.http.requests import Invalid, Page, number_of, page_of, text_of
+from sidecar.http.paging import page_answer, part_of
+from sidecar.http.requests import Invalid, number_of, text_of
 from sidecar.service import Service
 
 ChosenEnum = TypeVar("ChosenEnum", bound=Enum)
@@ -134,7 +135,7 @@ class SetCalls:
 
     async def sets(self, request: Request) -> Response:
         """List sets, newest first."""
-        state, page, job = _chosen(request, "state", SetState), page_of(request), number_of(request, "job")
+        state, job = _chosen(request, "state", SetState), number_of(request, "job")
         name, kind, tape = text_of(request, "name"), text_of(request, "type"), text_of(request, "tape")
 
         def is_wanted(each: BackupSet) -> bool:
@@ -146,11 +147,12 @@ class SetCalls:
                 and (tape is None or tape in each.tapes)
             )
 
-        def work() -> list[SetAnswer]:
+        def work() -> Response:
             found = [each for each in reversed(self._service.ledger.backup_sets()) if is_wanted(each)]
-            return [SetAnswer(**_fields(each)) for each in page.cut(found)]
+            part = part_of(request, found, lambda each: each.number, falls=True)
+            return json_answer([SetAnswer(**_fields(each)) for each in part.items], headers=part.headers)
 
-        return json_answer(await trio.to_thread.run_sync(work))
+        return await trio.to_thread.run_sync(work)
 
     async def show(self, request: Request) -> Response:
         """Show one set, and on which tapes its parts lie."""
@@ -161,8 +163,8 @@ class SetCalls:
 
     async def tapes(self, request: Request) -> Response:
         """List tapes by label; loads none. `/api/v1/tapes/show` tells all of one."""
-        state, pool, page = _chosen(request, "state", VolumeState), text_of(request, "pool"), page_of(request)
-        return json_answer(await trio.to_thread.run_sync(self._tapes, state, pool, page))
+        state, pool = _chosen(request, "state", VolumeState), text_of(request, "pool")
+        return await trio.to_thread.run_sync(self._tapes, request, state, pool)
 
     # -- inside: in threads ------------------------------------------------------------------------------------------
 
@@ -193,13 +195,13 @@ class SetCalls:
             copies=copies,
         )
 
-    def _tapes(self, state: VolumeState | None, pool: str | None, page: Page) -> list[TapeAnswer]:
+    def _tapes(self, request: Request, state: VolumeState | None, pool: str | None) -> Response:
         found = [
             each
             for each in self._service.ledger.volumes()
             if (state is None or each.state is state) and (pool is None or each.pool == pool)
         ]
-        return [self._tape(each) for each in page.cut(found)]
+        return page_answer(request, sorted(found, key=_label_of), self._tape, _label_of)
 
     def _tape(self, volume: Volume) -> TapeAnswer:
         place = self._service.library.place_of(volume.code)
@@ -231,6 +233,10 @@ def _chosen(request: Request, name: str, kind: type[ChosenEnum]) -> ChosenEnum |
     except ValueError:
         words = ", ".join(str(each.value) for each in kind)
         raise Invalid("enum", ["query", name], f"must be one of {words}", text) from None
+
+
+def _label_of(volume: Volume) -> tuple[str, str]:
+    return volume.label, volume.volume_id
 
 
 def _fields(each: BackupSet) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from starlette.responses import Response
 from sidecar.drives.health import Health
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Role
-from sidecar.http.calls import Call
+from sidecar.http.calls import PAGE, Call
+from sidecar.http.paging import page_answer
 from sidecar.service import Service
 from tapefs import __version__
 
@@ -86,7 +87,7 @@ class StatusCalls:
         return [
             Call("/health", self.health, needs=Role.VIEWER, answer=HealthAnswer),
             Call("/api/v1/status", self.status, needs=Role.VIEWER, answer=StatusAnswer),
-            Call("/api/v1/drives", self.drives, needs=Role.VIEWER, answer=list[DriveAnswer]),
+            Call("/api/v1/drives", self.drives, needs=Role.VIEWER, answer=list[DriveAnswer], query=PAGE),
             Call("/api/v1/drives/{drive}", self.drive, needs=Role.VIEWER, answer=DriveAnswer),
             Call(
                 "/api/v1/drives/{drive}/retry",
@@ -119,7 +120,7 @@ class StatusCalls:
 
     async def drives(self, request: Request) -> Response:
         """List the drives."""
-        return json_answer(await self._drives())
+        return page_answer(request, await self._drives(), lambda drive: drive)
 
     async def drive(self, request: Request) -> Response:
         """Show one drive."""

@@ -11,7 +11,8 @@ from catalog.ids import JobNumber, SetId
 from catalog.records import Job, JobState
 from sidecar.http.answers import json_answer
 from sidecar.http.callers import Role, caller_of
-from sidecar.http.calls import Call, Query
+from sidecar.http.calls import PAGE, Call, Query
+from sidecar.http.paging import page_answer
 from sidecar.http.requests import Invalid, text_of
 from sidecar.jobs.new import check_name, new_job
 from sidecar.jobs.pools import with_pools
@@ -59,7 +60,7 @@ class StreamCalls:
         """Return the routes of this family."""
         one = "/api/v1/streams/{name}"
         return [
-            Call("/api/v1/streams", self.list, needs=Role.VIEWER, answer=list[StreamView]),
+            Call("/api/v1/streams", self.list, needs=Role.VIEWER, answer=list[StreamView], query=PAGE),
             Call(one, self.store, methods=["POST"], needs=Role.OPERATOR, query=(_JOB,), answer=StreamStored),
             Call(
                 one,
@@ -73,8 +74,8 @@ class StreamCalls:
         ]
 
     async def list(self, request: Request) -> Response:
-        """Show the streams that are on their way."""
-        return json_answer([_view(stream) for stream in self._streams.live()])
+        """Show the streams that are on their way, by name."""
+        return page_answer(request, sorted(self._streams.live(), key=_name_of), _view, _name_of)
 
     async def store(self, request: Request) -> Response:
         """Store the body, of any length, as a set of one file; answered when that is on tape."""
@@ -136,6 +137,10 @@ class StreamCalls:
             return known
         pools = Pools.of(self._service.home, self._service.ledger)
         return await jobs.create(with_pools(like, fields, pools, is_new=True))
+
+
+def _name_of(stream: Stream) -> str:
+    return stream.name
 
 
 def _view(stream: Stream) -> StreamView:

@@ -15,7 +15,8 @@ from catalog.records import Volume
 from sidecar.http.answers import json_answer
 from sidecar.http.callers import Role
 from sidecar.http.calls import PAGE, Call, Query
-from sidecar.http.requests import Invalid, body_of, number_in_path, page_of, text_of
+from sidecar.http.paging import page_answer
+from sidecar.http.requests import Invalid, body_of, number_in_path, text_of
 from sidecar.own.tape_views import InventoryView, TapeView, TaskView, inventory_view, tape_view, task_view
 from sidecar.service import Service
 from sidecar.tapes.tasks import Command
@@ -218,8 +219,8 @@ class OwnTapeCalls:
         return await self._begin(body.tape, body.command)
 
     async def tasks(self, request: Request) -> Response:
-        """Show open tasks and the newest others, oldest first; `limit` and `offset`."""
-        return json_answer([task_view(task) for task in page_of(request).cut(self._service.tape_tasks.tasks())])
+        """Show open tasks and the newest others, oldest first."""
+        return page_answer(request, self._service.tape_tasks.tasks(), task_view, lambda task: task.number)
 
     async def task(self, request: Request) -> Response:
         """Show one."""

@@ -14,7 +14,8 @@ from catalog.ids import SetId
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Role
 from sidecar.http.calls import PAGE, Call
-from sidecar.http.requests import Invalid, Uuid, body_of, number_in_path, page_of
+from sidecar.http.paging import page_answer
+from sidecar.http.requests import Invalid, Uuid, body_of, number_in_path
 from sidecar.service import Service
 from sidecar.verifications.outcome import Outcome
 from sidecar.verifications.queue import VerifyRun
@@ -91,9 +92,9 @@ class VerifyCalls:
         return json_answer(view_of(run), 202)
 
     async def list(self, request: Request) -> Response:
-        """Show open verifications and the newest others, oldest first; `limit` and `offset`."""
+        """Show open verifications and the newest others, oldest first."""
         runs = self._service.verifications.runs()
-        return json_answer([view_of(run) for run in page_of(request).cut(runs)])
+        return page_answer(request, runs, view_of, lambda run: run.number)
 
     async def show(self, request: Request) -> Response:
         """Show one."""

@@ -15,7 +15,7 @@ from tapefs.errors import Unreachable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tapefs.client.tapes import TapeClient, TapeTaskView
+    from tapefs.client.tapes import TapeTaskView
 
 #: So many are shown unless all are wanted.
 SHOWN = 20
@@ -37,7 +37,7 @@ def tasks_command(place: Place, everything: bool, as_json: bool) -> None:
     from tapefs.client.tapes import TapeClient
 
     with connected(place.home()) as presence:
-        views = _all_of(TapeClient(presence.client))
+        views = TapeClient(presence.client).tasks()
     ended = [view for view in views if not view.is_open]
     left_out = set() if everything else {view.number for view in ended[:-SHOWN]}
     chosen = [view for view in views if view.number not in left_out]
@@ -48,13 +48,6 @@ def tasks_command(place: Place, everything: bool, as_json: bool) -> None:
     print_table(("TASK", "WHAT", "TAPE", "STATE", "REMARK"), rows)
     if left_out:
         click.echo(f"{len(left_out):,} older ones: --all", err=True)
-
-
-def _all_of(client: TapeClient) -> list[TapeTaskView]:
-    views: list[TapeTaskView] = []
-    while page := client.tasks(len(views)):
-        views += page
-    return views
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tapefs.client.calling import Ask, Family, WaitingFamily, call
+from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every
 
 
 class TokenView(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,9 +91,9 @@ class AccessCalls:
 
     @call
     @staticmethod
-    def tokens() -> Ask[list[TokenView]]:
+    def tokens() -> Steps[list[TokenView]]:
         """Ask for all tokens, oldest first."""
-        return Ask("GET", "/api/v1/tokens?limit=1000", None, list[TokenView])
+        return every("/api/v1/tokens", TokenView)
 
     @call
     @staticmethod
@@ -109,9 +109,9 @@ class AccessCalls:
 
     @call
     @staticmethod
-    def users() -> Ask[list[UserView]]:
+    def users() -> Steps[list[UserView]]:
         """Ask for all users, by name."""
-        return Ask("GET", "/api/v1/users?limit=1000", None, list[UserView])
+        return every("/api/v1/users", UserView)
 
     @call
     @staticmethod

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tapefs.client.address import Address
-from tapefs.client.calling import Ask, Blocking, Fetch, Pause, Step, Steps
+from tapefs.client.calling import Ask, Blocking, Fetch, Head, Pause, Step, Steps
 from tapefs.client.transport import Transport, WentAway, lines
 from tapefs.errors import TapefsError, TooManyRequests
 
@@ -54,12 +54,12 @@ class Caller(Blocking):
             return None
         return step.do()
 
-    def _request(self, ask: Ask[Any]) -> bytes:
+    def _request(self, ask: Ask[Any]) -> Head:
         deadline_s = time.monotonic() + PATIENCE_S
         repeats = 1 if ask.is_safe else 0
         while True:
             try:
-                return self._transport.request(ask.method, ask.target, ask.body)
+                return self._transport.exchange(ask.method, ask.target, ask.body)
             except WentAway:
                 if not repeats:
                     raise

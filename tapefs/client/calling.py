@@ -6,6 +6,7 @@ answer. `@call` makes a method of it: of a `Blocking` client it returns the answ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
@@ -20,6 +21,9 @@ U = TypeVar("U")
 
 #: Asking twice does what asking once does. Not DELETE: the second one would find nothing, and say so.
 _SAFE = ("GET", "HEAD", "PUT")
+#: Entries of a list that are asked for at a time: the most that there are in an answer.
+PAGE = 1000
+_NEXT = re.compile(r'<(/(?!/)[^>]*)>; rel="next"')
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,44 @@ class Ask(Generic[T]):
         """May it be sent again when nobody knows whether it has arrived?"""
         return self.method in _SAFE
 
-    def answer(self, data: bytes) -> T:
-        """Return what the bytes of an answer stand for. Raises TapefsError when they are none of ours."""
-        told: Any = None if self.kind is type(None) else decode(data or b"null", self.kind)
+    def answer(self, head: Head) -> T:
+        """Return what an answer stands for. Raises TapefsError when it is none of ours."""
+        told: Any = None if self.kind is type(None) else decode(head.data or b"null", self.kind)
         return cast(T, told) if self.then is None else self.then(told)
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """A part of a list."""
+
+    items: list[T]
+    #: Path and query of the next one; empty: this is the last.
+    next: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskPage(Ask[Page[T]]):
+    """One request for a part of a list of `each`; its answer is a Page."""
+
+    each: type[T]
+
+    def answer(self, head: Head) -> Page[T]:
+        """Return the part. Raises TapefsError when it is none of ours."""
+        found: list[T] = decode(head.data, list[self.each])  # type: ignore[name-defined]
+        link = _NEXT.search(head.headers.get("link", ""))
+        return Page(found, link[1] if link else "")
+
+
+def every(target: str, each: type[T], most: int | None = None) -> Steps[list[T]]:
+    """Ask for a list, page after page to its end or so many entries; `target` may have a query, but no limit."""
+    found: list[T] = []
+    limit = PAGE if most is None else min(most, PAGE)
+    target += f"{'&' if '?' in target else '?'}limit={limit}"
+    while target:
+        page: Page[T] = yield AskPage("GET", target, None, Page, each=each)
+        found += page.items
+        target = "" if most is not None and len(found) >= most else page.next
+    return found[:most]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import msgspec
 
 from catalog.ids import JobNumber, SegmentId, SetId
 from catalog.records import JobState
-from tapefs.client.calling import Ask, Steps, call
+from tapefs.client.calling import Ask, Steps, call, every
 from tapefs.client.job_fields import JobFields
 from tapefs.client.streaming import stream_path
 from tapefs.client.views import (
@@ -88,12 +88,13 @@ class Calls:
 
     @call
     @staticmethod
-    def jobs(*states: JobState, limit: int | None = None, offset: int = 0) -> Ask[list[JobView]]:
+    def jobs(*states: JobState, limit: int | None = None, offset: int = 0) -> Steps[list[JobView]]:
         """List jobs, oldest first; those in some states, or all. Without a limit the newest thousand."""
-        chosen: dict[str, object] = {} if limit is None else {"limit": limit, "offset": offset}
-        if states:
-            chosen["state"] = ",".join(state.value for state in states)
-        return Ask("GET", f"/api/v1/jobs?{urlencode(chosen)}", None, list[JobView])
+        chosen = {"state": ",".join(state.value for state in states)} if states else {}
+        if limit is not None:
+            return (yield from every(f"/api/v1/jobs?{urlencode({**chosen, 'offset': offset})}", JobView, limit))
+        newest: list[JobView] = yield Ask("GET", f"/api/v1/jobs?{urlencode(chosen)}", None, list[JobView])
+        return newest
 
     @call
     @staticmethod
@@ -259,11 +260,11 @@ class Calls:
 
     @call
     @staticmethod
-    def recalls(*, history: bool, limit: int, **choice: str | int | None) -> Ask[list[RecallView]]:
+    def recalls(*, history: bool, limit: int, **choice: str | int | None) -> Steps[list[RecallView]]:
         """List who waits, oldest first, or who waited, newest first; by uid, command, path or outcome."""
-        query = urlencode({"limit": limit} | {key: value for key, value in choice.items() if value is not None})
+        query = urlencode({key: value for key, value in choice.items() if value is not None})
         target = "/api/v1/recalls/history" if history else "/api/v1/recalls"
-        return Ask("GET", f"{target}?{query}", None, list[RecallView])
+        return every(f"{target}?{query}", RecallView, limit)
 
     @call
     @staticmethod
@@ -274,9 +275,9 @@ class Calls:
 
     @call
     @staticmethod
-    def prompts() -> Ask[list[PromptView]]:
+    def prompts() -> Steps[list[PromptView]]:
         """Ask what somebody is to do at the drives, oldest first."""
-        return Ask("GET", "/api/v1/prompts", None, list[PromptView])
+        return every("/api/v1/prompts", PromptView)
 
     @call
     @staticmethod

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from tapefs.client.calling import Ask, Family, WaitingFamily, call
+from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every
 
 
 class NoticeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,9 +68,9 @@ class NoticeCalls:
 
     @call
     @staticmethod
-    def channels() -> Ask[list[ChannelView]]:
+    def channels() -> Steps[list[ChannelView]]:
         """Return all channels, by name."""
-        return Ask("GET", "/api/v1/notify", None, list[ChannelView])
+        return every("/api/v1/notify", ChannelView)
 
     @call
     @staticmethod

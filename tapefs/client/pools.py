@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tapefs.client.calling import Ask, Family, WaitingFamily, call
+from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every
 
 
 class PoolFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,9 +95,9 @@ class PoolCalls:
 
     @call
     @staticmethod
-    def list() -> Ask[_Pools]:
+    def list() -> Steps[_Pools]:
         """Ask for all pools, by name."""
-        return Ask("GET", "/api/v1/pools", None, list[PoolView])
+        return every("/api/v1/pools", PoolView)
 
     @call
     @staticmethod
@@ -138,9 +138,9 @@ class PoolCalls:
 
     @call
     @staticmethod
-    def vault() -> Ask[Sequence[Due]]:
+    def vault() -> Steps[Sequence[Due]]:
         """Ask where tapes lie, and where they should."""
-        return Ask("GET", "/api/v1/vault", None, list[Due])
+        return (yield from every("/api/v1/vault", Due))
 
     @call
     @staticmethod

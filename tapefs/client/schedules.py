@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from catalog.schedule_records import Action, Blackout, Missed, Overlap, Rule
-from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call
+from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every
 
 _Name = Annotated[str, Meta(min_length=1, max_length=200)]
 _Hooks = Annotated[tuple[_Name, ...], Meta(max_length=20)]
@@ -144,14 +144,7 @@ class ScheduleCalls:
     @staticmethod
     def list() -> Steps[_Schedules]:
         """Ask for all schedules, oldest first."""
-        found: list[ScheduleView] = []
-        while True:
-            page: list[ScheduleView] = yield Ask(
-                "GET", f"{_URL}?limit=1000&offset={len(found)}", None, list[ScheduleView]
-            )
-            found += page
-            if len(page) < 1000:
-                return found
+        return every(_URL, ScheduleView)
 
     @call
     @staticmethod
@@ -197,9 +190,9 @@ class ScheduleCalls:
 
     @call
     @staticmethod
-    def history(number: int, limit: int, offset: int = 0) -> Ask[Sequence[RunView]]:
+    def history(number: int, limit: int, offset: int = 0) -> Steps[Sequence[RunView]]:
         """Ask for the newest runs, the newest first."""
-        return Ask("GET", f"{_URL}/{number}/runs?limit={limit}&offset={offset}", None, list[RunView])
+        return (yield from every(f"{_URL}/{number}/runs?offset={offset}", RunView, limit))
 
     @call
     @staticmethod

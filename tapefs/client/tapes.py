@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from catalog.ids import SetId
-from tapefs.client.calling import Ask, Family, WaitingFamily, call
+from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every
 from tapefs.mover.messages import FoundTape
 from tapefs.taf.views import Imported
 
@@ -256,10 +256,9 @@ class TapeCalls:
 
     @call
     @staticmethod
-    def tasks(offset: int = 0, limit: int = 500) -> Ask[list[TapeTaskView]]:
-        """Return a part of the tasks that are kept, oldest first; at most 1,000 of them."""
-        query = urlencode({"limit": limit, "offset": offset})
-        return Ask("GET", f"/api/v1/tape-tasks?{query}", None, list[TapeTaskView])
+    def tasks() -> Steps[list[TapeTaskView]]:
+        """Return the tasks that are kept, oldest first."""
+        return every("/api/v1/tape-tasks", TapeTaskView)
 
     @call
     @staticmethod

@@ -141,10 +141,14 @@ class Transport:
 
         Raises Unreachable when the sidecar goes away, and the error that belongs to the status.
         """
+        return self.exchange(method, path, body).data
+
+    def exchange(self, method: str, path: str, body: object = None) -> Head:
+        """Send one request and return its answer with the headers. Raises as request."""
         head = self._exchange(method, path, {}, body, None)
         if head.status >= 400:
             raise self._refusal(path, head)
-        return head.data
+        return head
 
     def fetch(self, path: str, headers: Mapping[str, str], taker: Taker) -> Head:
         """Have the bytes of an answer taken; one that the taker does not want comes as `data`. Raises as request."""

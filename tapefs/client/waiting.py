@@ -145,7 +145,7 @@ class AsyncClient(Calls, WaitCalls, FileCalls, Waiting):
             return None
         return await trio.to_thread.run_sync(step.do)
 
-    async def _request(self, ask: Ask[Any]) -> bytes:
+    async def _request(self, ask: Ask[Any]) -> Head:
         deadline_s = trio.current_time() + PATIENCE_S
         repeats = 1 if ask.is_safe else 0
         while True:
@@ -161,14 +161,14 @@ class AsyncClient(Calls, WaitCalls, FileCalls, Waiting):
                     raise
                 await trio.sleep(error.retry_after_s)
 
-    async def _once(self, ask: Ask[Any]) -> bytes:
+    async def _once(self, ask: Ask[Any]) -> Head:
         try:
             answer = await self._http.request(ask.method, ask.target, json=ask.body)
         except httpx.HTTPError as error:
             raise self._meant(error) from error
         if answer.status_code >= 400:
             raise await self._refusal(ask.target, answer.status_code, answer.content, answer.headers)
-        return answer.content
+        return Head(answer.status_code, answer.headers, answer.content)
 
     async def _fetch(self, fetch: Fetch) -> Head:
         try:
