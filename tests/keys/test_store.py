@@ -134,8 +134,8 @@ def test_paper_and_back(store: KeyStore) -> None:
         identity_in("\n".join([rows[0], *rows[2:]]).encode())
     with pytest.raises(UsageError, match="at the end"):
         identity_in("\n".join(rows[:-1]).encode())
-    letter = rows[2].strip()[3]
-    wrong = rows[2].replace(letter, "Q" if letter != "Q" else "P", 1)
+    row = rows[2].strip()
+    wrong = row[:3] + ("Q" if row[3] != "Q" else "P") + row[4:]
     with pytest.raises(UsageError, match="row 3 of the key is mistyped"):
         identity_in("\n".join([*rows[:2], wrong, *rows[3:]]).encode())
     with pytest.raises(UsageError, match="0 secret keys"):
