@@ -38,6 +38,8 @@ _SECRET = re.compile(
 
 #: What was typed into a wrong field, or put into a path.
 _TOKEN = re.compile(r"tapefs_[A-Za-z0-9_-]{20,}|AGE-SECRET-KEY-1[A-Z0-9]*", re.I)
+#: Of URLs, and of addresses of databases in either form.
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^\s/]+(?=@)|(\w*password=)(?:'(?:\\.|[^'\\])*'|[^\s&]+)", re.I)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,6 +237,11 @@ def without_secrets(value: object, depth: int = 0) -> object:
     return without_tokens(value)[:LONGEST_TEXT] if isinstance(value, str) else value
 
 
+def has_password(text: str) -> bool:
+    """Is there a password in it, as URLs and addresses of databases have them?"""
+    return _PASSWORD.search(text) is not None
+
+
 def without_tokens(text: str) -> str:
-    """Return a text without what has the form of our tokens or of the secret half of a key, wherever it stands."""
-    return _TOKEN.sub("…", text)
+    """Return a text without what has the form of our tokens, of the secret half of a key, or of a password in a URL."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}…", _TOKEN.sub("…", text))

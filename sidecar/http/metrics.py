@@ -188,7 +188,7 @@ def stored_metrics(stored: _Stored) -> Iterator[Metric]:
         sets.add_metric([each.value], stored.sums.by_state[each.value])
     yield sets
     last = GaugeMetricFamily(
-        "tapefs_job_last_success_timestamp_seconds", "When a job made its newest complete set.", labels=["job"]
+        "tapefs_job_last_success_timestamp_seconds", "When a job made its newest complete set.", labels=["name"]
     )
     for name, at_s in sorted(stored.sums.last_success_s.items()):
         last.add_metric([name], at_s)

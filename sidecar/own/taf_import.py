@@ -11,9 +11,10 @@ from starlette.responses import Response
 from sidecar.http.answers import json_answer
 from sidecar.http.callers import Role
 from sidecar.http.calls import Call
-from sidecar.http.requests import body_of
+from sidecar.http.requests import Invalid, body_of
 from sidecar.own.tape_views import TaskView, task_view
 from sidecar.service import Service
+from tapefs.audit import has_password
 from tapefs.errors import NotNow
 from tapefs.mover.messages import ImportTaf
 from tapefs.tape.names import tape_called
@@ -56,6 +57,9 @@ class TafImportCalls:
     async def import_sets(self, request: Request) -> Response:
         """Take TAF's sets on a mounted volume into the catalog: 202 and a task."""
         body = await body_of(request, TafImportBody)
+        if has_password(body.catalog):
+            why = "no password here, it would stay with the task: put it into ~/.pgpass of the sidecar's user"
+            raise Invalid("value_error", ["body", "catalog"], why)
         service = self._service
         if service.home.settings.library.driver != "ltfs":
             raise NotNow("volumes of TAF are imported while mounted where a drive of the driver ltfs is")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tapefs.audit import without_tokens
 from tapefs.errors import UsageError
 from tapefs.taf.notes import Notes, ReadArchive
 
@@ -102,7 +103,7 @@ def read_catalog(url: str) -> ToldCatalog:
     with _opened(url) as database:
         for table in ("backup_tasks", "backup_sets"):
             if not database.has(table):
-                raise UsageError(f"{_without_password(url)} is no catalog of TAF: it has no table {table}")
+                raise UsageError(f"{without_tokens(url)} is no catalog of TAF: it has no table {table}")
         tasks = {each["id"]: each for each in database.rows("SELECT * FROM backup_tasks")}
         sets, tables = {}, {}
         for each in database.rows("SELECT * FROM backup_sets ORDER BY id"):
@@ -175,10 +176,6 @@ def _opened(url: str) -> Iterator[Database]:
             raise UsageError(f"TAF's catalog cannot be read: {str(error).strip()}") from error
     else:
         raise UsageError("a catalog of TAF is sqlite:PATH or postgresql://USER@HOST/DATABASE")
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1@", url)
 
 
 class _Sqlite:

@@ -35,7 +35,7 @@ def metrics_of(rig: Rig) -> dict[str, Any]:
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
-def value(families: dict[str, Any], name: str, **labels: str) -> float:
+def value(families: dict[str, Any], name: str, /, **labels: str) -> float:
     for family in families.values():
         for sample in family.samples:
             if sample.name == name and labels.items() <= sample.labels.items():
@@ -91,6 +91,8 @@ def test_secrets_are_taken_out_at_any_depth() -> None:
     value = {
         "name": "a",
         "Password": "canary",
+        "catalog": "postgresql://taf:canary@db.example.org/taf?sslmode=require&password=canary",
+        "dsn": "host=db.example.org user=taf password='canary it\\'s' dbname=taf",
         "more": [{"api_key": "canary", "x": {"webhook_url": 1, "url": "canary"}}],
     }
     assert "canary" not in json.dumps(without_secrets(value))
@@ -183,7 +185,7 @@ def test_figures_follow_what_happens(tmp_path: Path) -> None:
         after = metrics_of(rig)
         assert value(after, "tapefs_jobs_known") == 1
         assert value(after, "tapefs_sets", state="complete") == 1
-        assert value(after, "tapefs_job_last_success_timestamp_seconds", job="home") > 1e9
+        assert value(after, "tapefs_job_last_success_timestamp_seconds", name="home") > 1e9
         name = "tapefs_http_request_duration_seconds_count"
         assert value(after, name, method="GET", status="2xx") > 3
         assert value(after, "tapefs_event_loop_lag_seconds") < 30
@@ -215,6 +217,14 @@ def test_dashboard_and_alerts_use_only_figures_that_exist(rig: Rig) -> None:
     described = set(re.findall(r"`(tapefs_[a-z_]+)", (ROOT / "docs/monitoring.md").read_text()))
     own = {name for name in families if not name.startswith("tapefs_process_")}
     assert {name.removesuffix("_total") for name in described} >= own
+
+
+def test_no_label_is_one_of_prometheus_itself(rig: Rig) -> None:
+    """It would come out as `exported_job`, and an alert with `$labels.job` would name the scrape."""
+    families = metrics_of(rig).values()
+    labels = {label for family in families for sample in family.samples for label in sample.labels}
+    assert {"drive", "state", "pool"} <= labels
+    assert labels & {"job", "instance"} == set()
 
 
 def _names(name: str, kind: str) -> list[str]:

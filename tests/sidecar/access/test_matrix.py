@@ -25,12 +25,17 @@ from sidecar.http.callers import NOBODY, Caller, Role
 from sidecar.http.calls import Call
 from sidecar.service import Service
 from tapefs.access.scopes import implied
+from tapefs.keys.identity import Identity
+from tapefs.keys.store import KeyStore
 from tests.sidecar.access.rig import home_with
 from tests.sidecar.rig import Rig, running
 from tests.sidecar.test_calls import OPEN, Parts
 
 PASSWORD = "canary horse battery staple"
 PASSPHRASE = "canary-passphrase-of-a-key"
+KEY = Identity.new()
+#: Of TAF's catalog: in a file of its own for the owner alone, and in addresses that calls are given.
+DATABASE = "canary-of-a-database"
 #: In the settings, which are a file for the owner alone.
 PLANTED = {"canary-of-a-mailbox", "canary-of-a-webhook", "canary-of-a-signature", "canary-of-a-put-webhook"}
 SETTINGS = """
@@ -65,13 +70,21 @@ class Sender:
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     limits = "requests_per_minute = 1000000\nunknown_per_minute = 1000000"
     home = home_with(tmp_path_factory.mktemp("matrix") / "home", SETTINGS, limits)
+    KeyStore(home.keys).add("canary", KEY, PASSPHRASE.encode())
     with running(home, listen=True) as rig:
         yield rig
 
 
 @pytest.fixture(scope="module")
 def secrets(rig: Rig) -> set[str]:
-    return {rig.token, PASSWORD, PASSPHRASE}
+    """With a key that is unlocked, and a database that is asked for with its password."""
+    unlocked = KeyStore(rig.home.keys).identity(KeyStore(rig.home.keys).find("canary"), PASSPHRASE.encode())
+    assert rig.unix("POST", "/api/v1/keys", {"secret": unlocked.text}).status == 204
+    assert rig.unix("GET", "/api/v1/keys").body["unlocked"] == [KEY.recipient.fingerprint]
+    config = {"db_type": "postgresql", "db_host": "127.0.0.1", "db_port": 1, "db_user": "taf", "db_password": DATABASE}
+    assert rig.unix("PUT", "/api/system/database/config", config).status == 200
+    assert rig.unix("POST", "/api/system/database/test", config).body["success"] is False
+    return {rig.token, PASSWORD, PASSPHRASE, DATABASE, KEY.text, KEY.text.lower()}
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +193,10 @@ def test_secrets_stand_nowhere(rig: Rig, senders: dict[str, Sender], secrets: se
         for path, body in (
             ("/api/v1/session", {"name": secret, "password": secret}),
             ("/api/user/login", {"username": "viewer", "password": [secret]}),
-            ("/api/v1/keys", {"secret": secret}),
+            ("/api/v1/keys", {"secret": secret if secret.upper() != KEY.text else f"{secret}x"}),
             ("/api/v1/users", {"name": "x", "role": "root", "password": secret}),
+            ("/api/v1/taf/import", {"tape": "x", "catalog": f"postgresql://taf:{quote(secret, safe='')}@db/taf"}),
+            ("/api/v1/taf/import", {"tape": "x", "catalog": f"postgresql://taf@db/taf?password={quote(secret)}"}),
         ):
             answer = rig.tcp("POST", path, body, token=None if "session" in path or "login" in path else "")
             assert answer.status in (401, 422, 429), answer
@@ -196,7 +211,7 @@ def test_secrets_stand_nowhere(rig: Rig, senders: dict[str, Sender], secrets: se
         assert secret not in log
         assert secret.encode() not in lines
     for path in rig.home.path.rglob("*"):
-        if path.is_file() and path != rig.home.token:
+        if path.is_file() and path not in (rig.home.token, rig.home.path / "taf-database.json"):
             data = path.read_bytes()
             assert not [secret for secret in secrets if secret.encode() in data], path
 
