@@ -98,6 +98,8 @@ def add_blank(
 ) -> str:
     """Put a blank cartridge into the first free slot, or into a new one; return its barcode.
 
+    A slot that the cartridge in a drive must come back to does not count as free.
+
     `worm`: what is written on it can never be overwritten. `first_load_s`: its first load takes so long. Without
     `generation` that of the first drive, without `barcode` the next free one. Raises ValueError, ChangerError when the
     barcode exists, DeviceFailed.
@@ -216,13 +218,21 @@ def _check_barcode(folder: Path, barcode: str) -> None:
 
 
 def _with_new(library: LibraryRecord, barcode: str, *, by_port: bool = False) -> LibraryRecord:
-    """Return the library with a new cartridge: in a free port if that is wanted and there, else in a slot."""
+    """Return the library with a new cartridge: in a free port if that is wanted and there, else in a slot.
+
+    As many slots stay free as drives are loaded: the robot must be able to put those cartridges somewhere.
+    """
     first = library.first_port
     if by_port and None in library.slots[first:]:
         return library.with_slot(library.slots.index(None, first), barcode)
-    if None in library.slots[:first]:
-        return library.with_slot(library.slots.index(None), barcode)
-    return msgspec.structs.replace(library, slots=[*library.slots[:first], barcode, *library.slots[first:]])
+    slots, ports = library.slots[:first], library.slots[first:]
+    kept_free = sum(bay.barcode is not None for bay in library.drives)
+    if slots.count(None) > kept_free:
+        slots[slots.index(None)] = barcode
+    else:
+        slots.append(barcode)
+    slots += [None] * (kept_free - slots.count(None))
+    return msgspec.structs.replace(library, slots=[*slots, *ports])
 
 
 def set_write_protected(folder: Path, barcode: str, protected: bool) -> None:

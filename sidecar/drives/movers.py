@@ -22,7 +22,7 @@ import trio
 
 from tapefs.errors import TapefsError
 from tapefs.home import Home
-from tapefs.mover.messages import Cancel, Command, Done, Failed, Ready, Report
+from tapefs.mover.messages import Cancel, Command, Done, Ends, Failed, Ready, Report
 from tapefs.mover.wire import PREFIX_BYTES, WireError, decode, encode, length_of
 
 #: How long a mover may take to open its drive; a real drive answers within seconds, a hanging one never.
@@ -85,7 +85,7 @@ class Call:
             return message
         if isinstance(message, Failed):
             raise CommandFailed(message.kind, message.message)
-        raise MoverDied(f"the mover of {self._mover.drive} ended unexpectedly")
+        raise MoverDied(self._mover.last_words)
 
 
 class Mover:
@@ -100,6 +100,13 @@ class Mover:
         self._answers: dict[int, _Answer] = {}
         self._sending = trio.Lock()
         self._dead = False
+        #: Why it ended, for people.
+        self._end = f"the mover of {drive} ended unexpectedly"
+
+    @property
+    def last_words(self) -> str:
+        """What the mover has said of its end, else that it said nothing."""
+        return self._end
 
     @property
     def pid(self) -> int:
@@ -157,8 +164,12 @@ class Mover:
             on_report(report)
 
     async def _receive(self) -> Report:
-        prefix = await self._exactly(PREFIX_BYTES)
-        return decode(await self._exactly(length_of(prefix)), Report)  # type: ignore[arg-type]
+        while True:
+            prefix = await self._exactly(PREFIX_BYTES)
+            report: Report = decode(await self._exactly(length_of(prefix)), Report)  # type: ignore[arg-type]
+            if not isinstance(report, Ends):
+                return report
+            self._end = report.reason
 
     async def _exactly(self, size: int) -> bytes:
         parts = bytearray()
@@ -168,7 +179,7 @@ class Mover:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 part = b""
             if not part:
-                raise MoverDied(f"the mover of {self.drive} ended unexpectedly")
+                raise MoverDied(self._end)
             parts += part
         return bytes(parts)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import trio
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from sidecar.http.calls import JSON, Call
 from sidecar.service import Service
@@ -100,10 +100,15 @@ class DocsCalls:
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
         return [
+            Call("/", self.front, needs=None, status=307, media="*/*"),
             Call("/openapi.json", self.document, needs=None, answer=dict[str, object], also=(304,)),
             Call("/docs", self.page, needs=None, media="text/html", also=(304,)),
             Call("/docs/{file}", self.file, needs=None, media="*/*", also=(304,)),
         ]
+
+    async def front(self, request: Request) -> Response:
+        """Lead whoever opens the address in a browser to /docs."""
+        return RedirectResponse("docs", headers=SAFE_HEADERS)
 
     async def document(self, request: Request) -> Response:
         """Tell all calls, as OpenAPI 3.1."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: Plain lines come at most this often, and those that say nothing new.
 LINE_S = 1.0
 SAME_S = 60.0
+#: Terminals of fewer columns have a short bar.
+WIDE = 100
 
 
 class Reporter(Protocol):
@@ -63,12 +65,16 @@ def reporting(title: str) -> Iterator[Reporter]:
     # Imported here: it takes longer than a listing command may run.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
+    console = Console(stderr=True)
+    # What is said gives way on a narrow terminal, not who says it.
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=24 if console.width >= WIDE else 6),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[text]}", markup=False),
+        TextColumn("{task.fields[text]}", markup=False, table_column=rest),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as progress:
+    with Progress(*columns, console=console, transient=True, refresh_per_second=5, expand=True) as progress:
         yield _Bar(progress, progress.add_task(title, total=None, text=""))

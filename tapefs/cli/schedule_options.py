@@ -140,7 +140,9 @@ def _rule(name: str, text: str) -> Rule:
     try:
         return msgspec.convert({"kind": kind, **readers[name](text.strip())}, Rule)  # type: ignore[no-any-return]
     except msgspec.ValidationError as error:
-        raise UsageError(f"--{name} {text!r}: {error}") from error
+        raise UsageError(
+            f"--{name} {text!r}: there is no such time or day; `tapefs schedule create --help` has how it is written"
+        ) from error
 
 
 def _groups(pattern: re.Pattern[str], text: str, option: str, *names: str) -> dict[str, object]:

@@ -258,6 +258,12 @@ class Ready(_Message, frozen=True, kw_only=True):
     must_be_cleaned: bool = False
 
 
+class Ends(_Message, frozen=True, kw_only=True):
+    """Last message, instead of Ready too: why the mover ends, for people. The drive cannot be opened, or has gone."""
+
+    reason: str
+
+
 class SeenTape(msgspec.Struct, frozen=True, array_like=True):
     """What is in a drive."""
 
@@ -458,6 +464,7 @@ class StreamKept(_Message, frozen=True, kw_only=True):
 
 Report = (
     Ready
+    | Ends
     | Done
     | Failed
     | NeedVolume

@@ -146,18 +146,18 @@ class Mover:
         status = self._drive.status()
         self._drive.ask()
         self._encrypts = self._may_be_given_keys()
-        self._post.send(
-            Ready(
-                drive=self._name,
-                loaded=status.loaded,
-                barcode=status.barcode,
-                generation=status.generation,
-                wants_cleaning=self._drive.wants_cleaning,
-                must_be_cleaned=self._drive.must_be_cleaned,
-            )
-        )
-        self._tell_rest()
         try:
+            self._post.send(
+                Ready(
+                    drive=self._name,
+                    loaded=status.loaded,
+                    barcode=status.barcode,
+                    generation=status.generation,
+                    wants_cleaning=self._drive.wants_cleaning,
+                    must_be_cleaned=self._drive.must_be_cleaned,
+                )
+            )
+            self._tell_rest()
             while True:
                 self._serve(cast(Work, self._post.take(*self._work)))
         except SidecarGone:

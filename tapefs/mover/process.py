@@ -8,15 +8,17 @@ import gc
 import signal
 import socket
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from catalog.lmdb_ledger import LmdbLedger
-from drivers.errors import DeviceGone, DriveError
+from drivers.errors import DriveError
 from drivers.registry import open_drive
 from tapefs.home import open_home
 from tapefs.logs import configure_logs
+from tapefs.mover.messages import Ends
 from tapefs.mover.mover import Mover
-from tapefs.mover.post import Post
+from tapefs.mover.post import Post, SidecarGone
 
 _PR_SET_PDEATHSIG = 1
 #: Records that live as long as a frame, without cycles, are most of what is made: looking through them as often as
@@ -47,22 +49,23 @@ def main() -> int:
     sys.setswitchinterval(_SWITCH_S)
     _keep_large_blocks_apart()
     home = open_home(arguments.home)
-    ledger = LmdbLedger.open(home.ledger)
-    try:
-        drive = open_drive(home.library_config, arguments.number)
-    except DriveError as error:
-        print(f"tapefs mover {arguments.drive}: {error}", file=sys.stderr)
-        return 1
-    with socket.socket(fileno=arguments.fd) as connection:
+    with socket.socket(fileno=arguments.fd) as connection, closing(LmdbLedger.open(home.ledger)) as ledger:
+        post = Post(connection, home.keyring)
         try:
-            Mover(home, ledger, drive, arguments.drive, Post(connection, home.keyring)).run()
-        except DeviceGone as error:
-            print(f"tapefs mover {arguments.drive}: {error}", file=sys.stderr)
+            with closing(open_drive(home.library_config, arguments.number)) as drive:
+                Mover(home, ledger, drive, arguments.drive, post).run()
+        except DriveError as error:
+            _tell_the_end(post, arguments.drive, error)
             return 1
-        finally:
-            drive.close()
-            ledger.close()
     return 0
+
+
+def _tell_the_end(post: Post, drive: str, error: DriveError) -> None:
+    """The sidecar tells people why the drive does not work; a mover alone has nobody but its log."""
+    try:
+        post.send(Ends(reason=f"{drive}: {error}"))
+    except SidecarGone:
+        print(f"tapefs mover {drive}: {error}", file=sys.stderr)
 
 
 def _die_with_the_sidecar() -> None:

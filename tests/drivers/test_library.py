@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from drivers.errors import ChangerError, DeviceFailed, NotReady, SlotEmpty, SlotFull
 from drivers.virtual.changer import VirtualChanger
 from drivers.virtual.drive import VirtualDrive
+from drivers.virtual.layout import read_library, write_library
 from drivers.virtual.library import add_blank, add_from, create_library, set_write_protected, take_out
 from tests.drivers.benches import BARCODE, MIB, VirtualBench
 from tests.drivers.contract import FILEMARK, block_of, places, read_all, write
@@ -73,11 +75,26 @@ def test_adding_blank_cartridges(tmp_path: Path) -> None:
     assert add_blank(folder, tape_bytes=32 * MIB) == "TP0003L9"
     VirtualChanger(folder).load(0, 0)
     assert add_blank(folder, tape_bytes=16 * MIB, barcode="XYZ001L9") == "XYZ001L9"
-    assert places(VirtualChanger(folder)) == (["TP0001L9"], ["XYZ001L9", "TP0002L9", "TP0003L9"])
+    assert places(VirtualChanger(folder)) == (["TP0001L9"], [None, "TP0002L9", "TP0003L9", "XYZ001L9"])
     with pytest.raises(ChangerError, match="already"):
         add_blank(folder, tape_bytes=16 * MIB, barcode="TP0001L9")
     with pytest.raises(ValueError, match="letters and digits"):
         add_blank(folder, tape_bytes=16 * MIB, barcode="../x")
+
+
+def test_a_new_cartridge_leaves_room_for_those_in_drives(tmp_path: Path) -> None:
+    """Else the robot could put none of them back, and no other tape would ever be loaded."""
+    folder = tmp_path / "library"
+    create_library(folder, tapes=3, tape_bytes=16 * MIB, drives=2, generation=9)
+    changer = VirtualChanger(folder)
+    changer.load(0, 0)
+    changer.load(1, 1)
+    assert add_blank(folder, tape_bytes=16 * MIB) == "TP0004L9"
+    assert places(changer)[1] == [None, None, "TP0003L9", "TP0004L9"]
+    library = read_library(folder)
+    write_library(folder, replace(library, slots=["TP0003L9", None]))  # As libraries were left before.
+    add_blank(folder, tape_bytes=16 * MIB, barcode="TP0009L9")
+    assert places(changer)[1] == ["TP0003L9", None, "TP0009L9", None]
 
 
 def test_a_cartridge_travels_to_another_library(tmp_path: Path) -> None:

@@ -115,6 +115,18 @@ async def client() -> Any:
         yield client
 
 
+async def test_who_opens_the_address_itself_is_led_to_the_viewer(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/")
+    assert (answer.status_code, str(answer.next_request.url)) == (307, "http://here/docs")  # type: ignore[union-attr]
+
+
+def test_our_own_families_come_before_those_of_taf() -> None:
+    names = [each["name"] for each in DOCUMENT["tags"]]
+    own = [name for name in names if not name.startswith("TAF ")]
+    assert names[: len(own)] == own == sorted(own)
+    assert len(names) > len(own) > 20
+
+
 async def test_the_viewer_comes_from_here_and_runs_nothing_else(client: httpx.AsyncClient) -> None:
     page = await client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
