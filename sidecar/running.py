@@ -164,6 +164,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         nursery.start_soon(service.lag.run)
         nursery.start_soon(_get_ready, service, options, http.connections, nursery, end)
         await end.wait()
+        await service.streams.end()
         await service.notices.say_farewell()
         await service.live.catch_up()
         service.live.end()

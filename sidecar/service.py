@@ -10,6 +10,7 @@ from sidecar.access.access import Access
 from sidecar.drives.cleanings import Cleanings
 from sidecar.drives.drive import DriveTask
 from sidecar.drives.health import Fleet
+from sidecar.drives.movers import DRIVE_FAILED
 from sidecar.http.accounting import HttpFigures
 from sidecar.jobs.checking import Checks
 from sidecar.jobs.hooks import JobHooks
@@ -92,6 +93,8 @@ class Service:
         hopeless = {drive.name for drive in self.drives if drive.health.is_hopeless}
         self.cleanings.fail_all(hopeless, f"the drive does not work: {reason}")
         if all(drive.health.is_hopeless for drive in self.drives):
+            for stream in self.streams.live():
+                self.streams.failed(stream.job, DRIVE_FAILED)
             await self.jobs.fail_queued(f"no drive works: {reason}", spares_moved=not self.ends_by_itself)
             for volume_id in self.recalls.queue.tapes():
                 self.recalls.tape_failed(volume_id, f"no drive works: {reason}")

@@ -111,6 +111,7 @@ class BackingUp:
 
     async def _leave_drive(self, run: Run, reason: str) -> None:
         self._run = None
+        self._shared.streams.failed(run.job, DRIVE_FAILED)
         move = DriveMove(
             drive=self._bay.name, reason=reason, at_ns=self._shared.jobs.now_ns(), tape=self._bay.label or ""
         )
@@ -130,6 +131,7 @@ class BackingUp:
             self._shared.fleet.of(self._bay.name).worked()
             await self._shared.jobs.end(run, JobState.COMPLETED, "")
         elif error.kind != "cancelled":
+            self._shared.streams.failed(run.job, error.kind)
             await self._shared.jobs.end(run, JobState.FAILED, str(error), error.kind)
         elif run.is_pausing and not run.is_cancelled:
             await self._shared.jobs.paused(run)

@@ -63,6 +63,10 @@ class BodyTooSlow(RequestRefused):
     """The body did not come in time."""
 
 
+class BrokenOff(RequestRefused):
+    """It could not be done to its end, for no fault of its sender: it is worth asking again later."""
+
+
 class NotAudited(RequestRefused):
     """What destroys something is not done while the audit log cannot be written."""
 
@@ -77,6 +81,7 @@ TABLE: tuple[tuple[type[Exception], int], ...] = (
     (TooMany, 429),
     (BodyTooLarge, 413),
     (BodyTooSlow, 408),
+    (BrokenOff, 503),
     (UsageError, 422),
     (SourceError, 422),
     (NoSuchThing, 404),

@@ -19,6 +19,7 @@ import trio
 from catalog.ids import JobNumber
 from catalog.records import Job
 from sidecar.http.statuses import BodyTooSlow
+from sidecar.jobs.going_on import STREAM_WORDS
 from sidecar.jobs.queue import Jobs
 from tapefs.errors import HomeError, NoRoom, NoSuchThing, NotNow, TapefsError
 from tapefs.home import Home
@@ -51,11 +52,13 @@ class Stream:
         self.freed_bytes = 0
         self.ended_ns = 0
         self.broken = ""
+        #: Why the run has failed, as `tapefs.mover.kinds` has it; `stopped`: the sidecar ends.
+        self.failure_kind = ""
         #: Nobody writes to the file any more.
         self.is_fed = False
         #: Set, and made anew, when something of the above has changed.
         self.changed = trio.Event()
-        #: Set when its job has ended.
+        #: Set when its job has ended, or nobody waits for that any more because the sidecar ends.
         self.over = trio.Event()
 
     def note_change(self) -> None:
@@ -185,6 +188,20 @@ class Streams:
         stream.note_change()
         await self._jobs.give_up(stream.job, reason)
 
+    def failed(self, job: JobNumber, kind: str) -> None:
+        """Note why the run of a job fails that is about to end, if it stores a stream."""
+        stream = self.of(job)
+        if stream is not None:
+            stream.failure_kind = kind
+
+    async def end(self) -> None:
+        """The sidecar ends: who sends is told so. What waits fails now, what runs when its mover has stopped."""
+        for stream in self.live():
+            stream.failure_kind = "stopped"
+            await self.break_off(stream, _stopped(stream.bytes))
+            await self._jobs.give_up(stream.job, f"the sidecar was told to end; the job {STREAM_WORDS}")
+            stream.over.set()
+
     def named(self, name: str) -> Stream:
         """Return the stream of that name that is on its way. Raises NoSuchThing."""
         try:
@@ -233,11 +250,15 @@ def _write(stream: Stream, data: bytes) -> None:
         rest, at = rest[count:], at + count
 
 
+def _stopped(size: int) -> str:
+    return f"the sidecar was told to end before the stream's end; {size} bytes had come"
+
+
 def _reason(error: BaseException, size: int) -> str:
     if isinstance(error, TapefsError):
         return f"{error}; {size} bytes of the stream had come"
     if isinstance(error, trio.Cancelled):
-        return f"the sidecar was told to end before the stream's end; {size} bytes had come"
+        return _stopped(size)
     return f"the client broke off before the stream's end; {size} bytes had come"
 
 

@@ -14,16 +14,25 @@ from sidecar.http.callers import Role, caller_of
 from sidecar.http.calls import PAGE, Call, Query
 from sidecar.http.paging import page_answer
 from sidecar.http.requests import Invalid, text_of
+from sidecar.http.statuses import BrokenOff
 from sidecar.jobs.new import check_name, new_job
 from sidecar.jobs.pools import with_pools
 from sidecar.jobs.streams import Stream
 from sidecar.service import Service
 from tapefs.client.job_fields import JobFields
-from tapefs.errors import Cancelled, TapefsError
+from tapefs.errors import Cancelled, NoRoom, TapefsError
 from tapefs.retention.pools import Pools
 
 _JOB = Query("job", "Number of a job of that stream, or a name for one; by default the stream's name.")
 _REASON = Query("reason", "Why, for people.")
+#: Why a run has failed, and what that is to its client, where it is more than a job that has failed.
+_ERRORS: dict[str, type[TapefsError]] = {
+    "no_volume": NoRoom,
+    "no_space": NoRoom,
+    "drive": BrokenOff,
+    "drive_failed": BrokenOff,
+    "stopped": BrokenOff,
+}
 
 
 class StreamStored(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,8 +101,7 @@ class StreamCalls:
             return json_answer(stored)
         if error is not None:
             raise error
-        kind = Cancelled if ended.state is JobState.CANCELLED else TapefsError
-        raise kind(f"job {ended.number} ({ended.name}): {ended.error}")
+        raise _why(ended, stream)
 
     async def break_off(self, request: Request) -> Response:
         """Have a stream that is on its way fail, because whoever makes it has failed."""
@@ -141,6 +149,18 @@ class StreamCalls:
 
 def _name_of(stream: Stream) -> str:
     return stream.name
+
+
+def _why(job: Job, stream: Stream) -> TapefsError:
+    """Return what the client of a stream that is no set is told."""
+    if job.state is JobState.CANCELLED:
+        return Cancelled(f"job {job.number} ({job.name}): {job.error}")
+    if job.state is not JobState.FAILED:
+        rest = f"what became of it `tapefs job show {job.number}` tells when it runs again"
+        kept = rest if stream.ended_ns else "nothing of the stream is kept: send it anew when it runs again"
+        return BrokenOff(f"job {job.number} ({job.name}): the sidecar is ending; {kept}")
+    kind = _ERRORS.get(stream.failure_kind, TapefsError)
+    return kind(f"job {job.number} ({job.name}): {job.error}")
 
 
 def _view(stream: Stream) -> StreamView:

@@ -6,18 +6,20 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from catalog.lmdb_ledger import LmdbLedger
-from catalog.records import JobState, SetState
+from catalog.records import JobState, SetState, VolumeState
 from tapefs.home import Home, open_home
 from tapefs.setup_home import NewHome, create_home
 from tapefs.socket_name import socket_name
@@ -288,26 +290,42 @@ def test_the_mover_is_killed(rig: Rig) -> None:
     os.kill(rig._child("tapefs.mover"), signal.SIGKILL)
     status, answer = sender.answer()
     sender.close()
-    assert status == 500
+    assert (status, answer["status"]) == (503, 503)
     assert "cannot be read again" in answer["detail"] or "ended unexpectedly" in answer["detail"]
     assert rig.job(1)["state"] == "failed"
     assert states(rig.home) in ([], [SetState.FAILED])
     assert send(rig.home, b"again")[0] == 200
 
 
-def test_the_sidecar_is_told_to_end(home: Home) -> None:
+@pytest.mark.parametrize("came_whole", [False, True])
+def test_the_sidecar_is_told_to_end(home: Home, came_whole: bool) -> None:
+    """Who sends is told so, whether his job waits or runs; nothing is queued that nobody sends any more."""
     with running(home, listen=True, is_real=True) as rig:
         sender = Sender(home)
         sender.send(bytes(4 * _MIB))
         rig.wait_job(1, "running")
-        code, _ = rig.stop()
-        assert code == 0
-        sender.close()
+        waiting = Sender(home, name="waiting")
+        waiting.send(b"a little")
+        came_job(rig, "waiting")
+        if came_whole:
+            rig.unix("POST", "/api/v1/queue/pause", {"reason": "so that it waits"})
+            waiting.say(b"0\r\n\r\n")
+            wait_until(lambda: stream_of(rig, "waiting")["is_whole"], "the end")
+        os.kill(rig.process.pid, signal.SIGTERM)
+        for each, number in ((sender, 1), (waiting, 2)):
+            status, answer = each.answer()
+            assert (status, answer["status"]) == (503, 503), answer
+            assert f"job {number} " in answer["detail"]
+            assert re.search("(send|sent|have it sent) (it )?anew|before the stream's end", answer["detail"]), answer
+            each.close()
+        assert rig.process.wait(60) == 0
     with LmdbLedger.open(home.ledger, readonly=True) as ledger:
-        (job,) = ledger.jobs()
-        if job.state is JobState.QUEUED:  # It waited when the end came.
-            pytest.fail("a stream is queued that nobody sends")
-        assert job.state is JobState.FAILED
+        assert [job.state for job in ledger.jobs()] == [JobState.FAILED] * 2
+        assert ledger.verify() == []
+
+
+def stream_of(rig: Rig, name: str) -> Any:
+    return next(each for each in rig.unix("GET", "/api/v1/streams").body if each["name"] == name)
 
 
 def test_the_command(home: Home, tmp_path: Path) -> None:
@@ -358,5 +376,36 @@ def test_no_tape_is_told_to_who_sends(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"Broken pipe|reset by peer"):
             sender.send(data)
         sender.close()
+        sender = Sender(home)
+        sender.send(bytes(2 * _MIB))
+        status, answer = sender.answer()
+        sender.close()
+    assert (status, answer["status"], answer["title"]) == (507, 507, "Insufficient Storage")
+    assert "are too few for a segment" in answer["detail"]
     assert b"are too few for a segment" in done.stderr, done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_the_last_tape_is_full(tmp_path: Path) -> None:
+    """What came to tape before is of a failed set; tape and ledger agree."""
+    home = home_with(tmp_path / "home", tapes=1, tape_bytes=16 * _MIB)
+    with running(home, listen=True, is_real=True) as rig:
+        sender = Sender(home)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            sender.send(random.Random(7).randbytes(30 * _MIB))
+        status, answer = sender.answer()
+        sender.close()
+        assert (status, answer["status"]) == (507, 507), answer
+        assert rig.job(1)["state"] == "failed"
+        assert rig.job(1)["error"] in answer["detail"]
+        assert states(home) == [SetState.FAILED]
+        assert b"there is no set" in run(home, "restore", "dump.sql", "--to", str(tmp_path / "out"), ok=False).stderr
+        with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+            assert ledger.verify() == []
+            [tape] = ledger.volumes()
+            assert ledger.intents(tape.volume_id) == []
+        assert tape.state is VolumeState.FULL
+        run(home, "check")
+        status, answer = send(home, b"small")
+        assert (status, rig.job(1)["runs"]) == (507, 2)
+        assert "put a blank tape into the library" in answer["detail"]
