@@ -11,11 +11,13 @@ from msgspec import UNSET, UnsetType
 from catalog.ids import JobId, JobNumber, SetId
 from catalog.queue_records import CheckState, HookResult, TryKind
 from catalog.records import BackupSet, Job, JobState
+from drivers.interface import Counters
 from sidecar.http.answers import moment
 from sidecar.jobs.queue import JobView, Run
 from tapefs.client.api import Trouble
 from tapefs.client.job_fields import Path, asked_of, encoded
 from tapefs.client.schedules import HookView
+from tapefs.report.records import BufferUse
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,8 +141,8 @@ class JobAnswer(JobRequest, frozen=True, kw_only=True):
 class JobDetail(JobAnswer, frozen=True, kw_only=True):
     """A job that is shown alone, with what tells whether the drive streamed."""
 
-    drive: object
-    buffer: object
+    drive: Counters | None
+    buffer: BufferUse | None
 
 
 def answer_of(view: JobView, waits_for: str | None, jobs_before: int | None) -> JobAnswer:

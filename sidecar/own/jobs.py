@@ -184,7 +184,7 @@ class JobCalls:
         view = self._service.jobs.view(_number(request))
         streaming = await trio.to_thread.run_sync(streaming_of, self._service.home, view.job)
         return json_answer(
-            JobDetail(**structs.asdict(self._view(view)), drive=streaming["drive"], buffer=streaming["buffer"])
+            JobDetail(**structs.asdict(self._view(view)), drive=streaming.drive, buffer=streaming.buffer)
         )
 
     async def create(self, request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -13,16 +13,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.ids import JobNumber
+from catalog.ledger import Ledger
 from catalog.records import Job, JobState
+from catalog.schedule_records import BackUp
 from sidecar.access.places import check_fields
 from sidecar.access.places import check_sources as allowed_sources
 from sidecar.http.answers import json_answer, moment, shown
 from sidecar.http.callers import Caller, Role, caller_of
-from sidecar.http.calls import Call
+from sidecar.http.calls import Call, Query
 from sidecar.http.requests import Invalid, Page, body_of, number_in_path, page_of, text_of
 from sidecar.jobs.new import TAF_TYPES, changed_job, check_sources_of, check_type, new_job
 from sidecar.jobs.queue import Jobs, JobView
 from sidecar.service import Service
+from sidecar.taf.backup_models import BackupTask, BackupTemplate, StageStep, TaskMade, TaskQueued
+from sidecar.taf.schedule_models import RunOptions, Said
 from tapefs.client.job_fields import JobFields
 from tapefs.codecs import CODECS
 from tapefs.settings.access import AccessSettings
@@ -38,6 +42,8 @@ LABELS = ("Scan", "Read ahead", "Compress", "Write to tape", "Finish")
 STAGES = {"scan": 0, "write": 3, "index": 4}
 
 
+#: TAF's paging.
+PART = (Query("limit", "at most", int), Query("offset", "behind so many", int))
 #: Jobs that are read at once when a list is filtered.
 _CHUNK = 200
 #: What TAF calls the fields of a job.
@@ -107,21 +113,22 @@ class BackupCalls:
 
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
+        tasks, one, viewer, operator = "/api/backup/tasks", "/api/backup/tasks/{task_id}", Role.VIEWER, Role.OPERATOR
+        filters = (
+            Query("status", "as the tasks have it"),
+            Query("task_type", "full, incremental, …"),
+            Query("q", "part of the name or of the description"),
+            *PART,
+        )
         return [
-            Call("/api/backup/tasks", self.list, needs=Role.VIEWER),
-            Call("/api/backup/tasks", self.create, methods=["POST"], needs=Role.OPERATOR, body=BackupTaskRequest),
-            Call("/api/backup/templates", self.templates, needs=Role.VIEWER),
-            Call("/api/backup/tasks/{task_id}", self.show, needs=Role.VIEWER),
-            Call(
-                "/api/backup/tasks/{task_id}",
-                self.edit,
-                methods=["PUT"],
-                needs=Role.OPERATOR,
-                body=BackupTaskRequest,
-            ),
-            Call("/api/backup/tasks/{task_id}", self.delete, methods=["DELETE"], needs=Role.OPERATOR),
-            Call("/api/backup/tasks/{task_id}/run", self.run, methods=["POST"], needs=Role.OPERATOR, status=202),
-            Call("/api/backup/tasks/{task_id}/cancel", self.cancel, methods=["POST", "PUT"], needs=Role.OPERATOR),
+            Call(tasks, self.list, needs=viewer, answer=list[BackupTask], query=filters),
+            Call(tasks, self.create, methods=["POST"], needs=operator, body=BackupTaskRequest, answer=TaskMade),
+            Call("/api/backup/templates", self.templates, needs=viewer, answer=list[BackupTemplate], query=PART),
+            Call(one, self.show, needs=viewer, answer=BackupTask),
+            Call(one, self.edit, methods=["PUT"], needs=operator, body=BackupTaskRequest, answer=Said),
+            Call(one, self.delete, methods=["DELETE"], needs=operator, answer=Said),
+            Call(f"{one}/run", self.run, methods=["POST"], needs=operator, answer=TaskQueued, status=202),
+            Call(f"{one}/cancel", self.cancel, methods=["POST", "PUT"], needs=operator, answer=Said),
         ]
 
     async def list(self, request: Request) -> Response:
@@ -133,11 +140,14 @@ class BackupCalls:
             views = self._service.jobs.page(page.limit, page.offset, newest_first=True, states=states)
         else:
             views = await trio.to_thread.run_sync(matching, self._service.jobs, page, states, is_wanted)
-        return json_answer([self._task(view) for view in views])
+        scheduled = await trio.to_thread.run_sync(scheduled_jobs, self._service.ledger)
+        return json_answer([self._task(view, scheduled) for view in views])
 
     async def show(self, request: Request) -> Response:
         """Show one task."""
-        return json_answer(self._task(self._service.jobs.view(_number(request))))
+        view = self._service.jobs.view(_number(request))
+        scheduled = await trio.to_thread.run_sync(scheduled_jobs, self._service.ledger)
+        return json_answer(self._task(view, scheduled))
 
     async def create(self, request: Request) -> Response:
         """Record a task; it does not run yet."""
@@ -146,13 +156,13 @@ class BackupCalls:
         wanted = await trio.to_thread.run_sync(new_job, fields, self._service.jobs.now_ns(), NAMES)
         job = await self._service.jobs.create(wanted)
         return json_answer(
-            {
-                "success": True,
-                "task_id": job.number,
-                "message": f"Task {job.number} was created; run it with POST /api/backup/tasks/{job.number}/run",
-                "task_name": job.name,
-                "is_template": True,
-            }
+            TaskMade(
+                success=True,
+                task_id=job.number,
+                message=f"Task {job.number} was created; run it with POST /api/backup/tasks/{job.number}/run",
+                task_name=job.name,
+                is_template=True,
+            )
         )
 
     async def templates(self, request: Request) -> Response:
@@ -166,13 +176,13 @@ class BackupCalls:
         number, body = _number(request), await body_of(request, BackupTaskRequest)
         caller, settings = caller_of(request), self._service.home.settings.access
         await self._service.jobs.edit(number, partial(_changed, body=body, caller=caller, settings=settings))
-        return json_answer({"success": True, "message": f"Task {number} was changed"})
+        return json_answer(Said(True, f"Task {number} was changed"))
 
     async def delete(self, request: Request) -> Response:
         """Forget a task; its sets stay."""
         number = _number(request)
         await self._service.jobs.delete(number)
-        return json_answer({"success": True, "message": f"Task {number} was deleted; its sets stay"})
+        return json_answer(Said(True, f"Task {number} was deleted; its sets stay"))
 
     async def run(self, request: Request) -> Response:
         """Queue a task."""
@@ -181,12 +191,12 @@ class BackupCalls:
         await trio.to_thread.run_sync(check_sources_of, job)
         await self._service.jobs.queue(number)
         return json_answer(
-            {
-                "success": True,
-                "task_id": number,
-                "message": f"Task {number} was queued; see GET /api/backup/tasks/{number}",
-                "run_options": {"mode": "auto", "force_rescan": False},
-            },
+            TaskQueued(
+                success=True,
+                task_id=number,
+                message=f"Task {number} was queued; see GET /api/backup/tasks/{number}",
+                run_options=RunOptions(mode="auto", force_rescan=False),
+            ),
             202,
         )
 
@@ -194,47 +204,46 @@ class BackupCalls:
         """Stop a task that waits or runs."""
         number = _number(request)
         await self._service.jobs.cancel(number)
-        return json_answer({"success": True, "message": f"Task {number} is being cancelled"})
+        return json_answer(Said(True, f"Task {number} is being cancelled"))
 
     # -- shapes ------------------------------------------------------------------------------------------------------
 
-    def _task(self, view: JobView) -> dict[str, object]:
+    def _task(self, view: JobView, scheduled: Mapping[JobNumber, bool]) -> BackupTask:
         """Return a task with all of TAF's fields."""
         job, done = view.job, view.backup_set
         files, read_bytes, stored_bytes = amounts(view)
         totals = self._totals(view, files, read_bytes)
         stage = _stage(view)
-        return {
-            "task_id": job.number,
-            "task_name": job.name,
-            "task_type": job.type,
-            "status": STATUSES[job.state],
-            "progress_percent": percent_of(job, read_bytes, totals[1]),
-            "total_files": totals[0],
-            "processed_files": files,
-            "total_bytes": totals[1],
-            "total_bytes_actual": totals[1],
-            "processed_bytes": read_bytes,
-            "compressed_bytes": stored_bytes,
-            "compression_ratio": round(stored_bytes / read_bytes, 4) if read_bytes else 0.0,
-            "created_at": moment(job.created_at_ns),
-            "started_at": moment(job.started_at_ns),
-            "completed_at": moment(job.finished_at_ns),
-            "error_message": job.error or None,
-            "source_paths": [shown(source) for source in job.sources],
-            "tape_device": None,
-            "tape_id": done.tapes[0] if done and done.tapes else None,
-            "is_template": job.state is JobState.PENDING,
-            "from_scheduler": False,
-            "enabled": True,
-            "description": job.description,
-            "estimated_archive_count": None,
-            "operation_status": _operation(view, files),
-            "operation_stage": STEPS[stage] if stage is not None else None,
-            "operation_stage_label": LABELS[stage] if stage is not None else None,
-            "stage_steps": _steps(job, stage),
-            "current_compression_progress": None,
-        }
+        return BackupTask(
+            task_id=job.number,
+            task_name=job.name,
+            task_type=job.type,
+            status=STATUSES[job.state],
+            progress_percent=percent_of(job, read_bytes, totals[1]),
+            total_files=totals[0],
+            processed_files=files,
+            total_bytes=totals[1],
+            total_bytes_actual=totals[1],
+            processed_bytes=read_bytes,
+            compressed_bytes=stored_bytes,
+            compression_ratio=round(stored_bytes / read_bytes, 4) if read_bytes else 0.0,
+            created_at=moment(job.created_at_ns),
+            started_at=moment(job.started_at_ns),
+            completed_at=moment(job.finished_at_ns),
+            error_message=job.error or None,
+            source_paths=[shown(source) for source in job.sources],
+            tape_device=None,
+            tape_id=done.tapes[0] if done and done.tapes else None,
+            is_template=job.state is JobState.PENDING,
+            from_scheduler=job.number in scheduled,
+            enabled=scheduled.get(job.number, True),
+            description=job.description,
+            estimated_archive_count=None,
+            operation_status=_operation(view, files),
+            operation_stage=STEPS[stage] if stage is not None else None,
+            operation_stage_label=LABELS[stage] if stage is not None else None,
+            stage_steps=_steps(job, stage),
+        )
 
     def _totals(self, view: JobView, files: int, read_bytes: int) -> tuple[int, int]:
         """Return files and bytes in all: of a running task what its last complete set had, if that is more."""
@@ -267,21 +276,30 @@ def _changed(job: Job, body: BackupTaskRequest, caller: Caller, settings: Access
     return changed_job(job, fields, NAMES)
 
 
-def _template(job: Job) -> dict[str, object]:
+def scheduled_jobs(ledger: Ledger) -> dict[JobNumber, bool]:
+    """Return the jobs that schedules run, and of each whether one of these is enabled. Blocking."""
+    found: dict[JobNumber, bool] = {}
+    for each in ledger.schedules():
+        if isinstance(each.action, BackUp):
+            found[each.action.job] = found.get(each.action.job, False) or each.enabled
+    return found
+
+
+def _template(job: Job) -> BackupTemplate:
     """Return what a task is asked to do with TAF's fields."""
-    return {
-        "task_id": job.number,
-        "task_name": job.name,
-        "task_type": job.type,
-        "description": job.description,
-        "source_paths": [shown(source) for source in job.sources],
-        "tape_device": None,
-        "compression_enabled": CODECS[job.codec].is_compressed,
-        "encryption_enabled": False,
-        "retention_days": max(0, job.retention_days),
-        "exclude_patterns": list(job.excludes),
-        "created_at": moment(job.created_at_ns),
-    }
+    return BackupTemplate(
+        task_id=job.number,
+        task_name=job.name,
+        task_type=job.type,
+        description=job.description,
+        source_paths=[shown(source) for source in job.sources],
+        tape_device=None,
+        compression_enabled=CODECS[job.codec].is_compressed,
+        encryption_enabled=False,
+        retention_days=max(0, job.retention_days),
+        exclude_patterns=list(job.excludes),
+        created_at=moment(job.created_at_ns),
+    )
 
 
 def matching(jobs: Jobs, page: Page, states: Sequence[JobState], is_wanted: Callable[[JobView], bool]) -> list[JobView]:
@@ -337,13 +355,13 @@ def _stage(view: JobView) -> int | None:
     return STAGES.get(progress.stage) if progress else None
 
 
-def _steps(job: Job, stage: int | None) -> list[dict[str, str]]:
+def _steps(job: Job, stage: int | None) -> list[StageStep]:
     """Return TAF's steps.
 
     Reading, compressing and writing go on at once: while we write, those before count as done.
     """
     return [
-        {"code": code, "label": label, "status": _step(place, job, stage)}
+        StageStep(code=code, label=label, status=_step(place, job, stage))
         for place, (code, label) in enumerate(zip(STEPS, LABELS, strict=True))
     ]
 

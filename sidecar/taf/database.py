@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 import trio
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -52,6 +52,35 @@ class DatabaseConfig(msgspec.Struct, frozen=True):
     max_overflow: Annotated[int, Meta(ge=0, le=10_000)] = 20
 
 
+class DatabaseShown(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a database is, as it is shown: what its kind does not have is left out."""
+
+    #: Also `lmdb`: nothing was set, and this is the catalog of tapefs itself.
+    db_type: str
+    pool_size: int
+    max_overflow: int
+    query_dop: int = 1
+    db_path: str | UnsetType | None = UNSET
+    db_host: str | UnsetType | None = UNSET
+    db_port: int | UnsetType = UNSET
+    db_user: str | UnsetType | None = UNSET
+    db_database: str | UnsetType | None = UNSET
+    #: Never the password: asterisks, or null where there is none.
+    db_password: str | UnsetType | None = UNSET
+
+
+class DatabaseStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Does the catalog of tapefs answer?"""
+
+    #: `connected`, or why not.
+    status: str
+    db_type: str = "lmdb"
+    pool_size: int = 1
+    max_overflow: int = 0
+    query_dop: int = 1
+    db_path: str
+
+
 class TestAnswer(msgspec.Struct, frozen=True):
     """What became of a test."""
 
@@ -70,10 +99,10 @@ class DatabaseCalls:
         """Return the routes of this family."""
         base, admin, body = "/api/system/database", Role.ADMIN, DatabaseConfig
         return [
-            Call(f"{base}/config", self.config, needs=admin),
+            Call(f"{base}/config", self.config, needs=admin, answer=DatabaseShown),
             Call(f"{base}/config", self.set_config, methods=["PUT"], needs=admin, body=body, answer=Said),
             Call(f"{base}/test", self.test, methods=["POST"], needs=admin, body=body, answer=TestAnswer),
-            Call(f"{base}/status", self.status, needs=Role.VIEWER),
+            Call(f"{base}/status", self.status, needs=Role.VIEWER, answer=DatabaseStatus),
             Call(f"{base}/redis/config-file", self.redis, needs=admin, answer=Said),
         ]
 
@@ -90,7 +119,7 @@ class DatabaseCalls:
         if body.db_password == MASK:
             kept = before.db_password if before is not None else None
             body = msgspec.structs.replace(body, db_password=kept)
-        note_values(request, old=None if before is None else shown(before))
+        note_values(request, old=None if before is None else msgspec.to_builtins(shown(before)))
         await trio.to_thread.run_sync(write_config, self._path, body)
         return json_answer(Said(True, "Noted for the import of TAF's catalog; the catalog of tapefs needs no setting."))
 
@@ -117,7 +146,7 @@ class DatabaseCalls:
             state = "connected"
         except CatalogError as error:
             state = f"failed: {error}"
-        return json_answer({"status": state, **self._own()})
+        return json_answer(DatabaseStatus(status=state, db_path=self._ledger_path()))
 
     async def redis(self, request: Request) -> Response:
         """Say that no Redis is used."""
@@ -127,9 +156,11 @@ class DatabaseCalls:
     def _path(self) -> Path:
         return self._service.home.path / "taf-database.json"
 
-    def _own(self) -> dict[str, object]:
-        path = os.fsencode(self._service.home.ledger).decode("utf-8", "backslashreplace")
-        return {"db_type": "lmdb", "pool_size": 1, "max_overflow": 0, "query_dop": 1, "db_path": path}
+    def _own(self) -> DatabaseShown:
+        return DatabaseShown(db_type="lmdb", pool_size=1, max_overflow=0, db_path=self._ledger_path())
+
+    def _ledger_path(self) -> str:
+        return os.fsencode(self._service.home.ledger).decode("utf-8", "backslashreplace")
 
 
 class NotConnected(TapefsError):
@@ -218,23 +249,19 @@ def _expect(said: bytes, wanted: bytes) -> None:
         raise NotConnected("it refuses us, or is no Redis server")
 
 
-def shown(config: DatabaseConfig) -> dict[str, object]:
+def shown(config: DatabaseConfig) -> DatabaseShown:
     """Return a setting as it is shown: the password is MASK, if there is one."""
-    values: dict[str, object] = {
-        "db_type": config.db_type,
-        "pool_size": config.pool_size,
-        "max_overflow": config.max_overflow,
-        "query_dop": 1,
-    }
+    view = DatabaseShown(db_type=config.db_type, pool_size=config.pool_size, max_overflow=config.max_overflow)
     if config.db_type == "sqlite":
-        return values | {"db_path": config.db_path}
-    return values | {
-        "db_host": config.db_host,
-        "db_port": config.db_port or _PORTS[config.db_type],
-        "db_user": config.db_user,
-        "db_database": config.db_database,
-        "db_password": MASK if config.db_password else None,
-    }
+        return msgspec.structs.replace(view, db_path=config.db_path)
+    return msgspec.structs.replace(
+        view,
+        db_host=config.db_host,
+        db_port=config.db_port or _PORTS[config.db_type],
+        db_user=config.db_user,
+        db_database=config.db_database,
+        db_password=MASK if config.db_password else None,
+    )
 
 
 def read_config(path: Path) -> DatabaseConfig | None:

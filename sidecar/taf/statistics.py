@@ -10,6 +10,7 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet, JobState, SetState, Volume, VolumeState
 from sidecar.http.answers import moment
 from sidecar.notices.watching import expiry_states
+from sidecar.taf.status_models import Figures, RecentBackup, Storage, SuccessRate, TapeCounts, TaskCounts, TrendDay
 from tapefs.home import Home
 from tapefs.retention.pools import Pools
 
@@ -25,68 +26,68 @@ _STATUS = {
 }
 
 
-def figures(home: Home, ledger: Ledger, in_library: Sequence[str], now_ns: int) -> dict[str, object]:
+def figures(home: Home, ledger: Ledger, in_library: Sequence[str], now_ns: int) -> Figures:
     """Return all but the uptime; `in_library` are codes of the cartridges that are there."""
     sets, volumes = ledger.backup_sets(), ledger.volumes()
-    return {
-        "backup_tasks": {
-            "total": ledger.job_count(),
-            "running": ledger.job_count((JobState.RUNNING,)),
-            "completed": ledger.job_count((JobState.COMPLETED,)),
-            "failed": ledger.job_count((JobState.FAILED,)),
-        },
-        "tape_inventory": inventory(Pools.of(home, ledger), volumes, set(in_library), now_ns),
-        "storage": storage(volumes),
-        "recent_backups": [_recent(each) for each in reversed(sets[-RECENT:])],
-        "storage_trend": trend(sets, _local(now_ns).date()),
-        "success_rate": success_rate(sets, _local(now_ns)),
-    }
+    return Figures(
+        backup_tasks=TaskCounts(
+            total=ledger.job_count(),
+            running=ledger.job_count((JobState.RUNNING,)),
+            completed=ledger.job_count((JobState.COMPLETED,)),
+            failed=ledger.job_count((JobState.FAILED,)),
+        ),
+        tape_inventory=inventory(Pools.of(home, ledger), volumes, set(in_library), now_ns),
+        storage=storage(volumes),
+        recent_backups=[_recent(each) for each in reversed(sets[-RECENT:])],
+        storage_trend=trend(sets, _local(now_ns).date()),
+        success_rate=success_rate(sets, _local(now_ns)),
+    )
 
 
-def inventory(pools: Pools, volumes: Sequence[Volume], in_library: set[str], now_ns: int) -> dict[str, int]:
+def inventory(pools: Pools, volumes: Sequence[Volume], in_library: set[str], now_ns: int) -> TapeCounts:
     """Count tapes."""
     online = sum(volume.code in in_library for volume in volumes)
-    return {
-        "total": len(volumes),
-        "available": sum(volume.state is VolumeState.BLANK for volume in volumes),
-        "in_use": sum(volume.state is VolumeState.APPENDABLE for volume in volumes),
-        "expired": sum(1 for _ in expiry_states(pools, volumes, now_ns)),
-        "online": online,
-        "offline": len(volumes) - online,
-    }
+    return TapeCounts(
+        total=len(volumes),
+        available=sum(volume.state is VolumeState.BLANK for volume in volumes),
+        in_use=sum(volume.state is VolumeState.APPENDABLE for volume in volumes),
+        expired=sum(1 for _ in expiry_states(pools, volumes, now_ns)),
+        online=online,
+        offline=len(volumes) - online,
+    )
 
 
-def storage(volumes: Sequence[Volume]) -> dict[str, int | float]:
+def storage(volumes: Sequence[Volume]) -> Storage:
     """Sum up room."""
     total, used = sum(volume.capacity_bytes for volume in volumes), sum(volume.used_bytes for volume in volumes)
     percent = round(100 * used / total, 2) if total else 0.0
-    return {"total_capacity": total, "used_capacity": used, "usage_percent": percent}
+    return Storage(total, used, percent)
 
 
-def _recent(each: BackupSet) -> dict[str, object]:
-    return {
-        "id": each.number,
-        "task_name": each.name,
-        "task_type": each.type,
-        "status": _STATUS[each.state],
-        "size_bytes": each.bytes,
-        "started_at": moment(each.started_at_ns),
-        "completed_at": moment(each.finished_at_ns),
-        "error_message": each.error or None,
-    }
+def _recent(each: BackupSet) -> RecentBackup:
+    return RecentBackup(
+        id=each.number,
+        task_name=each.name,
+        task_type=each.type,
+        status=_STATUS[each.state],
+        size_bytes=each.bytes,
+        started_at=moment(each.started_at_ns),
+        completed_at=moment(each.finished_at_ns),
+        error_message=each.error or None,
+    )
 
 
-def trend(sets: Sequence[BackupSet], today: date) -> list[dict[str, object]]:
+def trend(sets: Sequence[BackupSet], today: date) -> list[TrendDay]:
     """Return for each of the last days what was written to tape in sets that ended on it, oldest first."""
     written: Counter[date] = Counter()
     for each in sets:
         if each.state in _GOOD and each.finished_at_ns:
             written[_local(each.finished_at_ns).date()] += each.stored_bytes
     days = [today - timedelta(days=back) for back in range(TREND_DAYS - 1, -1, -1)]
-    return [{"date": day.isoformat(), "bytes": written[day]} for day in days]
+    return [TrendDay(day.isoformat(), written[day]) for day in days]
 
 
-def success_rate(sets: Sequence[BackupSet], now: datetime) -> dict[str, float | int]:
+def success_rate(sets: Sequence[BackupSet], now: datetime) -> SuccessRate:
     """Return the share of runs that made a set, in percent; of none 0."""
     this_month = now.strftime("%Y-%m")
     last_month = (now.replace(day=1) - timedelta(days=1)).strftime("%Y-%m")
@@ -95,14 +96,14 @@ def success_rate(sets: Sequence[BackupSet], now: datetime) -> dict[str, float | 
     for each in ended:
         by_month.setdefault(_local(each.finished_at_ns).strftime("%Y-%m"), []).append(each)
     now_rate, last_rate = _percent(by_month[this_month]), _percent(by_month[last_month])
-    return {
-        "overall": _percent(ended),
-        "this_month": now_rate,
-        "last_month": last_rate,
-        "change": round(now_rate - last_rate, 2),
-        "this_month_count": len(by_month[this_month]),
-        "last_month_count": len(by_month[last_month]),
-    }
+    return SuccessRate(
+        overall=_percent(ended),
+        this_month=now_rate,
+        last_month=last_rate,
+        change=round(now_rate - last_rate, 2),
+        this_month_count=len(by_month[this_month]),
+        last_month_count=len(by_month[last_month]),
+    )
 
 
 def _percent(sets: Sequence[BackupSet]) -> float:

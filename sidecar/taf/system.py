@@ -7,20 +7,37 @@ import platform
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 import trio
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.errors import CatalogError
-from sidecar.http.answers import json_answer, moment
+from sidecar.http.answers import json_answer, moment, shown
 from sidecar.http.callers import Role
 from sidecar.http.calls import Call, Query
 from sidecar.http.requests import moment_of, number_of, page_of, text_of
 from sidecar.service import Service
 from sidecar.taf.statistics import figures
+from sidecar.taf.status_models import (
+    CompressionInfo,
+    DatabaseInfo,
+    Figures,
+    HealthChecks,
+    OperationDetails,
+    OperationRow,
+    Pagination,
+    SystemHealth,
+    SystemInfo,
+    SystemLogs,
+    SystemRow,
+    SystemStatistics,
+    SystemVersion,
+)
 from tapefs import __version__
 from tapefs.audit import Entry, files_of
 from tapefs.log_ring import RING, LogLine
@@ -30,7 +47,7 @@ APP_NAME = "tapefs"
 LOOKED_AT = 20_000
 
 _LEVELS = {"done": "INFO", "begun": "INFO", "refused": "WARNING", "failed": "ERROR"}
-Row = dict[str, object]
+Row = OperationRow | SystemRow
 
 
 class SystemCalls:
@@ -38,7 +55,7 @@ class SystemCalls:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._figures: tuple[int, float, Row] | None = None
+        self._figures: tuple[int, float, Figures] | None = None
 
     def routes(self) -> list[Call]:
         """Return the routes of this family."""
@@ -57,30 +74,30 @@ class SystemCalls:
             )
         )
         return [
-            Call("/api/system/info", self.info, needs=Role.VIEWER),
-            Call("/api/system/version", self.version, needs=Role.VIEWER),
-            Call("/api/system/health", self.health, needs=Role.VIEWER),
-            Call("/api/system/statistics", self.statistics, needs=Role.VIEWER),
-            Call("/api/system/logs", self.logs, needs=Role.ADMIN, query=filters),
+            Call("/api/system/info", self.info, needs=Role.VIEWER, answer=SystemInfo),
+            Call("/api/system/version", self.version, needs=Role.VIEWER, answer=SystemVersion),
+            Call("/api/system/health", self.health, needs=Role.VIEWER, answer=SystemHealth),
+            Call("/api/system/statistics", self.statistics, needs=Role.VIEWER, answer=SystemStatistics),
+            Call("/api/system/logs", self.logs, needs=Role.ADMIN, query=filters, answer=SystemLogs),
         ]
 
     async def info(self, request: Request) -> Response:
         """Tell what runs here."""
         home = self._service.home
         return json_answer(
-            {
-                "app_name": APP_NAME,
-                "version": __version__,
-                "python_version": platform.python_version(),
-                "platform": platform.platform(),
-                "database": {"type": "lmdb", "path": os.fsencode(home.ledger).decode("utf-8", "backslashreplace")},
-                "compression": {"method": "zstd", "threads": home.settings.backup.threads or os.cpu_count()},
-            }
+            SystemInfo(
+                app_name=APP_NAME,
+                version=__version__,
+                python_version=platform.python_version(),
+                platform=platform.platform(),
+                database=DatabaseInfo(type="lmdb", path=shown(os.fsencode(home.ledger))),
+                compression=CompressionInfo(method="zstd", threads=home.settings.backup.threads or os.cpu_count() or 1),
+            )
         )
 
     async def version(self, request: Request) -> Response:
         """Tell the version."""
-        return json_answer({"version": __version__, "app_name": APP_NAME, "changelog": ""})
+        return json_answer(SystemVersion(version=__version__, app_name=APP_NAME))
 
     async def health(self, request: Request) -> Response:
         """Tell how the parts are."""
@@ -92,16 +109,17 @@ class SystemCalls:
         drives = self._service.drives
         broken = [drive.name for drive in drives if drive.health.reason]
         tape = "healthy" if not broken else "degraded" if len(broken) < len(drives) else "unhealthy"
-        checks = {"database": database, "tape_drive": tape, "scheduler": scheduler}
-        worst = next((state for state in ("unhealthy", "degraded") if state in checks.values()), "healthy")
-        return json_answer({"status": worst, "checks": checks})
+        checks = HealthChecks(database=database, tape_drive=tape, scheduler=scheduler)
+        states = (database, tape, scheduler)
+        worst = next((state for state in ("unhealthy", "degraded") if state in states), "healthy")
+        return json_answer(SystemHealth(worst, checks))
 
     async def statistics(self, request: Request) -> Response:
         """Tell how much there is, and how it went."""
         found = await trio.to_thread.run_sync(self._counted)
-        return json_answer({"uptime": int(self._service.lag.uptime_s()), **found})
+        return json_answer(SystemStatistics(uptime=int(self._service.lag.uptime_s()), **structs.asdict(found)))
 
-    def _counted(self) -> Row:
+    def _counted(self) -> Figures:
         """Count, if the ledger has changed since, or a minute is over. Blocking."""
         service, now_s = self._service, time.monotonic()
         event = service.ledger.newest_event()
@@ -118,15 +136,16 @@ class SystemCalls:
         rows = await trio.to_thread.run_sync(self._rows, _filter_of(request))
         cut = list(rows[page.offset : page.offset + page.limit])
         has_more = len(rows) > page.offset + page.limit
-        paging = {"limit": page.limit, "offset": page.offset, "has_more": has_more}
-        return json_answer({"success": True, "total": len(cut), "logs": cut, "pagination": paging})
+        paging = Pagination(page.limit, page.offset, has_more)
+        return json_answer(SystemLogs(success=True, total=len(cut), logs=cut, pagination=paging))
 
     def _rows(self, wanted: _Filter) -> list[Row]:
         """Blocking."""
         operations = (operation_row(entry) for entry in newest_entries(self._service.home.audit))
         system = (system_row(line) for line in RING.newest_first())
-        rows = [row for row in (*operations, *system) if wanted.fits(row)]
-        return sorted(rows, key=lambda row: str(row["timestamp"]), reverse=True)
+        every: Iterator[Row] = chain(operations, system)
+        rows = [row for row in every if wanted.fits(row)]
+        return sorted(rows, key=lambda row: row.timestamp, reverse=True)
 
 
 class _Filter:
@@ -137,11 +156,11 @@ class _Filter:
 
     def fits(self, row: Row) -> bool:
         """Is this row wanted?"""
-        if any(str(row.get(name, "")).lower() != text.lower() for name, text in self._texts.items()):
+        if any(str(getattr(row, name, "")).lower() != text.lower() for name, text in self._texts.items()):
             return False
-        if self._user_id is not None and row.get("user_id") != self._user_id:
+        if self._user_id is not None and row.user_id != self._user_id:
             return False
-        at = datetime.fromisoformat(str(row["timestamp"]))
+        at = datetime.fromisoformat(row.timestamp)
         return (self._since is None or at >= self._since) and (self._until is None or at <= self._until)
 
 
@@ -166,63 +185,57 @@ def newest_entries(folder: Path) -> Iterator[Entry]:
                 continue  # `tapefs audit verify` tells of it.
 
 
-def operation_row(entry: Entry) -> Row:
+def operation_row(entry: Entry) -> OperationRow:
     """Return a row of TAF's operation log."""
     method, _, path = entry.operation.partition(" ")
     words = [word for word in path.split("/") if word and word not in ("api", "v1")]
     is_good = entry.outcome in ("done", "begun")
-    return {
-        "id": entry.number,
-        "type": "operation",
-        "timestamp": _local(entry.at),
-        "level": _LEVELS.get(entry.outcome, "INFO"),
-        "category": words[0] if words else "system",
-        "operation_type": method,
-        "resource_type": words[0] if words else "",
-        "resource_id": entry.resource.rpartition("/")[2],
-        "resource_name": entry.resource,
-        "user_id": entry.uid,
-        "username": entry.who,
-        "operation_name": entry.operation,
-        "operation_description": f"{entry.who}: {entry.operation}",
-        "success": is_good,
-        "result_message": entry.outcome,
-        "error_message": entry.error or (None if is_good else f"status {entry.status}"),
-        "ip_address": entry.address or None,
-        "duration_ms": entry.duration_ms,
-        "details": {
-            "request_method": method,
-            "request_url": entry.resource,
-            "response_status": entry.status,
-            "request_id": entry.request,
-            "old_values": entry.old,
-            "new_values": entry.new,
-        },
-    }
+    return OperationRow(
+        id=entry.number,
+        timestamp=_local(entry.at),
+        level=_LEVELS.get(entry.outcome, "INFO"),
+        category=words[0] if words else "system",
+        operation_type=method,
+        resource_type=words[0] if words else "",
+        resource_id=entry.resource.rpartition("/")[2],
+        resource_name=entry.resource,
+        user_id=entry.uid,
+        username=entry.who,
+        operation_name=entry.operation,
+        operation_description=f"{entry.who}: {entry.operation}",
+        success=is_good,
+        result_message=entry.outcome,
+        error_message=entry.error or (None if is_good else f"status {entry.status}"),
+        ip_address=entry.address or None,
+        duration_ms=entry.duration_ms,
+        details=OperationDetails(
+            request_method=method,
+            request_url=entry.resource,
+            response_status=entry.status,
+            request_id=entry.request,
+            old_values=entry.old,
+            new_values=entry.new,
+        ),
+    )
 
 
-def system_row(line: LogLine) -> Row:
+def system_row(line: LogLine) -> SystemRow:
     """Return a row of TAF's system log."""
-    return {
-        "id": line.number,
-        "type": "system",
-        "timestamp": at.isoformat() if (at := moment(line.at_ns)) else "",
-        "level": line.level,
-        "category": line.logger.partition(".")[0],
-        "message": line.text,
-        "module": line.module,
-        "function": line.function,
-        "file_path": line.path,
-        "line_number": line.line,
-        "user_id": None,
-        "task_id": line.facts.get("job"),
-        "details": line.facts,
-        "exception_type": line.exception or None,
-        "stack_trace": line.trace or None,
-        "duration_ms": None,
-        "memory_usage_mb": None,
-        "cpu_usage_percent": None,
-    }
+    return SystemRow(
+        id=line.number,
+        timestamp=at.isoformat() if (at := moment(line.at_ns)) else "",
+        level=line.level,
+        category=line.logger.partition(".")[0],
+        message=line.text,
+        module=line.module,
+        function=line.function,
+        file_path=line.path,
+        line_number=line.line,
+        task_id=line.facts.get("job"),
+        details=line.facts,
+        exception_type=line.exception or None,
+        stack_trace=line.trace or None,
+    )
 
 
 def _local(at: str) -> str:

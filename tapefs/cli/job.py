@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import click
-from msgspec import UNSET, structs
+from msgspec import UNSET, structs, to_builtins
 
 from tapefs.cli.backup import absolute, submitting, wait_ended, wait_unless, with_sources
 from tapefs.cli.job_options import TYPES, check_level_of, job_options, set_or
@@ -54,7 +54,7 @@ def show_command(place: Place, job: str, as_json: bool) -> None:
     from tapefs.report.present import streaming_of
 
     found = find_job(place, job)
-    shown = {**job_json(found), **streaming_of(place.home(), found)}
+    shown = {**job_json(found), **to_builtins(streaming_of(place.home(), found))}
     if as_json:
         print_json(shown)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import structs, to_builtins
 
 from catalog.errors import NotFound
 from catalog.ids import JobNumber
@@ -32,15 +33,16 @@ def report_command(place: Place, wanted: str, everything: bool, as_json: bool) -
     SET is an id or its beginning, a job's NAME for its newest set, or NAME/TIME; JOB is a number, for its newest run.
     """
     from tapefs.report.files import read_troubles
-    from tapefs.report.present import as_json as json_of
-    from tapefs.report.present import set_report, trouble_json
+    from tapefs.report.present import set_report, trouble_view, view_of
+    from tapefs.report.views import FullReport
 
     with catalog_of(place) as catalog:
         chosen = _choose(catalog, wanted)
         report = set_report(catalog.home, catalog.ledger, chosen)
         troubles = read_troubles(catalog.home, chosen.set_id)
         if as_json:
-            print_json({**json_of(report), "trouble_list": [trouble_json(each) for each in troubles]})
+            shown = structs.asdict(view_of(report))
+            print_json(to_builtins(FullReport(**shown, trouble_list=[trouble_view(each) for each in troubles])))
             return
         for title, value in _facts(report):
             click.echo(f"{title:<12}{printable(value)}")

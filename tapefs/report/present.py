@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from typing import Any
 
-import msgspec
 import structlog
 
 from catalog.ledger import Ledger
@@ -13,6 +13,16 @@ from catalog.records import BackupSet, CopyState, Job
 from tapefs.home import Home
 from tapefs.report.files import read_report
 from tapefs.report.records import Path, RunReport, Stage, Trouble
+from tapefs.report.views import (
+    DamageView,
+    MoveView,
+    PathView,
+    ReportView,
+    StageView,
+    Streaming,
+    TroubleView,
+    VerificationView,
+)
 from tapefs.verify.damage import read_damage
 from tapefs.vfs.roster import iso_time
 
@@ -75,34 +85,34 @@ def _verification(home: Home, ledger: Ledger, backup_set: BackupSet) -> Verifica
     return Verification(len(copies), sum(map(bool, times)), min(times, default=0), damaged)
 
 
-def as_json(report: SetReport, *, most_lost: int | None = None) -> dict[str, object]:
+def view_of(report: SetReport, *, most_lost: int | None = None) -> ReportView:
     """Return the report as JSON shows it, without its troubles; of each damaged copy at most `most_lost` files."""
     backup_set, run = report.backup_set, report.run
     # Before a set is sealed only its run has counted.
     counted = run.content if run is not None and not backup_set.directories else backup_set
-    return {
-        "set_id": backup_set.set_id,
-        "number": backup_set.number,
-        "job": backup_set.job_number,
-        "name": backup_set.name,
-        "type": backup_set.type,
-        "parent": backup_set.parent_id,
-        "state": backup_set.state.value,
-        "error": backup_set.error or (run.error if run is not None else "") or None,
-        "codec": backup_set.codec,
-        "level": backup_set.level,
-        "sources": [_path(source) for source in backup_set.sources],
-        "begun_at": iso_time(backup_set.started_at_ns),
-        "files": counted.files,
-        "directories": counted.directories,
-        "bytes": counted.bytes,
-        "troubled_files": backup_set.troubled_files,
+    return ReportView(
+        set_id=backup_set.set_id,
+        number=backup_set.number,
+        job=backup_set.job_number,
+        name=backup_set.name,
+        type=backup_set.type,
+        parent=backup_set.parent_id,
+        state=backup_set.state,
+        error=backup_set.error or (run.error if run is not None else "") or None,
+        codec=backup_set.codec,
+        level=backup_set.level,
+        sources=[_path(source) for source in backup_set.sources],
+        begun_at=iso_time(backup_set.started_at_ns),
+        files=counted.files,
+        directories=counted.directories,
+        bytes=counted.bytes,
+        troubled_files=backup_set.troubled_files,
         **(_run(run) if run is not None else {}),
-        "verification": _found(report.verification, run, most_lost),
-    }
+        verification=_found(report.verification, run, most_lost),
+    )
 
 
-def _run(run: RunReport) -> dict[str, object]:
+def _run(run: RunReport) -> dict[str, Any]:
     stages = {"read": run.read, "compress": run.compress, "write": run.write}
     return {
         "runs": run.runs,
@@ -110,7 +120,7 @@ def _run(run: RunReport) -> dict[str, object]:
         "finished_at": iso_time(run.finished_at_ns),
         "interrupted": run.interrupted,
         "moves": [
-            {"drive": move.drive, "tape": move.tape or None, "reason": move.reason, "at": iso_time(move.at_ns)}
+            MoveView(drive=move.drive, tape=move.tape or None, reason=move.reason, at=iso_time(move.at_ns))
             for move in run.moves
         ],
         "new_files": run.content.new_files,
@@ -120,67 +130,65 @@ def _run(run: RunReport) -> dict[str, object]:
         "stored_bytes": run.stored_bytes,
         "ratio": None if run.ratio is None else round(run.ratio, 4),
         "segments": run.segments,
-        "tapes": [msgspec.to_builtins(tape) for tape in run.tapes],
+        "tapes": run.tapes,
         "stages": {name: _stage(stage) for name, stage in stages.items() if stage is not None},
-        "levels": {str(level): run.levels[level] for level in sorted(run.levels)},
-        **_streaming(run),
+        "levels": {level: run.levels[level] for level in sorted(run.levels)},
+        "drive": run.drive,
+        "buffer": run.buffer,
         "troubles": run.troubles,
     }
 
 
-def streaming_of(home: Home, job: Job) -> dict[str, object]:
+def streaming_of(home: Home, job: Job) -> Streaming:
     """Return what tells whether the drive streamed when a job's newest set was made. Raises nothing."""
     try:
         run = None if job.set_id is None else read_report(home, job.set_id)
     except (OSError, ValueError) as error:
         log.warning("no report of the run", set=job.set_id, error=str(error))
         run = None
-    return _streaming(run)
+    return Streaming() if run is None else Streaming(drive=run.drive, buffer=run.buffer)
 
 
-def _streaming(run: RunReport | None) -> dict[str, object]:
-    """Return `drive` and `buffer`; null where it is not known, as while the run goes on."""
-    drive, buffer = (None, None) if run is None else (run.drive, run.buffer)
-    return {"drive": msgspec.to_builtins(drive), "buffer": msgspec.to_builtins(buffer)}
+def _stage(stage: Stage) -> StageView:
+    return StageView(
+        busy_s=round(stage.busy_s, 3),
+        waited_s=round(stage.waited_s, 3),
+        bytes=stage.bytes,
+        bytes_per_s=round(stage.bytes_per_s),
+    )
 
 
-def _stage(stage: Stage) -> dict[str, object]:
-    return {
-        "busy_s": round(stage.busy_s, 3),
-        "waited_s": round(stage.waited_s, 3),
-        "bytes": stage.bytes,
-        "bytes_per_s": round(stage.bytes_per_s),
-    }
-
-
-def _found(verification: Verification, run: RunReport | None, most_lost: int | None) -> dict[str, object]:
-    return {
-        "copies": verification.copies,
-        "verified": verification.verified,
-        "oldest_at": iso_time(verification.oldest_at_ns),
-        "seconds": round(run.verify_s, 3) if run is not None else 0.0,
-        "damaged": [
-            {
-                "segment_id": copy.segment_id,
-                "tape": copy.tape,
-                "verified_at": iso_time(copy.verified_at_ns),
-                "problems": copy.problems,
-                "lost_files": len(copy.lost),
-                "lost": [_path(path) for path in copy.lost[:most_lost]],
-            }
+def _found(verification: Verification, run: RunReport | None, most_lost: int | None) -> VerificationView:
+    return VerificationView(
+        copies=verification.copies,
+        verified=verification.verified,
+        oldest_at=iso_time(verification.oldest_at_ns),
+        seconds=round(run.verify_s, 3) if run is not None else 0.0,
+        damaged=[
+            DamageView(
+                segment_id=copy.segment_id,
+                tape=copy.tape,
+                verified_at=iso_time(copy.verified_at_ns),
+                problems=copy.problems,
+                lost_files=len(copy.lost),
+                lost=[_path(path) for path in copy.lost[:most_lost]],
+            )
             for copy in verification.damaged
         ],
-    }
+    )
 
 
-def _path(raw: bytes) -> dict[str, object]:
+def _path(raw: bytes) -> PathView:
     """Return a path: as text for people, and exactly as `path_b64` when it is not UTF-8."""
-    path = Path.of(raw)
-    if not path.path_b64:
-        return {"path": path.path}
+    return PathView(**_texts(raw))
+
+
+def _texts(raw: bytes) -> dict[str, str]:
+    if not Path.of(raw).path_b64:
+        return {"path": raw.decode()}
     return {"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode("ascii")}
 
 
-def trouble_json(trouble: Trouble) -> dict[str, object]:
+def trouble_view(trouble: Trouble) -> TroubleView:
     """Return a trouble as JSON shows it."""
-    return {**_path(trouble.raw), "reason": trouble.reason}
+    return TroubleView(**_texts(trouble.raw), reason=trouble.reason)

@@ -16,7 +16,7 @@ from catalog.records import JobState, SetState
 from sidecar.jobs.going_on import finish
 from sidecar.recovery import recover
 from tapefs.report.files import read_report, report_path
-from tapefs.report.present import as_json, set_report
+from tapefs.report.present import set_report, view_of
 from tapefs.report.records import RunReport
 from tests.backup.rig import Rig
 from tests.backup.trees import random_files
@@ -68,9 +68,9 @@ def test_the_next_sidecar_completes_it(tmp_path: Path, rigs: list[Rig]) -> None:
     assert report.segments == len(segments) == 2
     assert report.stored_bytes == sum(segment.stored_bytes for segment in segments)
     assert [(use.tape, use.segments) for use in report.tapes] == [("TP0001L9", 2)]
-    shown = as_json(set_report(rig.home, rig.ledger, backup_set))
-    assert (shown["state"], shown["interrupted"]) == ("failed", True)
-    assert str(shown["error"]).startswith(report.error)
+    shown = view_of(set_report(rig.home, rig.ledger, backup_set))
+    assert (shown.state.value, shown.interrupted) == ("failed", True)
+    assert str(shown.error).startswith(report.error)
     # The run that goes on by itself has an end of its own.
     rig.run(rig.ledger.job(backup_set.job_number))
     report = report_of(rig)

@@ -419,3 +419,28 @@ def test_nobody_runs_schedules_in_a_sidecar_that_ends_by_itself(tmp_path: Path) 
         assert rig.unix("GET", "/api/scheduler/scheduler/status").body["running"] is False
         assert rig.unix("POST", f"{URL}/{number}/run").status == 409
         rig.process.wait(60)
+
+
+def test_the_list_of_backups_tells_what_schedules_run(rig: Rig) -> None:
+    """TAF mixes its scheduled tasks into the list; here the task that they run is marked, and ids stay apart."""
+    by_hand = rig.unix("POST", "/api/backup/tasks", {"task_name": "by-hand", "source_paths": [SOURCE]}).body["task_id"]
+    made = make(rig, action_type="backup", backup_task_id=by_hand)
+    scheduled = backup(rig, "nightly")
+    job = scheduled["backup_task_id"]
+    assert rig.unix("DELETE", f"{URL}/{made['id']}").status == 200
+
+    def marks() -> dict[int, tuple[bool, bool]]:
+        found = rig.unix("GET", "/api/backup/tasks?limit=1000").body
+        shown = {each["task_id"]: (each["from_scheduler"], each["enabled"]) for each in found}
+        assert shown[job] == tuple(
+            rig.unix("GET", f"/api/backup/tasks/{job}").body[name] for name in ("from_scheduler", "enabled")
+        )
+        return {number: shown[number] for number in (by_hand, job)}
+
+    assert marks() == {by_hand: (False, True), job: (True, True)}
+    assert rig.unix("POST", f"{URL}/{scheduled['id']}/disable").status == 200
+    assert marks() == {by_hand: (False, True), job: (True, False)}
+    again = make(rig, action_type="backup", backup_task_id=job)
+    assert marks()[job] == (True, True), "one of two that run it is enabled"
+    for each in (scheduled, again):
+        assert rig.unix("DELETE", f"{URL}/{each['id']}").status == 200
