@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -23,6 +22,7 @@ from tapefs.client.transport import LineStream, SocketConnection
 from tapefs.home import Home
 from tapefs.setup_home import NewHome, create_home
 from tests.catalog.builders import job_of
+from tests.forking.client import Process, start
 from tests.sidecar import seeds
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ class Answer:
 class Rig:
     """A running sidecar."""
 
-    def __init__(self, home: Home, process: subprocess.Popen[str], port: int) -> None:
+    def __init__(self, home: Home, process: Process, port: int) -> None:
         self.home, self.process, self.port = home, process, port
 
     @property
@@ -162,20 +162,12 @@ def spawn(
     pass_fds: Sequence[int] = (),
     is_real: bool = False,
     **variables: str,
-) -> subprocess.Popen[str]:
+) -> Process:
+    """Run a sidecar, forked from a process that has its modules already."""
     program = ["tapefs", "--home", str(home.path), "serve"]
     if not is_real:
         program = ["tests.sidecar.serve_with_fake", "--home", str(home.path)]
-    return subprocess.Popen(
-        [sys.executable, "-m", *program, *options],
-        cwd=ROOT,
-        env=os.environ | variables,
-        pass_fds=pass_fds,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        text=True,
-    )
+    return start(*program, *options, env=os.environ | variables, stderr=stderr, pass_fds=pass_fds)
 
 
 @contextmanager
@@ -204,7 +196,7 @@ def running(home: Home, *options: str, listen: bool = False, is_real: bool = Fal
         assert "Traceback" not in text, text
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: Process) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:

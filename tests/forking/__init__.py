@@ -1,0 +1,1 @@
+"""Python programs under test, forked from a process that has their modules already instead of started anew."""
