@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, cast
 
 import httpx
 import jsonschema_rs
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.applications import Starlette
 
 from sidecar.http.app import calls_of
@@ -67,6 +69,41 @@ def test_all_references_lead_somewhere() -> None:
         for part in each.removeprefix("#/").split("/"):
             place = place[part]
         assert isinstance(place, dict)
+
+
+def faults_of(document: object) -> list[str]:
+    """Return what a validator of OpenAPI 3.1 says against a document, as it comes over the wire."""
+    found = OpenAPIV31SpecValidator(json.loads(json.dumps(document))).iter_errors()
+    return [str(error).partition("\n")[0] for error in found]
+
+
+def test_the_document_is_openapi_3_1() -> None:
+    assert faults_of(DOCUMENT) == []
+
+
+@pytest.mark.parametrize("wrong", [{"parameters": []}, {"operationId": "jobs_delete"}, {"security": "bearer"}])
+def test_the_validator_looks_at_more_than_the_schema_of_the_document(wrong: dict[str, object]) -> None:
+    """It sees a path without its parameter, a name that is there twice, and what the schema forbids."""
+    path = "/api/v1/jobs/{number}"
+    told = DOCUMENT["paths"][path]
+    assert told["delete"]["operationId"] == "jobs_delete"
+    few = {path: {"get": {**told["get"], **wrong}, "delete": told["delete"]}}
+    parts = {**DOCUMENT["components"], "schemas": {}}
+    assert faults_of({**DOCUMENT, "paths": _without_schemas(few), "components": _without_schemas(parts)})
+
+
+def _without_schemas(value: Any) -> Any:
+    """Return a part of the document whose references to schemas mean anything: looking at all takes a second."""
+    if isinstance(value, dict):
+        is_schema = str(value.get("$ref", "")).startswith("#/components/schemas/")
+        return {} if is_schema else {name: _without_schemas(each) for name, each in value.items()}
+    return [_without_schemas(each) for each in value] if isinstance(value, list) else value
+
+
+def test_what_is_refused_anyway_is_not_shown() -> None:
+    """WebDAV tells its clients itself what it has; most of its methods only refuse to write."""
+    assert not [name for name, _ in OPERATIONS if "/dav" in name]
+    assert any(call.path == "/dav" and "DELETE" in (call.methods or ()) for call in CALLS)
 
 
 def test_all_schemas_are_schemas() -> None:
