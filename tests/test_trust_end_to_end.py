@@ -131,3 +131,15 @@ def test_resume_after_a_kill(installation: Installation, tmp_path: Path, victim:
     assert snapshot(Path(f"{tmp_path / 'out'}{tree}")) == snapshot(tree)
     told = installation.run("job", "resume", job, ok=False)
     assert "there is nothing to resume" in told
+
+
+def test_what_a_set_builds_on_is_read_back_with_it(installation: Installation, tmp_path: Path) -> None:
+    """Files of an incremental set lie in the full one: it is not good when that is damaged."""
+    tree = random_files(tmp_path / "tree", 3, 100_000)
+    full = installation.backup(tree, "--name", "job")
+    (tree / "new").write_text("new")
+    installation.backup(tree, "--name", "job", "--type", "incremental")
+    flip(payload(installation, full, 0), 50_000)
+    found = json.loads(_failing(installation, "verify", "job", "--json"))
+    assert (found["copies"], found["good"], found["damaged"]) == (2, 1, 1)
+    assert found["findings"][0]["set_id"] == full

@@ -124,13 +124,24 @@ def _finish(client: Client, view: JobView) -> str:
     if view.state is JobState.CANCELLED:
         raise Cancelled(_cancelled_words(view))
     if view.state is not JobState.COMPLETED or view.set_id is None:
-        raise TapefsError(view.error or f"job {view.number} ended as {view.state.value} without a reason")
+        error = view.error or f"job {view.number} ended as {view.state.value} without a reason"
+        raise TapefsError(error if "`tapefs job " in error else f"{error}; {_next_step(view)}")
     if view.set_type not in (None, view.run_type):
         click.echo(
             f"backup: made a {view.set_type} set: there is none that an {view.run_type} one can build on", err=True
         )
     click.echo(f"backup: {_words(view)}, {time.monotonic() - started_s:.1f} s", err=True)
+    if view.set_type == "archive" and not view.keep_sources:
+        stays = "; what stays is told above" if view.trouble_count else ""
+        click.echo(f"backup: what is on tape was removed from the sources{stays}", err=True)
     return view.set_id
+
+
+def _next_step(view: JobView) -> str:
+    """Say what to do when the cause of a failure is gone."""
+    if view.set_id is None:
+        return f"`tapefs job run {view.number}` tries it again"
+    return f"`tapefs job resume {view.number}` goes on behind what is on tape"
 
 
 def _cancelled_words(view: JobView) -> str:

@@ -38,7 +38,11 @@ TYPES = ("full", "incremental", "differential", "mirror", "archive")
 
 #: Each sets the field of its name; `excludes` and what belongs to them are put together in `_fields`.
 _OPTIONS = (
-    click.option("--type", type=click.Choice(TYPES), help="Of the sets to make.  [default: full]"),
+    click.option(
+        "--type",
+        type=click.Choice(TYPES),
+        help="Of the sets to make; archive removes the sources once they are on tape.  [default: full]",
+    ),
     click.option("--codec", type=click.Choice(list(CODECS)), help="[default: zstd]"),
     click.option("--level", type=Level(), help=f"Of compression: {_levels()}."),
     click.option(
@@ -72,7 +76,7 @@ _OPTIONS = (
     click.option(
         "--keep-sources/--remove-sources",
         default=None,
-        help="Of an archive: what is on tape stays.  [default: it goes]",
+        help="Of an archive: leave the sources as they are.  [default: what was read back from tape is removed]",
     ),
     click.option(
         "--spool/--no-spool",

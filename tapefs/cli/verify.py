@@ -10,7 +10,7 @@ import click
 
 from catalog.errors import NotFound
 from catalog.ids import SegmentId, SetId, VolumeId
-from tapefs.cli.output import Json, named, print_json, printable, size
+from tapefs.cli.output import Json, counted, named, print_json, printable, size
 from tapefs.cli.place import Catalog, Place, catalog_of
 from tapefs.cli.progress import reporting
 from tapefs.cli.values import Since
@@ -58,8 +58,9 @@ def verify_command(
 ) -> None:
     """Read segments back from tape and compare them with what was written.
 
-    A SET is an id or its beginning, a job's NAME for its newest set, or NAME/TIME; a TAPE is a label. When it is
-    interrupted, the same command goes on. The exit code is 1 when anything is damaged, or could not be read.
+    A SET is an id or its beginning, a job's NAME for its newest set, or NAME/TIME; what it builds on is read back with
+    it, because files of it lie there. A TAPE is a label. When it is interrupted, the same command goes on. The exit
+    code is 1 when anything is damaged, or could not be read.
     """
     if bool(targets) == everything:
         raise click.UsageError("name sets or tapes, or give --all")
@@ -67,9 +68,12 @@ def verify_command(
         raise click.UsageError("--since and --again contradict each other")
     with catalog_of(place) as catalog:
         sets, tapes = _resolve(catalog, targets)
-        home = catalog.home
+        home, bases = catalog.home, _bases(catalog, sets)
+    if bases:
+        whose = "it builds" if len(sets) == 1 else "they build"
+        click.echo(f"verify: with {counted(len(bases), 'set')} on which {whose}", err=True)
     since = None if again else datetime.fromtimestamp(time.time() - _DAY_S if since_s is None else since_s, UTC)
-    _tell(home, _read_back(home, Wanted(sets, tapes, everything, since, sample or 0)), as_json=as_json)
+    _tell(home, _read_back(home, Wanted(sets + bases, tapes, everything, since, sample or 0)), as_json=as_json)
 
 
 class Wanted(NamedTuple):
@@ -111,6 +115,17 @@ def _resolve(catalog: Catalog, targets: tuple[str, ...]) -> tuple[list[SetId], l
         except NotFound:
             sets.append(catalog.archive.find_set(target).set_id)
     return sets, tapes
+
+
+def _bases(catalog: Catalog, sets: list[SetId]) -> list[SetId]:
+    """Return what these sets build on, directly or not, and is not among them: files of theirs lie there."""
+    bases: list[SetId] = []
+    for set_id in sets:
+        below = catalog.ledger.backup_set(set_id).parent_id
+        while below is not None and below not in sets and below not in bases:
+            bases.append(below)
+            below = catalog.ledger.backup_set(below).parent_id
+    return bases
 
 
 def _wait(client: Client, view: VerifyView) -> VerifyView:

@@ -47,6 +47,8 @@ class JobView(_View, frozen=True, kw_only=True):
     #: What the newest run was to make, and what it has made.
     run_type: str = "full"
     set_type: str | None = None
+    #: Of an archive: what is on tape is not removed from the sources.
+    keep_sources: bool = False
     error: str | None = None
     #: What it waits for, in a sentence: a drive that works, or somebody who moves a tape.
     waits_for: str | None = None

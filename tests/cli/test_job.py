@@ -87,7 +87,9 @@ def test_options_that_leave_out(tree, tmp_path):
 
 def test_an_archive_on_two_tapes(home, tree):
     """With one drive: the sidecar changes tapes between reading and writing. Either copy restores the files."""
-    out = done("backup", str(tree), "--type", "archive", "--copies", "2", "--name", "moved").splitlines()[-1]
+    code, out, err = run("backup", str(tree), "--type", "archive", "--copies", "2", "--name", "moved")
+    assert code == 0, err
+    assert err.splitlines()[-1] == "backup: what is on tape was removed from the sources"
     assert list(tree.iterdir()) == []
     shown = json.loads(done("show", out, "--json"))
     assert (shown["type"], len(shown["tapes"])) == ("archive", 2)
@@ -123,3 +125,15 @@ def test_what_is_refused(tree):
     tree.joinpath("gone").unlink()
     assert "there is no" in refused("job", "run", "1")[1]
     assert [job["runs"] for job in json.loads(done("job", "list", "--json"))] == [0, 0]
+
+
+def test_what_to_do_when_no_tape_has_room(home, tree):
+    """The sentence names the tape that is wanted, and the command that goes on when it is there."""
+    for code in ("TP0001L9", "TP0002L9", "TP0003L9", "TP0004L9"):
+        run("library", "protect", code)
+    said = refused("backup", str(tree), "--name", "docs")[1]
+    assert "no tape with room is left" in said
+    assert said.count("`tapefs job resume 1` goes on behind what is on tape") == 1
+    added = done("library", "add")
+    set_id = done("job", "resume", "1").splitlines()[-1]
+    assert json.loads(done("show", set_id, "--json"))["tapes"] == [added]
