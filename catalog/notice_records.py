@@ -23,7 +23,7 @@ class NewNotice(Record, frozen=True, kw_only=True):
     """A notice that has no number yet."""
 
     at_ns: int
-    #: As `sidecar.notices.kinds` has them: `backup.failed`, `tape.wanted` …
+    #: As the table of kinds has them: `backup.failed`, `tape.wanted` …
     kind: str
     #: What it is about: number of a job, label of a tape, name of a drive; empty for the whole.
     subject: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import ssl
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ import trio
 
 from catalog.notice_records import Notice
 from sidecar.http.answers import moment
-from sidecar.notices.kinds import KINDS, Gravity
 from sidecar.notices.posting import Answer, PostFailed, TargetPolicy, TargetRefused, check_url, post
 from tapefs.errors import HomeError, TapefsError
+from tapefs.notice_kinds import KINDS, Gravity
 from tapefs.settings.notices import NotifySettings
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _apprise_of(url: str) -> tuple[Apprise, bool]:
 class AppriseChannel:
     """DingTalk, mail, Slack and some eighty more, by a URL as apprise has it."""
 
-    def __init__(self, settings: NotifySettings, url: str, policy: TargetPolicy) -> None:
+    def __init__(self, settings: NotifySettings, url: str, policy: TargetPolicy, folder: Path) -> None:
         """Raises HomeError when apprise does not know such a URL."""
         self.name = settings.name
         self._language = settings.language
@@ -167,11 +168,12 @@ def signature(secret: bytes, timestamp: str, body: bytes) -> str:
 class WebhookChannel:
     """JSON to a URL, signed."""
 
-    def __init__(self, settings: NotifySettings, url: str, policy: TargetPolicy) -> None:
+    def __init__(self, settings: NotifySettings, url: str, policy: TargetPolicy, folder: Path) -> None:
         """Raises HomeError for a URL that is not posted to."""
         self.name = settings.name
         self._language = settings.language
         self._url, self._secret, self._policy = url, settings.secret.encode(), policy
+        self._tls = tls_of(settings, url, folder)
         self.shown = shown_url(url)
         _check(settings.name, url, policy)
 
@@ -199,7 +201,7 @@ class WebhookChannel:
         }
         if self._secret:
             headers["X-Tapefs-Signature"] = signature(self._secret, timestamp, body)
-        answer = await posted(self._url, body, headers, self._policy)
+        answer = await posted(self._url, body, headers, self._policy, self._tls)
         check_status(answer)
 
 
@@ -225,7 +227,7 @@ class GatewayAnswer(msgspec.Struct, frozen=True):
 class GatewayChannel:
     """TAF's DingTalk gateway: one message to each phone."""
 
-    def __init__(self, settings: NotifySettings, url: str, policy: TargetPolicy) -> None:
+    def __init__(self, settings: NotifySettings, url: str, policy: TargetPolicy, folder: Path) -> None:
         """Raises HomeError for a URL that is not posted to, and when there is no phone."""
         if not settings.phones:
             raise HomeError(f"channel {settings.name}: a DingTalk gateway needs at least one phone in `phones`")
@@ -233,6 +235,7 @@ class GatewayChannel:
         self._language = settings.language
         self._url = url.rstrip("/") + "/api/v1/messages/send"
         self._key, self._phones, self._policy = settings.secret, settings.phones, policy
+        self._tls = tls_of(settings, url, folder)
         self.shown = shown_url(url)
         _check(settings.name, self._url, policy)
 
@@ -248,7 +251,7 @@ class GatewayChannel:
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        answer = await posted(self._url, body, headers, self._policy)
+        answer = await posted(self._url, body, headers, self._policy, self._tls)
         check_status(answer)
         try:
             said = msgspec.json.decode(answer.body, type=GatewayAnswer)
@@ -268,7 +271,9 @@ def _check(name: str, url: str, policy: TargetPolicy) -> None:
         raise HomeError(f"channel {name}: {error}") from error
 
 
-async def posted(url: str, body: bytes, headers: dict[str, str], policy: TargetPolicy) -> Answer:
+async def posted(
+    url: str, body: bytes, headers: dict[str, str], policy: TargetPolicy, tls: ssl.SSLContext | None
+) -> Answer:
     """Post; a connection that fails is tried again a few times. Raises DeliveryFailed."""
     try:
         async for attempt in stamina.retry_context(
@@ -278,7 +283,7 @@ async def posted(url: str, body: bytes, headers: dict[str, str], policy: TargetP
             wait_max=LONGEST_WAIT_S,
         ):
             with attempt:
-                return await post(url, body, headers, policy)
+                return await post(url, body, headers, policy, tls=tls)
     except PostFailed as error:
         raise DeliveryFailed(str(error), can_retry=error.can_retry) from error
     except TargetRefused as error:
@@ -295,11 +300,25 @@ def check_status(answer: Answer) -> None:
     raise DeliveryFailed(f"the answer was {answer.status}{where}", can_retry=is_passing)
 
 
-CHANNELS: dict[str, Callable[[NotifySettings, str, TargetPolicy], Channel]] = {
+CHANNELS: dict[str, Callable[[NotifySettings, str, TargetPolicy, Path], Channel]] = {
     "apprise": AppriseChannel,
     "webhook": WebhookChannel,
     "dingtalk": GatewayChannel,
 }
+
+
+def tls_of(settings: NotifySettings, url: str, folder: Path) -> ssl.SSLContext | None:
+    """Return whose certificates a channel believes; None where there is no TLS. Blocking for milliseconds.
+
+    Raises HomeError.
+    """
+    if not url.lower().startswith("https:"):
+        return None
+    path = folder / settings.ca_file if settings.ca_file else None
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise HomeError(f"channel {settings.name}: {path} holds no certificates in PEM: {error.strerror}") from error
 
 
 def url_of(settings: NotifySettings, folder: Path) -> str:
@@ -317,4 +336,4 @@ def url_of(settings: NotifySettings, folder: Path) -> str:
 
 def open_channel(settings: NotifySettings, folder: Path, policy: TargetPolicy) -> Channel:
     """Make a channel. Blocking. Raises HomeError."""
-    return CHANNELS[settings.kind](settings, url_of(settings, folder), policy)
+    return CHANNELS[settings.kind](settings, url_of(settings, folder), policy, folder)

@@ -19,11 +19,11 @@ from catalog.notice_records import ChannelRecord, Delivery, Notice
 from sidecar.bell import Bell
 from sidecar.notices.channels import Channel, DeliveryFailed, GatewayChannel, open_channel, shown_url
 from sidecar.notices.events import Events
-from sidecar.notices.kinds import Kind, is_wanted, unknown_patterns
 from sidecar.notices.posting import TargetPolicy
 from sidecar.notices.store import GATEWAY, Stored, read_stored, write_stored
 from tapefs.errors import HomeError, NoSuchThing, UsageError
 from tapefs.home import Home
+from tapefs.notice_kinds import Kind, is_wanted, unknown_patterns
 from tapefs.settings.notices import NotifySettings
 
 #: Pause behind the first failure; doubled each time.

@@ -20,7 +20,7 @@ import trio
 from catalog.ledger import Ledger
 from catalog.notice_records import Facts, NewNotice, Notice
 from sidecar.bell import Bell
-from sidecar.notices.kinds import KINDS, Kind
+from tapefs.notice_kinds import KINDS, Kind
 
 log = structlog.get_logger(__name__)
 

@@ -22,6 +22,8 @@ from tapefs.errors import TapefsError, UsageError
 
 DEADLINE_S = 5.0
 LONGEST_ANSWER_BYTES = 64 * 1024
+#: What OpenSSL says of a certificate that is signed by itself, or by somebody unknown.
+_UNKNOWN_SIGNERS = frozenset({18, 19, 20, 21})
 _PIECE_BYTES = 16 * 1024
 #: Networks whose addresses carry an IPv4 address, which has to be looked at instead, and where its lowest bit stands.
 _CARRIERS = (
@@ -127,10 +129,20 @@ async def post(
             return await _exchange(parts, address, port, body, headers, tls)
     except trio.TooSlowError:
         raise PostFailed(f"no answer within {DEADLINE_S:.0f} s") from None
-    except (OSError, ssl.SSLError, trio.BrokenResourceError) as error:
+    except trio.BrokenResourceError as error:
+        raise PostFailed(_sentence(error)) from error
+    except (OSError, ssl.SSLError) as error:
         raise PostFailed(f"the connection failed: {error.__cause__ or error}") from error
     except h11.RemoteProtocolError as error:
         raise PostFailed(f"what came back is no HTTP: {error}") from error
+
+
+def _sentence(error: trio.BrokenResourceError) -> str:
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        hint = "; `ca_file` of the channel names who is" if cause.verify_code in _UNKNOWN_SIGNERS else ""
+        return f"its certificate is not believed: {cause.verify_message}{hint}"
+    return f"the connection failed: {cause or error}"
 
 
 async def _address_of(host: str, port: int, policy: TargetPolicy, resolver: Resolver) -> str:

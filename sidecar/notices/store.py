@@ -12,9 +12,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from sidecar.notices.kinds import FLAGS
 from tapefs.durable import sync_folder
 from tapefs.errors import HomeError
+from tapefs.notice_kinds import FLAGS
 from tapefs.settings.notices import NotifySettings
 
 #: Name of the channel that is TAF's gateway.

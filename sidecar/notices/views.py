@@ -8,7 +8,7 @@ import msgspec
 
 from catalog.notice_records import Facts, Notice
 from sidecar.http.answers import moment
-from sidecar.notices.kinds import KINDS
+from tapefs.notice_kinds import KINDS
 
 
 class NoticeAnswer(msgspec.Struct, frozen=True):

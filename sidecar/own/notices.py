@@ -17,12 +17,12 @@ from sidecar.http.paging import page_answer
 from sidecar.http.requests import Invalid, body_of, number_of, page_of
 from sidecar.notices.channels import DeliveryFailed
 from sidecar.notices.delivering import ChannelView, Delivering
-from sidecar.notices.kinds import unknown_patterns
 from sidecar.notices.posting import TargetPolicy, TargetRefused, check_url
 from sidecar.notices.store import Stored
 from sidecar.notices.views import NoticeAnswer, notice_answer
 from sidecar.service import Service
 from tapefs.errors import NoSuchThing, NotNow
+from tapefs.notice_kinds import unknown_patterns
 from tapefs.settings.notices import NotifySettings
 
 

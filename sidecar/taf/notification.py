@@ -19,11 +19,11 @@ from sidecar.http.calls import Call, Query
 from sidecar.http.request_notes import note_values
 from sidecar.http.requests import Invalid, body_of, number_in_path
 from sidecar.notices.channels import DeliveryFailed
-from sidecar.notices.kinds import FLAGS
 from sidecar.notices.posting import TargetPolicy, TargetRefused, check_url
 from sidecar.notices.store import GATEWAY, Gateway, Stored, User
 from sidecar.service import Service
 from tapefs.errors import NoSuchThing
+from tapefs.notice_kinds import FLAGS
 
 #: What is shown of a key.
 MASK = "********"

@@ -59,8 +59,8 @@ def _print_last(home: Home, kinds: tuple[str, ...], count: int, as_json: bool) -
 
 
 def _view(notice: Notice) -> NoticeView:
-    from sidecar.notices.kinds import KINDS
     from tapefs.client.notices import NoticeView
+    from tapefs.notice_kinds import KINDS
 
     return NoticeView(
         number=notice.number,

@@ -20,6 +20,9 @@ class NotifySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     url_file: str = ""
     #: What webhooks are signed with; the key of a gateway.
     secret: str = ""
+    #: Of webhooks and gateways: a PEM file with the certificates of whom we believe instead of the system's.
+    #: It is relative to the state folder.
+    ca_file: str = ""
     #: Of a gateway: who gets it.
     phones: tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...] = ()
     #: Kinds of notices, with wildcards (`backup.*`); empty: warnings and alarms.
@@ -31,6 +34,10 @@ class NotifySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         """Refuse a channel that leads nowhere."""
         if bool(self.url) == bool(self.url_file):
             raise ValueError(f"channel {self.name} needs either `url` or `url_file`")
+        if self.ca_file and self.kind == "apprise":
+            raise ValueError(
+                f"channel {self.name}: `ca_file` is for webhooks and gateways; apprise goes by the system's"
+            )
 
 
 class NoticeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

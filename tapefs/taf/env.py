@@ -11,7 +11,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from tapefs.errors import UsageError
+from tapefs.notice_kinds import FLAGS, kinds_switched_on
 
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*\Z")
 _QUOTED = re.compile(r"""(?P<quote>["'])(?P<text>(?:\\.|(?!(?P=quote)).)*)(?P=quote)\s*(?:\#.*)?\Z""")
@@ -142,7 +145,21 @@ def _gateway(values: Values, names: set[str]) -> dict[str, object] | None:
         found["secret"] = key
     if phone := values.get("DINGTALK_DEFAULT_PHONE"):
         found["phones"] = [phone]
+    names.add("NOTIFICATION_EVENTS")
+    # No pattern at all would mean what is usual here; nothing is ever posted of the kind `test`.
+    found["events"] = kinds_switched_on(_flags_off(values.get("NOTIFICATION_EVENTS", "{}"))) or ["test"]
     return found
+
+
+def _flags_off(text: str) -> list[str]:
+    """Return which of TAF's flags are off: those that are not named are on, as TAF has it. Raises UsageError."""
+    try:
+        flags = msgspec.json.decode(text, type=dict[str, bool])
+    except msgspec.MsgspecError as error:
+        raise UsageError('NOTIFICATION_EVENTS must be like {"notify_backup_success": true, …}') from error
+    if unknown := sorted(set(flags) - set(FLAGS)):
+        raise UsageError(f"NOTIFICATION_EVENTS has {', '.join(unknown)}; there are these flags: {', '.join(FLAGS)}")
+    return [flag for flag, is_on in flags.items() if not is_on]
 
 
 def _number(least: int, most: int) -> Callable[[str, str], int]:

@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from sidecar.notices.channels import (
     open_channel,
     shown_url,
 )
-from sidecar.notices.kinds import FLAGS, KINDS, is_wanted, unknown_patterns
 from sidecar.notices.posting import Answer, TargetPolicy
 from tapefs.errors import HomeError
+from tapefs.notice_kinds import FLAGS, KINDS, is_wanted, unknown_patterns
 from tapefs.settings.notices import NotifySettings
+from tests.notices.authority import Authority
 from tests.notices.receiver import Receiver, receiving
 
 OWN = TargetPolicy(allow_private=True, allow_http=True)
@@ -61,6 +63,45 @@ async def test_a_webhook_is_signed(receiver: Receiver, tmp_path: Path) -> None:
     body = json.loads(posted.body)
     assert (body["number"], body["kind"], body["gravity"], body["facts"]) == (7, "backup.failed", "alarm", {"job": 3})
     assert "canary" not in channel.shown
+
+
+async def test_a_webhook_over_tls(tmp_path: Path) -> None:
+    """The receiver's certificate is signed by an authority of one's own, whose file is relative to the state folder."""
+    authority = Authority(tmp_path / "ours")
+    with receiving(authority.server()) as receiver:
+        url = f"https://localhost:{receiver.port}/hook"
+        channel = open_channel(settings_of("webhook", url, secret="s3cret", ca_file="ours/ca.pem"), tmp_path, OWN)
+        await channel.send(FAILED)
+    (posted,) = receiver.posted
+    assert json.loads(posted.body)["number"] == 7
+    assert posted.headers["X-Tapefs-Signature"].startswith("sha256=")
+
+
+@pytest.mark.parametrize("wrong", ["signer", "name", "time", "system"])
+async def test_a_certificate_that_is_not_believed(wrong: str, tmp_path: Path) -> None:
+    """Nothing is sent; it is told what is wrong, and worth another attempt."""
+    ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others")
+    host = "elsewhere.example" if wrong == "name" else "localhost"
+    lasts = timedelta(hours=-1 if wrong == "time" else 1)
+    with receiving((others if wrong == "signer" else ours).server(host, lasts)) as receiver:
+        url = f"https://localhost:{receiver.port}/canary"
+        ca_file = "" if wrong == "system" else str(ours.ca_file)
+        channel = open_channel(settings_of("webhook", url, ca_file=ca_file), tmp_path, OWN)
+        with pytest.raises(DeliveryFailed, match="its certificate is not believed: ") as caught:
+            await channel.send(FAILED)
+    assert caught.value.can_retry
+    assert ("`ca_file`" in str(caught.value)) is (wrong in ("signer", "system"))
+    assert receiver.posted == []
+    assert "canary" not in str(caught.value)
+
+
+def test_a_file_that_holds_no_certificates(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("canary")
+    for name in ("ca.pem", "missing.pem"):
+        with pytest.raises(HomeError, match=f"{name} holds no certificates"):
+            open_channel(settings_of("webhook", "https://localhost/x", ca_file=name), tmp_path, OWN)
+    with pytest.raises(ValueError, match="is for webhooks and gateways"):
+        settings_of("apprise", "json://localhost", ca_file="ca.pem")
 
 
 async def test_a_webhook_is_tried_again_at_once_only_when_nobody_answers(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from sidecar.notices.store import GATEWAY, Gateway, Stored, User
 from tapefs.errors import NoSuchThing, UsageError
 from tapefs.home import Home
 from tapefs.settings.notices import NotifySettings
+from tests.notices.authority import Authority
 from tests.notices.receiver import receiving
 
 
@@ -60,6 +61,29 @@ async def test_all_is_delivered_in_order(home: Home, quick: None) -> None:
             nursery.cancel_scope.cancel()
     numbers = [msgspec.json.decode(each.body)["number"] for each in bad.posted]
     assert numbers == [1, 1, 1, 2, 3]
+
+
+async def test_a_wrong_certificate_is_told_and_tried_again(home: Home, quick: None) -> None:
+    """Until the other side has a right one; then all comes, in order, and once."""
+    ours, others = Authority(home.path / "ours"), Authority(home.path / "others")
+    context = others.server()
+    with receiving(context) as receiver, LmdbLedger.open(home.ledger) as ledger:
+        settings = msgspec.structs.replace(hook("ops", f"https://localhost:{receiver.port}"), ca_file=str(ours.ca_file))
+        events = Events(ledger)
+        parts = Delivering(with_channels(home, settings), ledger, events)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(parts.run)
+            for number in range(2):
+                await events.say("backup.failed", str(number), f"no {number}")
+            await until(lambda: any(each.attempts > 1 for each in ledger.deliveries()))
+            (record,) = ledger.channel_records()
+            assert "its certificate is not believed" in record.error
+            assert receiver.posted == []
+            ours.server(context=context)
+            await until(lambda: ledger.deliveries() == [])
+            nursery.cancel_scope.cancel()
+        assert ledger.channel_records()[0].delivered == 2
+    assert [msgspec.json.decode(each.body)["number"] for each in receiver.posted] == [1, 2]
 
 
 async def test_a_restart_goes_on(home: Home) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tapefs.cli import run
 from tapefs.errors import HomeError, UsageError
 from tapefs.home import open_home
+from tapefs.notice_kinds import FLAGS
 from tapefs.taf.env import parse, understand
 from tests.sidecar.rig import make_home, running
 
@@ -54,6 +56,7 @@ def test_what_means_something() -> None:
     }
     assert found.gateway is not None
     assert found.gateway["phones"] == ["138"]
+    assert "events" in found.gateway
     assert found.device == "/dev/nst0"
     assert found.unknown == ("APP_NAME", "DB_PASSWORD", "ZSTD_THREADS")
 
@@ -64,12 +67,40 @@ def test_what_means_something() -> None:
         ("COMPRESSION_METHOD", "rar"), ("COMPRESSION_LEVEL", "x"), ("COMPRESSION_LEVEL", "99"), ("WEB_PORT", "0"),
         ("WEB_HOST", "a b"), ("MAX_FILE_SIZE", "1"), ("LOG_LEVEL", "loud"), ("DEFAULT_RETENTION_MONTHS", "-1"),
         ("DINGTALK_API_URL", "http://ada:canary@x"), ("COMPRESSION_THREADS", "4.5"), ("DEFAULT_BLOCK_SIZE", "1"),
+        ("x", '1\nDINGTALK_API_URL=http://x\nNOTIFICATION_EVENTS={"notify_backup_success": "canary"}'),
+        ("x", '1\nDINGTALK_API_URL=http://x\nNOTIFICATION_EVENTS=["canary"]'),
+        ("x", '1\nDINGTALK_API_URL=http://x\nNOTIFICATION_EVENTS={"notify_nothing": true}'),
     ],
 )  # fmt: skip
 def test_a_value_without_sense_is_told_by_its_name_only(name: str, value: str) -> None:
-    with pytest.raises(UsageError, match=name) as caught:
+    with pytest.raises(UsageError, match="NOTIFICATION_EVENTS" if name == "x" else name) as caught:
         understand(f"{name}={value}\n")
     assert "canary" not in str(caught.value)
+
+
+GATEWAY = "DINGTALK_API_URL=http://localhost:5555\nDINGTALK_DEFAULT_PHONE=138\n"
+
+
+def _events(text: str) -> object:
+    gateway = understand(GATEWAY + text).gateway
+    assert gateway is not None
+    return gateway["events"]
+
+
+def test_flags_say_what_the_gateway_gets() -> None:
+    """Those that are not named are on; they are kinds that the settings take."""
+    every = _events("")
+    assert isinstance(every, list)
+    assert {"backup.started", "backup.failed", "tape.wanted", "restore.succeeded"} <= set(every)
+    assert "backup.queued" not in every
+    some = _events('NOTIFICATION_EVENTS={"notify_backup_started": false, "notify_tape_change": false}')
+    assert isinstance(some, list)
+    assert set(every) - set(some) == {"backup.started", "tape.wanted", "tape.renewed"}
+    none = json.dumps(dict.fromkeys(FLAGS, False))
+    assert _events(f"NOTIFICATION_EVENTS='{none}'") == ["test"]
+    quoted = json.dumps(none)
+    assert _events(f"NOTIFICATION_EVENTS={quoted}") == ["test"]
+    assert understand("NOTIFICATION_EVENTS={}").unknown == ("NOTIFICATION_EVENTS",)
 
 
 def test_the_command_shows_no_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

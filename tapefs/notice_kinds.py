@@ -93,6 +93,12 @@ FLAGS = (
 )
 
 
+def kinds_switched_on(off: Iterable[str]) -> list[str]:
+    """Return the names of the kinds that a flag of TAF's switches, but for flags that are off."""
+    off = frozenset(off)
+    return [kind.name for kind in KINDS.values() if kind.flag and kind.flag not in off]
+
+
 def is_wanted(kind: Kind, patterns: Iterable[str]) -> bool:
     """Does a channel with these patterns (`backup.*`) want that kind? Without patterns: warnings and alarms."""
     patterns = tuple(patterns)
