@@ -22,7 +22,7 @@ from tapefs.format.structures import read_header
 from tapefs.home import open_home
 from tests.backup.trees import random_files, snapshot
 from tests.drivers.tgt import need_libiscsi
-from tests.test_encryption_end_to_end import passphrase
+from tests.test_encryption_end_to_end import make_key, passphrase
 from tests.test_end_to_end import Installation, wait_until
 from tests.test_iscsi_end_to_end import DRIVES, Library
 
@@ -69,7 +69,7 @@ def test_two_pools_with_keys_of_their_own(
 ) -> None:
     tree = random_files(tmp_path / "tree", 8, 500_000)
     for name in ("one", "two"):
-        installation.run("key", "create", name, "--passphrase-file", passphrase)
+        make_key(installation, "create", name, "--passphrase-file", passphrase)
     settings(installation, "drive")
     sidecar = installation.serve()
     installation.run("pool", "create", "vault")
@@ -188,7 +188,7 @@ def test_the_header_says_how_to_make_the_key(tmp_path: Path, passphrase: Path) -
     installation = Installation(tmp_path)
     try:
         installation.run("init", "--tapes", "2", "--tape-size", "64MiB")
-        installation.run("key", "create", "one", "--passphrase-file", passphrase)
+        make_key(installation, "create", "one", "--passphrase-file", passphrase)
         settings(installation, "drive")
         installation.run(
             "backup", random_files(tmp_path / "tree", 2, 1000), env={"TAPEFS_PASSPHRASE_FILE": str(passphrase)}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.backup.trees import random_files
+from tests.keys import quick
 from tests.keys.programs import decrypted
 from tests.test_end_to_end import Installation, installation, wait_until
 
@@ -36,9 +37,15 @@ def passphrase(tmp_path: Path) -> Path:
 
 def encrypt(installation: Installation, passphrase: Path) -> None:
     """Make a key and have new tapes encrypted with it."""
-    installation.run("key", "create", "main", "--passphrase-file", passphrase)
+    make_key(installation, "create", "main", "--passphrase-file", passphrase)
     with (installation.home / "tapefs.toml").open("a") as toml:
         toml.write('\n[encryption]\nkey = "main"\n')
+
+
+def make_key(installation: Installation, *arguments: str | Path) -> None:
+    """Run a `tapefs key` that writes one, whose passphrase takes no second."""
+    done = subprocess.run(quick.command(installation.home, "key", *arguments), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_keys_by_commands(installation: Installation, passphrase: Path, tmp_path: Path) -> None:
@@ -60,6 +67,8 @@ def test_keys_by_commands(installation: Installation, passphrase: Path, tmp_path
     (tmp_path / "page.txt").write_text(page)
     assert "tape" in installation.run("key", "delete", "main", "--yes", ok=False)
     installation.run("key", "rotate", "main", "--passphrase-file", passphrase)
+    # What makes passphrases dear to guess: 256 MiB of memory, as the `age` program has it.
+    assert b" 18\n" in (installation.home / "keys" / "main.2.age").read_bytes()[:100]
     old, new = installation.listing("key", "list")
     assert (old["key"], old["for_new_tapes"], new["key"], new["for_new_tapes"]) == ("main.1", False, "main.2", True)
     assert "main.1" in installation.run("key", "delete", "main.1", "--yes", ok=False)
@@ -68,7 +77,7 @@ def test_keys_by_commands(installation: Installation, passphrase: Path, tmp_path
     other.run("init", "--tapes", "1", "--tape-size", "64MiB")
     other.run("key", "import", "theirs", "--public", str(key["public_key"]))
     assert other.listing("key", "list")[0]["state"] == "public half only"
-    other.run("key", "import", "theirs", tmp_path / "page.txt", "--passphrase-file", passphrase)
+    make_key(other, "import", "theirs", tmp_path / "page.txt", "--passphrase-file", passphrase)
     assert other.run("key", "export", "theirs", "--passphrase-file", passphrase).splitlines()[-1] in text
     assert "here already" in other.run("key", "import", "again", key_file, "--passphrase-file", passphrase, ok=False)
     other.run("key", "delete", "theirs", "--yes")

@@ -14,6 +14,7 @@ from tapefs.keys import age
 from tapefs.keys.identity import Identity
 from tapefs.keys.page import page
 from tapefs.keys.store import KeyStore, identity_in, identity_text
+from tests.keys import quick
 
 PASSPHRASE = b"correct horse battery"
 
@@ -21,7 +22,7 @@ PASSPHRASE = b"correct horse battery"
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeyStore:
     """One whose passphrases take no second."""
-    monkeypatch.setattr(age.new_passphrase_opening, "__defaults__", (4,))
+    monkeypatch.setattr(age.new_passphrase_opening, "__defaults__", (quick.LOG_N,))
     return KeyStore(tmp_path / "keys")
 
 
