@@ -6,24 +6,27 @@ setting segment_bytes 3145728
 passphrase=/disk/passphrase
 echo 'correct horse' >"$passphrase"
 chmod 600 "$passphrase"
-for name in one two; do "$tapefs" key create $name --passphrase-file "$passphrase"; done
+# A passphrase takes 256 MiB otherwise, and every page of it is dear here: see tests/keys/quick.py.
+(cd "$PROJECT"; for name in one two; do
+    .venv/bin/python -m tests.keys.quick key create $name --passphrase-file "$passphrase"
+done)
 printf '\n[encryption]\nkey = "one"\nby = "drive"\n' >>"$TAPEFS_HOME"/tapefs.toml
 
 mkdir /disk/source
 files /disk/source
 
 stage "locked: nothing is written, and it is said what to do"
+serve
 if "$tapefs" backup /disk/source 2>/tmp/told; then exit 1; fi
 grep 'tapefs key unlock one.1' /tmp/told
-let_go
 
 stage "unlocked, and back"
-export TAPEFS_PASSPHRASE_FILE=$passphrase
+"$tapefs" key unlock one --passphrase-file "$passphrase"
 set=$("$tapefs" backup /disk/source)
 "$tapefs" evict --all
 "$tapefs" restore "$set" --to /disk/restored
 same /disk/source /disk/restored/disk/source
-let_go
+serve_no_more
 
 stage "labels and the HEADER are plain, what is behind them is not; no key was left in the drive"
 mt -f "$tape" setblk 0
@@ -59,7 +62,6 @@ stage "with the key taken out it says what is needed, and the product still read
 stenc -f "$tape" -e off -a 1
 /usr/bin/python3 -I "$PROJECT"/scripts/untape.py check "$tape" >/tmp/told 2>&1 && exit 1
 grep -q 'the drive has encrypted this tape' /tmp/told
-"$tapefs" evict --all
-"$tapefs" verify "$set"
+TAPEFS_PASSPHRASE_FILE=$passphrase "$tapefs" verify "$set"
 let_go
 stage "end"

@@ -1,6 +1,8 @@
 # In the guest, with a disk and a library attached: backups to /dev/nst0 by the product, restored by it, mounted, and
 # read by programs that others wrote.
 
+# As people start it, up to the first restore.
+tapefs=$PROJECT/.venv/bin/tapefs
 "$tapefs" init --driver st --changer /dev/sch0 --drive "$tape" >/dev/null
 # So that the set has several, and a file is larger than one.
 setting segment_bytes 3145728
@@ -25,6 +27,7 @@ second=$("$tapefs" backup /disk/source)
 "$tapefs" restore "$second" --to /disk/restored
 same /disk/source /disk/restored/disk/source
 same_holes /disk/source /disk/restored/disk/source
+tapefs=tapefs
 
 stage "mounted: nothing is staged, so every file that is opened comes from the tape"
 "$tapefs" evict --all

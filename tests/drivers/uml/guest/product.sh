@@ -1,8 +1,28 @@
 # In the guest: the product, what it backs up, and how others compare it. For jobs that have a disk and a library.
 
 export TAPEFS_HOME=/disk/state
-tapefs=$PROJECT/.venv/bin/tapefs
 tape=/dev/nst0
+
+# tapefs ARGUMENTS...: the command in a process that is forked from one that has begun: see commands.py. What an own
+# interpreter makes of it, `end_to_end.sh` sees with tapefs=$PROJECT/.venv/bin/tapefs.
+tapefs=tapefs
+tapefs() { forked tapefs "$@"; }
+
+# forked PROGRAM ARGUMENTS...: one of those that commands.py knows.
+forked() {
+    local request=/run/commands/$BASHPID-$((requests++)) name environment=() status
+    for name in "${!TAPEFS_@}"; do environment+=("$name=${!name}"); done
+    printf '%s\0' "$PWD" "${environment[@]}" -- "$@" >"$request"
+    mkfifo "$request.ended"
+    echo "$BASHPID $request" >/run/commands/requests
+    read -r status <"$request.ended"
+    return "$status"
+}
+
+requests=1
+mkdir /run/commands
+mkfifo /run/commands/requests
+(cd "$PROJECT" && exec .venv/bin/python -m tests.drivers.uml.guest.commands /run/commands/requests) &
 
 # stage WHAT: a line for the log, with the seconds since the boot.
 stage() { echo "== $(cut -d' ' -f1 /proc/uptime) s: $*"; }
@@ -78,7 +98,7 @@ let_go() {
 
 # serve [--mount FOLDER]: a sidecar that stays, until `serve_no_more`.
 serve() {
-    "$tapefs" serve --listen 127.0.0.1:0 "$@" >>"$SHARE"/serve.log 2>&1 &
+    "$PROJECT"/.venv/bin/tapefs serve --listen 127.0.0.1:0 "$@" >>"$SHARE"/serve.log 2>&1 &
     sidecar=$!
     until [[ -S $TAPEFS_HOME/sidecar.sock ]]; do
         kill -0 "$sidecar" || { cat "$SHARE"/serve.log >&2; return 1; }
@@ -93,14 +113,7 @@ serve_no_more() {
 }
 
 # field NAME: of each object of a JSON list on standard input; a.b is b in a.
-field() {
-    python3 -IS -c '
-import json, sys
-for each in json.load(sys.stdin):
-    for name in sys.argv[1].split("."):
-        each = each[name]
-    print(each)' "$1"
-}
+field() { forked field "$1"; }
 
 # field_of NAME: of the JSON object on standard input.
 field_of() { field "$1" < <(echo '['; cat; echo ']'); }
