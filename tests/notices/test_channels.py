@@ -80,7 +80,7 @@ async def test_a_webhook_over_tls(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", ["signer", "name", "time", "system"])
 async def test_a_certificate_that_is_not_believed(wrong: str, tmp_path: Path) -> None:
     """Nothing is sent; it is told what is wrong, and worth another attempt."""
-    ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others")
+    ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others", "others")
     host = "elsewhere.example" if wrong == "name" else "localhost"
     lasts = timedelta(hours=-1 if wrong == "time" else 1)
     with receiving((others if wrong == "signer" else ours).server(host, lasts)) as receiver:

@@ -65,7 +65,7 @@ async def test_all_is_delivered_in_order(home: Home, quick: None) -> None:
 
 async def test_a_wrong_certificate_is_told_and_tried_again(home: Home, quick: None) -> None:
     """Until the other side has a right one; then all comes, in order, and once."""
-    ours, others = Authority(home.path / "ours"), Authority(home.path / "others")
+    ours, others = Authority(home.path / "ours"), Authority(home.path / "others", "others")
     context = others.server()
     with receiving(context) as receiver, LmdbLedger.open(home.ledger) as ledger:
         settings = msgspec.structs.replace(hook("ops", f"https://localhost:{receiver.port}"), ca_file=str(ours.ca_file))
