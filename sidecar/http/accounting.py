@@ -8,17 +8,18 @@ that wait, walks) has a log of its own and is left out.
 
 from __future__ import annotations
 
+import os
 import re
 import time
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from uuid import uuid4
+from itertools import accumulate
 
 import msgspec
 import structlog
 import trio
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar.http.callers import caller_in
@@ -41,6 +42,8 @@ _DESTROYS = re.compile(
 _LETS_GO = re.compile(r"/api/v1/(pins/[^/]+|session|shelf/[^/]+)|/wlcg/v1/.*")
 #: Whoever mistypes may have given his password for his name: what was refused here is not written down.
 _LOGINS = frozenset({"/api/v1/session", "/api/user/login"})
+#: Ids of requests that clients may choose.
+_HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: Of a body so much is kept for the audit log.
 LONGEST_BODY_BYTES = 16 * 1024
 #: Upper bounds of the histogram of durations, in seconds.
@@ -55,15 +58,19 @@ class Latencies:
 
     count: int = 0
     sum_s: float = 0.0
-    #: How many were not longer than each of BOUNDS_S.
-    within: list[int] = field(default_factory=lambda: [0] * len(BOUNDS_S))
+    #: How many belong to each of BOUNDS_S and no lower one, and to none.
+    _each: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+
+    @property
+    def within(self) -> list[int]:
+        """How many were not longer than each of BOUNDS_S."""
+        return list(accumulate(self._each))[:-1]
 
     def add(self, seconds: float) -> None:
         """Count one."""
         self.count += 1
         self.sum_s += seconds
-        for index, bound in enumerate(BOUNDS_S):
-            self.within[index] += seconds <= bound
+        self._each[bisect_left(BOUNDS_S, seconds)] += 1
 
 
 @dataclass(slots=True)
@@ -108,7 +115,7 @@ class Accounting:
         async def note_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 notes.status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = notes.request
+                message["headers"] = [*message["headers"], (b"x-request-id", notes.request.encode())]
             await send(message)
 
         is_noted = is_audited(scope["method"], scope["path"])
@@ -188,8 +195,8 @@ def _outcome(status: int) -> str:
 
 
 def _id_of(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else uuid4().hex[:16]
+    given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+    return given if given and _HARMLESS.fullmatch(given) else os.urandom(8).hex()
 
 
 def _shown(path: str) -> str:

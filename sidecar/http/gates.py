@@ -35,6 +35,9 @@ def is_stream(scope: Scope) -> bool:
     return scope["method"] == "POST" and str(scope["path"]).startswith(STREAMS)
 
 
+_ANNOUNCE = frozenset({b"content-length", b"transfer-encoding"})
+
+
 class PeerGate:
     """For the Unix socket: the kernel has told who connects, and the listener has admitted him."""
 
@@ -74,6 +77,9 @@ class BodyLimits:
         """Serve one request."""
         if scope["type"] != "http":
             return
+        if _has_none(scope):
+            await self._serve(scope, receive, send)
+            return
         body = _Body(receive, self._longest_bytes, trio.current_time() + self._body_s)
         if is_stream(scope):
             body = _Body(receive, inf, inf)
@@ -84,6 +90,19 @@ class BodyLimits:
             await refuse(error, scope, receive, send)
         finally:
             await body.drain()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except RequestRefused as error:
+            await refuse(error, scope, receive, send)
+
+
+def _has_none(scope: Scope) -> bool:
+    """Is it certain that a request has no body? In HTTP/1 one is announced; the usual case, without a deadline."""
+    if not scope["http_version"].startswith("1"):
+        return False
+    return not any(name in _ANNOUNCE for name, _ in scope["headers"])
 
 
 class _Body:

@@ -18,19 +18,16 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-import h11
 import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar.access.tls import Tls
+from sidecar.http.spoken import QuietConfig, SpokenConnection
 from tapefs.errors import NotNow, UsageError
 from tapefs.socket_name import socket_name
 
@@ -187,50 +184,6 @@ class Listener:
         return peer.uid in (0, self.owner_uid) or (self.gid is not None and self.gid in {peer.gid, *peer.groups})
 
 
-class _Server(TCPServer):
-    """Hypercorn's handler of one connection, with two flaws less, and one call of the system less for each answer.
-
-    The head of an answer goes out with the first piece of its body, as ASGI has it: two small packets took a fifth of
-    the time of a short answer.
-
-    When an answer says that it is the last one, and more has come behind the request, the task that reads takes that
-    for an error and closes at once, while the answer is being sent: the client gets none, and the log a traceback.
-
-    A client that hangs up as soon as it has the answer may have the connection closed a moment before the end of the
-    answer, often no byte, is sent: trio calls that a conflict, and the log would get a traceback for it.
-    """
-
-    _awaits_head = False
-    _head = b""
-
-    async def protocol_send(self, event: Event) -> None:
-        """Send, or close; but close no connection of HTTP/1 in the middle of an answer, whose end closes it anyway."""
-        if isinstance(event, Closed) and self._is_answering():
-            return
-        if isinstance(event, RawData):
-            if self._awaits_head and self._is_answering():
-                self._awaits_head, self._head = False, event.data
-                return
-            if self._head:
-                event, self._head = RawData(self._head + event.data, event.address), b""
-        elif self._head:
-            head, self._head = self._head, b""
-            await self._pass_on(RawData(head))
-        if isinstance(event, Updated):
-            self._awaits_head = not event.idle  # A request has come.
-        await self._pass_on(event)
-
-    async def _pass_on(self, event: Event) -> None:
-        try:
-            await super().protocol_send(event)
-        except trio.BusyResourceError:  # Sends wait for each other: it is the close that is under way.
-            await self.protocol.handle(Closed())
-
-    def _is_answering(self) -> bool:
-        http = self.protocol.protocol
-        return isinstance(http, H11Protocol) and http.stream is not None and http.connection.our_state is h11.SEND_BODY
-
-
 class HttpServer:
     """Serves applications until `end`."""
 
@@ -283,7 +236,7 @@ class HttpServer:
         wrapped = ASGIWrapper(self._with_connection(listener.app, connection))  # type: ignore[arg-type]
         with self.connections.counted(connection):
             state, spoken = ConnectionState({}), _encrypted(stream, listener.tls)
-            await _Server(wrapped, self._config, self._context, state, spoken).run()  # type: ignore[arg-type]
+            await SpokenConnection(wrapped, self._config, self._context, state, spoken).run()
 
     def _is_full(self, connection: Connection) -> bool:
         if self.connections.count() < MOST_OF_ADDRESS:  # The usual case, without looking at each.
@@ -304,7 +257,7 @@ class HttpServer:
 
 
 def _config() -> Config:
-    config = Config()
+    config = QuietConfig()
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -104,6 +105,11 @@ class StatusCalls:
         states = {drive.name: drive.state for drive in self._service.drives}
         return json_answer(HealthAnswer("degraded" if "failed" in states.values() else "ok", states))
 
+    @cached_property
+    def _installation_id(self) -> str:
+        """Asked once: it never changes while a ledger is open."""
+        return self._service.ledger.installation().installation_id
+
     async def status(self, request: Request) -> Response:
         """Tell everything about this sidecar and its drives."""
         service = self._service
@@ -112,7 +118,7 @@ class StatusCalls:
                 version=__version__,
                 home=os.fsencode(service.home.path).decode("utf-8", "backslashreplace"),
                 pid=os.getpid(),
-                installation_id=service.ledger.installation().installation_id,
+                installation_id=self._installation_id,
                 drives=await self._drives(),
                 warnings=service.access.warnings(),
             )
