@@ -112,3 +112,6 @@ class Service:
         if tape.volume_id in self.recalls.queue.tapes():
             self.recalls.tape_failed(tape.volume_id, message)
         self.verifications.tape_failed(tape.volume_id, message)
+        for task in self.tape_tasks.to_put_back():
+            if task.volume_id == tape.volume_id:
+                self.tape_tasks.fail(task, "drive", message)

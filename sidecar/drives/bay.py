@@ -119,18 +119,24 @@ class Bay:
 
     async def give_up(self, mover: Mover) -> None:
         """Bring the tape back to its slot: another drive waits for it, or a vault. Raises DriveFailed, MoverDied."""
+        try:
+            await self.put_back(mover)
+        except (CommandFailed, NoTape, DriveError) as error:
+            log.warning("a tape that is wanted elsewhere stays in its drive", drive=self.name, error=str(error))
+            await trio.sleep(YIELD_S)  # It is tried again, but not all the time.
+        self._shared.bell.ring()
+
+    async def put_back(self, mover: Mover) -> None:
+        """Bring the tape back to its slot. Raises CommandFailed, NoTape, DriveError, DriveFailed, MoverDied."""
         library = self._shared.library
         try:
             await self.eject(mover)
             await library.put_away(self.number)
-        except (CommandFailed, NoTape, DriveError) as error:
-            if isinstance(error, CommandFailed) and error.kind == DRIVE_FAILED:
+        except CommandFailed as error:
+            if error.kind == DRIVE_FAILED:
                 raise DriveFailed(str(error)) from error
-            log.warning("a tape that is wanted elsewhere stays in its drive", drive=self.name, error=str(error))
-            await trio.sleep(YIELD_S)  # It is tried again, but not all the time.
-        else:
-            library.let_go(self.number)
-        self._shared.bell.ring()
+            raise
+        library.let_go(self.number)
 
     def leave_to_another(self) -> None:
         """Nobody reads the tape any more: it is on its way out, or a backup's."""

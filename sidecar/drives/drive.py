@@ -308,6 +308,9 @@ class DriveTask:
     def _for_operators(self, mover: Mover, nursery: trio.Nursery) -> Step | None:
         """Return what is done when nobody waits for a tape."""
         bay = self._bay
+        to_put_back = self._tending.to_put_back()
+        if to_put_back is not None:
+            return partial(self._tending.put_back, mover, to_put_back)
         tape_task = self._shared.tape_tasks.next_for(bay.tape, bay.is_usable)
         if tape_task is not None and tape_task.kind == "reclaim":
             return partial(self._backing_up.reclaim, mover, nursery, tape_task)

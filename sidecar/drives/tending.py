@@ -9,10 +9,12 @@ from __future__ import annotations
 import msgspec
 
 from drivers.errors import DriveError
+from drivers.interface import ElementKind
 from sidecar.drives.bay import Bay
 from sidecar.drives.health import DriveFailed
 from sidecar.drives.movers import DRIVE_FAILED, CommandFailed, Mover
 from sidecar.drives.shared import Shared
+from sidecar.tapes.orders import PutBack
 from sidecar.tapes.tasks import TapeTask
 from tapefs.errors import NoTape
 from tapefs.mover.messages import Tend
@@ -29,14 +31,16 @@ class Tending:
 
     async def run(self, mover: Mover, task: TapeTask) -> None:
         """Do it, and tell how that went. Raises MoverDied, DriveFailed; `mover_died` must follow then."""
-        tasks, bay = self._shared.tape_tasks, self._bay
+        tasks, bay, command = self._shared.tape_tasks, self._bay, task.command
+        if isinstance(command, PutBack):
+            raise AssertionError("no mover does that")
         tasks.begin(task)
         self._task = task
         bay.last_was_backup = False
         try:
             await self._put_in(mover, task)
             bay.leave_to_another()
-            call = await mover.start_call(lambda number: msgspec.structs.replace(task.command, id=number))
+            call = await mover.start_call(lambda number: msgspec.structs.replace(command, id=number))
             await task.attach(call, mover)
             done = await call.wait_done()
         except CommandFailed as error:
@@ -47,6 +51,41 @@ class Tending:
             tasks.fail(task, "no_volume", str(error))
         else:
             tasks.done(task, done.found, done.volume_id, imported=done.imported)
+        self._over(task)
+
+    def to_put_back(self) -> TapeTask | None:
+        """Return the task that wants the tape in this drive brought back to its slot, if any.
+
+        Tapes that have left their drives meanwhile are where they should be.
+        """
+        library, tasks = self._shared.library, self._shared.tape_tasks
+        for task in tasks.to_put_back():
+            try:
+                place = library.place_of(library.code_of(task.volume_id))
+            except NoTape as error:  # It was given up meanwhile.
+                tasks.fail(task, "no_volume", str(error))
+                continue
+            if place is not None and place.kind is ElementKind.DRIVE:
+                if place.number == self._bay.number:
+                    return task
+                continue
+            tasks.begin(task)
+            tasks.done(task, None, task.volume_id)
+        return None
+
+    async def put_back(self, mover: Mover, task: TapeTask) -> None:
+        """Bring the tape back, and tell how that went. Raises MoverDied, DriveFailed; `mover_died` must follow then."""
+        tasks = self._shared.tape_tasks
+        tasks.begin(task)
+        self._task = task
+        try:
+            await self._bay.put_back(mover)
+        except CommandFailed as error:
+            tasks.fail(task, error.kind, str(error))
+        except (NoTape, DriveError) as error:
+            tasks.fail(task, "no_volume", str(error))
+        else:
+            tasks.done(task, None, task.volume_id)
         self._over(task)
 
     async def _put_in(self, mover: Mover, task: TapeTask) -> None:

@@ -32,7 +32,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     """Something that is done with a tape."""
 
     number: int
-    #: `identify`, `label`, `relabel`, `erase`, `reclaim` or `import`.
+    #: `identify`, `label`, `relabel`, `erase`, `reclaim`, `import` or `unload`.
     task: str
     tape: str
     state: TaskState

@@ -19,7 +19,7 @@ from sidecar.http.paging import page_answer
 from sidecar.http.requests import Invalid, body_of, number_in_path, text_of
 from sidecar.own.tape_views import InventoryView, TapeView, TaskView, inventory_view, tape_view, task_view
 from sidecar.service import Service
-from sidecar.tapes.tasks import Command
+from sidecar.tapes.orders import Command
 from tapefs.client.tapes import LostSet
 from tapefs.errors import NotNow
 from tapefs.mover.messages import Identify, Tend

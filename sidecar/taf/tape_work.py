@@ -32,8 +32,8 @@ from sidecar.taf.tape_models import (
     UpdateTapeRequest,
     WriteTapeLabelRequest,
 )
-from sidecar.tapes.ports import put_back
-from sidecar.tapes.tasks import Command, TapeTask
+from sidecar.tapes.orders import Command, PutBack
+from sidecar.tapes.tasks import TapeTask
 from tapefs.errors import NoTape, NotNow, UsageError
 from tapefs.mover.messages import Identify, Tend
 from tapefs.retention.living import require_nothing_live
@@ -79,9 +79,8 @@ class TapeWorkCalls:
             erases(f"{base}/erase"),
             erases(f"{base}/operations/erase"),
             post(f"{base}/operations/load", self.load, needs=Role.OPERATOR, answer=Begun, query=(_NEEDED,)),
-            Call(
-                f"{base}/operations/unload", self.unload, methods=["POST"], needs=Role.OPERATOR, answer=Begun,
-                query=(which,),
+            post(
+                f"{base}/operations/unload", self.unload, needs=Role.OPERATOR, answer=Begun, query=(which,), also=(200,)
             ),
         ]  # fmt: skip
 
@@ -197,14 +196,13 @@ class TapeWorkCalls:
         return _begun(task, f"Tape {volume.label} is being put into a drive", volume.label)
 
     async def unload(self, request: Request) -> Response:
-        """Bring the tape of a drive that rests back to its slot."""
+        """Have the tape in a drive brought back to its slot when the drive rests; 202, 200 when none is in a drive."""
         found = self._knows.loaded(text_of(request, "tape_id") or "")
         if found is None:
             return json_answer(Begun(success=True, message="no tape is in a drive"))
         drive, volume = found
-        await put_back(self._service.library, self._service.tape_tasks.look_again, volume, drive.number)
-        message = f"Tape {volume.label} is in {self._knows.location(volume)} again"
-        return json_answer(Begun(success=True, message=message, tape_id=volume.label))
+        task = await self._begin(volume, lambda each: PutBack(volume_id=each.volume_id))
+        return _begun(task, f"Tape {volume.label} is brought back to its slot when {drive.name} rests", volume.label)
 
     async def _begin(self, volume: Volume, command: Callable[[Volume], Command]) -> TapeTask:
         """Have it done; what would be refused when the tape is loaded is refused at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 import trio
 
@@ -15,8 +16,8 @@ from tapefs.errors import NoTape, NotNow, UsageError
 #: A drive that rests may take so long to give up its tape; one that does something is waited for no longer than this.
 GIVE_UP_S, REST_S = 300.0, 5.0
 LOOK_S = 0.1
-#: Who waits for the tape in a drive: no other drive.
-_NOBODY = -1
+#: Who waits for the tape in a drive: no other drive, each time somebody else.
+_nobody = count(-1, -1)
 
 
 async def send_out(library: Library, ring: Callable[[], None], volume: Volume) -> Element:
@@ -59,7 +60,8 @@ async def put_back(library: Library, ring: Callable[[], None], volume: Volume, d
     if drive not in library.resting:
         raise NotNow(f"tape {volume.label} is in {drive_name(drive)}, which works: try again when it rests")
     library.let_go(drive)  # It has done with it.
-    library.await_tape(volume.volume_id, _NOBODY)
+    waiter = next(_nobody)
+    library.await_tape(volume.volume_id, waiter)
     ring()
     try:
         with trio.move_on_after(GIVE_UP_S):
@@ -69,7 +71,7 @@ async def put_back(library: Library, ring: Callable[[], None], volume: Volume, d
                     return
                 await trio.sleep(LOOK_S)
     finally:
-        library.stop_awaiting(_NOBODY)
+        library.stop_awaiting(waiter)
     raise NotNow(f"tape {volume.label} does not come out of {drive_name(drive)}: see `tapefs drives`")
 
 

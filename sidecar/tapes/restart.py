@@ -24,11 +24,9 @@ from catalog.ids import VolumeId
 from catalog.ledger import Ledger
 from catalog.records import IntentKind, Volume, VolumeState
 from catalog.task_records import TaskRecord, TaskState
+from sidecar.tapes.orders import REPEATABLE, Command
 from sidecar.tapes.task_log import OWN_KEEPER
-from tapefs.mover.messages import Identify, ImportTaf, Reclaim, Tend
-
-#: These may be done once more.
-_REPEATABLE = (Identify, Reclaim)
+from tapefs.mover.messages import ImportTaf
 
 log = structlog.get_logger(__name__)
 
@@ -43,14 +41,12 @@ class Ending:
     sentence: str = ""
 
 
-def ending_of(
-    ledger: Ledger, record: TaskRecord, command: Identify | Tend | Reclaim | ImportTaf, code: str, keeper: str
-) -> Ending | None:
+def ending_of(ledger: Ledger, record: TaskRecord, command: Command, code: str, keeper: str) -> Ending | None:
     """Return how an open task has ended with the last sidecar; None: it is gone on with."""
     has_begun = record.state is TaskState.RUNNING
     if keeper == OWN_KEEPER:
         return Ending(TaskState.INTERRUPTED, "interrupted", "the sidecar ended; whoever asked for it asks anew")
-    if has_begun and not isinstance(command, _REPEATABLE):
+    if has_begun and not isinstance(command, REPEATABLE):
         log.warning("a task with a tape was interrupted", task=record.number, kind=record.kind, tape=record.subject)
         sentence = f"the sidecar ended during it. {_known_of(ledger, record, command, code)}"
         return Ending(TaskState.INTERRUPTED, "interrupted", sentence)
@@ -67,7 +63,7 @@ def _is_there(ledger: Ledger, volume_id: VolumeId) -> bool:
     return True
 
 
-def _known_of(ledger: Ledger, record: TaskRecord, command: Tend | ImportTaf | Identify | Reclaim, code: str) -> str:
+def _known_of(ledger: Ledger, record: TaskRecord, command: Command, code: str) -> str:
     """Say how the tape is, as far as the catalog knows, and what to do."""
     again = f"`tapefs tape {record.kind} {record.subject}`"
     if isinstance(command, ImportTaf):

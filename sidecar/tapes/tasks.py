@@ -21,14 +21,12 @@ from catalog.records import Volume
 from catalog.task_records import KEPT_TASKS, TaskFamily, TaskRecord, TaskState
 from sidecar.bell import Bell
 from sidecar.drives.movers import Call, Mover, MoverDied
+from sidecar.tapes.orders import Command, PutBack, kind_of
 from sidecar.tapes.restart import Ending, ending_of
 from sidecar.tapes.task_log import TaskLog
 from tapefs.errors import NoSuchThing, NotNow
-from tapefs.mover.messages import Cancel, FoundTape, Identify, ImportTaf, Progress, Reclaim, ReclaimedTape, Tend
+from tapefs.mover.messages import Cancel, FoundTape, Progress, ReclaimedTape
 from tapefs.taf.views import Imported
-
-#: What the mover is told; its `id` is put in when it is.
-Command = Identify | Tend | Reclaim | ImportTaf
 
 
 class _Order(msgspec.Struct, frozen=True):
@@ -47,14 +45,6 @@ class _Outcome(msgspec.Struct, frozen=True):
     found: FoundTape | None = None
     reclaimed: ReclaimedTape | None = None
     imported: Imported | None = None
-
-
-def _kind_of(command: Command) -> str:
-    if isinstance(command, ImportTaf):
-        return "import"
-    if isinstance(command, Reclaim):
-        return "reclaim"
-    return command.task if isinstance(command, Tend) else "identify"
 
 
 @dataclass(slots=True, eq=False)
@@ -84,8 +74,8 @@ class TapeTask:
 
     @property
     def kind(self) -> str:
-        """`identify`, `label`, `relabel`, `erase`, `reclaim` or `import`."""
-        return _kind_of(self.command)
+        """`identify`, `label`, `relabel`, `erase`, `reclaim`, `import` or `unload`."""
+        return kind_of(self.command)
 
     async def attach(self, call: Call, mover: Mover) -> None:
         """A mover works on it now; it is told at once when the task was cancelled meanwhile."""
@@ -155,7 +145,7 @@ class TapeTasks:
             raise NotNow(f"tape {volume.label} is to be {_PAST[other.kind]} already, or is being: task {other.number}")
         now_ns = self._now_ns()
         order = msgspec.json.encode(_Order(command, volume.code, keeper))
-        number = self._log.add(_kind_of(command), volume.label, order, now_ns)
+        number = self._log.add(kind_of(command), volume.label, order, now_ns)
         task = TapeTask(number, command, volume.label, now_ns)
         self._tasks[task.number] = task
         self._forget_old()
@@ -211,10 +201,20 @@ class TapeTasks:
         waiting = [
             task
             for task in self._tasks.values()
-            if task.state is TaskState.WAITING and not (has_reclaim and task.kind == "reclaim")
+            if task.state is TaskState.WAITING
+            and not isinstance(task.command, PutBack)
+            and not (has_reclaim and task.kind == "reclaim")
         ]
         at_hand = next((task for task in waiting if task.volume_id == tape), None)
         return at_hand or next((task for task in waiting if is_usable(task.volume_id)), None)
+
+    def to_put_back(self) -> list[TapeTask]:
+        """Return what waits for the drive that has the tape to put it back."""
+        return [
+            task
+            for task in self._tasks.values()
+            if task.state is TaskState.WAITING and isinstance(task.command, PutBack)
+        ]
 
     def begin(self, task: TapeTask) -> None:
         """A drive does it; `done` or `fail` must follow. Raises CatalogError: then it must not be done."""
@@ -281,6 +281,7 @@ _PAST = {
     "erase": "erased",
     "reclaim": "reclaimed",
     "import": "imported",
+    "unload": "unloaded",
 }
 
 

@@ -41,7 +41,7 @@ class TapeTaskView(_View, frozen=True, kw_only=True):
     """Something that is done with a tape."""
 
     number: int
-    #: `identify`, `label`, `relabel`, `erase`, `reclaim` or `import`.
+    #: `identify`, `label`, `relabel`, `erase`, `reclaim`, `import` or `unload`.
     task: str
     #: Label; the new one when it was done.
     tape: str

@@ -164,7 +164,8 @@ CHANGING = [
         ("", "?tape_id=LABELLED&long=perhaps", None, 422))),
     Case("POST", "/api/tape/operations/erase", query="?tape_id=NEW1", status=202, fields="success message task", bad=(
         ("", "", None, 422), ("", "?tape_id={tape}&force=true", None, 409))),
-    Case("POST", "/api/tape/operations/unload", fields="success message", bad=(("", "?tape_id=none", None, 404),)),
+    Case("POST", "/api/tape/operations/unload", status=202, fields="success message task poll", bad=(
+        ("", "?tape_id=none", None, 404),)),
     Case("DELETE", "/api/tape/delete/{tape}", status=409, fields="detail", bad=(
         ("/api/tape/delete/none", "", None, 404),)),
     Case("POST", "/api/recovery/restore", status=202, fields="success recovery_id message",

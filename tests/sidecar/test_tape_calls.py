@@ -238,3 +238,29 @@ def test_a_new_cartridge_with_the_name_of_another_tape(tmp_path: Path) -> None:
         assert view["state"] == "done", view["error"]
     with LmdbLedger.open(home.ledger, readonly=True) as ledger:
         assert [volume.state for volume in ledger.volumes()][:2] == [VolumeState.APPENDABLE] * 2
+
+
+def test_unloading_waits_for_the_drive_and_holds_up_nobody(tmp_path: Path) -> None:
+    """It is answered at once while a backup runs, survives a kill, and what leaves the drive otherwise is done with."""
+    home = make_home(tmp_path / "home")
+    with running(home) as rig:
+        assert rig.unix("POST", "/api/tape/operations/unload").body["message"] == "no tape is in a drive"
+        job = rig.submit("slow")
+        rig.wait_job(job, "running")
+        wait_until(lambda: bool(in_drives(rig)), "no tape is in the drive")
+        (tape,) = in_drives(rig)
+        answer = rig.unix("POST", f"/api/tape/operations/unload?tape_id={tape}")
+        assert answer.status == 202, answer
+        number = answer.body["task"]
+        assert rig.unix("GET", answer.body["poll"]).body["state"] == "waiting"
+        assert rig.unix("POST", "/api/tape/operations/unload").status == 409
+        rig.process.kill()
+        rig.process.wait(20)
+    with running(home) as rig:
+        view = ended(rig, number)
+        assert (view["task"], view["state"], view["tape"]) == ("unload", "done", tape)
+        wait_until(lambda: not in_drives(rig), "the tape is still in the drive")
+
+
+def in_drives(rig: Rig) -> list[str]:
+    return [str(each["tape"]) for each in rig.unix("GET", "/api/v1/drives").body if each["tape"]]
