@@ -33,25 +33,30 @@ def _armed() -> tuple[str, int] | None:
 _target = _armed()
 
 
+def arm() -> None:
+    """Look at the variable again: for a process that was forked from one that had imported its modules."""
+    global _target
+    _target = _armed()
+    _passed.clear()
+
+
 def crash_point(name: str) -> Callable[[], None]:
     """Register the point `name` (unique, dotted, lower case) and return the function to call there."""
     if name in _points:
         raise AssertionError(f"crash point {name} exists already")
     _points.add(name)
-    if _target is None or _target[0] != name:
-        return _pass
-    wanted = _target[1]
 
-    def die_when_reached() -> None:
-        _passed[name] = _passed.get(name, 0) + 1
-        if _passed[name] == wanted:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def pass_point() -> None:
+        if _target is not None and _target[0] == name:
+            _die_when_reached(name, _target[1])
 
-    return die_when_reached
+    return pass_point
 
 
-def _pass() -> None:
-    return None
+def _die_when_reached(name: str, wanted: int) -> None:
+    _passed[name] = _passed.get(name, 0) + 1
+    if _passed[name] == wanted:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def known_points() -> frozenset[str]:

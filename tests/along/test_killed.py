@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import cast
@@ -21,6 +19,7 @@ from tapefs.sets.finish import finish_all
 from tests.along.rig import Pair, labels
 from tests.along.test_along import FIRST, SECOND, SEGMENTS, check
 from tests.backup.trees import random_files
+from tests.forking.client import run
 
 POINTS = [
     *(name for name in sorted(known_points()) if name.startswith("along.")),
@@ -53,12 +52,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_and_resumed(point: str, source: Path, prepared: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(prepared, home)
-    child = subprocess.run(
-        [sys.executable, "-m", "tests.along.crash_child", str(home), str(source)],
-        env={**os.environ, "TAPEFS_CRASH_AT": point},
-        capture_output=True,
-        text=True,
-    )
+    child = run("-m", "tests.along.crash_child", home, source, env={**os.environ, "TAPEFS_CRASH_AT": point})
     assert child.returncode == -signal.SIGKILL, f"{point} was not passed: {child.stderr}"
     pair = cast(Pair, Pair.existing(home))
     pair.put_away()

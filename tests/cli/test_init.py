@@ -6,8 +6,6 @@ import fcntl
 import json
 import os
 import stat
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import VolumeState
 from drivers.config import IscsiConfig, LibraryConfig
 from tapefs.home import open_home
+from tests.forking.client import run
 
 
 def mode_of(path):
@@ -112,7 +111,7 @@ def test_a_symbolic_link_is_followed(tapefs, home_path, tmp_path):
 @pytest.mark.parametrize("point", ["init.rename.before", "init.rename.after"])
 def test_killed_in_between(tapefs, home_path, point):
     """A crash leaves no half state folder, and the next try removes what it did leave."""
-    killed = subprocess.run([sys.executable, "-m", "tapefs", "init"], env=os.environ | {VARIABLE: point})
+    killed = run("-m", "tapefs", "init", env=os.environ | {VARIABLE: point})
     assert killed.returncode == -9
     assert home_path.exists() == point.endswith("after")
     if not home_path.exists():

@@ -18,24 +18,26 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
 #: What sidecars and the command line need. A program's own module must not be imported before it runs.
-MODULES = ("sidecar.serve", "tapefs.cli.service", "tapefs.cli.exits", "tests.sidecar.steps")
+MODULES = ("sidecar.serve", "tapefs.cli.service", "tapefs.cli.exits", "tests.sidecar.steps", "tests.backup.rig")
 #: Room for the command line of what is forked.
 PAD_BYTES = 16 * 1024
-#: Beginnings of variables that are read before `main`: by the interpreter, the dynamic linker, or at an import.
-READ_EARLY = ("PYTHON", "LD_", "MALLOC_", "LC_", "LANG", "TAPEFS_CRASH_AT", "TAPEFS_FAULTS")
+#: Beginnings of variables that are read before `main`, by the interpreter or the dynamic linker.
+READ_EARLY = ("PYTHON", "LD_", "MALLOC_", "LC_", "LANG")
 READY_S = 60.0
 
 
 class Forked:
     """A process that was forked by the server; used as a `subprocess.Popen`."""
 
-    def __init__(self, server: _Server, pid: int, stdout: IO[str] | None, stderr: IO[str] | None) -> None:
-        self.pid, self.stdout, self.stderr = pid, stdout, stderr
+    def __init__(self, server: _Server, pid: int, *pipes: IO[str] | None) -> None:
+        self.pid = pid
+        self.stdin, self.stdout, self.stderr = pipes
         self.returncode: int | None = None
         self._server = server
         # Until it is reaped the pid is nobody else's: it stands for this process, whatever happens.
@@ -61,7 +63,9 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Return what it has said on pipes; to be called once."""
+        """Close its input; return what it has said on pipes. To be called once."""
+        if self.stdin is not None:
+            self.stdin.close()
         deadline = None if timeout is None else time.monotonic() + timeout
         pipes = {stream.fileno(): b"" for stream in (self.stdout, self.stderr) if stream is not None}
         open_ones = set(pipes)
@@ -93,7 +97,7 @@ class Forked:
             os.close(self._pidfd)
 
     def _close_pipes(self) -> None:
-        for stream in (self.stdout, self.stderr):
+        for stream in (self.stdin, self.stdout, self.stderr):
             if stream is not None:
                 stream.close()
 
@@ -148,54 +152,69 @@ Process = Forked | subprocess.Popen[str]
 
 
 def start(
-    module: str,
-    *arguments: str,
+    *command: object,
     env: Mapping[str, str] | None = None,
-    cwd: Path = ROOT,
-    stdout: int | IO[str] = subprocess.DEVNULL,
-    stderr: int | IO[str] | None = None,
+    cwd: str | os.PathLike[str] = ROOT,
+    stdin: int | IO[Any] = subprocess.DEVNULL,
+    stdout: int | IO[Any] | None = subprocess.DEVNULL,
+    stderr: int | IO[Any] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Process:
-    """Run `python -m MODULE ARGUMENTS…` in the root folder's modules; its standard input is empty.
+    """Run `python COMMAND…`, which begins with `-m MODULE` or `-c CODE`; pipes are of text.
 
-    Started anew where the environment has something that a process reads before or while it imports.
+    Started anew where the environment has something that the interpreter reads, or the dynamic linker.
     """
+    words = [os.fspath(word) if isinstance(word, os.PathLike) else str(word) for word in command]
     environment = dict(os.environ if env is None else env)
     server = _get()
     if _early(environment) != server.environment:
-        command = [sys.executable, "-m", module, *arguments]
         return subprocess.Popen(
-            command, cwd=cwd, env=environment, pass_fds=pass_fds, stdin=subprocess.DEVNULL, stdout=stdout,
+            [sys.executable, *words], cwd=cwd, env=environment, pass_fds=pass_fds, stdin=stdin, stdout=stdout,
             stderr=stderr, text=True,
         )  # fmt: skip
+    if words[0] not in ("-m", "-c"):
+        raise ValueError(f"{words[0]}: no option but -m and -c")
     umask = os.umask(0)
     os.umask(umask)
     request = {
-        "module": module, "arguments": arguments, "environment": environment, "cwd": str(cwd), "umask": umask,
+        "command": words, "environment": environment, "cwd": os.path.abspath(cwd), "umask": umask,
         "descriptors": [0, 1, 2, *pass_fds],
     }  # fmt: skip
-    with open(os.devnull, "r+") as null:
-        said, out = _output(stdout, null.fileno(), 1)
-        complained, errors = _output(stderr, null.fileno(), 2)
+    with ExitStack() as stack:
+        null = stack.enter_context(open(os.devnull, "r+"))
+        pipes: list[IO[str] | None] = []
+        theirs = []
+        for number, wanted in enumerate((stdin, stdout, stderr)):
+            if wanted == subprocess.PIPE:
+                ends = os.pipe()
+                pipes.append(os.fdopen(ends[number == 0], "w" if number == 0 else "r"))
+                theirs.append(ends[number != 0])
+                stack.callback(os.close, theirs[-1])
+            else:
+                pipes.append(None)
+                theirs.append(_descriptor(wanted, null.fileno(), number))
+        pid = server.ask(request, [*theirs, *pass_fds])
+    return Forked(server, pid, *pipes)
+
+
+def run(*command: object, timeout: float | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, as `start`; what it says is text, unless `stdout` or `stderr` have it elsewhere."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    with start(*command, **options) as process:
         try:
-            pid = server.ask(request, [null.fileno(), out, errors, *pass_fds])
-        finally:
-            for stream, theirs in ((said, out), (complained, errors)):
-                if stream is not None:
-                    os.close(theirs)
-    return Forked(server, pid, said, complained)
+            out, errors = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(command, process.wait(), out, errors)
 
 
-def _output(wanted: int | IO[str] | None, null: int, usual: int) -> tuple[IO[str] | None, int]:
-    """Return our end of a pipe, if one is wanted, and the descriptor for the process."""
-    if wanted == subprocess.PIPE:
-        reader, writer = os.pipe()
-        return os.fdopen(reader), writer
+def _descriptor(wanted: int | IO[Any] | None, null: int, usual: int) -> int:
     if wanted == subprocess.DEVNULL:
-        return None, null
+        return null
     if wanted is None:
-        return None, usual
-    return None, wanted if isinstance(wanted, int) else wanted.fileno()
+        return usual
+    return wanted if isinstance(wanted, int) else wanted.fileno()
 
 
 def _early(environment: Mapping[str, str]) -> dict[str, str]:

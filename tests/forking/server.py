@@ -24,8 +24,10 @@ import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from catalog import crash
 from tapefs.starting import import_without_rich, imports
 
 #: A request has at most so many bytes and descriptors.
@@ -98,10 +100,13 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     time.tzset()
-    arguments = [sys.executable, "-m", request["module"], *request["arguments"]]
-    sys.orig_argv[:] = arguments
-    sys.argv[:] = [request["module"], *request["arguments"]]
-    _write_command_line(b"".join(os.fsencode(each) + b"\0" for each in arguments))
+    crash.arm()
+    how, what, *arguments = request["command"]
+    sys.orig_argv[:] = [sys.executable, how, what, *arguments]
+    sys.argv[:] = [how, *arguments]
+    if how == "-c":
+        sys.path[0] = ""
+    _write_command_line(b"".join(os.fsencode(each) + b"\0" for each in sys.orig_argv))
 
 
 def _write_command_line(line: bytes) -> None:
@@ -133,4 +138,9 @@ if __name__ == "__main__":
             connection.detach()  # Closed by `_give`.
     if program is not None:
         _become(program)
-        runpy.run_module(program["module"], run_name="__main__", alter_sys=True)
+        how, what = program["command"][:2]
+        if how == "-m":
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            ours, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+            exec(compile(what, "<string>", "exec"), vars(sys.modules["__main__"]))

@@ -9,18 +9,19 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.forking.client import READ_EARLY, ROOT, Forked, start
+from tests.forking.client import READ_EARLY, ROOT, Forked, run, start
 
 PROBE = "tests.forking.probe"
 DONE_S = 60.0
 
 
 def forked(*arguments: str, **options: Any) -> Forked:
-    process = start(PROBE, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    process = start("-m", PROBE, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     assert isinstance(process, Forked)
     return process
 
@@ -64,6 +65,35 @@ def test_it_finds_the_same_around_itself() -> None:
     assert one["own"][1] != other["own"][1]
 
 
+def test_code_as_the_command() -> None:
+    program = "import sys; print(sys.argv, sys.orig_argv[1:], sys.path[0], __name__, sys.stdin.read()); name = 1\n"
+    program += "def f():\n    return name\nsys.exit(str(f()))"
+    words = ["-c", program, "é"]
+    pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    said = []
+    for make in (
+        lambda: subprocess.Popen([sys.executable, *words], text=True, **pipes),
+        lambda: start(*words, **pipes),
+    ):
+        with make() as process:
+            process.stdin.write("more")
+            process.stdin.close()
+            said.append((process.stdout.read(), process.stderr.read(), process.wait(DONE_S)))
+    assert said[0] == said[1]
+    assert said[0][0].endswith(" __main__ more\n")
+    assert said[0][1:] == ("1\n", 1)
+
+
+def test_crash_points_are_armed(tmp_path: Path) -> None:
+    """Though their modules were there before the variable."""
+    environment = os.environ | {"TAPEFS_HOME": str(tmp_path / "home"), "TAPEFS_CRASH_AT": "init.rename.after"}
+    assert run("-m", "tapefs", "init", env=environment).returncode == -signal.SIGKILL
+    assert (tmp_path / "home").exists()
+    code = "from catalog.crash import *; p = crash_point('a.b'); p(); p(); print('passed', flush=True); p()"
+    done = run("-c", code, env=os.environ | {"TAPEFS_CRASH_AT": "a.b:3"})
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "passed\n")
+
+
 def early() -> dict[str, str]:
     """What this process was started with, and the server, too."""
     return {name: value for name, value in os.environ.items() if name.startswith(READ_EARLY)}
@@ -105,9 +135,9 @@ def test_no_two_are_alike() -> None:
     assert len(chances) == 3
 
 
-@pytest.mark.parametrize("name", ["PYTHONUTF8", "LD_BIND_NOW", "TAPEFS_CRASH_AT"])
+@pytest.mark.parametrize("name", ["PYTHONUTF8", "LD_BIND_NOW"])
 def test_what_is_read_before_main_has_it_started_anew(name: str) -> None:
-    with start(PROBE, "end", env=os.environ | {name: "1"}, stdout=subprocess.PIPE) as process:
+    with start("-m", PROBE, "end", env=os.environ | {name: "1"}, stdout=subprocess.PIPE) as process:
         assert isinstance(process, subprocess.Popen)
         assert json.loads(process.communicate(timeout=DONE_S)[0])["facts"]["environment"][name] == "1"
 
@@ -134,7 +164,7 @@ def test_what_runs_ends_with_the_tests() -> None:
     """A process that starts some and is killed leaves none, and no server."""
     program = (
         "import os, subprocess, time; from tests.forking.client import start\n"
-        f"process = start({PROBE!r}, 'wait', stdout=subprocess.PIPE); process.stdout.readline()\n"
+        f"process = start('-m', {PROBE!r}, 'wait', stdout=subprocess.PIPE); process.stdout.readline()\n"
         "print(process.pid, flush=True); time.sleep(100)"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as tests:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from tapefs.staging.area import StagingArea
 from tests.backup.rig import Rig
 from tests.backup.test_mover import answer, serving
 from tests.backup.trees import random_files
+from tests.forking.client import run
 from tests.keys.programs import key_file
 from tests.keys.test_by_drive import by_drive, check_sealed, copies_of, lock, volumes_of
 from tests.verify.conftest import SMALL
@@ -84,13 +83,9 @@ def test_killed_at(make_rig: Callable[..., Rig], tree: Path, tmp_path: Path, poi
     rig = make_rig(backup_settings="frame_bytes = 65536\nsegment_bytes = 1048576\nthreads = 2")
     identity: Identity = by_drive(rig)
     rig.close()
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.keys.drive_crash_child", rig.home.path, tree, key_file(tmp_path, identity)],
-        env={**os.environ, "TAPEFS_CRASH_AT": point},
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == -9, done.stderr.decode()
+    command = ["-m", "tests.keys.drive_crash_child", rig.home.path, tree, key_file(tmp_path, identity)]
+    done = run(*command, env={**os.environ, "TAPEFS_CRASH_AT": point}, timeout=120)
+    assert done.returncode == -9, done.stderr
     rig.open()
     (volume,) = volumes_of(rig, rig.backup(tree, name="second"))
     assert volume.label == "TP0001L9"

@@ -25,6 +25,7 @@ from tapefs.rebuild.records import Method
 from tests.backup.rig import Rig
 from tests.backup.test_stream import PART, Fed, stored
 from tests.backup.trees import random_files
+from tests.forking.client import run
 from tests.rebuild.same import Before, now_indexes, now_trailers, records, reopened, shown
 from tests.rebuild.test_import import hand_over
 from tests.rebuild.test_rebuild import chain, rebuilt
@@ -379,8 +380,8 @@ def test_killed_at(point: str, bare: tuple[Path, Before], tmp_path: Path) -> Non
     home = tmp_path / "home"
     shutil.copytree(path, home, symlinks=True)
     environment = os.environ | {"TAPEFS_CRASH_AT": point}
-    child = subprocess.run([sys.executable, "-c", CHILD, str(home)], env=environment, check=False, timeout=120)
-    assert child.returncode == -signal.SIGKILL
+    child = run("-c", CHILD, home, env=environment, timeout=120)
+    assert child.returncode == -signal.SIGKILL, child.stderr
     again = Rig.__new__(Rig)
     from tapefs.home import open_home
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from tapefs.safekeeping.unpack import bring_catalog_back
 from tapefs.tape.anew import begin_anew
 from tests.backup.rig import Rig
 from tests.backup.trees import random_files
+from tests.forking.client import run
 from tests.keys.rig import encrypt
 from tests.rebuild.same import index_rows, now_indexes, records, reopened
 from tests.rebuild.test_import import imported
@@ -191,8 +190,8 @@ imported(open_home(Path(sys.argv[1])), "TP0001L9", "TP0002L9", "TP0003L9")
 )
 def test_killed_at(lost: Lost, home: Home, point: str) -> None:
     environment = os.environ | {"TAPEFS_CRASH_AT": point}
-    child = subprocess.run([sys.executable, "-c", CHILD, str(home.path)], env=environment, check=False, timeout=120)
-    assert child.returncode == -signal.SIGKILL
+    child = run("-c", CHILD, home.path, env=environment, timeout=120)
+    assert child.returncode == -signal.SIGKILL, child.stderr
     imported(home, "TP0001L9", "TP0002L9", "TP0003L9")
     rig = rig_of(home)
     try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import tapefs.reclaim.run  # registers the crash points
 from catalog.crash import known_points
 from catalog.ids import SetId
 from tests.backup.rig import Rig
+from tests.forking.client import run
 from tests.reclaim.scene import SETTINGS, almost_empty, check_gone, first_tape, lost_at, reclaim
 
 _OPERATIONS = ("leave_volume", "mark_volume", "mark_copy", "commit_segment", "commit_index", "open_intent")
@@ -45,8 +44,7 @@ def test_killed_at(point: str, prepared: tuple[Path, list[SetId]], tmp_path: Pat
     home = tmp_path / "home"
     shutil.copytree(path, home, symlinks=True)
     environment = os.environ | {"TAPEFS_CRASH_AT": point}
-    command = [sys.executable, "-m", "tests.reclaim.child", str(home)]
-    child = subprocess.run(command, env=environment, check=False, timeout=120, capture_output=True, text=True)
+    child = run("-m", "tests.reclaim.child", home, env=environment, timeout=120)
     assert child.returncode == -signal.SIGKILL, f"{point} was not passed: {child.stderr}"
     rig = Rig.existing(home)
     try:

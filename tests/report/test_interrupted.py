@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from tapefs.report.present import set_report, view_of
 from tapefs.report.records import RunReport
 from tests.backup.rig import Rig
 from tests.backup.trees import random_files
+from tests.forking.client import run
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,9 +28,9 @@ def killed(tmp_path: Path, point: str, *more: str) -> Rig:
     rig = Rig(tmp_path, backup_settings="segment_bytes = 4194304")
     rig.close()
     tree = random_files(tmp_path / "tree", 12, 1_500_000)
-    arguments = [sys.executable, "-m", "tests.backup.crash_child", str(rig.home.path), str(tree), *more]
-    child = subprocess.run(arguments, cwd=ROOT, env=os.environ | {"TAPEFS_CRASH_AT": point}, check=False)
-    assert child.returncode == -signal.SIGKILL
+    environment = os.environ | {"TAPEFS_CRASH_AT": point}
+    child = run("-m", "tests.backup.crash_child", rig.home.path, tree, *more, env=environment)
+    assert child.returncode == -signal.SIGKILL, child.stderr
     return Rig.existing(rig.home.path)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from tapefs.vfs.archive import Archive
 from tests.backup.rig import Rig
 from tests.backup.trees import entries
 from tests.catalog.builders import set_of
+from tests.forking.client import run
 
 LATER_NS = 40 * 86_400 * 10**9
 
@@ -217,15 +216,15 @@ with LmdbLedger.open(home.ledger) as ledger:
 def test_a_crash_leaves_only_what_the_next_run_removes(rig: Rig, tree: Path, point: str, expired: int) -> None:
     first, second, third = chain(rig, tree)
     gone = files_of(rig, first) + files_of(rig, second)
-    arguments = [sys.executable, "-c", CHILD, str(rig.home.path), str(LATER_NS)]
-    killed = subprocess.run(arguments, env=os.environ | {"TAPEFS_CRASH_AT": point}, cwd=Path.cwd(), check=False)
-    assert killed.returncode == -signal.SIGKILL
+    command = ["-c", CHILD, rig.home.path, LATER_NS]
+    killed = run(*command, env=os.environ | {"TAPEFS_CRASH_AT": point})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert states(rig).count(SetState.EXPIRED) == expired
     for set_id in (first, second, third):
         if rig.ledger.backup_set(set_id).state is SetState.COMPLETE:
             with IndexReader(rig.home.index(set_id)) as reader:
                 assert entries(reader)
-    subprocess.run(arguments, cwd=Path.cwd(), check=True)
+    assert run(*command).returncode == 0
     assert states(rig) == [SetState.EXPIRED, SetState.EXPIRED, SetState.COMPLETE]
     assert not any(path.exists() for path in gone)
     assert all(path.exists() for path in files_of(rig, third))

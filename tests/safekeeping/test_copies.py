@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from tapefs.setup_home import NewHome, create_home
 from tests.backup.rig import Rig
 from tests.backup.trees import random_files
 from tests.catalog.contract_tasks import task_of
+from tests.forking.client import run
 
 NOW_NS = 1_750_000_000 * 10**9
 
@@ -221,10 +221,10 @@ def test_killed_while_it_is_put_in_place(rig: Rig, copy: Path, tmp_path: Path, p
     before = catalog_of(rig.home.path)
     rig.close()
     environment = {**os.environ, "TAPEFS_CRASH_AT": f"safekeeping.{point}:{nth}"}
-    command = [sys.executable, "-c", _CHILD, str(rig.home.path), str(copy)]
-    killed = subprocess.run([*command, str(NOW_NS)], env=environment, check=False)
+    command = ["-c", _CHILD, rig.home.path, copy]
+    killed = run(*command, NOW_NS, env=environment)
     assert killed.returncode < 0
     if rig.home.ledger.exists():
         LmdbLedger.open(rig.home.ledger, readonly=True).close()
-    subprocess.run([*command, str(NOW_NS + 10**9)], check=True)
+    assert run(*command, NOW_NS + 10**9).returncode == 0
     assert catalog_of(rig.home.path) == before

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 from random import Random
@@ -22,6 +20,7 @@ from catalog.index.reader import IndexReader
 from tapefs.sets import build, spill
 from tapefs.sets.build import build_index
 from tests.catalog.index.trees import random_name, time_ns
+from tests.forking.client import run
 from tests.sets.trailers import CHANGED, SET, SPLIT, UNREADABLE, Tree, Walk, file, folder, link, read_back, store
 
 
@@ -144,8 +143,7 @@ def test_a_crash_leaves_no_index_or_a_whole_one(tmp_path: Path, point: str, is_t
         "import sys, pathlib; from tapefs.sets.build import build_index;"
         "build_index(pathlib.Path(sys.argv[1]), sys.argv[2], [pathlib.Path(p) for p in sys.argv[3:]])"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "set"), SET, *map(str, trailers)]
-    child = subprocess.run(command, env={**os.environ, "TAPEFS_CRASH_AT": point}, check=False)
+    child = run("-c", code, tmp_path / "set", SET, *trailers, env={**os.environ, "TAPEFS_CRASH_AT": point})
     assert child.returncode == -signal.SIGKILL
     assert (tmp_path / "set").exists() == is_there
     if not is_there:

@@ -164,9 +164,9 @@ def spawn(
     **variables: str,
 ) -> Process:
     """Run a sidecar, forked from a process that has its modules already."""
-    program = ["tapefs", "--home", str(home.path), "serve"]
+    program = ["-m", "tapefs", "--home", str(home.path), "serve"]
     if not is_real:
-        program = ["tests.sidecar.serve_with_fake", "--home", str(home.path)]
+        program = ["-m", "tests.sidecar.serve_with_fake", "--home", str(home.path)]
     return start(*program, *options, env=os.environ | variables, stderr=stderr, pass_fds=pass_fds)
 
 

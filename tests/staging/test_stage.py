@@ -1,8 +1,6 @@
 import errno
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from catalog.crash import VARIABLE
 from tapefs.errors import BadStructure, UsageError
 from tapefs.staging.map_file import HEADER_BYTES
 from tapefs.staging.stage import SegmentStage
+from tests.forking.client import run
 from tests.staging.content import (
     FRAME_BYTES,
     FRAMES,
@@ -442,10 +441,8 @@ def run_and_die(folder: Path, point: str, action: str) -> None:
         "import sys; from pathlib import Path; from tests.staging.content import *\n"
         f"with opened(Path(sys.argv[1])) as stage: {action}"
     )
-    environment = os.environ | {VARIABLE: point}
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, cwd=root)
-    assert done.returncode == -9
+    done = run("-c", code, folder, env=os.environ | {VARIABLE: point})
+    assert done.returncode == -9, done.stderr
 
 
 def test_a_kill_between_write_and_word_serves_nothing(folder, stage):

@@ -7,7 +7,6 @@ import itertools
 import os
 import stat
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from tapefs.taf.streams import Stream
 from tapefs.taf.survey import FRAME_BYTES
 from tapefs.taf.tar import members_of_stream
 from tests.drivers.ltfs_bench import BARCODE, UUID, make_volume
+from tests.forking.client import run
 from tests.taf.import_rig import Imports
 from tests.taf.test_taf import KIB, SET, SUFFIXES, archive_of
 
@@ -367,8 +367,8 @@ def test_names_that_are_taken(imports: Imports) -> None:
 def test_killed_anywhere_the_same_command_goes_on(imports: Imports, source: Path, point: str) -> None:
     archive_of(imports.root, source, ".tar.gz")
     archive_of(imports.root, source, ".tar", set_id="2026-12_000001")
-    command = [sys.executable, "-m", "tapefs", "--home", str(imports.home.path), "taf", "import", str(imports.root)]
-    killed = subprocess.run(command, env={**os.environ, VARIABLE: point}, capture_output=True, timeout=120)
+    command = ["-m", "tapefs", "--home", imports.home.path, "taf", "import", imports.root]
+    killed = run(*command, env={**os.environ, VARIABLE: point}, timeout=120)
     assert killed.returncode == -9, killed.stderr
     assert imports.run().exit_code == 0
     sets = imports.sets()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from tapefs.retention.policy import Wish
 from tapefs.tape.identity import Owner, identify
 from tapefs.tape.tending import Order, Task
 from tests.backup.trees import random_files
+from tests.forking.client import run
 from tests.tape.rig import TapeRig
 
 #: What lies on the tape afterwards: the old label, nothing, or the new label; and whether the ledger still has the old.
@@ -47,13 +46,9 @@ CASES = [(task, point) for task, points in POINTS.items() for point in points]
 
 
 def killed(home: Path, label: str, task: str, point: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.tape.tending_child", str(home), label, task],
-        env={**os.environ, "TAPEFS_CRASH_AT": point},
-        timeout=120,
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL, point
+    environment = {**os.environ, "TAPEFS_CRASH_AT": point}
+    ended = run("-m", "tests.tape.tending_child", home, label, task, env=environment, timeout=120)
+    assert ended.returncode == -signal.SIGKILL, (point, ended.stderr)
 
 
 @pytest.mark.parametrize(("task", "point"), CASES)

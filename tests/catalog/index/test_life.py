@@ -21,6 +21,7 @@ from catalog.index.model import Extent, FrameRow, SegmentRow
 from catalog.index.reader import IndexReader
 from catalog.index.writer import IndexWriter
 from tests.catalog.index.trees import SET, make_directory, make_entry, segment_id
+from tests.forking.client import run
 
 
 @pytest.fixture
@@ -65,8 +66,7 @@ def test_abort_after_finish_keeps_the_file(tmp_path: Path) -> None:
 def test_a_crash_leaves_no_file_or_a_whole_one(tmp_path: Path, point: str, is_there: bool) -> None:
     assert point in known_points()
     code = "import sys, pathlib, tests.catalog.index.test_life as life; life.build(pathlib.Path(sys.argv[1]), 5000)"
-    command = [sys.executable, "-c", code, str(tmp_path / "set")]
-    child = subprocess.run(command, env={**os.environ, "TAPEFS_CRASH_AT": point}, check=False)
+    child = run("-c", code, tmp_path / "set", env={**os.environ, "TAPEFS_CRASH_AT": point})
     assert child.returncode == -signal.SIGKILL
     assert (tmp_path / "set").exists() == is_there
     if is_there:

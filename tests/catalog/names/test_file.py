@@ -25,6 +25,7 @@ from catalog.names.builder import build_names, nameless_names
 from catalog.names.reader import NamesReader
 from catalog.names.sorting import Sorter
 from tests.catalog.index.trees import make_directory, make_entry
+from tests.forking.client import run
 
 SET = SetId("0b9c5f1e-6d1f-4a53-9d0c-000000000001")
 FOLDERS = 1000
@@ -160,8 +161,7 @@ def test_a_crash_leaves_no_file_or_a_whole_one(tmp_path: Path, point: str, is_th
         "import sys, pathlib; from catalog.names.builder import build_names\n"
         "build_names(*map(pathlib.Path, sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "i"), str(tmp_path / "n")]
-    child = subprocess.run(command, env={**os.environ, "TAPEFS_CRASH_AT": point}, check=False)
+    child = run("-c", code, tmp_path / "i", tmp_path / "n", env={**os.environ, "TAPEFS_CRASH_AT": point})
     assert child.returncode == -signal.SIGKILL
     assert (tmp_path / "n").exists() == is_there
     build_names(tmp_path / "i", tmp_path / "n")
