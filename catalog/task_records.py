@@ -19,6 +19,8 @@ class TaskFamily(Enum):
     CLEANING = "cleaning"
     #: Copies are to be read back.
     VERIFICATION = "verification"
+    #: The catalog is to be checked, or copied.
+    UPKEEP = "upkeep"
 
 
 class TaskState(Enum):

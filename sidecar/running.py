@@ -56,6 +56,7 @@ from sidecar.schedules.scheduling import Scheduler
 from sidecar.service import Service
 from sidecar.tapes.library import Library
 from sidecar.tapes.tasks import TapeTasks
+from sidecar.upkeep.tasks import Upkeep
 from sidecar.verifications.queue import Verifications
 from sidecar.view.files import Files
 from sidecar.wlcg.bulk import BulkStaging
@@ -161,6 +162,7 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         if not options.until_idle:
             nursery.start_soon(service.scheduler.run, service)
         nursery.start_soon(partial(service.restorations.run, goes_on=not options.until_idle))
+        nursery.start_soon(service.upkeep.run)
         nursery.start_soon(service.lag.run)
         nursery.start_soon(_get_ready, service, options, http.connections, nursery, end)
         await end.wait()
@@ -283,6 +285,8 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
     files = Files(home, ledger, recalls, arrivals)
     bulk = await trio.to_thread.run_sync(BulkStaging, ledger, files, recalls, pins, evictor, arrivals)
     restorations = await trio.to_thread.run_sync(Restorations, home, ledger, jobs.now_ns)
+    upkeep = Upkeep(home, ledger, notices.events, jobs.now_ns)
+    await trio.to_thread.run_sync(upkeep.resume)
     services.append(
         Service(
             home=home,
@@ -307,6 +311,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
             live=Live(notices.events),
             bulk=bulk,
             restorations=restorations,
+            upkeep=upkeep,
             scheduler=Scheduler(home, ledger),
             job_hooks=JobHooks(home, ledger, jobs),
             audit=AuditLog(home.audit),

@@ -28,6 +28,7 @@ from sidecar.restores.restoring import Restorations
 from sidecar.schedules.scheduling import Scheduler
 from sidecar.tapes.library import Library
 from sidecar.tapes.tasks import TapeTasks
+from sidecar.upkeep.tasks import Upkeep
 from sidecar.verifications.queue import Verifications
 from sidecar.view.files import Files
 from sidecar.wlcg.bulk import BulkStaging
@@ -64,6 +65,7 @@ class Service:
     job_hooks: JobHooks
     bulk: BulkStaging
     restorations: Restorations
+    upkeep: Upkeep
     audit: AuditLog
     figures: HttpFigures
     lag: Lag
@@ -82,6 +84,7 @@ class Service:
             self.cleanings,
             self.notices,
             self.restorations,
+            self.upkeep,
         )
         return all(queue.is_idle() for queue in queues) and all(drive.is_idle for drive in self.drives)
 

@@ -205,6 +205,7 @@ TASK_COUNTERS = {
     TaskFamily.TAPE: b"counter.tape-task",
     TaskFamily.CLEANING: b"counter.cleaning",
     TaskFamily.VERIFICATION: b"counter.verification",
+    TaskFamily.UPKEEP: b"counter.upkeep",
 }
 FOLLOWED_COUNTER = b"counter.followed"
 #: Followed by the stem of the names that it counts.

@@ -49,6 +49,7 @@ from sidecar.own.status import StatusCalls
 from sidecar.own.streams import StreamCalls
 from sidecar.own.taf_import import TafImportCalls
 from sidecar.own.tapes import OwnTapeCalls
+from sidecar.own.upkeep import UpkeepCalls
 from sidecar.own.verify import VerifyCalls
 from sidecar.service import Service
 from sidecar.taf.backup import BackupCalls
@@ -113,6 +114,7 @@ def calls_of(service: Service) -> list[Call]:
         OwnRestoreCalls(service),
         ScheduleCalls(service),
         StreamCalls(service),
+        UpkeepCalls(service),
         SearchCalls(service),
         BackupCalls(service),
         BackupMoreCalls(service),

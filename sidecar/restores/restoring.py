@@ -21,7 +21,7 @@ import trio
 from catalog.ids import SetId
 from catalog.ledger import Ledger
 from catalog.recovery_records import Recovery, RecoveryState
-from sidecar.schedules.programs import run_program
+from sidecar.schedules.programs import JsonLines, own_environment, run_program, why_it_ended
 from tapefs.errors import NoSuchThing, NotNow
 from tapefs.home import Home
 from tapefs.restore.process import Order, Told
@@ -175,17 +175,16 @@ class Restorations:
             overwrite=recovery.overwrites,
             roots=self._home.settings.access.restore_targets if recovery.is_bound else None,
         )
-        lines = _Lines(partial(self._told, recovery_id))
+        lines = JsonLines(Told, partial(self._told, recovery_id))
         argv = [sys.executable, "-m", "tapefs.restore.process"]
-        environment = {name: os.environ[name] for name in ("HOME", "TZ", "PYTHONPATH") if name in os.environ}
         ended = await run_program(
-            argv, environment, LONGEST_S, given_up, given=msgspec.json.encode(order), listen=lines.take
+            argv, own_environment(), LONGEST_S, given_up, given=msgspec.json.encode(order), listen=lines.take
         )
         last = lines.last
         if given_up.is_set() and (last is None or not last.is_over):
             return self._cancelled(recovery_id)
         if last is None or not last.is_over:
-            return self._ended(self._known[recovery_id], RecoveryState.FAILED, _why(ended.error, ended.output))
+            return self._ended(self._known[recovery_id], RecoveryState.FAILED, why_it_ended(ended))
         state = RecoveryState.FAILED if last.error else RecoveryState.COMPLETED
         return self._ended(self._known[recovery_id], state, last.error)
 
@@ -224,26 +223,3 @@ class Restorations:
         for recovery_id in ended[:-KEPT]:
             await trio.to_thread.run_sync(self._ledger.drop_recovery, recovery_id)
             del self._known[recovery_id]
-
-
-class _Lines:
-    """What a process says, line by line. What is none of ours is for people."""
-
-    def __init__(self, listen: Callable[[Told], None]) -> None:
-        self.last: Told | None = None
-        self._listen = listen
-        self._rest = b""
-
-    def take(self, piece: bytes) -> None:
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            try:
-                self.last = msgspec.json.decode(line, type=Told)
-            except (msgspec.DecodeError, msgspec.ValidationError):
-                continue
-            self._listen(self.last)
-
-
-def _why(error: str, output: str) -> str:
-    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("{")]
-    return "; ".join([error or "it ended without a word", *lines[-1:]])

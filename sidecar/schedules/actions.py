@@ -6,16 +6,11 @@ be begun again when the sidecar was killed meanwhile.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 
 from catalog.notice_records import Facts
@@ -35,9 +30,12 @@ from catalog.schedule_records import (
 )
 from catalog.task_records import TaskState
 from sidecar.drives.cleanings import CleaningTask
-from sidecar.schedules.programs import Ended, run_program
+from sidecar.schedules.programs import Ended, last_line, run_own
 from sidecar.tapes.task_log import OWN_KEEPER
 from sidecar.tapes.tasks import TapeTask
+from sidecar.upkeep.checking import check_catalog
+from sidecar.upkeep.copying import copy_catalog
+from tapefs.check.process import Found
 from tapefs.errors import NoSuchThing, NoTape, NotNow
 from tapefs.mover.messages import Reclaim as ReclaimTape
 from tapefs.reclaim.candidates import Living, almost_empty
@@ -51,13 +49,8 @@ if TYPE_CHECKING:
 
 #: What goes on elsewhere is looked at so often; the look takes microseconds.
 POLL_S = 0.5
-#: A command of our own that is still at work then is given up.
-COMMAND_S = 14 * 86_400.0
 #: Problems that are told one by one.
 _TOLD = 5
-#: Copies of the catalog that we have made are called so.
-_COPY_NAME = "catalog-%Y%m%dT%H%M%SZ.tar.zst"
-_COPY_PATTERN = "catalog-????????T??????Z.tar.zst"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,12 +235,6 @@ async def _check_retention(scene: Scene) -> Outcome:
 # -- commands of our own ---------------------------------------------------------------------------------------------
 
 
-class _Found(msgspec.Struct, frozen=True):
-    check: str
-    subject: str
-    problem: str
-
-
 async def _check_health(scene: Scene) -> Outcome:
     service = scene.service
     problems = [drive.health.sentence() for drive in service.drives if drive.health.is_hopeless]
@@ -255,15 +242,12 @@ async def _check_health(scene: Scene) -> Outcome:
     volumes = await trio.to_thread.run_sync(service.ledger.volumes)
     suspect = [volume.label for volume in volumes if volume.state is VolumeState.SUSPECT]
     problems += [f"tape {label} is suspect" for label in suspect]
-    ended = await _command(scene, "check", "--json")
-    try:
-        found = msgspec.json.decode(
-            ended.output[ended.output.find("[") :].partition("\n]")[0] + "\n]", type=list[_Found]
-        )
-    except msgspec.DecodeError:
-        found = []
-        if ended.error:
-            problems.append(f"`tapefs check`: {ended.error}: {_last_line(ended)}")
+    found: list[Found] = []
+    why = await check_catalog(
+        service.home, (), scene.given_up, lambda told: found.append(told.found) if told.found else None
+    )
+    if why:
+        problems.append(f"`tapefs check`: {why}")
     problems += [f"{each.check}: {each.subject}: {each.problem}" for each in found]
     if scene.given_up.is_set():
         return Outcome(RunState.CANCELLED, "it was cancelled")
@@ -275,28 +259,13 @@ async def _check_health(scene: Scene) -> Outcome:
 
 
 async def _copy_catalog(action: CopyCatalog, scene: Scene) -> Outcome:
-    if action.folder:
-        where = str(Path(action.folder) / _stamp(scene.now_ns))
-        outcome = _of_command(await _command(scene, "catalog", "backup", where))
-    else:
-        where, days = "tape", str(action.keep)
-        outcome = _of_command(await _command(scene, "catalog", "backup", "--to-tape", "--retention-days", days))
+    where, ended = await copy_catalog(scene.service.home, action, scene.now_ns, scene.given_up)
+    outcome = _of_command(ended)
     if outcome.state is not RunState.COMPLETED:
         return outcome
-    if action.folder and action.keep:
-        await trio.to_thread.run_sync(_keep_newest, Path(action.folder), action.keep)
     say = scene.service.notices.events.say
     await say("catalog.copied", where, f"the catalog was copied to {where} by schedule", {"to": where})
     return outcome
-
-
-def _stamp(now_ns: int) -> str:
-    return datetime.fromtimestamp(now_ns // NS_PER_S, UTC).strftime(_COPY_NAME)
-
-
-def _keep_newest(folder: Path, count: int) -> None:
-    for old in sorted(folder.glob(_COPY_PATTERN))[:-count]:
-        old.unlink(missing_ok=True)
 
 
 async def _restore(action: Restore, scene: Scene) -> Outcome:
@@ -313,7 +282,9 @@ async def _restore(action: Restore, scene: Scene) -> Outcome:
     facts, what = facts | {"set_id": newest.set_id}, f"set {newest.number} ({newest.name})"
     await say("restore.started", action.name, f"restoring {what} to {action.target} by schedule", facts)
     options = ["--to", action.target] + (["--overwrite"] if action.overwrite else [])
-    outcome = _of_command(await _command(scene, "restore", *options, "--", newest.set_id, *action.paths))
+    outcome = _of_command(
+        await run_own(scene.service.home, ["restore", *options, "--", newest.set_id, *action.paths], scene.given_up)
+    )
     if outcome.state is RunState.COMPLETED:
         await say("restore.succeeded", action.name, f"{what} was restored to {action.target}", facts)
     else:
@@ -322,21 +293,9 @@ async def _restore(action: Restore, scene: Scene) -> Outcome:
     return outcome
 
 
-async def _command(scene: Scene, *arguments: str) -> Ended:
-    """Run a command of our own on the same state folder."""
-    argv = [sys.executable, "-m", "tapefs", "--home", str(scene.service.home.path), *arguments]
-    environment = {name: os.environ[name] for name in ("HOME", "TZ") if name in os.environ}
-    return await run_program(argv, environment, COMMAND_S, scene.given_up)
-
-
 def _of_command(ended: Ended) -> Outcome:
     if not ended.error:
-        return Outcome(RunState.COMPLETED, "", _last_line(ended))
+        return Outcome(RunState.COMPLETED, "", last_line(ended))
     if ended.error == "it was given up":
         return Outcome(RunState.CANCELLED, "it was cancelled")
-    return Outcome(RunState.FAILED, _last_line(ended) or ended.error, "")
-
-
-def _last_line(ended: Ended) -> str:
-    lines = [line.strip() for line in ended.output.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return Outcome(RunState.FAILED, last_line(ended) or ended.error, "")

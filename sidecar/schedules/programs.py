@@ -10,12 +10,19 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
+import msgspec
 import trio
+
+from tapefs.home import Home
+
+T = TypeVar("T")
 
 #: Of what a program prints the end is kept.
 MOST_OUTPUT_BYTES = 16 * 1024
@@ -24,6 +31,8 @@ GRACE_S = 5.0
 #: A program has ended, and a child that it has left behind still holds its output: it is read so much longer.
 _LEFT_S = 0.5
 _READ_BYTES = 65_536
+#: A command of our own that is still at work then is given up.
+COMMAND_S = 14 * 86_400.0
 #: What a program gets unless the settings say otherwise.
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -83,6 +92,51 @@ async def run_program(
                 await process.stdout.aclose()
     text = bytes(output).decode("utf-8", "backslashreplace")
     return Ended(process.returncode, text, why or _words(process.returncode))
+
+
+async def run_own(
+    home: Home, arguments: Sequence[str], given_up: trio.Event, listen: Callable[[bytes], None] | None = None
+) -> Ended:
+    """Run a command of our own on the same state folder."""
+    argv = [sys.executable, "-m", "tapefs", "--home", str(home.path), *arguments]
+    return await run_program(argv, own_environment(), COMMAND_S, given_up, listen=listen)
+
+
+def own_environment() -> dict[str, str]:
+    """Return what processes of our own get of the sidecar's environment."""
+    return {name: os.environ[name] for name in ("HOME", "TZ", "PYTHONPATH") if name in os.environ}
+
+
+def last_line(ended: Ended) -> str:
+    """Return the last that a program has said."""
+    lines = [line.strip() for line in ended.output.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def why_it_ended(ended: Ended) -> str:
+    """Say why a program that speaks JSON has ended before its last word."""
+    lines = [line.strip() for line in ended.output.splitlines() if line.strip() and not line.startswith("{")]
+    return "; ".join([ended.error or "it ended without a word", *lines[-1:]])
+
+
+class JsonLines(Generic[T]):
+    """What a process says, line by line, each a `kind` in JSON. What is none is for people."""
+
+    def __init__(self, kind: type[T], listen: Callable[[T], None]) -> None:
+        self.last: T | None = None
+        self._decoder = msgspec.json.Decoder(kind)
+        self._listen = listen
+        self._rest = b""
+
+    def take(self, piece: bytes) -> None:
+        """Take what has come."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            try:
+                self.last = self._decoder.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
+            self._listen(self.last)
 
 
 def _readable(given: bytes) -> int:

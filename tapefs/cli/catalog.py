@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import click
@@ -11,11 +14,10 @@ import click
 from tapefs.cli.output import counted, iso_time, print_json, short_time, size
 from tapefs.cli.place import Place, ledger_of
 from tapefs.cli.progress import reporting
-from tapefs.errors import HomeError, SourceError, UsageError
+from tapefs.errors import HomeError, NotNow, SourceError, UsageError
 from tapefs.home import Home, open_home
+from tapefs.safekeeping.contents import COPY_JOB
 
-#: Name of the job that takes copies to tape.
-JOB = "tapefs-catalog"
 _FILE = click.Path(path_type=Path)
 
 
@@ -30,7 +32,7 @@ def catalog_command() -> None:
 
 @catalog_command.command("backup")
 @click.argument("file", type=_FILE, required=False)
-@click.option("--to-tape", is_flag=True, help=f"Back the copy up to tape, as job {JOB}.")
+@click.option("--to-tape", is_flag=True, help=f"Back the copy up to tape, as job {COPY_JOB}.")
 @click.option(
     "--retention-days",
     type=click.IntRange(0, 100_000),
@@ -70,21 +72,35 @@ def _copy_to_tape(place: Place, home: Home, retention_days: int) -> None:
     from tapefs.client.job_fields import JobFields
 
     home.copies.mkdir(mode=0o700, exist_ok=True)
-    for old in home.copies.iterdir():  # Of a run that was killed.
-        old.unlink()
-    file = home.copies / time.strftime("catalog-%Y%m%dT%H%M%SZ.tar.zst", time.gmtime())
-    _copy(place, home, file)
-    try:
-        # It is compressed already.
-        fields = JobFields(type="full", codec="tar", retention_days=retention_days, verify=True)
-        with submitting(home) as client:
-            view = client.submit(with_sources(fields, JOB, [bytes(home.copies)]), reuse=True)
-            wait_unless(client, view, False)
-            count = client.job(view.number).trouble_count
-    finally:
-        file.unlink()
+    with _alone(home.copies):
+        for old in home.copies.iterdir():  # Of a run that was killed.
+            old.unlink()
+        file = home.copies / time.strftime("catalog-%Y%m%dT%H%M%SZ.tar.zst", time.gmtime())
+        _copy(place, home, file)
+        try:
+            # It is compressed already.
+            fields = JobFields(type="full", codec="tar", retention_days=retention_days, verify=True)
+            with submitting(home) as client:
+                view = client.submit(with_sources(fields, COPY_JOB, [bytes(home.copies)]), reuse=True)
+                wait_unless(client, view, False)
+                count = client.job(view.number).trouble_count
+        finally:
+            file.unlink()
     if count:
         raise SourceError("the copy did not go to tape as it was: see the lines above")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Have the folder to ourselves: another command would remove the copy that a job reads. Raises NotNow."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise NotNow("a copy of the catalog is on its way to tape already: wait for it") from None
+    finally:
+        os.close(descriptor)
 
 
 @catalog_command.command("show")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from tapefs.cli.output import Json, counted, print_json
 from tapefs.cli.place import Place, ledger_of
@@ -94,13 +95,7 @@ def _ending(outcome: Outcome) -> str:
 
 
 def _shown(outcome: Outcome) -> Json:
-    finding = outcome.finding
-    return {
-        "check": finding.check,
-        "subject": finding.subject,
-        "problem": finding.problem,
-        "advice": finding.advice,
-        "repairable": finding.repair is not None,
-        "repaired": outcome.repaired,
-        "error": outcome.error,
-    }
+    from tapefs.check.process import found_of
+
+    fields: Json = msgspec.to_builtins(found_of(outcome))
+    return fields

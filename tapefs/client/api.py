@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tapefs.client.pools import PoolClient
     from tapefs.client.schedules import ScheduleClient
     from tapefs.client.tapes import TapeClient
+    from tapefs.client.upkeep import UpkeepClient
 
 __all__ = [
     "SPANS", "Arrival", "Client", "Expired", "FrameSpan", "JobProgress", "JobView", "PinView", "PromptView",
@@ -120,6 +121,13 @@ class Client(Calls, WaitCalls, FileCalls, Caller):
         from tapefs.client.cleaning import CleaningClient
 
         return CleaningClient(self)
+
+    @cached_property
+    def upkeep(self) -> UpkeepClient:
+        """Checks and copies of the catalog."""
+        from tapefs.client.upkeep import UpkeepClient
+
+        return UpkeepClient(self)
 
     @cached_property
     def notices(self) -> NoticeClient:

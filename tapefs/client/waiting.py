@@ -23,6 +23,7 @@ from tapefs.client.schedules import WaitingScheduleClient
 from tapefs.client.streams import Event, Events, event_target, search_target, whole_lines
 from tapefs.client.tapes import WaitingTapeClient
 from tapefs.client.transport import NOT_TAKEN_BYTES, STATUS, WentAway, error_of, is_unknown_call, other_version
+from tapefs.client.upkeep import WaitingUpkeepClient
 from tapefs.client.waits import WaitCalls
 from tapefs.errors import HomeError, TapefsError, TooManyRequests, Unreachable
 from tapefs.socket_name import socket_name
@@ -46,6 +47,7 @@ class AsyncClient(Calls, WaitCalls, FileCalls, Waiting):
         self.tapes = WaitingTapeClient(self)
         self.cleaning = WaitingCleaningClient(self)
         self.notices = WaitingNoticeClient(self)
+        self.upkeep = WaitingUpkeepClient(self)
         self._timeout = httpx.Timeout(timeout_s)
         self._open = ExitStack()
         self._http: httpx.AsyncClient

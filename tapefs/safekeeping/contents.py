@@ -15,6 +15,8 @@ from catalog.ids import InstallationId
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
 LEDGER = "ledger/data.mdb"
+#: Name of the job that takes copies to tape.
+COPY_JOB = "tapefs-catalog"
 
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _NAMES = re.compile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import subprocess
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from click.testing import CliRunner
 
 from catalog.ids import SetId
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.task_records import TaskFamily, TaskState
 from tapefs.check.finding import Scene
 from tapefs.check.run import CHECKS, run_checks
+from tapefs.cli import group
 from tapefs.errors import CatalogInDoubt, HomeError, NotNow
 from tapefs.home import open_home
 from tapefs.keys.identity import Identity
@@ -228,3 +231,18 @@ def test_killed_while_it_is_put_in_place(rig: Rig, copy: Path, tmp_path: Path, p
         LmdbLedger.open(rig.home.ledger, readonly=True).close()
     assert run(*command, NOW_NS + 10**9).returncode == 0
     assert catalog_of(rig.home.path) == before
+
+
+def test_two_copies_to_tape_do_not_remove_each_others_file(rig: Rig, made: list[SetId]) -> None:
+    """What one is about to write lies in a folder that the other empties at its beginning."""
+    rig.home.copies.mkdir()
+    (rig.home.copies / "catalog-20261120T201103Z.tar.zst").write_text("is being read")
+    folder = os.open(rig.home.copies, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        told = CliRunner().invoke(group, ["--home", str(rig.home.path), "catalog", "backup", "--to-tape"])
+    finally:
+        os.close(folder)
+    assert isinstance(told.exception, NotNow)
+    assert "on its way to tape already" in str(told.exception)
+    assert os.listdir(rig.home.copies) == ["catalog-20261120T201103Z.tar.zst"]

@@ -1,0 +1,1 @@
+"""What looks after the catalog itself: checks of it, and copies."""
