@@ -320,6 +320,18 @@ class BackupSet(Record, frozen=True, kw_only=True):
     foreign_name: str = ""
     #: Of a COMPLETE set: what of it could not be read when it was imported. Empty: nothing is missing.
     partial: str = ""
+    #: Of one that was begun when the clock was behind the sets of that name that were there: what they say it was then.
+    after_ns: int = 0
+
+    @property
+    def order_ns(self) -> int:
+        """By this sets of a name follow each other: a clock that was put back makes none older than those before it."""
+        return max(self.started_at_ns, self.after_ns)
+
+    @property
+    def kept_from_ns(self) -> int:
+        """From here on its retention counts."""
+        return max(self.finished_at_ns, self.after_ns)
 
 
 class SetTotals(Record, frozen=True, kw_only=True):

@@ -306,7 +306,7 @@ def choose_base(home: Home, ledger: Ledger, job: Job) -> Choice:
     ]
     if not found:
         return Choice(FULL, reason=f"the job has no complete set that a set of type {wanted} could build on")
-    newest = max(found, key=lambda each: (each.started_at_ns, each.number))
+    newest = max(found, key=lambda each: (each.order_ns, each.number))
     if lost := lost_segment(home, ledger, newest):
         log.warning("a full set instead of an incremental one", base=newest.set_id, damaged_segment=lost)
         return Choice(

@@ -76,7 +76,7 @@ def _begin(home: Home, ledger: Ledger, drive: Drive, job: Job, recorder: Recorde
         if choice.reason:
             log.info("a full set", job=job.number, name=job.name, reason=choice.reason)
         plan = SetPlan(home, ledger, drive, job, the_codec, sources, choice, inflow=inflow)
-        backup_set = ledger.begin_set(_new_set(job, choice, pools))
+        backup_set = ledger.begin_set(_new_set(job, choice, pools, _after_ns(ledger, job)))
         with _companions(home, job, backup_set) as along:
             with EarlyIndex(home, backup_set) as early:
                 _write(plan, backup_set, recorder, early, along)
@@ -222,7 +222,17 @@ def _complete(home: Home, ledger: Ledger, drive: Drive, job: Job, set_id: SetId,
     return set_id
 
 
-def _new_set(job: Job, choice: Choice, pools: Pools) -> BackupSet:
+def _after_ns(ledger: Ledger, job: Job) -> int:
+    """Return what the newest complete set of that name says the time is, if that is ahead of the clock, else 0."""
+    of_name = (each for each in ledger.backup_sets() if each.name == job.name and each.state is SetState.COMPLETE)
+    newest_ns = max((each.order_ns for each in of_name), default=0)
+    if newest_ns <= time.time_ns():
+        return 0
+    log.warning("the clock is behind the newest set of this name", name=job.name, newest_ns=newest_ns)
+    return newest_ns + 1
+
+
+def _new_set(job: Job, choice: Choice, pools: Pools, after_ns: int) -> BackupSet:
     return BackupSet(
         set_id=SetId(new_uuid()),
         number=SetNumber(0),
@@ -240,4 +250,5 @@ def _new_set(job: Job, choice: Choice, pools: Pools) -> BackupSet:
         retention_days=job.retention_days,
         pool=pools.get(job.pool).name,
         copy_pools=pools.copy_pools_of(job),
+        after_ns=after_ns,
     )

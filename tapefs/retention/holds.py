@@ -23,7 +23,7 @@ def holds_on(ledger: Ledger, sets: Iterable[BackupSet], zone: tzinfo | None = No
             if volume.label not in begun_ns:
                 begun_ns[volume.label] = begun_at_ns(ledger, volume)
             by_pool.setdefault(volume.pool, []).append(begun_ns[volume.label])
-        held = (hold_of(pools[name], each.finished_at_ns, begun, zone) for name, begun in by_pool.items())
+        held = (hold_of(pools[name], each.kept_from_ns, begun, zone) for name, begun in by_pool.items())
         found[each.set_id] = [hold for hold in held if hold is not None]
     return found
 

@@ -193,7 +193,7 @@ class _Scene:
         own = None
         if each.retention_days != AS_POOL:
             days = f"{each.retention_days} day{'s' if each.retention_days > 1 else ''}"
-            own = Hold(f"its {days}", each.finished_at_ns + each.retention_days * _NS_PER_DAY)
+            own = Hold(f"its {days}", each.kept_from_ns + each.retention_days * _NS_PER_DAY)
             holds.insert(0, own)
         last, others = _longest(holds)
         if last is None:

@@ -29,7 +29,7 @@ class Roster:
         #: Complete sets by name of their job, oldest first.
         self.by_name: dict[str, list[BackupSet]] = {}
         # One that came back from tape later may have a higher number than younger ones.
-        for each in sorted(self.complete, key=lambda each: (each.started_at_ns, each.number)):
+        for each in sorted(self.complete, key=lambda each: (each.order_ns, each.number)):
             self.by_name.setdefault(each.name, []).append(each)
         self._time_names = _time_names(everything)
 

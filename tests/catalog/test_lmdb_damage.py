@@ -126,7 +126,7 @@ def test_damage_names_table_and_key(folder: Path, stage: Stage) -> None:
     set_id: SetId = stage.backup_set.set_id
     key = text_key(set_id)
     value = dict(dump(folder)["sets"])[key]
-    store(folder, "sets", key, value[:-1] + b"\0")
+    store(folder, "sets", key, value[:-1] + b"\xc1")
     with LmdbLedger.open(folder) as ledger:
         for ask in (lambda: ledger.backup_set(set_id), ledger.backup_sets, lambda: ledger.complete_set(set_id, NOW)):
             with pytest.raises(Damaged) as caught:

@@ -35,6 +35,14 @@ def test_age_counts_from_the_end_of_the_run():
     assert why(sets) == [Why.AGED, Why.YOUNG, Why.FOR_EVER, Why.NEWEST]
 
 
+def test_a_clock_that_was_behind_ends_nothing_early():
+    """It said 1970; the ledger knew better when the set was begun."""
+    wrong = made(2, days_ago=20_000)
+    right = msgspec.structs.replace(wrong, after_ns=NOW - 10 * DAY_NS)
+    assert why([made(1), wrong, made(3)])[1] is Why.AGED
+    assert why([made(1), right, made(3)])[1] is Why.YOUNG
+
+
 def test_the_newest_of_each_job_stays_however_old():
     other = job_of("other", number=JobNumber(2))
     sets = [

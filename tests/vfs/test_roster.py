@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from catalog.ids import JobId, JobNumber, SetId, SetNumber
@@ -90,3 +91,11 @@ def test_only_complete_sets_are_shown() -> None:
 def test_a_name_stays_when_an_older_set_expires() -> None:
     expired = backup_set(1, OLD.set_id, state=SetState.EXPIRED)
     assert Roster([expired, SAME_SECOND]).time_name(SAME_SECOND.set_id) == "2026-11-23T020000Z-2"
+
+
+def test_a_clock_that_was_put_back_makes_no_set_older_than_those_before_it() -> None:
+    later = backup_set(6, "eeee6666-0000-4000-8000-000000000006", at_s=-86_400)
+    assert Roster([OLD, NEWER, later]).find("docs") is NEWER
+    later = msgspec.structs.replace(later, after_ns=NEWER.order_ns + 1)
+    roster = Roster([OLD, NEWER, later])
+    assert roster.find("docs") is roster.find("docs/latest") is roster.find("docs/2026-11-22T020000Z") is later
