@@ -136,7 +136,7 @@ class CleaningCalls:
         return json_answer(_answer(self._service.cleanings.task(number_in_path(request, "number"))))
 
     async def cancel(self, request: Request) -> Response:
-        """Give up one that waits."""
+        """Give up a cleaning that waits."""
         return json_answer(_answer(self._service.cleanings.cancel(number_in_path(request, "number"))))
 
     def _overview(self) -> CleaningOverview:

@@ -116,7 +116,7 @@ class PinCalls:
         return json_answer([await self._view(pin) for pin in part.items], headers=part.headers)
 
     async def show(self, request: Request) -> Response:
-        """Show one, with its frames."""
+        """Show one pin, with its frames."""
         pin = self._service.pins.pin(str(request.path_params["id"]))
         spans = [
             FrameSpan(segment=segment_id, first=FrameNo(first), last=FrameNo(last))

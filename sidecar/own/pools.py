@@ -85,7 +85,7 @@ class PoolCalls:
         return page_answer(request, list(self._pools()), self._view, _name_of)
 
     async def show(self, request: Request) -> Response:
-        """Show one, with the tape that is written next, and why no other is."""
+        """Show one pool, with the tape that is written next, and why no other is."""
         pool = self._pools().get(_name(request))
         choice = None if pool.name == SCRATCH else self._weigh(pool)
         return json_answer(self._view(pool, choice))

@@ -37,7 +37,7 @@ class ReportCalls:
         return [Call("/api/v1/sets/{set_id}/report", self.show, needs=Role.VIEWER, answer=FullReport, query=PAGE)]
 
     async def show(self, request: Request) -> Response:
-        """Show a set's report with a page of its troubles. It is read in a thread."""
+        """Show a set's report with a page of its troubles."""
         text = str(request.path_params["set_id"])
         if not _UUID.fullmatch(text):
             raise Invalid("value_error", ["path", "set_id"], "Expected a UUID in lower case", text)

@@ -103,11 +103,11 @@ class OwnRestoreCalls:
         return json_answer(_answer(recovery), 202)
 
     async def show(self, request: Request) -> Response:
-        """Show one."""
+        """Show one restore, as far as it is."""
         return json_answer(_answer(self._service.restorations.find(str(request.path_params["id"]))))
 
     async def cancel(self, request: Request) -> Response:
-        """Give one up; what it has written stays."""
+        """Give a restore up; what it has written stays."""
         recovery_id = str(request.path_params["id"])
         await self._service.restorations.cancel(recovery_id)
         return json_answer(_answer(self._service.restorations.find(recovery_id)), 202)

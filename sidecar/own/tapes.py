@@ -223,11 +223,11 @@ class OwnTapeCalls:
         return page_answer(request, self._service.tape_tasks.tasks(), task_view, lambda task: task.number)
 
     async def task(self, request: Request) -> Response:
-        """Show one."""
+        """Show one task."""
         return json_answer(task_view(self._service.tape_tasks.task(number_in_path(request, "number"))))
 
     async def cancel(self, request: Request) -> Response:
-        """Give up one that waits, or have a reclaim stop."""
+        """Give up a task that waits, or have a reclaim stop."""
         return json_answer(task_view(await self._service.tape_tasks.cancel(number_in_path(request, "number"))))
 
     async def _begin(self, tape: str, command: Callable[[Volume], Command]) -> Response:

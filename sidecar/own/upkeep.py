@@ -129,11 +129,11 @@ class UpkeepCalls:
         return page_answer(request, self._upkeep.tasks(), _view, lambda task: task.number)
 
     async def show(self, request: Request) -> Response:
-        """Show one, with what was found."""
+        """Show one check or copy, with what was found."""
         return json_answer(_view(self._upkeep.task(number_in_path(request, "number")), in_full=True))
 
     async def cancel(self, request: Request) -> Response:
-        """Give one up; what was put right by then stays."""
+        """Give a check or copy up; what was put right by then stays."""
         return json_answer(_view(self._upkeep.cancel(number_in_path(request, "number"))))
 
 

@@ -97,11 +97,11 @@ class VerifyCalls:
         return page_answer(request, runs, view_of, lambda run: run.number)
 
     async def show(self, request: Request) -> Response:
-        """Show one."""
+        """Show one verification, with what it has found."""
         return json_answer(view_of(self._service.verifications.run(number_in_path(request, "number"))))
 
     async def cancel(self, request: Request) -> Response:
-        """Stop one; what was read back by then stays known."""
+        """Stop a verification; what was read back by then stays known."""
         return json_answer(view_of(self._service.verifications.cancel(number_in_path(request, "number"))))
 
 
