@@ -38,6 +38,10 @@ NEWEST_TROUBLES = 100
 #: Runs that ended and are still remembered with progress and troubles.
 NEWEST_RUNS = 1000
 
+#: A sidecar that ends by itself waits so long for the time of a job's next try, when nobody is connected; what comes
+#: later is begun by the next one. It would hold its drives until then.
+SOON_NS = 60 * 10**9
+
 log = structlog.get_logger(__name__)
 
 
@@ -365,12 +369,16 @@ class Jobs:
         return bool(self._running)
 
     def is_idle(self) -> bool:
-        """Does no job run, and will none that waits by itself?"""
+        """Does no job run, and will none that waits by itself, soon?"""
         if self._running:
             return False
-        return self._held.is_paused or all(
-            each.after and self.outlook(each)[0] in (Outlook.IDLE, Outlook.WAITS) for each in self._line
-        )
+        return self._held.is_paused or all(self._is_for_later(each) for each in self._line)
+
+    def _is_for_later(self, waiting: Waiting) -> bool:
+        """Does it wait for others, or for a time that is far?"""
+        if waiting.not_before_ns > self.now_ns() + SOON_NS:
+            return True
+        return bool(waiting.after) and self.outlook(waiting)[0] in (Outlook.IDLE, Outlook.WAITS)
 
     def begin_next(self, drive: str, drives_up: Collection[str]) -> Run:
         """Take the next job for the drive out of the queue; there must be one. `end` or `leave_drive` must follow."""

@@ -32,6 +32,8 @@ FIRST_POLL_S = 0.02
 CANCEL_S = 120.0
 #: Troubles that are told one by one; the rest is counted.
 TROUBLES = 20
+#: What somebody may do whose job waits for its next try.
+_HOW_LEFT = "Ctrl-C cancels it; without this command it stays queued, and `tapefs serve` goes on with it."
 
 
 @click.command("backup", short_help="Back up files and directories to tape.")
@@ -155,11 +157,14 @@ def _cancelled_words(view: JobView) -> str:
 
 def _wait(client: Client, view: JobView) -> JobView:
     with reporting("backup") as reporter:
-        pause_s = FIRST_POLL_S
+        pause_s, tried_again_at = FIRST_POLL_S, None
         while not view.is_finished:
             time.sleep(pause_s)
             pause_s = min(1.2 * pause_s, POLL_S)
             view = client.job(view.number)
+            if view.not_before is not None and view.not_before != tried_again_at and view.waits_for:
+                tried_again_at = view.not_before
+                reporter.say(f"backup: job {view.number} waits {view.waits_for}. {_HOW_LEFT}")
             if view.waits_for:
                 reporter.update(0, None, f"waits {view.waits_for}")
             elif view.progress is None:

@@ -13,6 +13,7 @@ from catalog.queue_records import HIGHEST_PRIORITY, CheckState
 from catalog.records import Job, JobState
 from tapefs.cli.output import Json, counted, iso_time, paths, print_json, print_table, printable, short_ids, short_time
 from tapefs.cli.place import Place, ledger_of
+from tapefs.cli.standstill import tell_standstill
 from tapefs.client.job_fields import asked_of
 from tapefs.errors import NoSuchThing, UsageError
 
@@ -104,9 +105,12 @@ def list_jobs(place: Place, as_json: bool, limit: int = USUAL_LIMIT) -> None:
     with ledger_of(place) as ledger:
         count, held = ledger.job_count(), ledger.queue_state()
         jobs = ledger.job_page(limit or count, newest_first=True)[::-1]
+        running = [f"job {each.number}" for each in ledger.jobs_in([JobState.RUNNING])]
+        is_queued = bool(ledger.jobs_in([JobState.QUEUED])) and not held.is_paused
         short = short_ids(each.set_id for each in ledger.backup_sets())
     if as_json:
         print_json([job_json(job) for job in jobs])
+        tell_standstill(place.home(), running, queued=is_queued, err=True)
         return
     if not jobs:
         click.echo("No jobs yet: `tapefs backup DIR` makes and runs one, `tapefs job create DIR` makes one for later.")
@@ -133,6 +137,7 @@ def list_jobs(place: Place, as_json: bool, limit: int = USUAL_LIMIT) -> None:
         click.echo(f"The queue is paused since {short_time(held.at_ns)}{why}: `tapefs jobs resume` lets it go on.")
     if count > len(jobs):
         click.echo(f"{count - len(jobs):,} older ones are not shown: --limit 0 shows all.")
+    tell_standstill(place.home(), running, queued=is_queued)
 
 
 def remark(job: Job, *, is_held: bool) -> str:

@@ -29,6 +29,10 @@ class Reporter(Protocol):
         """Say how far the work is: `done` of `total` bytes (None: not known), and in words."""
         ...
 
+    def say(self, text: str) -> None:
+        """Say something that stays to be read."""
+        ...
+
 
 class _Lines:
     def __init__(self, title: str) -> None:
@@ -46,6 +50,9 @@ class _Lines:
         share = f"{100 * done // total} %, " if total else ""
         click.echo(f"{self._title}: {now_s - self._began_s:.0f} s, {share}{printable(text)}", err=True)
 
+    def say(self, text: str) -> None:
+        click.echo(printable(text), err=True)
+
 
 class _Bar:
     def __init__(self, progress: Progress, task: TaskID) -> None:
@@ -54,6 +61,10 @@ class _Bar:
 
     def update(self, done: int, total: int | None, text: str) -> None:
         self._progress.update(self._task, completed=done, total=total, text=printable(text))
+
+    def say(self, text: str) -> None:
+        # Above the bar, which is drawn anew.
+        self._progress.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -22,12 +22,15 @@ from tapefs.cli.output import (
     size,
 )
 from tapefs.cli.place import Catalog, Place, catalog_of, ledger_of
+from tapefs.cli.standstill import tell_standstill
 
 if TYPE_CHECKING:
     from catalog.ledger import Ledger
 
 #: A sealed set is on tape but not shown yet: for those who script, it still runs.
 STATES = {SetState.SEALED: SetState.RUNNING}
+#: Somebody works on these, if somebody is there.
+GOING = (SetState.RUNNING, SetState.SEALED)
 
 
 @click.command("sets")
@@ -40,9 +43,11 @@ def sets_command(place: Place, with_expired: bool, is_long: bool, as_json: bool)
     with ledger_of(place) as ledger:
         every = ledger.backup_sets()
         sets = [each for each in every if with_expired or each.state is not SetState.EXPIRED]
+        running = [f"set {each.set_id[:8]} ({each.name})" for each in every if each.state in GOING]
         more = [_long_row(ledger, each) for each in sets] if is_long else [() for _ in sets]
     if as_json:
         print_json([set_json(each) for each in sets])
+        tell_standstill(place.home(), running, err=True)
         return
     if not sets:
         click.echo("No sets yet: make one with `tapefs backup DIR`.")
@@ -67,6 +72,7 @@ def sets_command(place: Place, with_expired: bool, is_long: bool, as_json: bool)
             for each, further in zip(sets, more, strict=True)
         ],
     )
+    tell_standstill(place.home(), running)
 
 
 def _long_row(ledger: Ledger, each: BackupSet) -> tuple[str, ...]:
@@ -129,15 +135,18 @@ def show_command(place: Place, wanted: str, as_json: bool) -> None:
     with catalog_of(place) as catalog:
         chosen = catalog.any_set(wanted)
         segments = _placed_segments(catalog, chosen)
+        running = [f"set {chosen.set_id[:8]}"] if chosen.state in GOING else []
         folder = f"jobs/{chosen.name}/{catalog.archive.time_name(chosen)}"
     if as_json:
         print_json({**set_json(chosen), "folder": folder, "segment_list": [_segment_json(each) for each in segments]})
+        tell_standstill(catalog.home, running, err=True)
         return
     for title, value in _facts(chosen, folder):
         click.echo(f"{title:<12}{printable(value)}")
     if segments:
         click.echo()
         _print_segments(segments)
+    tell_standstill(catalog.home, running)
 
 
 def _facts(chosen: BackupSet, folder: str) -> list[tuple[str, str]]:

@@ -52,6 +52,8 @@ class JobView(_View, frozen=True, kw_only=True):
     error: str | None = None
     #: What it waits for, in a sentence: a drive that works, or somebody who moves a tape.
     waits_for: str | None = None
+    #: When a queued one is tried again, or begins.
+    not_before: datetime | None = None
     #: A running one is to stop at the end of its segment.
     is_pausing: bool = False
     progress: JobProgress | None = None

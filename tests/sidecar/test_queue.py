@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from catalog.ids import JobNumber
 from catalog.lmdb_ledger import LmdbLedger
+from catalog.records import JobState
 from tapefs.home import Home
 from tests.sidecar.rig import ROOT, Rig, make_home, running, seed_set, wait_until
 
@@ -226,3 +232,59 @@ def test_a_list_reads_only_its_page(home: Home) -> None:
         assert [job["number"] for job in rig.unix("GET", "/api/v1/jobs?limit=2&offset=1").body] == numbers[:2]
         assert [job["number"] for job in rig.unix("GET", "/api/v1/jobs").body] == [1, *numbers]
         assert [task["task_id"] for task in rig.unix("GET", "/api/backup/tasks?limit=2").body] == numbers[:0:-1]
+
+
+def test_a_sidecar_that_nobody_holds_waits_for_no_try_that_is_far(home: Home) -> None:
+    """It would hold its drives for an hour. One that is near it waits for, and so it does while somebody is there."""
+    with running(home, "--until-idle") as rig:
+        with rig.arrivals():
+            far = submit(rig, "fail", retries=1, retry_first_s=3600)
+            wait_until(lambda: rig.job(far)["not_before"] is not None, "it does not wait")
+            time.sleep(1.5)
+            assert rig.process.poll() is None
+        assert rig.process.wait(30) == 0
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        assert ledger.job(JobNumber(far)).state is JobState.QUEUED
+    with running(home, "--until-idle") as rig:
+        near = submit(rig, "fail", retries=1, retry_first_s=2)
+        assert rig.process.wait(30) == 0
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        assert ledger.job(JobNumber(far)).state is JobState.QUEUED
+        assert ledger.job(JobNumber(near)).error.endswith("(tried 2 times)")
+
+
+def test_who_waits_at_a_terminal_is_told_of_the_next_try(home: Home) -> None:
+    """Once, with what he can do; Ctrl-C cancels, and listings say that it waits for a sidecar when there is none."""
+    line = [sys.executable, "-m", "tapefs", "--home", str(home.path)]
+    with running(home) as rig:
+        number = submit(rig, "fail", retries=1, retry_first_s=3600)
+        wait_until(lambda: rig.job(number)["not_before"] is not None, "it does not wait")
+        post(rig, f"jobs/{number}/cancel")
+        command = [*line, "job", "run", str(number)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT) as run:
+            assert run.stderr is not None
+            told = next(said for said in run.stderr if "next try" in said)
+            assert re.search(rf"job {number} waits until .* for its next try: /srv is gone.*Ctrl-C cancels it", told)
+            run.send_signal(signal.SIGINT)
+            assert run.wait(60) == 1
+        assert rig.job(number)["state"] == "cancelled"
+        again = submit(rig, "fail", retries=1, retry_first_s=3600)
+        wait_until(lambda: rig.job(again)["not_before"] is not None, "it does not wait")
+        assert "No sidecar" not in subprocess.run([*line, "jobs"], check=True, capture_output=True, text=True).stdout
+        kill(rig)
+    shown = subprocess.run([*line, "jobs"], check=True, capture_output=True, text=True).stdout
+    assert "No sidecar answers: what is queued begins when one runs" in shown
+    told_scripts = subprocess.run([*line, "jobs", "--json"], check=True, capture_output=True, text=True)
+    assert "No sidecar answers" in told_scripts.stderr
+    json.loads(told_scripts.stdout)
+
+
+def test_what_a_killed_sidecar_ran_is_not_shown_as_running_without_a_word(home: Home) -> None:
+    line = [sys.executable, "-m", "tapefs", "--home", str(home.path)]
+    with running(home) as rig:
+        number = submit(rig, "hang")
+        rig.wait_progress(number)
+        kill(rig)
+    for words, told in (("jobs", f"job {number} was interrupted"), ("sets", "set ")):
+        shown = subprocess.run([*line, words], check=True, capture_output=True, text=True).stdout
+        assert f"No sidecar answers: {told}" in shown, shown
