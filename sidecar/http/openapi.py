@@ -195,7 +195,7 @@ def _headers(call: Call) -> dict[str, object]:
 
 
 def _content(call: Call, status: int, schemas: _Schemas) -> dict[str, object]:
-    if status in (204, 304):
+    if status == 204 or 300 <= status < 400:
         return {}
     if call.media != JSON:
         return {"content": {call.media: {}}}

@@ -173,7 +173,9 @@ def test_a_failed_run_leaves_nothing_in_the_end(tmp_path: Path, tree: Path, monk
     assert failed.segments
     assert all(path.exists() for path in files_of(rig, failed.set_id)[2:])
     now = time.time_ns()
-    assert [each.why for each in verdicts_of(rig.ledger, now)] == [Why.RESUMABLE]
+    for alone in (0, 1_000_000):  # Its job is read alone, or all are.
+        monkeypatch.setattr("tapefs.retention.expire.ALONE", alone)
+        assert [each.why for each in verdicts_of(rig.ledger, now)] == [Why.RESUMABLE]
     assert expire(rig.home, rig.ledger, now, Wish(failed=True)).expired == [failed.set_id]
     assert not any(path.exists() for path in files_of(rig, failed.set_id))
     rig.close()
