@@ -42,6 +42,8 @@ from tapefs.taf.env_settings import with_environment
 
 FORMAT = 1
 VARIABLE = "TAPEFS_HOME"
+#: The address of a sidecar elsewhere.
+URL = "TAPEFS_URL"
 #: Behind the pid in the lock file of a process that serves the library to others.
 TARGET_OWNER = "target"
 

@@ -7,6 +7,7 @@ goes through the sidecar.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,7 +17,7 @@ import click
 
 from tapefs.cli.exits import FAILED, report
 from tapefs.cli.place import Place
-from tapefs.home import VARIABLE, default_home, usual_home
+from tapefs.home import URL, VARIABLE, default_home, usual_home
 from tapefs.starting import imports
 
 #: Section of the help -> its commands -> the module that has each. Sections and commands stand there in this order.
@@ -130,10 +131,31 @@ class LazyGroup(click.Group):
     metavar="DIR",
     help=f"State folder; else {VARIABLE}, else {usual_home()}.",
 )
+@click.option("--url", metavar="URL", help="Ask a sidecar elsewhere: https://HOST:PORT; else TAPEFS_URL.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With the token for --url; else TAPEFS_TOKEN_FILE.",
+)
 @click.pass_context
-def group(ctx: click.Context, home: Path | None) -> None:
+def group(ctx: click.Context, home: Path | None, url: str | None, token_file: Path | None) -> None:
     """Back up to tape, and mount what lies there."""
-    ctx.obj = Place(home or default_home())
+    ctx.obj = _place(home, url, token_file)
+
+
+def _place(home: Path | None, url: str | None, token_file: Path | None) -> Place:
+    """Return what was named: a state folder, or a sidecar elsewhere; what is said on the command line goes first."""
+    if home is not None and url is not None:
+        raise click.UsageError("--home and --url contradict each other")
+    if url is None and (home is not None or not os.environ.get(URL)):
+        if token_file is not None:
+            raise click.UsageError("--token-file belongs to --url")
+        return Place(home or default_home())
+    # Imported here: TLS takes longer to load than a listing may.
+    from tapefs.client.address import environment_address
+
+    return Place(default_home(), environment_address(url, token_file=token_file))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,14 +16,13 @@ from catalog.ids import JobNumber
 from catalog.records import JobState
 from tapefs.cli.job_options import check_level_of, job_options
 from tapefs.cli.output import counted, printable, size
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.cli.progress import reporting
 from tapefs.cli.streaming import check_stream_options, store_stream
 from tapefs.cli.values import JobName, name_from_path
 from tapefs.client.api import Client, JobView
 from tapefs.client.job_fields import JobFields, encoded
-from tapefs.errors import Cancelled, NotNow, SourceError, TapefsError
-from tapefs.home import Home
+from tapefs.errors import Cancelled, NotNow, SourceError, TapefsError, UsageError
 
 POLL_S = 0.2
 #: In the beginning more often: an incremental run may be over in half a second.
@@ -71,30 +70,27 @@ def backup_command(
         check_stream_options(sources, is_command=is_command, no_wait=no_wait)
     elif not sources or is_command or job is not None:
         raise click.UsageError("--job and --command belong to --stdin" if sources else "name at least one source")
-    home = place.home()
     if stream is not None:
         fields = structs.replace(fields, stream=stream, name=job or name or stream)
-        with submitting(home) as client:
-            click.echo(store_stream(home, client, fields, [*sources] if is_command else None))
+        with submitting(place) as client:
+            click.echo(store_stream(client, fields, [*sources] if is_command else None))
         return
-    fields = with_sources(fields, name, sources)
-    with submitting(home) as client:
+    fields = with_sources(place, fields, name, sources)
+    with submitting(place) as client:
         wait_unless(client, client.submit(fields, reuse=True), no_wait)
 
 
-def with_sources(fields: JobFields, name: str | None, sources: Sequence[bytes]) -> JobFields:
-    """Return the fields of a new job. Raises SourceError for a source that is not there."""
-    paths = [absolute(source) for source in sources]
+def with_sources(place: Place, fields: JobFields, name: str | None, sources: Sequence[bytes]) -> JobFields:
+    """Return the fields of a new job. Raises SourceError for a source that is not there, UsageError."""
+    paths = [absolute(place, source) for source in sources]
     return structs.replace(fields, name=name or name_from_path(paths[0]), sources=[encoded(path) for path in paths])
 
 
 @contextmanager
-def submitting(home: Home) -> Iterator[Client]:
+def submitting(place: Place) -> Iterator[Client]:
     """Have a sidecar for a job that is about to be submitted and waited for; SIGTERM does what Ctrl-C does."""
-    from tapefs.client.presence import connected
-
-    with connected(home) as presence, _terminate_as_interrupt():
-        yield presence.client
+    with sidecar_of(place) as client, _terminate_as_interrupt():
+        yield client
 
 
 def wait_unless(client: Client, view: JobView, no_wait: bool) -> None:
@@ -102,8 +98,18 @@ def wait_unless(client: Client, view: JobView, no_wait: bool) -> None:
     click.echo(view.number if no_wait else _finish(client, view))
 
 
-def absolute(source: bytes) -> bytes:
-    """Return the source as an absolute path. Raises SourceError when it is not there."""
+def absolute(place: Place, source: bytes) -> bytes:
+    """Return the source as an absolute path. Raises SourceError when it is not there.
+
+    A sidecar elsewhere reads its own files, not ours: it has to be named in full. Raises UsageError.
+    """
+    if place.address is not None:
+        if not os.path.isabs(source) or b".." in source.split(b"/"):
+            raise UsageError(
+                f"{printable(os.fsdecode(source))}: {place.address} backs up files of its own machine: name them by "
+                "their whole paths; what is on this one goes there as a stream (--stdin)"
+            )
+        return os.path.normpath(source)
     try:
         os.lstat(source)
     except PermissionError:

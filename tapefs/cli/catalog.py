@@ -80,8 +80,8 @@ def _copy_to_tape(place: Place, home: Home, retention_days: int) -> None:
         try:
             # It is compressed already.
             fields = JobFields(type="full", codec="tar", retention_days=retention_days, verify=True)
-            with submitting(home) as client:
-                view = client.submit(with_sources(fields, COPY_JOB, [bytes(home.copies)]), reuse=True)
+            with submitting(place) as client:
+                view = client.submit(with_sources(place, fields, COPY_JOB, [bytes(home.copies)]), reuse=True)
                 wait_unless(client, view, False)
                 count = client.job(view.number).trouble_count
         finally:

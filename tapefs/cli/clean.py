@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from tapefs.cli.output import print_json, print_table
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.cli.progress import reporting
 from tapefs.errors import Cancelled, NoSuchThing, NoTape, NotNow, TapefsError
 
@@ -36,11 +36,9 @@ def clean_command(place: Place, drive: str, cartridge: str, no_wait: bool) -> No
     begun; one that has goes on to its end.
     """
     from tapefs.client.cleaning import CleaningClient
-    from tapefs.client.presence import connected
 
-    home = place.home()
-    with connected(home) as presence:
-        client = CleaningClient(presence.client)
+    with sidecar_of(place) as found:
+        client = CleaningClient(found)
         view = client.clean(drive, cartridge)
         if no_wait:
             click.echo(f"{drive} will be cleaned as soon as it is free: see `tapefs drives`", err=True)
@@ -78,11 +76,9 @@ def _given_up(client: CleaningClient, view: CleaningView) -> Cancelled:
 def show_cartridge(place: Place, barcode: str, *, as_json: bool) -> None:
     """Tell all that is known of a cleaning cartridge. Raises NoSuchThing."""
     from tapefs.client.cleaning import CleaningClient
-    from tapefs.client.presence import connected
 
-    home = place.home()
-    with connected(home) as presence:
-        known = CleaningClient(presence.client).overview().cartridges
+    with sidecar_of(place) as client:
+        known = CleaningClient(client).overview().cartridges
     view = next((each for each in known if each.barcode == barcode), None)
     if view is None:
         raise NoSuchThing(f"no cleaning cartridge {barcode} is known: see `tapefs inventory`")

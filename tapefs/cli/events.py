@@ -6,19 +6,24 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from tapefs.cli.output import printable
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.home import Home
 
 if TYPE_CHECKING:
     from catalog.notice_records import Notice
+    from tapefs.client.address import Address
     from tapefs.client.events import EventView, ProgressView
     from tapefs.client.notices import NoticeView
+
+#: Notices of one answer.
+_PAGE = 1000
 
 
 @click.command("events", short_help="What has happened, and what happens now.")
@@ -37,25 +42,38 @@ def events_command(
 
     The newest 10,000 are kept. A follower that loses the sidecar waits for the next and misses nothing.
     """
-    home = place.home()
-    number = _print_last(home, kinds, last, as_json)
+    number = _print_last(place, kinds, last, as_json)
     if follow:
-        for event in _without_end(home, number, kinds):
+        for event in _without_end(place.address or place.home().socket, number, kinds):
             _print(event, progress or bool(kinds), as_json)
 
 
-def _print_last(home: Home, kinds: tuple[str, ...], count: int, as_json: bool) -> int:
+def _print_last(place: Place, kinds: tuple[str, ...], count: int, as_json: bool) -> int:
     """Print the newest notices; return the number of the newest of all."""
+    newest, kept = _kept_there(place) if place.address is not None else _kept_here(place.home(), kinds, count)
+    found = [each for each in kept if not kinds or any(fnmatchcase(each.kind, kind) for kind in kinds)]
+    for notice in found[max(len(found) - count, 0) :]:
+        _print(notice, True, as_json)
+    return newest
+
+
+def _kept_there(place: Place) -> tuple[int, list[NoticeView]]:
+    """Return the number of the newest notice, and what a sidecar elsewhere has kept."""
+    found: list[NoticeView] = []
+    with sidecar_of(place) as client:
+        while page := client.notices.since(found[-1].number if found else 0, _PAGE):
+            found += page
+    return found[-1].number if found else 0, found
+
+
+def _kept_here(home: Home, kinds: tuple[str, ...], count: int) -> tuple[int, list[NoticeView]]:
     from catalog.lmdb_ledger import LmdbLedger
     from catalog.notice_records import KEPT_NOTICES
 
     with LmdbLedger.open(home.ledger, readonly=True) as ledger:
         newest = ledger.newest_notice()
         kept = ledger.notices_since(newest - (KEPT_NOTICES if kinds else count), KEPT_NOTICES)
-    found = [each for each in kept if not kinds or any(fnmatchcase(each.kind, kind) for kind in kinds)]
-    for notice in found[max(len(found) - count, 0) :]:
-        _print(_view(notice), True, as_json)
-    return newest
+    return newest, [_view(each) for each in kept]
 
 
 def _view(notice: Notice) -> NoticeView:
@@ -109,7 +127,7 @@ _AMOUNTS = {
 }
 
 
-def _without_end(home: Home, number: int, kinds: tuple[str, ...]) -> Iterator[EventView]:
+def _without_end(where: Path | Address, number: int, kinds: tuple[str, ...]) -> Iterator[EventView]:
     """Yield events of this sidecar and of the next; each notice once."""
     from tapefs.client.events import GapView, follow
     from tapefs.client.notices import NoticeView
@@ -118,7 +136,7 @@ def _without_end(home: Home, number: int, kinds: tuple[str, ...]) -> Iterator[Ev
     is_told = False
     while True:
         try:
-            for event in follow(home.socket, since=number, kinds=kinds):
+            for event in follow(where, since=number, kinds=kinds):
                 is_told = False
                 if isinstance(event, NoticeView):
                     number = event.number

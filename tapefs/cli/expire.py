@@ -9,7 +9,7 @@ import click
 
 from catalog.ids import SetId
 from tapefs.cli.output import Json, iso_time, print_json, print_table, short_ids, short_time, size
-from tapefs.cli.place import Place, ledger_of
+from tapefs.cli.place import Place, ledger_of, sidecar_of
 from tapefs.retention.expire import verdicts_of
 from tapefs.retention.policy import Verdict, Wish
 from tapefs.vfs.roster import Roster
@@ -35,10 +35,8 @@ def expire_command(place: Place, wanted: tuple[str, ...], failed: bool, apply: b
     expired: list[SetId] | None = None
     freed_bytes = 0
     if apply:
-        from tapefs.client.presence import connected
-
-        with connected(place.home()) as presence:
-            outcome = presence.client.expire(sorted(wish.named), failed=failed)
+        with sidecar_of(place) as client:
+            outcome = client.expire(sorted(wish.named), failed=failed)
         expired, freed_bytes = outcome.expired, outcome.freed_bytes
     if as_json:
         print_json([_json(verdict, expired) for verdict in verdicts])

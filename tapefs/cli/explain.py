@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tapefs.cli.output import print_json, printable
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.client.pools import PoolClient
 
 
@@ -15,10 +15,8 @@ from tapefs.client.pools import PoolClient
 @click.pass_obj
 def explain_command(place: Place, what: str, as_json: bool) -> None:
     """Say all there is to say of a tape or a set: what keeps it and until when, what builds on it, what comes next."""
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        sentences = PoolClient(presence.client).explain(what)
+    with sidecar_of(place) as client:
+        sentences = PoolClient(client).explain(what)
     if as_json:
         print_json(list(sentences))
         return

@@ -5,18 +5,26 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tapefs.cli.output import name_for_people, short_time
-from tapefs.cli.place import Place, catalog_of
-from tapefs.cli.values import JobName, Since, SizeRange
+from tapefs.cli.place import Place, catalog_of, sidecar_of
+from tapefs.cli.values import MOST_BYTES, JobName, Since, SizeRange
+from tapefs.errors import UsageError
 from tapefs.search.query import KINDS, Match, Query
+from tapefs.vfs.nodes import KIND_NAMES
+
+if TYPE_CHECKING:
+    from tapefs.client.api import Client
 
 _NS_PER_S = 1_000_000_000
 #: What was found waits no longer for more of it before it is printed, and no more than so many lines do.
 _PATIENCE_S = 0.2
 _BATCH_LINES = 1000
+_MODES = {name: kind for kind, name in KIND_NAMES.items()}
 
 
 @click.command("find")
@@ -65,23 +73,29 @@ def find_command(
 
     if print0 and (as_json or is_long):
         raise click.UsageError("-0 prints paths only: it goes with neither --json nor --long")
+    query = Query(
+        patterns=patterns,
+        ignore_case=ignore_case,
+        regex=regex,
+        whole_path=whole_path,
+        jobs=frozenset(jobs),
+        set_id=None,
+        since_ns=_nanoseconds(since),
+        until_ns=_nanoseconds(until),
+        min_bytes=max((least for least, _ in sizes), default=None),
+        max_bytes=min((most for _, most in sizes), default=None),
+        kinds=frozenset(KINDS[kind] for kind in kinds),
+        every=every,
+        count_versions=is_long and not every,
+        attributes=is_long or as_json,
+    )
+    if not place.is_here:
+        with sidecar_of(place) as client:
+            _find_there(client, query, set_name, is_long=is_long, as_json=as_json, print0=print0)
+        return
     with catalog_of(place) as catalog:
-        query = Query(
-            patterns=patterns,
-            ignore_case=ignore_case,
-            regex=regex,
-            whole_path=whole_path,
-            jobs=frozenset(jobs),
-            set_id=catalog.archive.find_set(set_name).set_id if set_name is not None else None,
-            since_ns=_nanoseconds(since),
-            until_ns=_nanoseconds(until),
-            min_bytes=max((least for least, _ in sizes), default=None),
-            max_bytes=min((most for _, most in sizes), default=None),
-            kinds=frozenset(KINDS[kind] for kind in kinds),
-            every=every,
-            count_versions=is_long and not every,
-            attributes=is_long or as_json,
-        )
+        if set_name is not None:
+            query = query.within(catalog.archive.find_set(set_name).set_id)
         archive = Archive(catalog.home, catalog.ledger, open_indexes=OPEN_INDEXES)
         try:
             roster = archive.roster()
@@ -95,6 +109,65 @@ def find_command(
                 _print(paths if print0 else map(name_for_people, paths), b"\0" if print0 else b"\n")
         finally:
             archive.close()
+
+
+def _find_there(
+    client: Client, query: Query, set_name: str | None, *, is_long: bool, as_json: bool, print0: bool
+) -> None:
+    """Print what a sidecar elsewhere finds. Raises UsageError for what it does not search for others."""
+    from base64 import b64decode
+
+    from tapefs.client.streams import search_target, whole_lines
+
+    def path_of(found: dict[str, Any]) -> bytes:
+        exact = found.get("mount_path_b64")
+        return b64decode(exact) if exact else str(found["mount_path"]).encode()
+
+    def line_of(found: dict[str, Any]) -> bytes:
+        versions = f"{found['versions']:>4} " if "versions" in found else ""
+        mode = stat.filemode(_MODES.get(found["type"], stat.S_IFREG) | int(found["mode"], 8))
+        owner = f"{found['uid']:>5}:{found['gid']:<5}"
+        facts = f"{mode} {owner} {found['size']:>16,} {short_time(found['mtime_ns'])} {versions}"
+        return facts.encode() + name_for_people(path_of(found))
+
+    with client.lines(search_target(query.patterns, _choice(query, set_name))) as lines:
+        found = whole_lines(lines)
+    if as_json:
+        _print(_json_lines(found), b"\n")
+    elif is_long:
+        _print(map(line_of, found), b"\n")
+    else:
+        paths = map(path_of, found)
+        _print(paths if print0 else map(name_for_people, paths), b"\0" if print0 else b"\n")
+
+
+def _choice(query: Query, set_name: str | None) -> list[tuple[str, str]]:
+    """Return a query as the parameters of GET /api/v1/find."""
+    if query.regex:
+        raise UsageError("--regex works beside the state folder only: one can be written that never comes to an end")
+    single = {
+        "set": set_name,
+        "since": _moment(query.since_ns),
+        "until": _moment(query.until_ns),
+        "min_bytes": query.min_bytes or None,
+        "max_bytes": None if query.max_bytes == MOST_BYTES else query.max_bytes,
+    }
+    flags = {
+        "ignore_case": query.ignore_case,
+        "path": query.whole_path,
+        "all": query.every,
+        "long": query.attributes,
+    }
+    return [
+        *(("job", each) for each in query.jobs),
+        *(("type", letter) for letter, kind in KINDS.items() if kind in query.kinds),
+        *((key, str(value)) for key, value in single.items() if value is not None),
+        *((key, "true") for key, is_on in flags.items() if is_on),
+    ]
+
+
+def _moment(at_ns: int | None) -> str | None:
+    return None if at_ns is None else datetime.fromtimestamp(at_ns / _NS_PER_S, UTC).isoformat()
 
 
 def _nanoseconds(at_s: float | None) -> int | None:

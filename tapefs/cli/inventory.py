@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from tapefs.cli.output import counted, print_json, print_table, printable
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 
 if TYPE_CHECKING:
     from tapefs.client.tapes import KnownTape, LibraryPlace
@@ -22,12 +22,10 @@ def inventory_command(place: Place, as_json: bool) -> None:
 
     Tapes that are new are entered as blank. What is really on them `tapefs tape identify --all` tells.
     """
-    from tapefs.client.presence import connected
     from tapefs.client.tapes import TapeClient
 
-    home = place.home()
-    with connected(home) as presence:
-        inventory = TapeClient(presence.client).inventory()
+    with sidecar_of(place) as client:
+        inventory = TapeClient(client).inventory()
     if as_json:
         print_json(msgspec.to_builtins(inventory))
         return

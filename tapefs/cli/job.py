@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 from msgspec import UNSET, structs, to_builtins
 
 from tapefs.cli.backup import absolute, submitting, wait_ended, wait_unless, with_sources
 from tapefs.cli.job_options import TYPES, check_level_of, job_options, set_or
-from tapefs.cli.jobs import find_job, job_json, list_jobs, remark
+from tapefs.cli.jobs import find_job, job_json, job_number, list_jobs, remark
 from tapefs.cli.output import level_text, print_json, printable
-from tapefs.cli.place import Place, ledger_of
+from tapefs.cli.place import Place, ledger_of, sidecar_of
 from tapefs.cli.values import JobName
 from tapefs.client.job_fields import JobFields, encoded
 from tapefs.errors import UsageError
@@ -31,9 +33,8 @@ def job_command() -> None:
 def create_command(place: Place, sources: tuple[bytes, ...], name: str | None, fields: JobFields) -> None:
     """Record a job without running it; its number is printed."""
     check_level_of(fields)
-    home = place.home()
-    fields = with_sources(fields, name, sources)
-    with submitting(home) as client:
+    fields = with_sources(place, fields, name, sources)
+    with submitting(place) as client:
         click.echo(client.submit(fields, run=False).number)
 
 
@@ -53,14 +54,26 @@ def show_command(place: Place, job: str, as_json: bool) -> None:
     """Show what a job is asked to do, and how its newest run went."""
     from tapefs.report.present import streaming_of
 
+    if not place.is_here:
+        with sidecar_of(place) as client:
+            shown = client.call("GET", f"/api/v1/jobs/{job_number(place, job)}", None, dict[str, object])
+        _print_job(shown, as_json)
+        return
     found = find_job(place, job)
     shown = {**job_json(found), **to_builtins(streaming_of(place.home(), found))}
     if as_json:
-        print_json(shown)
+        _print_job(shown, as_json)
         return
     shown["level"] = level_text(found.level)
     with ledger_of(place) as ledger:
         shown["remarks"] = remark(found, is_held=ledger.queue_state().is_paused)
+    _print_job(shown, as_json)
+
+
+def _print_job(shown: Mapping[str, object], as_json: bool) -> None:
+    if as_json:
+        print_json(shown)
+        return
     for key, value in shown.items():
         for line in value if isinstance(value, list | tuple) and value else [value]:
             click.echo(f"{key:<16}{_text(line)}".rstrip())
@@ -87,14 +100,14 @@ def edit_command(
     place: Place, job: str, name: str | None, sources: tuple[bytes, ...], no_exclude: bool, fields: JobFields
 ) -> None:
     """Change what a job is asked to do; what is not named stays."""
-    number = find_job(place, job).number
-    paths = [encoded(absolute(source)) for source in sources]
+    number = job_number(place, job)
+    paths = [encoded(absolute(place, source)) for source in sources]
     fields = structs.replace(fields, name=set_or(name), sources=paths or UNSET)
     if no_exclude and fields.excludes is UNSET:
         fields = structs.replace(fields, excludes=[])
     if not fields.changes():
         raise UsageError("nothing to change was named; see `tapefs job edit --help`")
-    with submitting(place.home()) as client:
+    with submitting(place) as client:
         client.edit_job(number, fields)
 
 
@@ -103,8 +116,8 @@ def edit_command(
 @click.pass_obj
 def delete_command(place: Place, job: str) -> None:
     """Forget a job; the sets that it has made stay."""
-    number = find_job(place, job).number
-    with submitting(place.home()) as client:
+    number = job_number(place, job)
+    with submitting(place) as client:
         client.delete_job(number)
 
 
@@ -115,8 +128,8 @@ def delete_command(place: Place, job: str) -> None:
 @click.pass_obj
 def run_command(place: Place, job: str, run_type: str | None, no_wait: bool) -> None:
     """Run a job; the id of the new set is printed last."""
-    number = find_job(place, job).number
-    with submitting(place.home()) as client:
+    number = job_number(place, job)
+    with submitting(place) as client:
         wait_unless(client, client.run_job(number, run_type), no_wait)
 
 
@@ -129,8 +142,8 @@ def resume_command(place: Place, job: str, no_wait: bool) -> None:
 
     What it has brought to tape is kept: it goes on behind its last committed segment, with the sources as they are now.
     """
-    number = find_job(place, job).number
-    with submitting(place.home()) as client:
+    number = job_number(place, job)
+    with submitting(place) as client:
         wait_unless(client, client.resume_job(number), no_wait)
 
 
@@ -142,8 +155,8 @@ def cancel_command(place: Place, job: str) -> None:
 
     A run stops at the next good place. What it has brought to tape is not shown; `tapefs job resume` goes on with it.
     """
-    number = find_job(place, job).number
-    with submitting(place.home()) as client:
+    number = job_number(place, job)
+    with submitting(place) as client:
         client.cancel(number)
         view = wait_ended(client, number)
     click.echo(f"job {number} is {view.state.value}", err=True)

@@ -12,7 +12,7 @@ from catalog.ids import JobNumber
 from catalog.queue_records import HIGHEST_PRIORITY, CheckState
 from catalog.records import Job, JobState
 from tapefs.cli.output import Json, counted, iso_time, paths, print_json, print_table, printable, short_ids, short_time
-from tapefs.cli.place import Place, ledger_of
+from tapefs.cli.place import Place, ledger_of, sidecar_of
 from tapefs.cli.standstill import tell_standstill
 from tapefs.client.job_fields import asked_of
 from tapefs.errors import NoSuchThing, UsageError
@@ -48,18 +48,16 @@ def pause_command(place: Place, job: str | None, reason: str) -> None:
     paused no job begins, and those that run go on to their end: pause it before maintenance, and wait until none runs.
     Both last until `tapefs jobs resume`, whatever is restarted meanwhile.
     """
-    from tapefs.client.presence import connected
-
-    number = None if job is None else find_job(place, job).number
-    with connected(place.home()) as presence:
+    number = None if job is None else job_number(place, job)
+    with sidecar_of(place) as client:
         if number is not None:
-            view = presence.client.pause_job(number)
+            view = client.pause_job(number)
             while view.is_pausing:
                 time.sleep(POLL_S)
-                view = presence.client.job(number)
+                view = client.job(number)
             click.echo(f"job {number} is {view.state.value}", err=True)
             return
-        queue = presence.client.pause_queue(reason)
+        queue = client.pause_queue(reason)
     running = f"; {counted(queue.running, 'job')} still running, see `tapefs jobs`" if queue.running else ""
     click.echo(f"the queue is paused, {counted(queue.queued, 'job')} waiting{running}", err=True)
 
@@ -73,14 +71,12 @@ def resume_command(place: Place, job: str | None) -> None:
     A run goes on behind what it has brought to tape. A sidecar that keeps running has to do it: `tapefs serve`.
     `tapefs job resume JOB` goes on at once and waits.
     """
-    from tapefs.client.presence import connected
-
-    number = None if job is None else find_job(place, job).number
-    with connected(place.home()) as presence:
+    number = None if job is None else job_number(place, job)
+    with sidecar_of(place) as client:
         if number is not None:
-            presence.client.resume_job(number)
+            client.resume_job(number)
             return
-        queue = presence.client.resume_queue()
+        queue = client.resume_queue()
     click.echo(f"the queue goes on, {counted(queue.queued, 'job')} waiting", err=True)
 
 
@@ -93,15 +89,19 @@ def priority_command(place: Place, job: str, priority: int) -> None:
 
     Of those that wait the highest runs first. An hour of waiting counts like one step.
     """
-    from tapefs.client.presence import connected
-
-    number = find_job(place, job).number
-    with connected(place.home()) as presence:
-        presence.client.rank_job(number, priority)
+    number = job_number(place, job)
+    with sidecar_of(place) as client:
+        client.rank_job(number, priority)
 
 
 def list_jobs(place: Place, as_json: bool, limit: int = USUAL_LIMIT) -> None:
     """Print the newest jobs."""
+    if not place.is_here:
+        from tapefs.cli.elsewhere import list_jobs_of
+
+        with sidecar_of(place) as client:
+            list_jobs_of(client, limit, as_json)
+        return
     with ledger_of(place) as ledger:
         count, held = ledger.job_count(), ledger.queue_state()
         jobs = ledger.job_page(limit or count, newest_first=True)[::-1]
@@ -170,6 +170,16 @@ def _why_it_waits(job: Job, *, is_held: bool) -> str:
     if job.moves:
         return f"waits for another drive: {job.moves[-1].drive} failed: {job.moves[-1].reason}"
     return f"goes on: {job.tries[-1].reason}" if job.tries else ""
+
+
+def job_number(place: Place, text: str) -> JobNumber:
+    """Return the number of the job of that number or name. Raises as find_job."""
+    if place.is_here:
+        return find_job(place, text).number
+    from tapefs.cli.elsewhere import number_of_job
+
+    with sidecar_of(place) as client:
+        return number_of_job(client, text)
 
 
 def find_job(place: Place, text: str) -> Job:

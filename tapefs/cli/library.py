@@ -11,7 +11,7 @@ from catalog.ledger import Ledger
 from catalog.records import BackupSet, Volume
 from drivers.registry import drive_name
 from tapefs.cli.output import Json, iso_time, print_json, print_table, printable, short_time, size
-from tapefs.cli.place import Place, ledger_of
+from tapefs.cli.place import Place, ledger_of, sidecar_of
 from tapefs.condition.cleaning import LastCleaning, last_cleanings
 from tapefs.condition.known import blame_now, condition_now, drives_now
 from tapefs.condition.tapes import Condition
@@ -24,6 +24,12 @@ from tapefs.home import Home
 @click.pass_obj
 def tapes_command(place: Place, as_json: bool) -> None:
     """List the tapes and what lies on them."""
+    if not place.is_here:
+        from tapefs.cli.elsewhere import list_tapes
+
+        with sidecar_of(place) as client:
+            list_tapes(client, as_json)
+        return
     with ledger_of(place) as ledger:
         volumes = ledger.volumes()
         sets = _sets_by_label(ledger.backup_sets())
@@ -159,13 +165,17 @@ class DriveReport(msgspec.Struct, frozen=True):
 @click.pass_obj
 def drives_command(place: Place, as_json: bool, retry: str | None) -> None:
     """List the drives with their counters, and why one has failed."""
-    home = place.home()
     if retry is not None:
-        from tapefs.client.presence import connected
-
-        with connected(home) as presence:
-            presence.client.retry_drive(retry)
+        with sidecar_of(place) as client:
+            client.retry_drive(retry)
         return
+    if not place.is_here:
+        from tapefs.cli.elsewhere import list_drives
+
+        with sidecar_of(place) as client:
+            list_drives(client, as_json)
+        return
+    home = place.home()
     with ledger_of(place) as ledger:
         labels = {volume.code: volume.label for volume in ledger.volumes()}
     drives = [_report(home, name) for name in map(drive_name, range(home.settings.library.drive_count))]

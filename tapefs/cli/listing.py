@@ -13,7 +13,7 @@ from catalog.ids import EntryNo, SetNumber
 from catalog.index.model import Entry, EntryFlag
 from catalog.index.reader import IndexReader
 from tapefs.cli.output import Json, iso_time, name_for_people, named, print_json, print_lines, short_time
-from tapefs.cli.place import Catalog, Place, catalog_of, split_target
+from tapefs.cli.place import Catalog, Place, catalog_of, sidecar_of, split_target
 from tapefs.vfs.archive import Found
 from tapefs.vfs.inodes import directory_inode, entry_inode
 from tapefs.vfs.nodes import KIND_NAMES, first_name
@@ -32,6 +32,12 @@ def ls_command(place: Place, target: str, as_json: bool) -> None:
     SET is an id or its beginning, a job's NAME for its newest set, or NAME/TIME as in the mount.
     """
     name, path = split_target(target)
+    if not place.is_here:
+        from tapefs.cli.elsewhere import list_set
+
+        with sidecar_of(place) as client:
+            list_set(client, name, path, as_json)
+        return
     with catalog_of(place) as catalog:
         backup_set = catalog.archive.find_set(name)
         reader = catalog.archive.index(backup_set.set_id)

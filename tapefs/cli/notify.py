@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from tapefs.cli.output import print_json, print_table
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.errors import TapefsError
 
 
@@ -23,10 +23,8 @@ def notify_command() -> None:
 @click.pass_obj
 def list_command(place: Place, as_json: bool) -> None:
     """List the channels, and how they have done."""
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        found = presence.client.notices.channels()
+    with sidecar_of(place) as client:
+        found = client.notices.channels()
     if as_json:
         print_json([msgspec.to_builtins(each) for each in found])
     elif not found:
@@ -47,10 +45,8 @@ def list_command(place: Place, as_json: bool) -> None:
 @click.pass_obj
 def show_command(place: Place, name: str, as_json: bool) -> None:
     """Show a channel: what it delivers, and what it could not deliver."""
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        found = presence.client.notices.channel(name)
+    with sidecar_of(place) as client:
+        found = client.notices.channel(name)
     if as_json:
         print_json(msgspec.to_builtins(found))
         return
@@ -80,11 +76,9 @@ def show_command(place: Place, name: str, as_json: bool) -> None:
 @click.pass_obj
 def test_command(place: Place, names: tuple[str, ...]) -> None:
     """Send a test by some channels, or by all."""
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        wanted = names or [each.name for each in presence.client.notices.channels()]
-        results = [presence.client.notices.try_channel(name) for name in wanted]
+    with sidecar_of(place) as client:
+        wanted = names or [each.name for each in client.notices.channels()]
+        results = [client.notices.try_channel(name) for name in wanted]
     for result in results:
         click.echo(f"{result.name}: {'delivered' if result.delivered else result.error}")
     failed = [result.name for result in results if not result.delivered]

@@ -131,6 +131,11 @@ def short_time(at_ns: int) -> str:
     return datetime.fromtimestamp(at_ns // _NS_PER_S, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at_ns else "-"
 
 
+def short_moment(at: datetime | None) -> str:
+    """Return a time of an answer as `short_time` does."""
+    return short_time(0 if at is None else int(at.timestamp()) * _NS_PER_S)
+
+
 def level_text(level: int) -> str:
     """Return a level as people write it. The number stands here, because listing commands have no time for codecs."""
     return "auto" if level == -1 else str(level)

@@ -1,4 +1,4 @@
-"""Where a command works: the state folder, and for listings its catalog, read only."""
+"""Where a command works: the state folder and for listings its catalog, read only; or a sidecar at an address."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tapefs.errors import UsageError
 from tapefs.home import Home, open_home
 
 if TYPE_CHECKING:
     from catalog.ledger import Ledger
     from catalog.records import BackupSet
+    from tapefs.client.address import Address
+    from tapefs.client.api import Client
     from tapefs.vfs.archive import Archive
 
 
@@ -20,11 +23,46 @@ if TYPE_CHECKING:
 class Place:
     """The state folder that the command line named; it need not exist."""
 
-    path: Path
+    folder: Path
+    #: Of the sidecar that is asked instead of the folder.
+    address: Address | None = None
+
+    @property
+    def path(self) -> Path:
+        """Return the state folder. Raises UsageError with an address: this command works beside the folder."""
+        if self.address is not None:
+            raise UsageError(
+                f"this works beside the state folder only: run it on the machine of {self.address}, "
+                "or without --url and TAPEFS_URL"
+            )
+        return self.folder
 
     def home(self) -> Home:
-        """Read its settings. Raises HomeError."""
+        """Read its settings. Raises HomeError; UsageError as `path`."""
         return open_home(self.path)
+
+    @property
+    def is_here(self) -> bool:
+        """Is the state folder asked, not a sidecar somewhere?"""
+        return self.address is None
+
+
+@contextmanager
+def sidecar_of(place: Place) -> Iterator[Client]:
+    """Be with the sidecar at the address, or with that of the state folder, which is started if none runs.
+
+    Raises HomeError, Unreachable.
+    """
+    if place.address is not None:
+        from tapefs.client.api import Client
+
+        with Client(place.address) as client:
+            yield client
+        return
+    from tapefs.client.presence import connected
+
+    with connected(place.home()) as presence:
+        yield presence.client
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from tapefs.cli.output import print_json, print_table
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.client.pools import PoolClient, PoolFields, PoolView
 
 Function = Callable[..., None]
@@ -188,7 +188,5 @@ def _fields(options: dict[str, object]) -> PoolFields:
 
 @contextmanager
 def _calls(place: Place) -> Iterator[PoolClient]:
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        yield PoolClient(presence.client)
+    with sidecar_of(place) as client:
+        yield PoolClient(client)

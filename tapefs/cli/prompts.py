@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from tapefs.cli.output import print_json, print_table
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.client.api import Client, PromptView
 from tapefs.errors import NoSuchThing
 
@@ -16,10 +16,8 @@ from tapefs.errors import NoSuchThing
 @click.pass_obj
 def prompts_command(place: Place, as_json: bool) -> None:
     """List what you are to do at the drives: which tape to take out, which to put in."""
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        prompts = presence.client.prompts()
+    with sidecar_of(place) as client:
+        prompts = client.prompts()
     if as_json:
         print_json([msgspec.to_builtins(prompt) for prompt in prompts])
     elif not prompts:
@@ -61,10 +59,8 @@ def add_command(place: Place, tapes: tuple[str, ...]) -> None:
 
     Those that the ledger does not know are entered as blank.
     """
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        new = presence.client.add_tapes(tapes)
+    with sidecar_of(place) as client:
+        new = client.add_tapes(tapes)
     click.echo(f"{len(new)} new on the shelf, {len(set(tapes)) - len(new)} known already", err=True)
 
 
@@ -76,18 +72,14 @@ def remove_command(place: Place, tape: str) -> None:
 
     What the ledger knows of it stays.
     """
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        presence.client.remove_tape(tape)
+    with sidecar_of(place) as client:
+        client.remove_tape(tape)
 
 
 def _answer(place: Place, drive: str | None, answer: str) -> None:
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        prompt = _prompt_for(presence.client, drive)
-        presence.client.answer_prompt(prompt.number, answer)
+    with sidecar_of(place) as client:
+        prompt = _prompt_for(client, drive)
+        client.answer_prompt(prompt.number, answer)
     click.echo(f"{prompt.drive}: {prompt.text}: {answer}", err=True)
 
 

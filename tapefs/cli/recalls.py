@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from tapefs.cli.output import Json, print_json, print_table, size
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.client.api import RecallsMode, RecallView
 
 #: Of a history, without a `--limit`.
@@ -24,10 +24,7 @@ def recall_command(place: Place, mode: str | None, as_json: bool) -> None:
 
     It stays so until it is switched again. Reads of what is staged, `tapefs stage` and `tapefs restore` always work.
     """
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        client = presence.client
+    with sidecar_of(place) as client:
         standing = client.recall_mode() if mode is None else client.switch_recalls(mode)
     if as_json:
         print_json(msgspec.to_builtins(standing))
@@ -75,13 +72,9 @@ def recalls_command(
     """List the readers that wait for tape, or for an operator's word; give that word with `grant` and `deny`."""
     if ctx.invoked_subcommand is not None:
         return
-    from tapefs.client.presence import connected
-
     place: Place = ctx.obj
-    with connected(place.home()) as presence:
-        found = presence.client.recalls(
-            history=history, uid=uid, command=program, path=path, outcome=outcome, limit=limit
-        )
+    with sidecar_of(place) as client:
+        found = client.recalls(history=history, uid=uid, command=program, path=path, outcome=outcome, limit=limit)
     if as_json:
         print_json([_json(each) for each in found])
     elif history:
@@ -178,8 +171,6 @@ def deny_command(place: Place, number: int, process: bool) -> None:
 
 
 def _say(place: Place, number: int, word: str, process: bool) -> None:
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        reads = presence.client.say_of_recall(number, word, process=process)
+    with sidecar_of(place) as client:
+        reads = client.say_of_recall(number, word, process=process)
     click.echo(f"{word}: {reads} waiting reads", err=True)

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from tapefs.cli.output import counted, print_json, print_table, printable, size
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.errors import Cancelled, NotNow, TapefsError, UsageError
 
 if TYPE_CHECKING:
@@ -53,16 +53,14 @@ def reclaim_command(
     Copies are read back from the new tape before the old ones are forgotten. Backups and recalls go first. A tape of
     which nothing lives any more is begun anew as its pool says (`tapefs explain TAPE`), or when you relabel it.
     """
-    from tapefs.client.presence import connected
     from tapefs.client.tapes import TapeClient
 
     if bool(tapes) == bool(pool):
         raise click.UsageError("name tapes, or give --pool")
     if below is not None and not pool:
         raise UsageError("--below chooses among the tapes of a pool: give --pool, too")
-    home = place.home()
-    with connected(home) as presence:
-        client = TapeClient(presence.client)
+    with sidecar_of(place) as sidecar:
+        client = TapeClient(sidecar)
         found = client.reclaim(tapes, pool, _BELOW if below is None else below, apply=apply)
         if not as_json:
             _print(found)

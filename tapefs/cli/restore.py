@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from tapefs.cli.output import counted, printable, size
-from tapefs.cli.place import Place, catalog_of
+from tapefs.cli.place import Place, catalog_of, sidecar_of
 from tapefs.cli.progress import Reporter, reporting
 from tapefs.errors import TapefsError, UsageError
 
 if TYPE_CHECKING:
+    from tapefs.client.address import Address
     from tapefs.restore.records import RestoreProgress, RestoreReport, Trouble
 
 #: Troubles that are told one by one; the rest is counted.
@@ -49,7 +50,13 @@ def restore_command(
     system does not allow is told, and the exit code is 1; but for owners, which only root can restore.
 
     Paths are as `tapefs ls` shows them: the source's whole path, with or without its leading slash.
+
+    With --url the files come over the network to this machine: without extended attributes and ACLs, each name of a
+    file by itself, and at most 100,000 names at a time.
     """
+    if place.address is not None:
+        _restore_there(place, place.address, wanted, paths, target, overwrite=overwrite, special=special, log=log)
+        return
     from tapefs.client.presence import connected
     from tapefs.restore.calling import Recalls
     from tapefs.restore.engine import restore
@@ -78,6 +85,25 @@ def restore_command(
             special=not backup_set.is_imported if special is None else special,
         )
     tell_report(report)
+
+
+def _restore_there(
+    place: Place,
+    address: Address,
+    wanted: str,
+    paths: tuple[bytes, ...],
+    target: Path,
+    *,
+    overwrite: bool,
+    special: bool | None,
+    log: Path | None,
+) -> None:
+    from tapefs.cli.elsewhere import set_called
+    from tapefs.cli.fetching import restore_from
+
+    with sidecar_of(place) as client:
+        folder = f"sets/{set_called(client, wanted).set_id}"
+    restore_from(address, folder, paths, target, overwrite=overwrite, special=special is not False, log=log)
 
 
 def progress_to(reporter: Reporter) -> Callable[[RestoreProgress], None]:

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from tapefs.cli.output import counted, print_json, print_table
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.cli.schedule_options import ACTIONS, POLICIES, RULES, fields_of
 from tapefs.client.schedules import RunView, ScheduleClient, ScheduleView
 from tapefs.errors import NoSuchThing, UsageError
@@ -300,7 +300,5 @@ def _moment(at: datetime | None) -> str:
 
 @contextmanager
 def _calls(place: Place) -> Iterator[ScheduleClient]:
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        yield ScheduleClient(presence.client)
+    with sidecar_of(place) as client:
+        yield ScheduleClient(client)

@@ -21,7 +21,7 @@ from tapefs.cli.output import (
     short_time,
     size,
 )
-from tapefs.cli.place import Catalog, Place, catalog_of, ledger_of
+from tapefs.cli.place import Catalog, Place, catalog_of, ledger_of, sidecar_of
 from tapefs.cli.standstill import tell_standstill
 
 if TYPE_CHECKING:
@@ -40,14 +40,15 @@ GOING = (SetState.RUNNING, SetState.SEALED)
 @click.pass_obj
 def sets_command(place: Place, with_expired: bool, is_long: bool, as_json: bool) -> None:
     """List the backup sets, oldest first."""
-    with ledger_of(place) as ledger:
-        every = ledger.backup_sets()
-        sets = [each for each in every if with_expired or each.state is not SetState.EXPIRED]
-        running = [f"set {each.set_id[:8]} ({each.name})" for each in every if each.state in GOING]
-        more = [_long_row(ledger, each) for each in sets] if is_long else [() for _ in sets]
+    look = _sets_here if place.is_here else _sets_there
+    every, more = look(place, with_expired, is_long)
+    sets = [each for each in every if with_expired or each.state is not SetState.EXPIRED]
+    # Elsewhere a sidecar has just answered.
+    running = [f"set {each.set_id[:8]} ({each.name})" for each in every if each.state in GOING and place.is_here]
     if as_json:
         print_json([set_json(each) for each in sets])
-        tell_standstill(place.home(), running, err=True)
+        if running:
+            tell_standstill(place.home(), running, err=True)
         return
     if not sets:
         click.echo("No sets yet: make one with `tapefs backup DIR`.")
@@ -72,19 +73,41 @@ def sets_command(place: Place, with_expired: bool, is_long: bool, as_json: bool)
             for each, further in zip(sets, more, strict=True)
         ],
     )
-    tell_standstill(place.home(), running)
+    if running:
+        tell_standstill(place.home(), running)
 
 
-def _long_row(ledger: Ledger, each: BackupSet) -> tuple[str, ...]:
-    """Return on how many tapes the set is whole, how long it is kept, and what it builds on."""
+def _sets_here(place: Place, with_expired: bool, is_long: bool) -> tuple[list[BackupSet], list[tuple[str, ...]]]:
+    """Return all sets, and what --long tells of those that are listed."""
+    with ledger_of(place) as ledger:
+        every = ledger.backup_sets()
+        sets = [each for each in every if with_expired or each.state is not SetState.EXPIRED]
+        return every, [_long_row(each, _good_copies(ledger, each)) if is_long else () for each in sets]
+
+
+def _sets_there(place: Place, with_expired: bool, is_long: bool) -> tuple[list[BackupSet], list[tuple[str, ...]]]:
+    """Return the same of a sidecar elsewhere."""
+    with sidecar_of(place) as client:
+        found = client.sets() + (client.sets(SetState.EXPIRED) if with_expired else [])
+        every = sorted((each.record() for each in found), key=lambda each: each.number)
+        more = [_long_row(each, client.set(each.set_id).good_copies) if is_long else () for each in every]
+    return every, more
+
+
+def _good_copies(ledger: Ledger, each: BackupSet) -> int:
     copies = [
         sum(copy.state is CopyState.GOOD for copy in ledger.copies(segment.segment_id))
         for segment in ledger.segments(each.set_id)
     ]
+    return min(copies, default=0)
+
+
+def _long_row(each: BackupSet, copies: int) -> tuple[str, ...]:
+    """Return on how many tapes the set is whole, how long it is kept, and what it builds on."""
     kept = f"{each.retention_days} d" if each.retention_days and each.type != "archive" else "for ever"
     if each.retention_days == AS_POOL:
         kept = "by pool"
-    return str(min(copies, default=0)), kept, each.parent_id[:8] if each.parent_id is not None else "-"
+    return str(copies), kept, each.parent_id[:8] if each.parent_id is not None else "-"
 
 
 def _state(backup_set: BackupSet) -> str:
@@ -132,6 +155,9 @@ def show_command(place: Place, wanted: str, as_json: bool) -> None:
 
     SET is an id or its beginning, a job's NAME for its newest set, or NAME/TIME as in the mount.
     """
+    if not place.is_here:
+        _show_there(place, wanted, as_json)
+        return
     with catalog_of(place) as catalog:
         chosen = catalog.any_set(wanted)
         segments = _placed_segments(catalog, chosen)
@@ -147,6 +173,21 @@ def show_command(place: Place, wanted: str, as_json: bool) -> None:
         click.echo()
         _print_segments(segments)
     tell_standstill(catalog.home, running)
+
+
+def _show_there(place: Place, wanted: str, as_json: bool) -> None:
+    from tapefs.cli.elsewhere import print_parts, set_called
+
+    with sidecar_of(place) as client:
+        found = client.set(set_called(client, wanted).set_id)
+        if as_json:
+            print_json(client.call("GET", f"/api/v1/sets/{found.set_id}", None, dict[str, object]))
+            return
+    for title, value in _facts(found.record(), f"sets/{found.set_id}"):
+        click.echo(f"{title:<12}{printable(value)}")
+    if found.parts:
+        click.echo()
+        print_parts(found)
 
 
 def _facts(chosen: BackupSet, folder: str) -> list[tuple[str, str]]:

@@ -23,7 +23,6 @@ from tapefs.client.job_fields import JobFields
 from tapefs.client.programs import output_of, pieces_of
 from tapefs.client.streaming import send_stream
 from tapefs.errors import Cancelled, SourceError, TapefsError
-from tapefs.home import Home
 
 #: So long a job may take to end that was told to.
 _END_S = 10.0
@@ -40,7 +39,7 @@ def check_stream_options(sources: Sequence[bytes], *, is_command: bool, no_wait:
         raise click.UsageError("--no-wait: a stream is sent while this command runs")
 
 
-def store_stream(home: Home, client: Client, fields: JobFields, command: list[bytes] | None) -> str:
+def store_stream(client: Client, fields: JobFields, command: list[bytes] | None) -> str:
     """Send standard input, or what the command writes, and wait for its set; return that. Raises TapefsError."""
     if command is None and sys.stdin.isatty():
         raise click.UsageError("standard input is a terminal: pipe something into this command")
@@ -50,7 +49,9 @@ def store_stream(home: Home, client: Client, fields: JobFields, command: list[by
     try:
         with reporting("backup") as reporter:
             pieces = _of_stdin() if command is None else output_of(command, printable(os.fsdecode(command[0])))
-            stored = send_stream(home.socket, name, job, _telling(client, job, name, _counted(pieces, count, reporter)))
+            stored = send_stream(
+                client.address, name, job, _telling(client, job, name, _counted(pieces, count, reporter))
+            )
     except KeyboardInterrupt:
         _break(client, job, name, "it was interrupted")
         raise Cancelled(f"interrupted after {size(count.bytes)}; nothing of it is shown") from None

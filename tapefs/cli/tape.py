@@ -13,7 +13,7 @@ import msgspec
 
 from tapefs.cli.clean import clean_command, show_cartridge
 from tapefs.cli.output import counted, print_json, print_table, printable, size
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.cli.ports import export_command, import_command
 from tapefs.cli.progress import reporting
 from tapefs.cli.prompts import add_command, inserted_command, missing_command, remove_command
@@ -216,12 +216,10 @@ for _command in (
 @contextmanager
 def _client(place: Place) -> Iterator[TapeClient]:
     """Find or start a sidecar, for its calls about tapes."""
-    from tapefs.client.presence import connected
     from tapefs.client.tapes import TapeClient
 
-    home = place.home()
-    with connected(home) as presence:
-        yield TapeClient(presence.client)
+    with sidecar_of(place) as client:
+        yield TapeClient(client)
 
 
 def _wait(client: TapeClient, view: TapeTaskView) -> TapeTaskView:

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from tapefs.cli.output import print_json, print_table, printable
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.errors import Unreachable
 
 if TYPE_CHECKING:
@@ -33,11 +33,10 @@ def tasks_command(place: Place, everything: bool, as_json: bool) -> None:
     They survive the sidecar: what waited is done by the next one. One that is interrupted says what is known of its
     tape, and what to do.
     """
-    from tapefs.client.presence import connected
     from tapefs.client.tapes import TapeClient
 
-    with connected(place.home()) as presence:
-        views = TapeClient(presence.client).tasks()
+    with sidecar_of(place) as client:
+        views = TapeClient(client).tasks()
     ended = [view for view in views if not view.is_open]
     left_out = set() if everything else {view.number for view in ended[:-SHOWN]}
     chosen = [view for view in views if view.number not in left_out]

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from tapefs.cli.output import print_json, print_table
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.client.access import AccessClient, NewUser, UserBody
 from tapefs.errors import UsageError
 
@@ -131,7 +131,5 @@ def _new_password(file: Path | None) -> str:
 
 @contextmanager
 def _calls(place: Place) -> Iterator[AccessClient]:
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        yield AccessClient(presence.client)
+    with sidecar_of(place) as client:
+        yield AccessClient(client)

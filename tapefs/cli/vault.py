@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from tapefs.cli.output import print_json, print_table
-from tapefs.cli.place import Place
+from tapefs.cli.place import Place, sidecar_of
 from tapefs.client.pools import PoolClient
 
 
@@ -24,10 +24,8 @@ def list_command(place: Place, only_due: bool, as_json: bool) -> None:
 
     The rules of their pools say so.
     """
-    from tapefs.client.presence import connected
-
-    with connected(place.home()) as presence:
-        found = [each for each in PoolClient(presence.client).vault() if each.is_due or not only_due]
+    with sidecar_of(place) as client:
+        found = [each for each in PoolClient(client).vault() if each.is_due or not only_due]
     if as_json:
         print_json([msgspec.to_builtins(each) for each in found])
     elif not found:
@@ -57,13 +55,11 @@ def move_command(place: Place, tape: str, location: str) -> None:
 
     Nothing is written to one that lies elsewhere. A drive that has it brings it to a slot as soon as nothing uses it.
     """
-    from tapefs.client.presence import connected
     from tapefs.client.tapes import TapeClient
 
-    home = place.home()
-    with connected(home) as presence:
-        PoolClient(presence.client).move(tape, "" if location == "library" else location)
-        details = TapeClient(presence.client).show(tape) if location != "library" else None
+    with sidecar_of(place) as client:
+        PoolClient(client).move(tape, "" if location == "library" else location)
+        details = TapeClient(client).show(tape) if location != "library" else None
     if details is not None and details.place is not None:
         in_drive = ", and comes to a slot as soon as nothing uses it" if details.place.startswith("drive") else ""
         click.echo(f"{tape} is still in {details.place}{in_drive}: take it out of the library", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -10,12 +11,12 @@ import click
 
 from catalog.errors import NotFound
 from catalog.ids import SegmentId, SetId, VolumeId
-from tapefs.cli.output import Json, counted, named, print_json, printable, size
-from tapefs.cli.place import Catalog, Place, catalog_of
+from tapefs.cli.output import Json, counted, named, print_json, print_table, printable, short_moment, size
+from tapefs.cli.place import Catalog, Place, catalog_of, sidecar_of
 from tapefs.cli.progress import reporting
 from tapefs.cli.values import Since
 from tapefs.client.api import Client, VerifyFinding, VerifyView
-from tapefs.errors import Cancelled, NotNow, SetDamaged, Unreachable
+from tapefs.errors import Cancelled, NoSuchThing, NotNow, SetDamaged, Unreachable
 from tapefs.home import Home
 from tapefs.tape.names import tape_called
 
@@ -45,6 +46,7 @@ _DAY_S = 24 * 3600.0
     metavar="N",
     help="Of each tape only N segments, those read back the longest ago.",
 )
+@click.option("--list", "is_list", is_flag=True, help="Show those that run and the newest others instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: the findings, with the path of every lost file.")
 @click.pass_obj
 def verify_command(
@@ -54,6 +56,7 @@ def verify_command(
     since_s: float | None,
     again: bool,
     sample: int | None,
+    is_list: bool,
     as_json: bool,
 ) -> None:
     """Read segments back from tape and compare them with what was written.
@@ -62,18 +65,46 @@ def verify_command(
     it, because files of it lie there. A TAPE is a label. When it is interrupted, the same command goes on. The exit
     code is 1 when anything is damaged, or could not be read.
     """
+    if is_list:
+        if targets or everything or again or since_s is not None or sample is not None:
+            raise click.UsageError("--list goes with nothing but --json")
+        _list(place, as_json)
+        return
     if bool(targets) == everything:
         raise click.UsageError("name sets or tapes, or give --all")
     if again and since_s is not None:
         raise click.UsageError("--since and --again contradict each other")
-    with catalog_of(place) as catalog:
-        sets, tapes = _resolve(catalog, targets)
-        home, bases = catalog.home, _bases(catalog, sets)
+    sets, bases, tapes = _resolve(place, targets)
     if bases:
         whose = "it builds" if len(sets) == 1 else "they build"
         click.echo(f"verify: with {counted(len(bases), 'set')} on which {whose}", err=True)
     since = None if again else datetime.fromtimestamp(time.time() - _DAY_S if since_s is None else since_s, UTC)
-    _tell(home, _read_back(home, Wanted(sets + bases, tapes, everything, since, sample or 0)), as_json=as_json)
+    _tell(place, _read_back(place, Wanted(sets + bases, tapes, everything, since, sample or 0)), as_json=as_json)
+
+
+def _list(place: Place, as_json: bool) -> None:
+    """Print the verifications that the sidecar knows, oldest first."""
+    import msgspec
+
+    with sidecar_of(place) as client:
+        found = client.verifications()
+    if as_json:
+        print_json([msgspec.to_builtins(each) for each in found])
+        return
+    if not found:
+        click.echo("Nothing was read back yet: `tapefs verify --all` reads back everything.")
+        return
+    headers = ("NUMBER", "STATE", "STARTED", "FINISHED", "COPIES", "GOOD", "DAMAGED", "UNREAD", "READ", "REMARKS")
+    print_table(headers, [_row(each) for each in found])
+
+
+def _row(view: VerifyView) -> tuple[str | int, ...]:
+    remarks = view.error or (f"reads tape {view.tape}" if view.state == "running" and view.tape else "")
+    if not remarks and view.findings:
+        remarks = "damaged or unread: " + " ".join(sorted({each.tape for each in view.findings}))
+    times = short_moment(view.started_at), short_moment(view.finished_at)
+    counts = view.copies, view.good, view.damaged, view.unread
+    return (str(view.number), view.state, *times, *counts, size(view.done_bytes), remarks)
 
 
 class Wanted(NamedTuple):
@@ -89,24 +120,41 @@ class Wanted(NamedTuple):
 
 def read_back_all(home: Home, sample: int) -> None:
     """Read back every tape, or of each tape `sample` segments; tell what was found. Raises SetDamaged and others."""
-    _tell(home, _read_back(home, Wanted([], [], True, None, sample)), as_json=False)
+    place = Place(home.path)
+    _tell(place, _read_back(place, Wanted([], [], True, None, sample)), as_json=False)
 
 
-def _read_back(home: Home, wanted: Wanted) -> VerifyView:
-    from tapefs.client.presence import connected
-
-    with connected(home) as presence:
-        view = presence.client.verify(
+def _read_back(place: Place, wanted: Wanted) -> VerifyView:
+    with sidecar_of(place) as client:
+        view = client.verify(
             wanted.sets, wanted.tapes, everything=wanted.everything, since=wanted.since, sample=wanted.sample
         )
         try:
-            return _wait(presence.client, view)
+            return _wait(client, view)
         except KeyboardInterrupt:
-            return _cancel(presence.client, view)
+            return _cancel(client, view)
 
 
-def _resolve(catalog: Catalog, targets: tuple[str, ...]) -> tuple[list[SetId], list[str]]:
-    """Return the ids of sets and the labels of tapes; a tape's label goes before a set of that name."""
+def _resolve(place: Place, targets: tuple[str, ...]) -> tuple[list[SetId], list[SetId], list[str]]:
+    """Return the sets that are named, those that they build on, and labels of tapes; these go before sets."""
+    if place.is_here:
+        with catalog_of(place) as catalog:
+            found, labels = _resolve_here(catalog, targets)
+            return found, _bases(found, lambda set_id: catalog.ledger.backup_set(set_id).parent_id), labels
+    from tapefs.cli.elsewhere import set_called
+
+    sets: list[SetId] = []
+    tapes: list[str] = []
+    with sidecar_of(place) as client:
+        for target in targets:
+            try:
+                tapes.append(client.tapes.show(target).label)
+            except NoSuchThing:
+                sets.append(set_called(client, target).set_id)
+        return sets, _bases(sets, lambda set_id: client.set(set_id).parent_id), tapes
+
+
+def _resolve_here(catalog: Catalog, targets: tuple[str, ...]) -> tuple[list[SetId], list[str]]:
     sets: list[SetId] = []
     tapes: list[str] = []
     for target in targets:
@@ -117,14 +165,14 @@ def _resolve(catalog: Catalog, targets: tuple[str, ...]) -> tuple[list[SetId], l
     return sets, tapes
 
 
-def _bases(catalog: Catalog, sets: list[SetId]) -> list[SetId]:
+def _bases(sets: list[SetId], parent: Callable[[SetId], SetId | None]) -> list[SetId]:
     """Return what these sets build on, directly or not, and is not among them: files of theirs lie there."""
     bases: list[SetId] = []
     for set_id in sets:
-        below = catalog.ledger.backup_set(set_id).parent_id
+        below = parent(set_id)
         while below is not None and below not in sets and below not in bases:
             bases.append(below)
-            below = catalog.ledger.backup_set(below).parent_id
+            below = parent(below)
     return bases
 
 
@@ -159,13 +207,13 @@ def _cancel(client: Client, view: VerifyView) -> VerifyView:
     return view
 
 
-def _tell(home: Home, view: VerifyView, *, as_json: bool) -> None:
+def _tell(place: Place, view: VerifyView, *, as_json: bool) -> None:
     """Print what was found. Raises Cancelled, SetDamaged."""
     if as_json:
-        print_json(_json(home, view))
+        print_json(_json(place, view))
     else:
         for finding in view.findings:
-            _tell_finding(home, finding)
+            _tell_finding(place, finding)
         click.echo(_summary(view), err=True)
     if view.state == "cancelled":
         raise Cancelled("cancelled; the same command goes on where it ended")
@@ -178,9 +226,9 @@ def _summary(view: VerifyView) -> str:
     return f"{words}; {view.passed_over} were read back lately and not again" if view.passed_over else words
 
 
-def _tell_finding(home: Home, finding: VerifyFinding) -> None:
+def _tell_finding(place: Place, finding: VerifyFinding) -> None:
     where = f"tape {finding.tape}, segment {finding.segment_id} of set {finding.set_id}"
-    problems, lost = _lost(home, finding)
+    problems, lost = _lost(place, finding)
     click.echo(f"{where}: {finding.state}: {'; '.join(printable(problem) for problem in problems)}")
     for path in lost[:TOLD_FILES]:
         click.echo(f"  lost: {printable(path.decode('utf-8', 'surrogateescape'))}")
@@ -188,10 +236,10 @@ def _tell_finding(home: Home, finding: VerifyFinding) -> None:
         click.echo(f"  {len(lost):,} files in all: `tapefs verify --json` names them")
 
 
-def _json(home: Home, view: VerifyView) -> Json:
+def _json(place: Place, view: VerifyView) -> Json:
     findings = []
     for finding in view.findings:
-        problems, lost = _lost(home, finding)
+        problems, lost = _lost(place, finding)
         findings.append(
             {
                 "segment_id": finding.segment_id,
@@ -214,12 +262,15 @@ def _json(home: Home, view: VerifyView) -> Json:
     }
 
 
-def _lost(home: Home, finding: VerifyFinding) -> tuple[list[str], list[bytes]]:
-    """Return what is wrong, and the files that are lost, by the damage file."""
+def _lost(place: Place, finding: VerifyFinding) -> tuple[list[str], list[bytes]]:
+    """Return what is wrong, and the files that are lost, by the damage file; that is not told elsewhere."""
     from tapefs.verify.damage import read_damage
 
     if finding.state != "damaged":
         return finding.problems, []
+    if not place.is_here:
+        return [*finding.problems, f"{counted(finding.files, 'file')} lost"], []
+    home = place.home()
     read = read_damage(home.damage(SegmentId(finding.segment_id), VolumeId(finding.volume_id)))
     if read is None:
         return finding.problems, []

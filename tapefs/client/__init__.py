@@ -22,7 +22,13 @@ __all__ = ["connect", "connect_trio"]
 
 
 def connect(
-    url: str | None = None, *, token: str = "", ca: Path | None = None, pin: str = "", timeout_s: float = 60.0
+    url: str | None = None,
+    *,
+    token: str = "",
+    token_file: Path | None = None,
+    ca: Path | None = None,
+    pin: str = "",
+    timeout_s: float = 60.0,
 ) -> Client:
     """Return a blocking client of the sidecar at `url`: unix:/PATH, https://HOST:PORT, http://127.0.0.1:PORT.
 
@@ -32,19 +38,25 @@ def connect(
     """
     from tapefs.client.api import Client
 
-    return Client(_address(url, token, ca, pin), timeout_s)
+    return Client(_address(url, token, token_file, ca, pin), timeout_s)
 
 
 def connect_trio(
-    url: str | None = None, *, token: str = "", ca: Path | None = None, pin: str = "", timeout_s: float = 60.0
+    url: str | None = None,
+    *,
+    token: str = "",
+    token_file: Path | None = None,
+    ca: Path | None = None,
+    pin: str = "",
+    timeout_s: float = 60.0,
 ) -> AsyncClient:
     """Return a client for trio, an async context manager; the parameters are those of `connect`."""
     from tapefs.client.waiting import AsyncClient
 
-    return AsyncClient(_address(url, token, ca, pin), timeout_s)
+    return AsyncClient(_address(url, token, token_file, ca, pin), timeout_s)
 
 
-def _address(url: str | None, token: str, ca: Path | None, pin: str) -> Address:
+def _address(url: str | None, token: str, token_file: Path | None, ca: Path | None, pin: str) -> Address:
     from tapefs.client.address import environment_address
 
-    return environment_address(url, token=token, ca=ca, pin=pin)
+    return environment_address(url, token=token, token_file=token_file, ca=ca, pin=pin)

@@ -20,10 +20,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tapefs.errors import HomeError, Unreachable, UsageError
-from tapefs.home import default_home
+from tapefs.home import URL, default_home
 
-#: Settings of the environment: the address, the token or a file with it, a file with CAs, a fingerprint.
-URL, TOKEN, TOKEN_FILE, CA, PIN = "TAPEFS_URL", "TAPEFS_TOKEN", "TAPEFS_TOKEN_FILE", "TAPEFS_CA", "TAPEFS_PIN"
+#: Settings of the environment besides the address: the token or a file with it, a file with CAs, a fingerprint.
+TOKEN, TOKEN_FILE, CA, PIN = "TAPEFS_TOKEN", "TAPEFS_TOKEN_FILE", "TAPEFS_CA", "TAPEFS_PIN"
 _PORTS = {"http": 80, "https": 443}
 _CONNECT_S = 20
 
@@ -90,6 +90,7 @@ def environment_address(
     url: str | None = None,
     *,
     token: str = "",
+    token_file: Path | None = None,
     ca: Path | None = None,
     pin: str = "",
     environment: Mapping[str, str] = os.environ,
@@ -101,12 +102,12 @@ def environment_address(
     url = url or environment.get(URL)
     if not url:
         return Address(socket=default_home() / "sidecar.sock")
-    token = token or environment.get(TOKEN, "")
+    token = token or ("" if token_file is not None else environment.get(TOKEN, ""))
     file, cas = environment.get(TOKEN_FILE), environment.get(CA)
     return address_of(
         url,
         token=token,
-        token_file=Path(file) if file else None,
+        token_file=token_file or (Path(file) if file else None),
         ca=ca or (Path(cas) if cas else None),
         pin=pin or environment.get(PIN, ""),
     )

@@ -14,6 +14,7 @@ from tapefs.client.blocking import Caller
 from tapefs.client.calling import Ask, decode
 from tapefs.client.calls import SPANS, Calls
 from tapefs.client.files import FileCalls
+from tapefs.client.sets import SetCalls
 from tapefs.client.streams import Event, Events, event_target, search_target, whole_lines
 from tapefs.client.views import (
     Arrival,
@@ -53,7 +54,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-class Client(Calls, WaitCalls, FileCalls, Caller):
+class Client(Calls, SetCalls, WaitCalls, FileCalls, Caller):
     """A sidecar behind a socket or an address. Every call may raise Unreachable, and what it refuses with."""
 
     def call(self, method: str, target: str, body: object, kind: type[T]) -> T:
@@ -82,7 +83,7 @@ class Client(Calls, WaitCalls, FileCalls, Caller):
 
         Raises TapefsError when the search did not come to its end.
         """
-        with self.lines(search_target(patterns, choice)) as lines:
+        with self.lines(search_target(patterns, choice.items())) as lines:
             return whole_lines(lines)
 
     # -- families, loaded when they are asked for --------------------------------------------------------------------

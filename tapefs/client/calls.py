@@ -180,6 +180,12 @@ class Calls:
 
     @call
     @staticmethod
+    def verifications() -> Steps[list[VerifyView]]:
+        """List those that are open and the newest others, oldest first."""
+        return every("/api/v1/verify", VerifyView)
+
+    @call
+    @staticmethod
     def cancel_verification(number: int) -> Ask[None]:
         """Stop it. Raises NoSuchThing, NotNow."""
         return Ask("POST", f"/api/v1/verify/{number}/cancel", None, type(None))

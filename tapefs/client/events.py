@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from tapefs.client.address import Address
 from tapefs.client.api import decode
 from tapefs.client.notices import NoticeView
 from tapefs.client.transport import LineStream
@@ -40,7 +41,7 @@ EventView = NoticeView | ProgressView | GapView
 _KINDS: dict[str, type[EventView]] = {"notice": NoticeView, "progress": ProgressView, "gap": GapView}
 
 
-def follow(socket: Path, *, since: int | None = None, kinds: Sequence[str] = ()) -> Iterator[EventView]:
+def follow(where: Path | Address, *, since: int | None = None, kinds: Sequence[str] = ()) -> Iterator[EventView]:
     """Yield events until the sidecar ends the stream: first the notices behind `since`, without it those to come.
 
     Raises as `tapefs.client.transport.LineStream`; Unreachable when the sidecar goes away.
@@ -48,7 +49,7 @@ def follow(socket: Path, *, since: int | None = None, kinds: Sequence[str] = ())
     query = {} if since is None else {"since": str(since)}
     if kinds:
         query["kinds"] = ",".join(kinds)
-    with closing(LineStream(socket, f"/api/v1/events?{urlencode(query)}", SILENCE_S)) as stream:
+    with closing(LineStream(where, f"/api/v1/events?{urlencode(query)}", SILENCE_S)) as stream:
         yield from events_in(stream)
 
 

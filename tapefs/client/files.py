@@ -20,7 +20,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tapefs.client.calling import Ask, Fetch, Head, Pause, Steps, Work, call
+from tapefs.client.calling import Ask, Fetch, Head, Pause, Steps, Taker, Work, call
 from tapefs.client.transport import retry_after_s
 from tapefs.client.waits import until
 from tapefs.errors import NotNow, RecallFailed, TapefsError, TooManyRequests, Unreachable
@@ -165,6 +165,16 @@ class FileCalls:
             taker.close()
             part.unlink(missing_ok=True)
             raise
+
+    @call
+    @staticmethod
+    def pack(path: str | bytes, taker: Taker, form: str = "tar.zst") -> Steps[Head]:
+        """Have what is at a path packed, and the archive taken as it comes; tape by tape, however long that takes.
+
+        Raises NoSuchThing, UsageError for more than 100,000 entries; Unreachable when it breaks off.
+        """
+        head: Head = yield Fetch(f"{_url(DOWNLOAD, path)}?format={quote(form, safe='')}&wait=true", taker, PLAIN)
+        return head
 
 
 def _all_bytes(url: str, view: FileView, taker: _PartFile) -> Steps[None]:

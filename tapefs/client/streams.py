@@ -65,9 +65,9 @@ def event_target(choice: Mapping[str, str]) -> str:
     return f"{EVENTS}?{urlencode(choice)}" if choice else EVENTS
 
 
-def search_target(patterns: Sequence[str], choice: Mapping[str, str]) -> str:
+def search_target(patterns: Sequence[str], choice: Iterable[tuple[str, str]]) -> str:
     """Return what to ask for a search."""
-    return f"{FIND}?{urlencode([*(('pattern', each) for each in patterns), *choice.items()])}"
+    return f"{FIND}?{urlencode([*(('pattern', each) for each in patterns), *choice])}"
 
 
 def whole_lines(lines: Iterable[bytes]) -> list[dict[str, Any]]:

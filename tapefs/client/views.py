@@ -44,6 +44,10 @@ class JobView(_View, frozen=True, kw_only=True):
     state: JobState
     description: str = ""
     set_id: SetId | None = None
+    priority: int = 50
+    queued_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
     #: What the newest run was to make, and what it has made.
     run_type: str = "full"
     set_type: str | None = None
@@ -135,6 +139,10 @@ class VerifyView(_View, frozen=True, kw_only=True):
     done_bytes: int = 0
     tape: str = ""
     findings: list[VerifyFinding] = []
+    #: What has ended it before its end; empty: nothing.
+    error: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
 
 
 class SetVerdict(_View, frozen=True, kw_only=True):

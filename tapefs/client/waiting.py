@@ -20,6 +20,7 @@ from tapefs.client.files import PLAIN, FileCalls
 from tapefs.client.notices import WaitingNoticeClient
 from tapefs.client.pools import WaitingPoolClient
 from tapefs.client.schedules import WaitingScheduleClient
+from tapefs.client.sets import SetCalls
 from tapefs.client.streams import Event, Events, event_target, search_target, whole_lines
 from tapefs.client.tapes import WaitingTapeClient
 from tapefs.client.transport import NOT_TAKEN_BYTES, STATUS, WentAway, error_of, is_unknown_call, other_version
@@ -36,7 +37,7 @@ _PIECE_BYTES = 1024 * 1024
 _LIMITS = httpx.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=4.0)
 
 
-class AsyncClient(Calls, WaitCalls, FileCalls, Waiting):
+class AsyncClient(Calls, SetCalls, WaitCalls, FileCalls, Waiting):
     """A sidecar, for programs in trio; an async context manager. The calls are those of `Client`, to be awaited."""
 
     def __init__(self, address: Address, timeout_s: float = 60.0) -> None:
@@ -116,7 +117,7 @@ class AsyncClient(Calls, WaitCalls, FileCalls, Waiting):
 
     async def find(self, *patterns: str, **choice: str) -> list[dict[str, Any]]:
         """Search all sets: see `Client.find`."""
-        async with self.lines(search_target(patterns, choice)) as lines:
+        async with self.lines(search_target(patterns, choice.items())) as lines:
             return whole_lines([line.encode() async for line in lines])
 
     # -- inside ------------------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _once(drop: Drop, chosen: argparse.Namespace) -> int:
-    with sidecar(chosen.home, chosen.url) as client:
+    with sidecar(chosen.home, chosen.url, chosen.token_file) as client:
         return work_off(drop, client)
 
 

@@ -21,11 +21,10 @@ from pathlib import Path
 import msgspec
 
 from tapefs.client import connect
-from tapefs.client.address import URL
 from tapefs.client.api import Client, JobView
 from tapefs.client.presence import connected
 from tapefs.errors import HomeError, TapefsError, Unreachable, UsageError
-from tapefs.home import default_home, open_home
+from tapefs.home import URL, default_home, open_home
 
 DONE, FAILED, USAGE, AGAIN = 0, 1, 64, 75
 
@@ -43,6 +42,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--home", type=Path, help="the state folder [as tapefs itself has it]")
         if is_here:
             return
+        self.add_argument("--token-file", type=Path, metavar="FILE", help="its token is in there [TAPEFS_TOKEN_FILE]")
         self.add_argument("--url", help=f"a sidecar that runs, as {URL} has it [the one of the state folder]")
 
     def exit(self, status: int = 0, message: str | None = None) -> None:  # type: ignore[override]
@@ -91,10 +91,10 @@ def usual_lock(name: str) -> Path:
 
 
 @contextmanager
-def sidecar(home: Path | None, url: str | None) -> Iterator[Client]:
+def sidecar(home: Path | None, url: str | None, token_file: Path | None = None) -> Iterator[Client]:
     """Be with a sidecar: the one at an address, or that of a state folder, which is started if none runs."""
     if url or (home is None and os.environ.get(URL)):
-        with connect(url) as client:
+        with connect(url, token_file=token_file) as client:
             client.status()
             yield client
         return

@@ -50,7 +50,7 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.base and chosen.database:
         raise UsageError("--base has all databases of the cluster: leave --database away")
     lock = chosen.lock or usual_lock(f"{chosen.name}-{BASE}" if chosen.base else chosen.name)
-    with locked(lock), sidecar(chosen.home, chosen.url) as client:
+    with locked(lock), sidecar(chosen.home, chosen.url, chosen.token_file) as client:
         return _base(client, chosen) if chosen.base else _dumps(client, chosen)
 
 

@@ -72,7 +72,7 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.tries < 1:
         raise UsageError("--tries: at least 1")
     chosen.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with locked(chosen.spool / ".lock"), sidecar(chosen.home, chosen.url) as client:
+    with locked(chosen.spool / ".lock"), sidecar(chosen.home, chosen.url, chosen.token_file) as client:
         return max((_one(source, chosen, client) for source in sources), default=DONE)
 
 

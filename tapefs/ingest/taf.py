@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tapefs.client.address import URL
+from tapefs.home import URL
 from tapefs.ingest.manners import AGAIN, DONE, FAILED, Parser, locked, run, tell, usual_lock
 
 NAME = "ingest_taf"

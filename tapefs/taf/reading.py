@@ -100,6 +100,34 @@ def extract_archives(
     return tally.report()
 
 
+def extract_members(
+    members: Iterable[Member],
+    target: Path,
+    *,
+    overwrite: bool,
+    special: bool,
+    progress: Progress,
+    note: Note,
+) -> RestoreReport:
+    """Restore members beneath `target`, each at its own path; without `special` nothing that gives rights.
+
+    Raises UsageError (target), BadStructure where they end too soon; what was restored by then is there.
+    """
+    tally = Tally(progress, note)
+    tally.enter_stage("write")
+    with closing(SafeWriter(target, overwrite=overwrite, special=special)) as writer:
+        extraction = _Extraction(writer, tally)
+        try:
+            extraction.run(b"", iter(members))
+        except TargetFull as error:
+            tally.stopped = str(error)
+        finally:
+            tally.enter_stage("finish")
+            extraction.finish()
+            writer.sync()
+    return tally.report()
+
+
 @contextmanager
 def _reporting(tally: Tally, path: bytes) -> Iterator[None]:
     """Make damage of an archive a line of the report."""
@@ -149,7 +177,8 @@ class _Extraction:
         if stat.S_ISDIR(member.mode):
             self._enter(path, member)
             return
-        self._enter(path.rpartition(b"/")[0], None)
+        if above := path.rpartition(b"/")[0]:
+            self._enter(above, None)
         if not self._writer.overwrite and self._writer.exists(path):
             raise FileExistsError
         if member.is_link:

@@ -1,0 +1,158 @@
+"""Commands that ask a sidecar elsewhere: over TLS with a token from a file, and what works only beside the home."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tapefs.cli import run
+from tests.cli.conftest import Outcome
+from tests.client.test_real import ODD, Site, site  # noqa: F401 -- a fixture
+
+Tapefs = Callable[..., Outcome]
+
+
+@pytest.fixture
+def there(site: Site, tapefs: Tapefs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tapefs:  # noqa: F811
+    """Run a command at the sidecar's address, with nothing of its state folder but its certificate."""
+    token = tmp_path / "token"
+    token.write_text(f"{site.rig.token}\n")
+    monkeypatch.setenv("TAPEFS_CA", str(site.certificate))
+    monkeypatch.setenv("TAPEFS_HOME", str(tmp_path / "no-home"))
+
+    def call(*arguments: str, code: int = 0) -> Outcome:
+        outcome = tapefs("--url", site.url, "--token-file", str(token), *arguments)
+        assert outcome.code == code, outcome.err
+        assert site.rig.token not in outcome.out + outcome.err
+        return outcome
+
+    return call
+
+
+def test_listings(there: Tapefs, tapefs: Tapefs, site: Site) -> None:  # noqa: F811
+    """They tell what those beside the state folder do."""
+    home = ("--home", str(site.rig.home.path))
+    [listed] = json.loads(there("sets", "--json").out)
+    [known] = json.loads(tapefs(*home, "sets", "--json").out)
+    assert listed == known
+    assert there("sets", "--long").out == tapefs(*home, "sets", "--long").out
+    assert there("jobs").out == tapefs(*home, "jobs").out
+    assert json.loads(there("jobs", "--json").out)[0]["name"] == "data"
+    assert json.loads(there("job", "show", "data", "--json").out)["state"] == "completed"
+    for name in ("data", "data/latest", known["set_id"], known["set_id"][:8]):
+        shown = there("show", name).out
+        assert known["set_id"] in shown
+        assert "TP0001L9:" in shown
+    assert "there is no set nothing" in there("show", "nothing", code=1).one_line()
+    target = f"data:{site.tree}"
+    names = [line.split(" ")[-1] for line in there("ls", target).out.splitlines()]
+    assert names == [line.split(" ")[-1] for line in tapefs(*home, "ls", target).out.splitlines()]
+    assert there("find", "te?t", "--size", "+1k").out == tapefs(*home, "find", "te?t", "--size", "+1k").out
+    assert there("find", "*txt", "--long").out == tapefs(*home, "find", "*txt", "--long").out
+    assert "TP0001L9" in there("tapes").out
+    assert "drive0" in there("drives").out
+    assert there("prompts").code == 0
+
+
+def test_a_backup_and_a_restore(there: Tapefs, site: Site, tmp_path: Path) -> None:  # noqa: F811
+    """What it reads is on its own machine; what comes back comes to this one, as it was."""
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "run").write_bytes(os.urandom(300_000))
+    (source / "sub" / "run").chmod(0o4750)
+    (source / "link").symlink_to("sub/run")
+    os.utime(source / "sub" / "run", ns=(1_234_567_891, 1_234_567_891))
+    done = there("backup", str(source), "--name", "mine")
+    site.evict()
+    there("restore", done.out.strip(), "--to", str(tmp_path / "back"))
+    back = tmp_path / "back" / str(source).lstrip("/")
+    assert (back / "sub/run").read_bytes() == (source / "sub/run").read_bytes()
+    status = (back / "sub/run").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (0o4750, 1_234_567_891)
+    assert (back / "link").readlink() == Path("sub/run")
+    there("restore", "mine", f"{source}/sub/run", "--to", str(tmp_path / "one"), "--no-special", code=1)
+    [found] = [path for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    assert found == tmp_path / "one" / str(source / "sub/run").lstrip("/")
+    assert stat.S_IMODE(found.stat().st_mode) == 0o750
+    there("restore", "data", "--to", str(tmp_path / "odd"))
+    assert os.fsencode(tmp_path / "odd") + os.fsencode(site.tree) + b"/" + ODD in {
+        os.fsencode(path) for path in (tmp_path / "odd").rglob("*")
+    }
+    assert "already there" in there("restore", "mine", "--to", str(tmp_path / "back"), code=1).err
+    assert "no" in there("restore", "mine", "/nowhere", "--to", str(tmp_path / "none"), code=1).err
+    assert "of its own machine" in there("backup", "source", code=2).one_line()
+
+
+def test_a_stream(there: Tapefs, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    data = os.urandom(200_000)
+    (tmp_path / "in").write_bytes(data)
+    with (tmp_path / "in").open("rb") as stream:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(cast("io.BufferedReader", stream)))
+        there("backup", "--stdin", "dump.sql")
+    there("restore", "dump.sql", "--to", str(tmp_path / "out"))
+    assert (tmp_path / "out/dump.sql").read_bytes() == data
+    assert "exit code 3" in there("backup", "--stdin", "bad", "--command", "--", "sh", "-c", "exit 3", code=1).err
+
+
+def test_verifications(there: Tapefs, tapefs: Tapefs, site: Site) -> None:  # noqa: F811
+    assert "are good" in there("verify", "data", "--again").err
+    assert "are good" in there("verify", "TP0001L9", "--again").err
+    listed = there("verify", "--list").out
+    assert listed == tapefs("--home", str(site.rig.home.path), "verify", "--list").out
+    assert listed.splitlines()[0].split()[:4] == ["NUMBER", "STATE", "STARTED", "FINISHED"]
+    assert all(" completed " in line for line in listed.splitlines()[1:])
+    told = json.loads(there("verify", "--list", "--json").out)
+    assert [each["damaged"] for each in told] == [0] * len(told)
+    assert len(told) >= 2
+    there("verify", "--list", "data", code=2)
+
+
+def test_events_and_the_queue(there: Tapefs) -> None:
+    there("jobs", "pause")
+    assert "is paused" in there("jobs").out
+    there("jobs", "resume")
+    assert "paused" not in there("jobs").out
+    assert len(there("events", "-n", "2").out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("mount", "/mnt"), ("serve",), ("check",), ("versions", "/x"), ("stage", "data"), ("audit", "show"),
+        ("catalog", "backup", "x"), ("doctor",), ("rebuild",), ("key", "list"), ("init",), ("vtl",), ("expire",),
+        ("taf", "import", "/x"), ("report", "data"),
+    ],
+)  # fmt: skip
+def test_what_works_beside_the_home_only(there: Tapefs, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """It says so, in a line and as bad usage, and makes nothing."""
+    refused = there(*arguments, code=2)
+    assert "beside the state folder only" in refused.one_line()
+    assert not (tmp_path / "no-home").exists()
+
+
+def test_who_is_asked(site: Site, tapefs: Tapefs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """The command line goes before the environment, and a token before none."""
+    for arguments in (("--url", site.url, "--home", "/x", "jobs"), ("--token-file", "/x", "jobs")):
+        assert tapefs(*arguments).code == 2
+    assert "certificate" in tapefs("--url", site.url, "jobs").one_line()
+    monkeypatch.setenv("TAPEFS_PIN", site.pin)
+    assert tapefs("--url", site.url, "jobs").code == 1
+    monkeypatch.setenv("TAPEFS_TOKEN", "tapefs_wrong")
+    assert tapefs("--url", site.url, "jobs").code == 1
+    (tmp_path / "token").write_text(site.rig.token)
+    assert tapefs("--url", site.url, "--token-file", str(tmp_path / "token"), "jobs").code == 0
+    monkeypatch.delenv("TAPEFS_TOKEN")
+    monkeypatch.setenv("TAPEFS_URL", site.url)
+    monkeypatch.setenv("TAPEFS_TOKEN_FILE", str(tmp_path / "token"))
+    assert "data" in tapefs("jobs").out
+    assert run(["--home", str(tmp_path / "nowhere"), "jobs"]) == 1
+    assert "not sent to" in tapefs("--url", "http://192.0.2.1", "jobs").err
+    assert "no token can be read" in tapefs("--url", site.url, "--token-file", "/nowhere", "jobs").one_line()
