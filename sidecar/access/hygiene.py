@@ -24,7 +24,7 @@ def check_headers(scope: Scope) -> None:
         raise BadRequest(f"more than {MOST_HEADERS} headers")
     counts = Counter(name.lower() for name, _ in headers)
     for name in SINGLE & counts.keys():
-        if counts[name] > 1 and not (name == b"cookie" and scope.get("http_version") == "2"):
+        if counts[name] > 1:
             raise BadRequest(f"the header {name.decode()} is there twice")
     if b"content-length" in counts and b"transfer-encoding" in counts:
         raise BadRequest("Content-Length and Transfer-Encoding together: where the body ends is not certain")

@@ -52,7 +52,7 @@ class Issuers:
                 raise ValueError("no key of the issuer fits")
             found = jwt.decode(token, key, list(issuer.algorithms), JWSRegistry(algorithms=list(issuer.algorithms)))
             _check(issuer, found.claims)
-        except (JoseError, ValueError, KeyError, TypeError) as error:
+        except (JoseError, ValueError, KeyError, TypeError, RecursionError) as error:
             log.info("a bearer token was refused", address=address, reason=f"{type(error).__name__}: {_brief(error)}")
             return None
         return _caller(issuer, found.claims, address)

@@ -76,7 +76,7 @@ class DavCalls:
         if place.item.is_directory:
             return json_answer({"detail": "a folder of WebDAV has no content: open it with a client"}, 405, _HEADERS)
         files, item, caller = self._service.files, place.item, caller_of(request)
-        more = {"Content-Disposition": attachment(path.rpartition(b"/")[2]), "X-Content-Type-Options": "nosniff"}
+        more = {"Content-Disposition": attachment(path.rpartition(b"/")[2])}
         answer = FileAnswer(files, item, caller, request.headers, more=more)
         may_wait = self._service.home.settings.dav.cold == "wait" or request.method != "GET"
         if may_wait or not answer.has_bytes or files.state(item) is State.ONLINE:

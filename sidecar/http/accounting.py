@@ -34,7 +34,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND"})
 _CHATTER = re.compile(r"/api/v1/(recalls(/cancel)?|walks(/end)?)|/wlcg/v1/archiveinfo")
 #: Calls behind which something is gone, or may be written over; DELETE is one, too …
 _DESTROYS = re.compile(
-    r"/api/v1/(expire|reclaim|keys|tapes/(label|relabel|erase|forget))"
+    r"/api/v1/(expire|reclaim|restores|keys|tapes/(label|relabel|erase|forget))"
     r"|/api/tape/(format|erase|create|write-label|update/[^/]+|operations/(format|erase))"
     r"|/api/recovery/(restore|tasks)"
 )
@@ -44,6 +44,8 @@ _LETS_GO = re.compile(r"/api/v1/(pins/[^/]+|session|shelf/[^/]+)|/wlcg/v1/.*")
 _LOGINS = frozenset({"/api/v1/session", "/api/user/login"})
 #: Ids of requests that clients may choose.
 _HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,64}")
+#: No browser is to take an answer for a page or a script by what is in it.
+_AS_IT_SAYS = (b"x-content-type-options", b"nosniff")
 #: Of a body so much is kept for the audit log.
 LONGEST_BODY_BYTES = 16 * 1024
 #: Upper bounds of the histogram of durations, in seconds.
@@ -115,7 +117,7 @@ class Accounting:
         async def note_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 notes.status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", notes.request.encode())]
+                message["headers"] = [*message["headers"], (b"x-request-id", notes.request.encode()), _AS_IT_SAYS]
             await send(message)
 
         is_noted = is_audited(scope["method"], scope["path"])

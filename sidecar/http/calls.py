@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -70,6 +71,8 @@ class Call(Route):
         what its kind of call has anyway, and `media` the kind of content of an answer that is not JSON.
         """
         super().__init__(path, endpoint, methods=list(methods))
+        # `$` would take a line break behind the path for its end, and others who look at the path would not.
+        self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z")
         self.needs = needs
         self.scopes = scopes
         self.body = body

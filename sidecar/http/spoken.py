@@ -19,6 +19,8 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 
+from sidecar.http.http1 import keep_to_http1
+
 
 class QuietConfig(Config):
     """Hypercorn's settings; the date that stands in every answer is put into words once a second."""
@@ -84,7 +86,7 @@ class Idleness:
 
 
 class SpokenConnection(TCPServer):
-    """Hypercorn's handler of one connection.
+    """Hypercorn's handler of one connection, for HTTP/1 alone.
 
     The head of an answer goes out with the first piece of its body, as ASGI has it: two small packets took a fifth of
     the time of a short answer.
@@ -143,6 +145,7 @@ class SpokenConnection(TCPServer):
         return isinstance(http, H11Protocol) and http.stream is not None and http.connection.our_state is h11.SEND_BODY
 
     async def _read_data(self) -> None:
+        keep_to_http1(self.protocol)
         try:
             await super()._read_data()
         finally:

@@ -166,7 +166,7 @@ def test_which_calls_are_noted_before_they_begin() -> None:
     noted = {(method, path) for method, path in unsafe if destroys(method, path)}
     for word in ("erase", "forget", "relabel", "label", "expire", "reclaim", "format"):
         assert {each for each in unsafe if each[0] == "POST" and each[1].endswith(f"/{word}")} <= noted, word
-    for path in ("/api/v1/tapes/erase", "/api/v1/tapes/forget", "/api/v1/expire", "/api/v1/keys"):
+    for path in ("/api/v1/tapes/erase", "/api/v1/tapes/forget", "/api/v1/expire", "/api/v1/keys", "/api/v1/restores"):
         assert ("POST", path) in noted
 
 

@@ -45,6 +45,38 @@ def test_headers_that_are_not_certain(rig: Rig, headers: tuple[str, ...]) -> Non
 
 
 @pytest.mark.parametrize(
+    "asks",
+    [
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: YQ==\r\n",
+    ],
+)
+def test_nobody_gets_another_protocol(rig: Rig, asks: bytes) -> None:
+    """Whoever asks for one is served by HTTP/1, and so is what he sends next."""
+    head = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
+    answer = raw_request(rig, head + asks + b"\r\n" + head + b"Connection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200") == 2
+    assert answer.count(b'{"status":"ok"}') == 2
+
+
+def test_http2_is_not_spoken(rig: Rig) -> None:
+    answer = raw_request(rig, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+    assert answer.startswith(b"HTTP/1.1 400")
+
+
+def test_a_line_break_is_no_end_of_a_path(rig: Rig) -> None:
+    """Else the same call would stand under another path in the audit log, and slip through what goes by the path."""
+    for path in ("/api/v1/session%0A", "/api/v1/expire%0A", "/health/live%0A"):
+        assert rig.tcp("GET", path).status == 404
+
+
+def test_what_is_answered_is_what_it_says(rig: Rig) -> None:
+    """Nothing is guessed to be a page or a script."""
+    for path in ("/api/v1/jobs", "/nothing", "/api/v1/content/README"):
+        assert rig.tcp("GET", path).headers["x-content-type-options"] == "nosniff", path
+
+
+@pytest.mark.parametrize(
     ("listen", "header", "is_ours"),
     [
         ("127.0.0.1", "localhost:8080", True),

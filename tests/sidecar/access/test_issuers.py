@@ -147,6 +147,7 @@ NOW = int(time.time())
         pytest.param("é.é.é", id="no ASCII"),
         pytest.param(forged({"alg": ["RS256"]}, claims()), id="a list of algorithms"),
         pytest.param("A" * 20_000 + ".b.c", id="too long"),
+        pytest.param(base64.urlsafe_b64encode(b"[" * 9000).decode() + ".e30.x", id="nested"),
     ],
 )
 async def test_what_is_forged_does_not_count(issuers: Issuers, token: str) -> None:
