@@ -116,9 +116,7 @@ class DatabaseCalls:
         body = await body_of(request, DatabaseConfig)
         check(body)
         before = await trio.to_thread.run_sync(read_config, self._path)
-        if body.db_password == MASK:
-            kept = before.db_password if before is not None else None
-            body = msgspec.structs.replace(body, db_password=kept)
+        body = unmasked(body, before)
         note_values(request, old=None if before is None else msgspec.to_builtins(shown(before)))
         await trio.to_thread.run_sync(write_config, self._path, body)
         return json_answer(Said(True, "Noted for the import of TAF's catalog; the catalog of tapefs needs no setting."))
@@ -127,9 +125,7 @@ class DatabaseCalls:
         """Connect to a database, and say what became of that."""
         body = await body_of(request, DatabaseConfig)
         check(body)
-        if body.db_password == MASK:
-            stored = await trio.to_thread.run_sync(read_config, self._path)
-            body = msgspec.structs.replace(body, db_password=stored.db_password if stored is not None else None)
+        body = unmasked(body, await trio.to_thread.run_sync(read_config, self._path))
         try:
             with trio.fail_after(TEST_S):
                 said = await trio.to_thread.run_sync(connect, body, abandon_on_cancel=True, limiter=_tests)
@@ -180,6 +176,22 @@ def check(config: DatabaseConfig) -> None:
         host.encode("idna")  # What looks the name up fails with this error otherwise, which is none of the network's.
     except UnicodeError:
         raise Invalid("value_error", ["body", "db_host"], "must be one host name or address", host) from None
+
+
+def unmasked(config: DatabaseConfig, stored: DatabaseConfig | None) -> DatabaseConfig:
+    """Return the setting with the password that MASK means: the stored one, which goes nowhere else. Raises Invalid."""
+    if config.db_password != MASK:
+        return config
+    kept = stored.db_password if stored is not None else None
+    if kept and stored is not None and _place(config) != _place(stored):
+        message = "is that of another server or user: send the password of this one"
+        raise Invalid("value_error", ["body", "db_password"], message)
+    return msgspec.structs.replace(config, db_password=kept)
+
+
+def _place(config: DatabaseConfig) -> tuple[object, ...]:
+    """Return to whom its password is told."""
+    return config.db_type, config.db_host, config.db_port or _PORTS.get(config.db_type), config.db_user
 
 
 def connect(config: DatabaseConfig) -> str:

@@ -122,8 +122,7 @@ class NotificationCalls:
         def change(stored: Stored) -> Stored:
             if not body.dingtalk_api_url:
                 return msgspec.structs.replace(stored, gateway=None)
-            kept = stored.gateway.api_key if stored.gateway is not None else ""
-            key = kept if body.dingtalk_api_key == MASK else body.dingtalk_api_key
+            key = body.dingtalk_api_key if body.dingtalk_api_key != MASK else _kept_key(stored, body.dingtalk_api_url)
             gateway = Gateway(api_url=body.dingtalk_api_url, api_key=key, default_phone=body.dingtalk_default_phone)
             return msgspec.structs.replace(stored, gateway=gateway)
 
@@ -213,6 +212,15 @@ class NotificationCalls:
             if user.id == number:
                 return user
         raise NoSuchThing(f"there is no user {number} who is told")
+
+
+def _kept_key(stored: Stored, url: str) -> str:
+    """Return the key that MASK means, which goes to no other gateway. Raises Invalid."""
+    known = stored.gateway
+    if known is not None and known.api_key and known.api_url.rstrip("/") != url.rstrip("/"):
+        message = "is that of another gateway: send the key of this one"
+        raise Invalid("value_error", ["body", "dingtalk_api_key"], message)
+    return known.api_key if known is not None else ""
 
 
 def _user(number: int, body: NotificationUser) -> User:

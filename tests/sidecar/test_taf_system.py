@@ -65,6 +65,8 @@ def test_the_gateway_by_tafs_calls(tmp_path: Path) -> None:
         assert shown["config"]["dingtalk_api_url"] == receiver.url
         assert "canary" not in json.dumps(shown)
         assert rig.unix("PUT", f"{base}/config", shown["config"]).body["success"] is True
+        elsewhere = shown["config"] | {"dingtalk_api_url": "https://elsewhere.example.org"}
+        assert rig.unix("PUT", f"{base}/config", elsewhere).status == 422  # The key is for whom it was given for.
         assert rig.unix("POST", f"{base}/test?phone=139").body["success"] is True
         assert rig.unix("POST", "/api/system/test-dingtalk").body["success"] is True
         assert [json.loads(each.body)["phone"] for each in receiver.posted] == ["139", "138"]
@@ -128,6 +130,10 @@ def test_where_tafs_catalog_is(tmp_path: Path) -> None:
         shown = rig.unix("GET", f"{base}/config").body
         assert (shown["db_host"], shown["db_port"], shown["db_password"]) == ("db.example.org", 5432, "********")
         assert rig.unix("PUT", f"{base}/config", {**config, "db_password": "********"}).body["success"] is True
+        for other in ({"db_host": "127.0.0.1"}, {"db_port": 6543}, {"db_user": "eve"}, {"db_type": "postgresql"}):
+            elsewhere = config | {"db_password": "********"} | other
+            assert rig.unix("POST", f"{base}/test", elsewhere).status == 422  # Nobody else is told the password.
+            assert rig.unix("PUT", f"{base}/config", elsewhere).status == 422
         assert json.loads((home.path / "taf-database.json").read_text())["db_password"] == "canary"
         assert (home.path / "taf-database.json").stat().st_mode & 0o777 == 0o600
         assert rig.unix("GET", f"{base}/status").body["status"] == "connected"
