@@ -99,9 +99,7 @@ class BodyLimits:
 
 
 def _has_none(scope: Scope) -> bool:
-    """Is it certain that a request has no body? In HTTP/1 one is announced; the usual case, without a deadline."""
-    if not scope["http_version"].startswith("1"):
-        return False
+    """Has a request no body? In HTTP/1 one is announced; the usual case, without a deadline."""
     return not any(name in _ANNOUNCE for name, _ in scope["headers"])
 
 

@@ -144,6 +144,11 @@ class SpokenConnection(TCPServer):
         http = self.protocol.protocol
         return isinstance(http, H11Protocol) and http.stream is not None and http.connection.our_state is h11.SEND_BODY
 
+    async def _idle_timeout(self) -> None:
+        """Close. Hypercorn's would wait as long again first, and not notice a request that comes meanwhile."""
+        with trio.CancelScope(shield=True):
+            await self._initiate_server_close()
+
     async def _read_data(self) -> None:
         keep_to_http1(self.protocol)
         try:

@@ -21,7 +21,7 @@ from starlette.types import Message, Scope
 from sidecar.http.gates import BodyLimits
 from tests.sidecar.rig import Rig, make_home, running
 
-PUT = {"type": "http", "method": "PUT", "path": "/", "headers": []}
+PUT = {"type": "http", "method": "PUT", "path": "/", "headers": [(b"transfer-encoding", b"chunked")]}
 EVERYTHING = ["/health", "/api/v1/status", "/api/v1/arrivals", "/api/backup/tasks", "/api/tape/list"]
 
 
