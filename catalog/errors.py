@@ -2,9 +2,13 @@
 
     CatalogError
     ├── NotFound            no record of that id
+    │   ├── NoLedger        the ledger itself is not there
+    │   └── NoIndex         that of a set is not there
     ├── Conflict            the operation does not fit the record's state (already done, other owner)
     │   └── StaleClaim      somebody else has claimed the volume since
     ├── Damaged             a checksum or a structure is wrong; `where` names the record
+    │   ├── LedgerDamaged   the ledger's file as a whole
+    │   └── IndexDamaged    the index of a set as a whole
     ├── WrongVersion        written by another version of the format
     └── StorageFailed       the disk or LMDB failed; `retryable` tells whether a retry can help
 
@@ -25,6 +29,14 @@ class NotFound(CatalogError):
     """There is no such record."""
 
 
+class NoLedger(NotFound):
+    """There is no ledger in the folder."""
+
+
+class NoIndex(NotFound):
+    """A set has no index; its trailers and its tapes have what makes one."""
+
+
 class Conflict(CatalogError):
     """The record is in a state that does not allow the operation."""
 
@@ -40,6 +52,14 @@ class Damaged(CatalogError):
         super().__init__(f"{message} ({where})")
         #: Which record or block, for the operator.
         self.where = where
+
+
+class LedgerDamaged(Damaged):
+    """The ledger's file cannot be read at all."""
+
+
+class IndexDamaged(Damaged):
+    """The index of a set cannot be read at all."""
 
 
 class WrongVersion(CatalogError):

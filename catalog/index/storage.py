@@ -16,7 +16,7 @@ from pathlib import Path
 import lmdb
 
 from catalog.crash import crash_point
-from catalog.errors import Conflict, Damaged, NotFound, StorageFailed, WrongVersion
+from catalog.errors import Conflict, IndexDamaged, NoIndex, StorageFailed, WrongVersion
 from catalog.index.layout import Item, Table
 
 #: Address space to begin with; it grows by doubling. The file itself has the size of its content.
@@ -221,7 +221,7 @@ def _identity(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise NotFound(f"there is no index at {path}") from None
+        raise NoIndex(f"there is no index at {path}") from None
     except OSError as error:
         raise StorageFailed(f"cannot read {path}: {error.strerror}", retryable=False) from error
     return status.st_dev, status.st_ino
@@ -230,7 +230,7 @@ def _identity(path: Path) -> tuple[int, int]:
 def _open_environment(path: Path) -> lmdb.Environment:
     size = path.stat().st_size
     if size == 0:
-        raise Damaged("the index is empty", str(path))
+        raise IndexDamaged("the index is empty", str(path))
     try:
         # Without a size LMDB would map as much as the writer did.
         environment = lmdb.open(
@@ -240,11 +240,11 @@ def _open_environment(path: Path) -> lmdb.Environment:
     except lmdb.VersionMismatchError as error:
         raise WrongVersion(f"{path} was written by another version of LMDB") from error
     except lmdb.InvalidError as error:
-        raise Damaged("this is not an index", str(path)) from error
+        raise IndexDamaged("this is not an index", str(path)) from error
     except lmdb.Error as error:
         raise StorageFailed(f"cannot open {path}: {error}", retryable=False) from error
     # LMDB reads through a memory map, where a page behind the end of a cut file would kill the process by SIGBUS.
     if size < (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]:
         environment.close()
-        raise Damaged("the index is cut short", str(path))
+        raise IndexDamaged("the index is cut short", str(path))
     return environment

@@ -31,7 +31,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import lmdb
 
 from catalog.crash import crash_point
-from catalog.errors import Conflict, Damaged, NotFound, StorageFailed
+from catalog.errors import Conflict, LedgerDamaged, NoLedger, StorageFailed
 from catalog.ledger_store.gate import Gate
 from catalog.ledger_store.tables import DATABASES, LATER_DATABASES, MAX_DATABASES
 from catalog.ledger_store.transaction import Databases, Reader, Writer
@@ -118,7 +118,7 @@ def _probe(path: Path) -> None:
     )
     if child.returncode == PROBLEMS_EXIT or child.returncode < 0:
         found = child.stdout.partition("\n")[0] or signal.Signals(-child.returncode).name
-        raise Damaged(f"the ledger's file is cut short or damaged: {found}", str(path / DATA_FILE))
+        raise LedgerDamaged(f"the ledger's file is cut short or damaged: {found}", str(path / DATA_FILE))
     if child.returncode:
         raise StorageFailed(f"the ledger {path} could not be checked: {child.stderr.strip()[-200:]}", retryable=False)
 
@@ -150,7 +150,7 @@ class SharedEnvironment:
                 self._lmdb.reader_check()
             except lmdb.NotFoundError as error:
                 self._lmdb.close()
-                raise Damaged(f"this is no ledger of tapefs: {error}", str(self.path)) from error
+                raise LedgerDamaged(f"this is no ledger of tapefs: {error}", str(self.path)) from error
             except BaseException:
                 self._lmdb.close()
                 raise
@@ -307,11 +307,11 @@ def _identity(path: Path) -> tuple[int, int]:
     try:
         stat = file.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"there is no ledger in {path}") from None
+        raise NoLedger(f"there is no ledger in {path}") from None
     except OSError as error:
         raise StorageFailed(f"cannot read {file}: {error.strerror}", retryable=False) from error
     if stat.st_size == 0:
-        raise Damaged("the ledger's file is empty", str(file))  # LMDB would take it for a new one.
+        raise LedgerDamaged("the ledger's file is empty", str(file))  # LMDB would take it for a new one.
     return stat.st_dev, stat.st_ino
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import lmdb
 
-from catalog.errors import CatalogError, Damaged, StorageFailed, WrongVersion
+from catalog.errors import CatalogError, LedgerDamaged, StorageFailed, WrongVersion
 
 #: A failed write with less free space than this is put down to a full disk: LMDB turns a short write into EIO.
 _FULL_BYTES = 1 << 20
@@ -37,7 +37,7 @@ def translate(error: lmdb.Error, path: Path) -> CatalogError:
     if isinstance(error, lmdb.VersionMismatchError):
         return WrongVersion(f"the ledger {path} was written by another version of LMDB than {lmdb.version()}: {error}")
     if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)):
-        return Damaged(f"the ledger's file is damaged: {error}", str(path))
+        return LedgerDamaged(f"the ledger's file is damaged: {error}", str(path))
     if isinstance(error, lmdb.ReadersFullError):
         return StorageFailed(f"too many processes read the ledger {path} at once; try again", retryable=True)
     return _storage_failure(error, path)

@@ -155,10 +155,11 @@ def _next_step(view: JobView) -> str:
 def _cancelled_words(view: JobView) -> str:
     """Say it once, and what is known besides."""
     error = view.error or ""
+    nothing = f"nothing of it is shown; {_next_step(view)}"
     for said in ("it was cancelled", "cancelled"):
         if error.startswith(said):
-            return f"job {view.number} was cancelled{error.removeprefix(said) or '; nothing of it is shown'}"
-    return f"job {view.number} was cancelled: {error or 'nothing of it is shown'}"
+            return f"job {view.number} was cancelled{error.removeprefix(said) or '; ' + nothing}"
+    return f"job {view.number} was cancelled: {error or nothing}"
 
 
 def _wait(client: Client, view: JobView) -> JobView:

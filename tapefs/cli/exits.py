@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from catalog.errors import CatalogError
+from catalog.errors import CatalogError, IndexDamaged, LedgerDamaged, NoIndex, NoLedger
 from drivers.errors import DriveError
 from tapefs.errors import TapefsError, UsageError
 
@@ -23,6 +23,18 @@ TABLE: tuple[tuple[type[BaseException], int], ...] = (
     (click.Abort, FAILED),
     (KeyboardInterrupt, FAILED),
     (OSError, FAILED),
+)
+
+_FROM_COPIES = (
+    "`tapefs catalog restore` brings it back from a copy, `tapefs rebuild` from the tapes alone: see docs/rebuild.md"
+)
+_FROM_TRAILERS = "`tapefs check --repair` makes it anew"
+#: What to do about errors of the catalog, which knows no commands.
+WAYS_OUT: tuple[tuple[type[CatalogError], str], ...] = (
+    (NoLedger, _FROM_COPIES),
+    (LedgerDamaged, _FROM_COPIES),
+    (NoIndex, _FROM_TRAILERS),
+    (IndexDamaged, _FROM_TRAILERS),
 )
 
 
@@ -53,7 +65,8 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f"{_text(error.filename)}: " if error.filename is not None else ""
         return f"{place}{error.strerror}"
-    return str(error) or type(error).__name__
+    way_out = next((f"; {words}" for kind, words in WAYS_OUT if isinstance(error, kind)), "")
+    return (str(error) or type(error).__name__) + way_out
 
 
 def _usage(error: click.UsageError) -> str:

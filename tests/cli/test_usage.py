@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from types import ModuleType
 
 import click
 import pytest
 
-from catalog.errors import Damaged, StorageFailed
+from catalog.errors import Damaged, LedgerDamaged, NoIndex, StorageFailed
 from drivers.errors import DeviceFailed
+from tapefs import __main__ as entry
 from tapefs import __version__
 from tapefs.cli import COMMANDS, SECTIONS, exits, group
 from tapefs.errors import HomeInUse, NoTape, SourceError, UsageError
@@ -153,6 +155,13 @@ def test_version(tapefs):
         (NoTape("no tape"), 1, "no tape"),
         (DeviceFailed("smoke"), 1, "smoke"),
         (Damaged("bad", "row 1"), 1, "bad (row 1)"),
+        (
+            LedgerDamaged("bad", "data.mdb"),
+            1,
+            "bad (data.mdb); `tapefs catalog restore` brings it back from a copy, `tapefs rebuild` from the tapes"
+            " alone: see docs/rebuild.md",
+        ),
+        (NoIndex("no index"), 1, "no index; `tapefs check --repair` makes it anew"),
         (StorageFailed("full", retryable=True), 1, "full"),
         (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied"),
         (KeyboardInterrupt(), 1, "interrupted"),
@@ -205,3 +214,22 @@ def test_every_subcommand_says_what_it_does_on_one_line(tapefs, family):
     listed = tapefs(family, "--help").out.partition("\nCommands:\n")[2].splitlines()
     assert listed
     assert all(re.fullmatch(r"  [a-z-]+ +[A-Z].*[^.]\.|  [a-z-]+ +[A-Z].*\?", line) for line in listed)
+
+
+def test_a_catalog_that_is_lost_names_the_way_out(tapefs, home):
+    """Whoever has lost it has not read the documents that say so."""
+    (home.ledger / "data.mdb").write_bytes(b"\x01" * 20_000)
+    assert "`tapefs rebuild`" in tapefs("sets").one_line()
+    (home.ledger / "data.mdb").unlink()
+    assert "`tapefs rebuild`" in tapefs("sets").one_line()
+
+
+def test_an_interrupt_while_the_command_is_still_being_imported(monkeypatch):
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    unfinished = ModuleType("tapefs.cli")
+    unfinished.__getattr__ = interrupt  # type: ignore[method-assign]
+    monkeypatch.setitem(sys.modules, "tapefs.cli", unfinished)
+    with pytest.raises(SystemExit, match="tapefs: interrupted"):
+        entry.main()
