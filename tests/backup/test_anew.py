@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 
 import msgspec
 import pytest
@@ -20,6 +18,7 @@ from tapefs.retention.expire import expire
 from tapefs.retention.policy import Wish
 from tapefs.retention.pools import Pools
 from tests.backup.rig import Rig, rigs
+from tests.forking.client import run
 
 DAY_NS = 86_400 * 10**9
 
@@ -103,13 +102,9 @@ def test_killed_while_a_tape_begins_anew(rig, tree, point):
     first, old = filled(rig, tree)
     let_go(rig, first)
     rig.close()
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.backup.crash_child", rig.home.path, tree, "anew"],
-        env={**os.environ, "TAPEFS_CRASH_AT": point},
-        timeout=120,
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL
+    environment = {**os.environ, "TAPEFS_CRASH_AT": point}
+    ended = run("-m", "tests.backup.crash_child", rig.home.path, tree, "anew", env=environment, timeout=120)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
     rig.open()
     (volume,) = rig.ledger.volumes()
     assert (volume.volume_id == old.volume_id) == (point == "tape.give_up.claimed")

@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from tapefs.format.lines import read_lines
 from tapefs.format.records import IndexLine, IndexSegment
 from tests.backup.rig import Rig
 from tests.backup.trees import extract, payloads, random_files, snapshot
+from tests.forking.client import run
 
 FIELDS = {"type": "archive", "verify": True}
 
@@ -304,16 +304,14 @@ def test_after_a_crash_every_file_is_there_or_on_two_tapes(tmp_path: Path, tree:
     for number in range(4):
         (tree / f"large {number}").write_bytes(os.urandom(500_000))
     before = names(tree)
-    arguments = [sys.executable, "-m", "tests.backup.archive_child", str(home)]
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"TAPEFS_CRASH_AT": point}
-    killed = subprocess.run([*arguments, str(tree)], cwd=root, env=environment, check=False)
-    assert killed.returncode == -signal.SIGKILL, point
+    command = ["-m", "tests.backup.archive_child", home]
+    killed = run(*command, tree, env=os.environ | {"TAPEFS_CRASH_AT": point})
+    assert killed.returncode == -signal.SIGKILL, (point, killed.stderr)
     rig = Rig.existing(home)
     if names(tree) != before:
         assert all(len(each) == 2 for each in tapes_of(rig)), "something is gone that is not on two verified tapes"
     rig.close()
-    subprocess.run(arguments, cwd=root, check=True)
+    assert run(*command).returncode == 0
     rig = Rig.existing(home)
     assert all(len(each) == 2 for each in tapes_of(rig))
     assert rig.ledger.jobs()[0].state is JobState.COMPLETED

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from sidecar.jobs.going_on import finish
 from tapefs.sets.finish import finish_all
 from tests.backup.rig import Rig
 from tests.backup.trees import entries, extract, odd_tree, random_files, snapshot
+from tests.forking.client import run
 
 #: Points of the tape, of a set's completion and of the ledger's writes during a backup.
 _PREFIXES = ("segment.", "set_index.", "tape.label", "index.", "names.", "ledger.")
@@ -114,12 +113,8 @@ def kill(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str, 
 
 def die(point: str, source: Path, home: Path, faults: str = "[]", *more: str) -> Rig:
     """The same in that very state folder."""
-    child = subprocess.run(
-        [sys.executable, "-m", "tests.backup.crash_child", str(home), str(source), *more],
-        env={**os.environ, "TAPEFS_CRASH_AT": point, "TAPEFS_FAULTS": faults},
-        capture_output=True,
-        text=True,
-    )
+    environment = {**os.environ, "TAPEFS_CRASH_AT": point, "TAPEFS_FAULTS": faults}
+    child = run("-m", "tests.backup.crash_child", home, source, *more, env=environment)
     assert child.returncode == -signal.SIGKILL, f"{point} was not passed: {child.stderr}"
     rig = Rig.existing(home)
     for job in rig.ledger.jobs():

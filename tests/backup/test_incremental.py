@@ -6,8 +6,6 @@ import errno
 import os
 import signal
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +28,7 @@ from tapefs.sets.finish import finish_all
 from tests.backup.edits import Editor, looks, shown
 from tests.backup.rig import Rig
 from tests.backup.trees import entries, extract, odd_tree, random_files, snapshot
+from tests.forking.client import run
 
 #: The first tape ends within a segment.
 EARLY_END = '[{"kind": "early_end", "block": 120, "barcode": "TP0001L9", "warning_blocks": 0}]'
@@ -329,12 +328,8 @@ def test_killed_at(tmp_path: Path, point: str) -> None:
     before = looks(tree)
     rig.close()
     editor.edit(10)
-    child = subprocess.run(
-        [sys.executable, "-m", "tests.backup.incremental_child", str(rig.home.path)],
-        env={**os.environ, "TAPEFS_CRASH_AT": point},
-        capture_output=True,
-        check=False,
-    )
+    environment = {**os.environ, "TAPEFS_CRASH_AT": point}
+    child = run("-m", "tests.backup.incremental_child", rig.home.path, env=environment)
     assert child.returncode == -signal.SIGKILL, child.stderr
     rig = Rig.existing(rig.home.path)
     try:
