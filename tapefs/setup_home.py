@@ -44,6 +44,7 @@ format = {format}
 # segment_members = 1000000
 # frame_bytes = 4194304       # plain bytes of an independently readable piece
 # threads = 0                 # compression threads; 0: one per core
+# niceness = 10               # how far compressing stands back when other programs want the processors; 0: not
 # pool = "default"
 # buffer_bytes = 134217728    # memory that is filled before the drive starts; 0: none
 # spool = false               # put whole segments on disk first, for sources slower than the drive

@@ -20,6 +20,7 @@ from catalog.records import BackupSet
 from tapefs.home import Home
 from tapefs.sets.finish import promised_by
 from tapefs.sets.follower import SPOILT, Begun, Sealed, Task, Word
+from tapefs.standing_back import coming_forward
 
 log = structlog.get_logger(__name__)
 
@@ -80,9 +81,10 @@ class EarlyIndex:
 
     def _start(self) -> None:
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tapefs.sets.follower"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-            )
+            with coming_forward():  # It decides itself how far it stands back.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "tapefs.sets.follower"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+                )
         except OSError as error:
             log.warning("no process can be started to build the index early", error=str(error))
             self._is_over = True

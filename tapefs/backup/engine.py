@@ -36,6 +36,7 @@ from tapefs.backup.watcher import BackupProgress, Watcher
 from tapefs.format.records import name_of
 from tapefs.report.metering import MeteredDrive
 from tapefs.report.recorder import Figures
+from tapefs.standing_back import standing_back
 from tapefs.tape.fill import FillCounts
 
 _PROGRESS_EVERY_S = 0.25
@@ -78,7 +79,7 @@ class Engine:
             self._walk = StreamWalk(context.backup_set.started_at_ns, job, watcher.trouble)
         self._layout = layout_of(context.codec)
         self._fills = FillCounts()
-        self._workers = Workers(threads, context.codec, job.level, self._pool, self._fills)
+        self._workers = Workers(threads, context.codec, job.level, self._pool, self._fills, settings.niceness)
         self._intake = Intake(
             self._pool, self._workers, self._watcher.trouble, self._look_around, Tally(), self._layout
         )
@@ -138,8 +139,9 @@ class Engine:
                 if self._gone:
                     self._intake.removed(self._walk.stack[-1], self._gone)
                     self._gone = []
-                while self._walk.stack:
-                    self._step()
+                with standing_back(self._context.home.settings.backup.niceness):
+                    while self._walk.stack:
+                        self._step()
                 self._cutter.end_segment()
                 self._cutter.settle()
                 break

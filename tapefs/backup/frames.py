@@ -20,6 +20,7 @@ from typing import NamedTuple
 from tapefs.backup.levels import LevelControl, Pressure
 from tapefs.codecs import Codec, Encoder, is_open
 from tapefs.format.frames import frame_checksum
+from tapefs.standing_back import stand_back
 from tapefs.tape.fill import FillCounts
 
 _BETWEEN_THREADS = 8
@@ -127,11 +128,12 @@ class Pool:
 class Workers:
     """Threads that turn submitted frames into stored ones; each has compressors of its own."""
 
-    def __init__(self, count: int, codec: Codec, level: int, pool: Pool, fills: FillCounts) -> None:
+    def __init__(self, count: int, codec: Codec, level: int, pool: Pool, fills: FillCounts, niceness: int = 0) -> None:
         """Where `level` leaves it open, `pool` and `fills` tell what the run waits for. Raises UsageError."""
         codec.encoder(level)
         self._codec = codec
         self._level = level
+        self._niceness = niceness
         self._control = LevelControl(codec.auto_levels, count) if is_open(codec, level) else None
         #: See `Pressure.lateness`.
         self._lateness = 0.0
@@ -177,6 +179,7 @@ class Workers:
             thread.join()
 
     def _work(self, number: int) -> None:
+        stand_back(self._niceness)
         encoders: dict[int, Encoder] = {}
         while (frame := self._waiting.get()) is not None:
             before_s, cpu_before_s = time.perf_counter(), time.thread_time()
@@ -194,6 +197,7 @@ class Workers:
 
     def _sum_up(self) -> None:
         """Make the SHA-256 of members that run over frames: a stream has one, so this is one thread's work."""
+        stand_back(self._niceness)
         running = hashlib.sha256()
         while (frame := self._running_over.get()) is not None:
             try:

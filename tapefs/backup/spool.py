@@ -22,6 +22,7 @@ from tapefs.backup.frames import Frame, Pool
 from tapefs.backup.payload import Octets, StreamedPayload
 from tapefs.backup.segment import SegmentPlan, SetContext
 from tapefs.home import Home
+from tapefs.standing_back import come_forward
 
 #: Segments on disk at a time.
 _SEGMENTS = 2
@@ -165,6 +166,7 @@ class SpoolStage:
         self._thread.join()
 
     def _run(self) -> None:
+        come_forward()
         while (item := self._queue.get()) is not None:
             if isinstance(item, Settled):
                 self._drop()

@@ -21,6 +21,7 @@ from drivers.interface import Drive
 from tapefs.backup.frames import Frame, Pool
 from tapefs.backup.segment import CommittedSegment, SegmentPlan, SegmentWriter, SetContext
 from tapefs.backup.spool import Finish, Item, Settled, Spooled, SpoolFailed, SpoolStage
+from tapefs.standing_back import come_forward
 from tapefs.tape.append import OpenTape
 from tapefs.tape.fill import FillCounts
 
@@ -114,6 +115,7 @@ class TapeStream:
         return self._closing or self._lost is not None
 
     def _run(self) -> None:
+        come_forward()  # The intake stands back, and whoever feeds a drive must not.
         while (item := self._queue.get()) is not None:
             if isinstance(item, Settled):
                 item.set()

@@ -62,6 +62,7 @@ from tapefs.recall.locates import LocateLog, learn
 from tapefs.recall.stager import Stager
 from tapefs.reclaim.run import reclaim_tape
 from tapefs.sets.finish import finish_all
+from tapefs.standing_back import coming_forward
 from tapefs.tape.again import or_once_more
 from tapefs.tape.label import check_label, name_for_people
 from tapefs.verify.copy import verify_copy
@@ -287,7 +288,8 @@ class Mover:
 
     def _serve_meanwhile(self, command: Load | Look | Recall | Recommend | Unload) -> None:
         """Do something for others while a backup has left its drive; the drive is as free as between two commands."""
-        self._serve(command)
+        with coming_forward():
+            self._serve(command)
 
     def _finish_sets(self, command: FinishSets) -> Done:
         finish_all(self._home, self._ledger, time.time_ns())

@@ -29,6 +29,7 @@ from catalog.index.reader import IndexReader
 from tapefs.home import open_home
 from tapefs.search.names import write_names
 from tapefs.sets.build import Promised, build_index
+from tapefs.standing_back import stand_back
 
 #: Exit codes: a segment was given up whose lines have been taken in; nothing more is wanted.
 SPOILT, NOT_WANTED = 3, 4
@@ -176,6 +177,7 @@ def _is_at(path: Path, file: BinaryIO) -> bool:
 
 def _build(task: Task, words: _Words) -> None:
     home = open_home(Path(task.home))
+    stand_back(home.settings.backup.niceness)
     trailers = _Trailers(words)
     with ExitStack() as stack:
         base = None if task.parent_id is None else stack.enter_context(IndexReader(home.index(task.parent_id)))

@@ -25,6 +25,9 @@ class BackupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     gzip_engine: Literal["auto", "pgzip"] = "auto"
     #: Compression threads of jobs that name none; 0 means one per core.
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
+    #: How far what compresses stands back when other programs want the processors: added to the nice values of those
+    #: threads; 0 means not at all.
+    niceness: Annotated[int, Meta(ge=0, le=19)] = 10
     pool: Annotated[str, Meta(min_length=1)] = "default"
     #: Memory of the fill buffer before the drive; 0 means none. 128 MiB carry an LTO-9 drive over 0.7 s at its slowest.
     buffer_bytes: Annotated[int, Meta(ge=0, le=64 * 1024**3)] = 128 * 1024**2
