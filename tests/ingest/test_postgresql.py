@@ -58,11 +58,19 @@ def test_dumps_come_back(site: Site, tmp_path: Path, postgres: str) -> None:  # 
 
 
 def test_a_cluster_comes_back(site: Site, tmp_path: Path, postgres: str) -> None:  # noqa: F811
-    """As a tar with its WAL: another server starts from what came back, and has the rows. No slot is left behind."""
+    """As a tar with its WAL: another server starts from what came back, and has the rows.
+
+    Meanwhile a slot of the script's own keeps the WAL; none is left behind.
+    """
     with connected(postgres) as database:
         database.execute(statements(5000))
-    [line] = site.run("postgresql", "--base", "--dsn", postgres, "--lock", tmp_path / "lock")
+    looking = f"psql -At -d '{postgres}' -c 'SELECT temporary, restart_lsn IS NOT NULL FROM pg_replication_slots'"
+    (tmp_path / "pg_basebackup").write_text(f'#!/bin/sh\n{looking} > {tmp_path}/slots\nexec pg_basebackup "$@"\n')
+    (tmp_path / "pg_basebackup").chmod(0o755)
+    options = ("--base", "--bin", tmp_path, "--dsn", postgres, "--lock", tmp_path / "lock")
+    [line] = site.run("postgresql", *options)
     assert (line["ok"], line["name"]) == (True, "postgresql-cluster-base")
+    assert (tmp_path / "slots").read_text() == "t|t\n"
     with connected(postgres) as database:
         assert database.execute("SELECT slot_name FROM pg_replication_slots").fetchall() == []
     tar = tmp_path / "base.tar"
