@@ -217,6 +217,10 @@ class Ledger(JobLedger, Protocol):
         """Return all schedules, oldest first."""
         ...
 
+    def sound_schedules(self) -> tuple[list[Schedule], list[str]]:
+        """Return the schedules that can be read, oldest first, and what is wrong with the others."""
+        ...
+
     def schedule(self, number: ScheduleNumber) -> Schedule:
         """Return one schedule. Raises NotFound."""
         ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from sidecar.jobs.checking import Checks
 from sidecar.jobs.hooks import JobHooks
 from sidecar.jobs.queue import Jobs
 from sidecar.jobs.streams import Streams
+from sidecar.keeping import Keeping
 from sidecar.lag import Lag
 from sidecar.live.hub import Live
 from sidecar.live.looking import Looking
@@ -145,25 +146,12 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         for drive in service.drives:
             nursery.start_soon(drive.run)
         nursery.start_soon(_bring_back, service, options)
-        nursery.start_soon(service.jobs.run)
-        nursery.start_soon(service.job_hooks.run)
-        nursery.start_soon(service.streams.run)
-        nursery.start_soon(service.checks.run)
-        nursery.start_soon(service.pins.run)
-        nursery.start_soon(service.access.registry.run)
-        nursery.start_soon(service.evictor.run)
-        nursery.start_soon(service.recalls.run_deadlines)
         nursery.start_soon(service.files.run)
-        nursery.start_soon(service.bulk.run)
-        nursery.start_soon(service.recalls.desk.run)
-        nursery.start_soon(service.notices.run)
-        nursery.start_soon(service.live.run)
-        nursery.start_soon(_looking(service).run)
-        if not options.until_idle:
-            nursery.start_soon(service.scheduler.run, service)
-        nursery.start_soon(partial(service.restorations.run, goes_on=not options.until_idle))
-        nursery.start_soon(service.upkeep.run)
-        nursery.start_soon(service.lag.run)
+        for name, run in _parts(service, options).items():
+            if options.until_idle:  # Who waits for this sidecar is better told at once, by its end.
+                nursery.start_soon(run)
+            else:
+                nursery.start_soon(service.keeping.keep, name, run)
         nursery.start_soon(_get_ready, service, options, http.connections, nursery, end)
         await end.wait()
         await service.streams.end()
@@ -173,6 +161,31 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         service.arrivals.end()
         http.end()
         nursery.cancel_scope.cancel()
+
+
+def _parts(service: Service, options: Options) -> dict[str, Callable[[], Awaitable[None]]]:
+    """Return what works in the background and can be begun again at any time, by the names that people are told."""
+    parts: dict[str, Callable[[], Awaitable[None]]] = {
+        "jobs": service.jobs.run,
+        "hooks of jobs": service.job_hooks.run,
+        "streams": service.streams.run,
+        "verifications behind jobs": service.checks.run,
+        "pins": service.pins.run,
+        "logins": service.access.registry.run,
+        "evictions": service.evictor.run,
+        "deadlines of recalls": service.recalls.run_deadlines,
+        "bulk staging": service.bulk.run,
+        "history of recalls": service.recalls.desk.run,
+        "notices": service.notices.run,
+        "events": service.live.run,
+        "progress": _looking(service).run,
+        "restores": partial(service.restorations.run, goes_on=not options.until_idle),
+        "upkeep": service.upkeep.run,
+        "figures": service.lag.run,
+    }
+    if not options.until_idle:
+        parts["schedules"] = partial(service.scheduler.run, service)
+    return parts
 
 
 def _looking(service: Service) -> Looking:
@@ -317,6 +330,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
             audit=AuditLog(home.audit),
             figures=HttpFigures(),
             lag=Lag(drives),
+            keeping=Keeping(),
             ends_by_itself=options.until_idle,
         )
     )

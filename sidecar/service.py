@@ -16,6 +16,7 @@ from sidecar.jobs.checking import Checks
 from sidecar.jobs.hooks import JobHooks
 from sidecar.jobs.queue import Jobs
 from sidecar.jobs.streams import Streams
+from sidecar.keeping import Keeping
 from sidecar.lag import Lag
 from sidecar.live.hub import Live
 from sidecar.notices.desk import Notices
@@ -69,6 +70,7 @@ class Service:
     audit: AuditLog
     figures: HttpFigures
     lag: Lag
+    keeping: Keeping
     #: A command has started this sidecar for its own work, and somebody waits for the answer.
     ends_by_itself: bool
 
@@ -87,6 +89,10 @@ class Service:
             self.upkeep,
         )
         return all(queue.is_idle() for queue in queues) and all(drive.is_idle for drive in self.drives)
+
+    def troubles(self) -> dict[str, str]:
+        """Return what has failed lately that nobody expected to fail, by its name, and why."""
+        return {**self.scheduler.broken, **self.keeping.troubles()}
 
     async def drive_failed(self, reason: str) -> None:
         """A drive has failed, or its mover has died. When no drive works at all, nobody is left waiting for one.

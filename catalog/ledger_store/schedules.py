@@ -7,7 +7,7 @@ from itertools import islice
 
 import msgspec
 
-from catalog.errors import Conflict, NotFound
+from catalog.errors import Conflict, Damaged, NotFound, WrongVersion
 from catalog.ids import JobNumber
 from catalog.ledger_store import jobs
 from catalog.ledger_store.tables import (
@@ -48,6 +48,19 @@ def get(tx: Reader, number: ScheduleNumber) -> Schedule:
 def all_by_number(tx: Reader) -> list[Schedule]:
     """Return all schedules, oldest first."""
     return [schedule for _, schedule in tx.scan(SCHEDULES)]
+
+
+def sound(tx: Reader) -> tuple[list[Schedule], list[str]]:
+    """Return the schedules that can be read, oldest first, and what is wrong with the others."""
+    found, wrong = [], []
+    for key in tx.keys(SCHEDULES):
+        try:
+            schedule = tx.find(SCHEDULES, key)
+        except (Damaged, WrongVersion) as error:
+            wrong.append(str(error))
+        else:
+            found += [schedule] if schedule is not None else []
+    return found, wrong
 
 
 def put(tx: Writer, known: Schedule | None, wanted: Schedule, now_ns: int) -> Schedule:

@@ -28,6 +28,10 @@ class ScheduleOperations(LmdbBase):
         """Return all schedules, oldest first."""
         return self._read(schedules.all_by_number)
 
+    def sound_schedules(self) -> tuple[list[Schedule], list[str]]:
+        """Return the schedules that can be read, oldest first, and what is wrong with the others."""
+        return self._read(schedules.sound)
+
     def schedule(self, number: ScheduleNumber) -> Schedule:
         """Return one schedule. Raises NotFound."""
         return self._read(schedules.get, number)

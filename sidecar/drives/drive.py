@@ -39,6 +39,7 @@ from sidecar.drives.health import DriveFailed, Health
 from sidecar.drives.movers import CommandFailed, Mover, MoverDied, open_mover
 from sidecar.drives.shared import Shared
 from sidecar.drives.tending import Tending
+from sidecar.keeping import sentence_of
 from sidecar.recovery import has_sealed
 from sidecar.verifications.outcome import CopyTask
 from sidecar.verifications.reading_back import ReadingBack
@@ -121,6 +122,11 @@ class DriveTask:
             except* (DriveFailed, MoverDied, WireError, CatalogError, DriveError, OSError) as group:
                 is_strike = group.subgroup(DriveFailed) is not None
                 await self._note_failure(group, is_strike=is_strike)
+            except* Exception as group:
+                # A bug, or a damaged record: as a drive that fails, so that it is not met for ever, and others go on.
+                is_strike = True
+                log.exception("a drive's task has failed unexpectedly", drive=self.name)
+                await self._note_failure(group, is_strike=True)
             if is_strike:
                 await empty_drive(self._shared, self.number, self.health)
                 await self._write_failure()  # The mover that has emptied it knew nothing of that.
@@ -172,6 +178,9 @@ class DriveTask:
             raise
         except* DriveFailed as group:
             reason, is_of_the_drive = _sentence(group), True
+            raise
+        except* Exception as group:
+            reason = f"{self.name}: an error that nobody expected, {sentence_of(group)}: see the log"
             raise
         finally:
             self.health.is_up = False

@@ -43,6 +43,7 @@ class Checks:
 
     async def run(self) -> None:
         """Have them read back for ever."""
+        self._at_it.clear()  # Those of a run that has failed have ended with it.
         async with trio.open_nursery() as nursery:
             while True:
                 changed = self._jobs.next_change()

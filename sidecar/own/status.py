@@ -24,11 +24,13 @@ from tapefs import __version__
 FILES_S = 1.0
 
 
-class HealthAnswer(msgspec.Struct, frozen=True):
+class HealthAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """`ok`, or `degraded` when a drive has failed; and what each drive does."""
 
     status: str
     drives: dict[str, str]
+    #: Parts of the sidecar, and schedules, that have failed lately, and why; they are tried again by themselves.
+    troubles: dict[str, str] = {}
 
 
 class FailureAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +105,9 @@ class StatusCalls:
     async def health(self, request: Request) -> Response:
         """Tell that HTTP works, and whether every drive does."""
         states = {drive.name: drive.state for drive in self._service.drives}
-        return json_answer(HealthAnswer("degraded" if "failed" in states.values() else "ok", states))
+        troubles = self._service.troubles()
+        is_degraded = bool(troubles) or "failed" in states.values()
+        return json_answer(HealthAnswer("degraded" if is_degraded else "ok", states, troubles))
 
     @cached_property
     def _installation_id(self) -> str:

@@ -35,6 +35,7 @@ from catalog.schedule_records import (
     ScheduleRun,
 )
 from drivers.errors import DriveError
+from sidecar.keeping import sentence_of
 from sidecar.schedules.actions import Outcome, Scene, perform, until
 from sidecar.schedules.commands import facts_of, failure, run_hook
 from tapefs.errors import NotNow, TapefsError
@@ -96,6 +97,8 @@ class Scheduler:
         self._planning = trio.Lock()
         #: Set while schedules are at work; a sidecar that a command has started runs none.
         self.is_at_work = False
+        #: What cannot be looked at: by the name of a schedule, or of the catalog, why.
+        self.broken: dict[str, str] = {}
         #: The newest look could not be recorded.
         self.is_in_trouble = False
 
@@ -156,9 +159,9 @@ class Scheduler:
 
     def health(self) -> str:
         """Return `healthy`, `degraded` (there are schedules, and nobody runs them), or `unhealthy`. Blocking."""
-        if self.is_in_trouble:
+        if self.is_in_trouble or self.broken:
             return "unhealthy"
-        is_wanted = not self.is_at_work and any(each.enabled for each in self._ledger.schedules())
+        is_wanted = not self.is_at_work and any(each.enabled for each in self._ledger.sound_schedules()[0])
         return "degraded" if is_wanted else "healthy"
 
     def next_ns(self, schedule: Schedule) -> int | None:
@@ -200,21 +203,36 @@ class Scheduler:
 
     async def _look(self, service: Service, nursery: trio.Nursery) -> float:
         """Plan what is due and begin what may begin; return for how long nothing will be."""
-        schedules = {schedule.number: schedule for schedule in self._ledger.schedules()}
-        for schedule in schedules.values():
-            if schedule.enabled:
-                with suppress(NotFound):  # It was deleted meanwhile.
-                    await self._plan(schedule)
-        for run in self.open_runs():
-            if run.state is RunState.WAITING and run.schedule in schedules:
-                await self._turn(service, schedules[run.schedule], run, nursery)
-        now_ns = self.now_ns()
-        times = [self._undecided(schedule) for schedule in schedules.values()]
+        found, damaged = self._ledger.sound_schedules()
+        broken, times = {"schedules": "; ".join(damaged)} if damaged else {}, []
+        if damaged and broken["schedules"] != self.broken.get("schedules"):
+            log.error("schedules cannot be read, the others go on", error=broken["schedules"])
+        for schedule in found:
+            name = f"schedule {schedule.name}"
+            try:
+                await self._look_at(service, schedule, nursery)
+                times.append(self._undecided(schedule))
+            except StorageFailed:
+                raise
+            except Exception as error:  # It keeps no other from its time.
+                broken[name] = sentence_of(error)
+                if broken[name] != self.broken.get(name):
+                    log.exception("a schedule cannot be looked at, the others go on", schedule=schedule.name)
+        self.broken, now_ns = broken, self.now_ns()
         times += [run.due_ns for run in self._open.values() if run.state is RunState.WAITING]
         if any(run.state is RunState.WAITING and run.due_ns <= now_ns for run in self._open.values()):
             return BLOCKED_S
         soon = min((at_ns for at_ns in times if at_ns is not None and at_ns > now_ns), default=None)
         return LOOK_S if soon is None else min(LOOK_S, (soon - now_ns) / NS_PER_S)
+
+    async def _look_at(self, service: Service, schedule: Schedule, nursery: trio.Nursery) -> None:
+        """Plan what is due of a schedule, and begin what may begin."""
+        if schedule.enabled:
+            with suppress(NotFound):  # It was deleted meanwhile.
+                await self._plan(schedule)
+        for run in self.open_runs(schedule.number):
+            if run.state is RunState.WAITING:
+                await self._turn(service, schedule, run, nursery)
 
     async def _plan(self, schedule: Schedule) -> None:
         """Record what is due by now, or was missed."""
@@ -281,8 +299,8 @@ class Scheduler:
 
     async def _work(self, service: Service, live: _Live) -> None:
         """Bring a run from wherever it stands to its end."""
-        schedule = self._ledger.schedule(live.run.schedule)
         try:
+            schedule = self._ledger.schedule(live.run.schedule)
             if live.run.state is RunState.PREPARING:
                 await self._prepare(schedule, live)
             if live.run.state in (RunState.PREPARING, RunState.RUNNING):
@@ -291,6 +309,8 @@ class Scheduler:
             await self._tell_failure(service, schedule, live.run)
         except StorageFailed as error:
             log.error("a run is left as it is until the next start", run=live.run.number, error=str(error))
+        except Exception:  # Damage, or a bug: no other run is to suffer for it.
+            log.exception("a run is left as it is until the next start", run=live.run.number)
         finally:
             del self._live[live.run.number]
             self._ring()
@@ -328,6 +348,9 @@ class Scheduler:
             outcome = await perform(schedule.action, Scene(service, self.now_ns(), live.given_up))
         except _EXPECTED as error:
             return Outcome(RunState.FAILED, str(error) or type(error).__name__)
+        except Exception as error:
+            log.exception("a schedule's action has failed unexpectedly", schedule=schedule.name, run=live.run.number)
+            return Outcome(RunState.FAILED, f"an error that nobody expected, {sentence_of(error)}: see the log")
         if outcome.state is RunState.CANCELLED and live.reason:
             return replace_outcome(outcome, live.reason)
         return outcome

@@ -1,0 +1,104 @@
+"""Parts of the sidecar that fail unexpectedly, and records of the ledger that are damaged: the rest goes on."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from catalog.ids import JobNumber
+from catalog.ledger_store.tables import job_key, schedule_key
+from catalog.schedule_records import ScheduleNumber
+from sidecar.keeping import LONGEST_PAUSE_S, SHOWN_S, Keeping
+from tapefs.home import Home
+from tests.catalog.lmdb_tools import dump, store
+from tests.sidecar.rig import Rig, make_home, running, wait_until
+from tests.sidecar.test_schedules import URL, make, run
+
+
+@pytest.mark.log_warnings
+async def test_a_part_that_fails_is_begun_again_and_the_others_go_on(autojump_clock: trio.testing.MockClock) -> None:
+    """Ever later, up to a minute; it is told as long as it was lately, and a cancel ends all at once."""
+    keeping, began, ticks = Keeping(), [], 0
+
+    async def broken() -> None:
+        began.append(trio.current_time())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            if len(began) < 10:
+                raise KeyError("one record")
+
+    async def sound() -> None:
+        nonlocal ticks
+        while True:
+            await trio.sleep(1)
+            ticks += 1
+
+    async def ends() -> None:
+        """A part that has nothing more to do."""
+
+    async with trio.open_nursery() as nursery:
+        for name, part in (("broken", broken), ("sound", sound), ("ends", ends)):
+            nursery.start_soon(keeping.keep, name, part)
+        await trio.sleep(30.5)
+        assert keeping.troubles() == {"broken": "KeyError: 'one record'"}
+        await trio.sleep(300)
+        assert len(began) == 10
+        pauses = [round(after - before) for before, after in pairwise(began)]
+        assert pauses == [1, 2, 4, 8, 16, 32, LONGEST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+        await trio.sleep(SHOWN_S)
+        assert keeping.troubles() == {}
+        assert ticks == int(trio.current_time())
+        nursery.cancel_scope.cancel()
+
+
+def health(rig: Rig) -> Any:
+    return rig.unix("GET", "/health").body
+
+
+def spoil(home: Home, table: str, key: bytes) -> bytes:
+    """Have a record be what no ledger has written; return what it was."""
+    value = dict(dump(home.ledger)[table])[key]
+    store(home.ledger, table, key, value[: len(value) // 2] + b"\xff" + value[len(value) // 2 + 1 :])
+    return value
+
+
+def test_one_damaged_schedule_keeps_no_other_from_its_time(tmp_path: Path) -> None:
+    """It is told by /health and in the log, stays as it is, and runs again when it is whole."""
+    home = make_home(tmp_path / "home")
+    with running(home) as rig:
+        first, second = (make(rig, name=name)["number"] for name in ("first", "second"))
+    key = schedule_key(ScheduleNumber(first))
+    value = spoil(home, "schedules", key)
+    with running(home) as rig:
+        assert run(rig, second)["state"] == "completed"
+        wait_until(lambda: health(rig)["status"] == "degraded", "nobody is told")
+        assert "does not match its checksum" in health(rig)["troubles"]["schedules"]
+        assert rig.unix("GET", "/api/system/health").status == 200
+        assert rig.process.poll() is None
+    assert "schedules cannot be read, the others go on" in (home.path / "stderr.log").read_text()
+    store(home.ledger, "schedules", key, value)
+    with running(home) as rig:
+        assert health(rig)["status"] == "ok"
+        assert [each["number"] for each in rig.unix("GET", URL).body] == [first, second]
+        assert run(rig, first)["state"] == "completed"
+
+
+def test_one_damaged_job_keeps_no_other_from_running(tmp_path: Path) -> None:
+    """Which jobs have hooks is not known then: that part is tried again and again, and told."""
+    home = make_home(tmp_path / "home")
+    with running(home) as rig:
+        number = rig.submit("quick")
+        rig.wait_job(number, "completed")
+    key = job_key(JobNumber(number))
+    value = spoil(home, "jobs", key)
+    with running(home) as rig:
+        wait_until(lambda: "hooks of jobs" in health(rig).get("troubles", {}), "nobody is told")
+        rig.wait_job(rig.submit("ok"), "completed")
+    store(home.ledger, "jobs", key, value)
+    with running(home) as rig:
+        assert rig.job(number)["state"] == "completed"
+        assert health(rig)["status"] == "ok"
