@@ -17,7 +17,7 @@ import stat
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,13 +30,28 @@ from tapefs.backup.lease import deaf_to_writers
 from tapefs.client.api import Client, JobView
 from tapefs.client.job_fields import JobFields, encoded
 from tapefs.errors import NotNow, UsageError
-from tapefs.ingest.manners import DONE, FAILED, Parser, facts_of, locked, run, sidecar, sync_folder, tell, write_whole
+from tapefs.ingest.manners import (
+    DONE,
+    FAILED,
+    Parser,
+    facts_of,
+    locked,
+    read_own,
+    require_own,
+    run,
+    sidecar,
+    sync_folder,
+    tell,
+    write_whole,
+)
+from tapefs.restore.beneath import BadName, Beneath
 
 NAME = "ingest_drop_folder"
 #: What programs call files that are not whole yet. Names that begin with a dot are left alone as well.
 UNFINISHED = ("*.part", "*.partial", "*.tmp", "*.crdownload", "*.filepart", "*~", "#*#")
 #: Of one batch: half of what the sidecar takes as a body.
 MOST_FILES, MOST_PATH_BYTES = 5000, 400_000
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: The clock of a file may be so coarse.
 LEAST_SETTLE_S = 2.0
 
@@ -103,6 +118,7 @@ def main(arguments: list[str], document: str | None) -> int:
 def _run(chosen: argparse.Namespace) -> int:
     drop, state = _drop_of(chosen)
     state.mkdir(mode=0o700, exist_ok=True)
+    require_own(state, state.lstat())
     with locked(state / "lock"):
         if chosen.watch is None:
             return _once(drop, chosen)
@@ -133,7 +149,8 @@ def _drop_of(chosen: argparse.Namespace) -> tuple[Drop, Path]:
             raise UsageError(f"{done} is on another file system than {folder}: files could not be moved there at once")
         if done == folder or done in folder.parents:
             raise UsageError(f"{done} is, or holds, the drop folder")
-    state = (chosen.state or folder / ".tapefs-ingest").resolve()
+    # The usual one lies where others may write, who could have put a link there.
+    state = chosen.state.resolve() if chosen.state else folder / ".tapefs-ingest"
     drop = Drop(
         folder=os.fsencode(folder), done=None if done is None else os.fsencode(done), settle_s=chosen.settle,
         name=chosen.name or folder.name, copies=chosen.copies, journal=state / "batch.json",
@@ -145,7 +162,7 @@ def work_off(drop: Drop, client: Client) -> int:
     """Finish what an earlier run has begun, then archive what has settled, batch by batch; return the exit code."""
     code = DONE
     if drop.journal.exists():
-        code = max(code, _go_on(drop, client, msgspec.json.decode(drop.journal.read_bytes(), type=Journal)))
+        code = max(code, _go_on(drop, client, msgspec.json.decode(read_own(drop.journal), type=Journal)))
     seen: set[bytes] = set()
     while files := list(_batch(drop, seen)):
         # What stays where it is comes again with the next run, not in this one.
@@ -228,17 +245,18 @@ def _troubled(client: Client, journal: Journal, job: JobView) -> dict[bytes, str
 def _leave(drop: Drop, journal: Journal, kept: dict[bytes, str]) -> int:
     """Move or remove what is unchanged; what is not is noted in `kept`. Returns how many have left."""
     gone = 0
+    tree = _tree(drop)
     stamp = os.fsencode(f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}-{journal.batch[:8]}")
-    with deaf_to_writers():
+    with closing(tree), deaf_to_writers():
         for file in journal.files:
             if file.path in kept:
                 continue
             try:
-                _let_go(drop, file, stamp)
+                _let_go(drop, tree, file, stamp)
                 gone += 1
             except FileNotFoundError:
                 gone += 1  # A run that was ended has moved it, or somebody has.
-            except (_Stays, OSError) as error:
+            except (_Stays, BadName, OSError) as error:
                 kept[file.path] = str(error)
     return gone
 
@@ -247,22 +265,38 @@ class _Stays(Exception):
     """The file does not leave; the message says why."""
 
 
-def _let_go(drop: Drop, file: Noted, stamp: bytes) -> None:
-    """Move or remove one file, while nobody can open it for writing. Raises _Stays, OSError."""
-    handle = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def _tree(drop: Drop) -> Beneath:
+    """Return the drop folder, to be closed. Others may write there: a link in a file's way is not followed."""
+    return Beneath(os.open(drop.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def _inner(drop: Drop, path: bytes) -> bytes:
+    """Return a path as it is from the drop folder. Raises _Stays."""
+    top = drop.folder.rstrip(b"/") + b"/"
+    if not path.startswith(top):
+        raise _Stays("it does not lie in the drop folder")
+    return path[len(top) :]
+
+
+def _let_go(drop: Drop, tree: Beneath, file: Noted, stamp: bytes) -> None:
+    """Move or remove one file, while nobody can open it for writing. Raises _Stays, BadName, OSError."""
+    inner = _inner(drop, file.path)
+    above, name = tree.above(inner)
+    handle = os.open(name, _LOOK, dir_fd=above)
     try:
         if is_written_to(handle):
             raise _Stays("somebody has it open for writing")
-        if not file.is_still(os.fstat(handle)) or not file.is_still(os.lstat(file.path)):
+        if not file.is_still(os.fstat(handle)) or not file.is_still(os.lstat(name, dir_fd=above)):
             raise _Stays("it has changed since it was archived")
         if drop.done is None:
-            os.unlink(file.path)
+            os.unlink(name, dir_fd=above)
             return
-        target = os.path.join(drop.done, stamp, os.path.relpath(file.path, drop.folder))
+        target = os.path.join(drop.done, stamp, inner)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        os.rename(file.path, target)
+        os.rename(name, target, src_dir_fd=above)
         if not file.is_still(os.lstat(target), moved=True):
-            os.link(target, file.path, follow_symlinks=False)  # Another one had taken its name; it goes back.
+            # Another one had taken its name; it goes back.
+            os.link(target, name, dst_dir_fd=above, follow_symlinks=False)
             os.unlink(target)
             raise _Stays("it was replaced at that moment")
     finally:
@@ -272,9 +306,9 @@ def _let_go(drop: Drop, file: Noted, stamp: bytes) -> None:
 def _batch(drop: Drop, seen: set[bytes]) -> Iterator[Noted]:
     """Yield files that have settled and were not seen, as many as one job takes."""
     path_bytes = count = 0
-    with deaf_to_writers():
+    with closing(_tree(drop)) as tree, deaf_to_writers():
         for path in _files(drop.folder, os.fsencode(drop.journal.parent), drop.done):
-            noted = None if path in seen else _settled(path, drop.settle_s)
+            noted = None if path in seen else _settled(drop, tree, path)
             if noted is None:
                 continue
             path_bytes += len(path)
@@ -301,17 +335,18 @@ def _is_unfinished(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in UNFINISHED)
 
 
-def _settled(path: bytes, settle_s: float) -> Noted | None:
-    """Return a file that has been left alone for so long, and that nobody has open for writing."""
+def _settled(drop: Drop, tree: Beneath, path: bytes) -> Noted | None:
+    """Return a file that has been left alone for long enough, and that nobody has open for writing."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        above, name = tree.above(_inner(drop, path))
+        handle = os.open(name, _LOOK, dir_fd=above)
     except OSError:
         return None  # It is just going away, or not ours to read: the next run looks again.
     try:
         status = os.fstat(handle)
         # ctime is set by the kernel alone: a copy that keeps an old mtime has a new ctime.
         quiet_s = time.time() - max(status.st_mtime, status.st_ctime)
-        if not stat.S_ISREG(status.st_mode) or quiet_s < settle_s:
+        if not stat.S_ISREG(status.st_mode) or quiet_s < drop.settle_s:
             return None
         if is_written_to(handle):
             return None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,14 +107,32 @@ def sidecar(home: Path | None, url: str | None, token_file: Path | None = None) 
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file at once, and have that last through a power failure."""
+    """Replace a file at once, and have that last through a power failure. No link that lies there is followed."""
     fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
+    fresh.unlink(missing_ok=True)
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
     sync_folder(path.parent)
+
+
+def read_own(path: Path) -> bytes:
+    """Return what a file of ours holds. Raises UsageError for one that somebody else may have written."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        require_own(path, os.fstat(file.fileno()))
+        return file.read()
+
+
+def require_own(path: Path, status: os.stat_result) -> None:
+    """Raise UsageError unless a file or folder is ours, and nobody else may write there."""
+    if stat.S_ISLNK(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise UsageError(
+            f"{path} is not ours alone (uid {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}): whoever can "
+            "write there could have any file removed; take it away, or name another folder with --state"
+        )
 
 
 def sync_folder(path: Path) -> None:

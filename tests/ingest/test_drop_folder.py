@@ -6,9 +6,12 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from catalog.records import JobState
+from tapefs.ingest.drop_folder import Drop, Journal, Noted, _leave
+from tapefs.ingest.manners import write_whole
 from tests.ingest.conftest import Site
 from tests.sidecar.rig import wait_until
 
@@ -150,3 +153,63 @@ def test_two_at_once_and_bad_arguments(site: Site, drop: Path, tmp_path: Path) -
     site.run("drop_folder", drop, "--remove", "--settle", "0", code=64)
     site.run("drop_folder", drop, "--done", "/proc", code=64)
     site.run("drop_folder", drop, "--remove", "--url", f"unix:{tmp_path}/none", code=75)
+
+
+# -- whoever may write into the folder has no more than that -----------------------------------------------------------
+
+
+def noted(path: Path) -> Noted:
+    found = path.stat()
+    times = found.st_mtime_ns, found.st_ctime_ns
+    return Noted(os.fsencode(path), found.st_dev, found.st_ino, found.st_size, *times)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+@pytest.mark.parametrize("belongs_to_others", ["folder", "journal", "link"])
+def test_a_journal_of_somebody_elses_removes_nothing(
+    site: Site, drop: Path, tmp_path: Path, belongs_to_others: str
+) -> None:
+    """It names a job that has ended well, and a file that was never in the folder."""
+    (drop / "first").write_text("first")
+    settle()
+    [line] = site.run("drop_folder", drop, "--remove", "--name", "honest", *SETTLE)
+    victim = tmp_path / "victim"
+    victim.write_text("of root")
+    state = drop / ".tapefs-ingest"
+    journal = state / "batch.json"
+    journal.write_bytes(msgspec.json.encode(Journal(batch="forged", job=line["job"], files=[noted(victim)])))
+    if belongs_to_others == "link":
+        journal.rename(tmp_path / "forged.json")
+        journal.symlink_to(tmp_path / "forged.json")
+    else:
+        os.chown(state if belongs_to_others == "folder" else journal, 65534, 65534)
+    site.run(
+        "drop_folder", drop, "--remove", "--name", "honest", *SETTLE, code=1 if belongs_to_others == "link" else 64
+    )
+    assert victim.read_text() == "of root"
+
+
+def test_a_journal_names_nothing_outside(tmp_path: Path, drop: Path) -> None:
+    """Neither by its path, nor by a link that stands in the way."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    victim = outside / "victim"
+    victim.write_text("of root")
+    (drop / "way").symlink_to(outside)
+    through = noted(drop / "way" / "victim")
+    up = msgspec.structs.replace(through, path=os.fsencode(drop / "sub" / ".." / ".." / "outside" / "victim"))
+    files = [noted(victim), through, up]
+    shelf = Drop(os.fsencode(drop), None, 2.0, "x", 1, tmp_path / "batch.json")
+    kept: dict[bytes, str] = {}
+    assert _leave(shelf, Journal(batch="batch-number", job=1, files=files), kept) == 0
+    assert set(kept) == {each.path for each in files}
+    assert victim.read_text() == "of root"
+
+
+def test_a_link_is_not_written_through(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("of root")
+    (tmp_path / "batch.json.new").symlink_to(victim)
+    write_whole(tmp_path / "batch.json", b"{}")
+    assert victim.read_text() == "of root"
+    assert (tmp_path / "batch.json").read_bytes() == b"{}"
