@@ -85,7 +85,7 @@ class SetDetail(SetAnswer, frozen=True, kw_only=True):
 
     #: Of the part that has the fewest.
     good_copies: int
-    #: The first thousand.
+    #: The first thousand; `/api/v1/sets/{set_id}/parts` has all.
     parts: list[SetSegmentAnswer]
 
 
@@ -130,6 +130,9 @@ class SetCalls:
         return [
             Call("/api/v1/sets", self.sets, needs=Role.VIEWER, answer=list[SetAnswer], query=of_sets),
             Call("/api/v1/sets/{set_id}", self.show, needs=Role.VIEWER, answer=SetDetail),
+            Call(
+                "/api/v1/sets/{set_id}/parts", self.parts, needs=Role.VIEWER, answer=list[SetSegmentAnswer], query=PAGE
+            ),
             Call("/api/v1/tapes", self.tapes, needs=Role.VIEWER, answer=list[TapeAnswer], query=of_tapes),
         ]
 
@@ -156,10 +159,18 @@ class SetCalls:
 
     async def show(self, request: Request) -> Response:
         """Show one set, and on which tapes its parts lie."""
-        text = str(request.path_params["set_id"])
-        if not _UUID.fullmatch(text):
-            raise Invalid("value_error", ["path", "set_id"], "Expected a UUID in lower case", text)
-        return json_answer(await trio.to_thread.run_sync(self._detail, SetId(text)))
+        return json_answer(await trio.to_thread.run_sync(self._detail, _set_id(request)))
+
+    async def parts(self, request: Request) -> Response:
+        """List the parts of a set, by number, and on which tapes they lie."""
+        set_id = _set_id(request)
+
+        def work() -> Response:
+            ledger = self._service.ledger
+            ledger.backup_set(set_id)
+            return page_answer(request, ledger.segments(set_id), self._part, lambda segment: segment.number)
+
+        return await trio.to_thread.run_sync(work)
 
     async def tapes(self, request: Request) -> Response:
         """List tapes by label; loads none. `/api/v1/tapes/show` tells all of one."""
@@ -233,6 +244,13 @@ def _chosen(request: Request, name: str, kind: type[ChosenEnum]) -> ChosenEnum |
     except ValueError:
         words = ", ".join(str(each.value) for each in kind)
         raise Invalid("enum", ["query", name], f"must be one of {words}", text) from None
+
+
+def _set_id(request: Request) -> SetId:
+    text = str(request.path_params["set_id"])
+    if not _UUID.fullmatch(text):
+        raise Invalid("value_error", ["path", "set_id"], "Expected a UUID in lower case", text)
+    return SetId(text)
 
 
 def _label_of(volume: Volume) -> tuple[str, str]:

@@ -29,6 +29,10 @@ def test_sets_are_listed_and_shown_with_their_tapes(tmp_path: Path) -> None:
         assert shown["good_copies"] == 1
         assert [each["segment_id"] for each in shown["parts"]] == [each.segment_id for each in (one, *more)]
         assert {copy["tape"] for each in shown["parts"] for copy in each["copies"]} == {tape}
+        assert rig.unix("GET", f"/api/v1/sets/{one.set_id}/parts").body == shown["parts"]
+        first = rig.unix("GET", f"/api/v1/sets/{one.set_id}/parts?limit=1")
+        assert first.body == shown["parts"][:1]
+        assert ("link" in first.headers) == (len(shown["parts"]) > 1)
         tapes = rig.unix("GET", "/api/v1/tapes").body
         assert len(tapes) == 3
         assert [each["label"] for each in rig.unix("GET", "/api/v1/tapes?state=blank").body] == [tapes[2]["label"]]
@@ -43,6 +47,8 @@ def test_sets_are_listed_and_shown_with_their_tapes(tmp_path: Path) -> None:
         ("sets?job=x", 422),
         ("sets?limit=0", 422),
         ("sets/1", 422),
+        ("sets/1/parts", 422),
+        ("sets/5c1b8543-c174-47ad-825a-118cf65d21c2/parts", 404),
         ("sets/5c1b8543-c174-47ad-825a-118cf65d21c2", 404),
         ("tapes?state=none", 422),
         ("drives/none", 404),
