@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tapefs.client.cleaning import CleaningClient
     from tapefs.client.notices import NoticeClient
     from tapefs.client.pools import PoolClient
+    from tapefs.client.restores import RestoreClient
     from tapefs.client.schedules import ScheduleClient
     from tapefs.client.tapes import TapeClient
     from tapefs.client.upkeep import UpkeepClient
@@ -122,6 +123,13 @@ class Client(Calls, SetCalls, WaitCalls, FileCalls, Caller):
         from tapefs.client.cleaning import CleaningClient
 
         return CleaningClient(self)
+
+    @cached_property
+    def restores(self) -> RestoreClient:
+        """Restores on the sidecar's host."""
+        from tapefs.client.restores import RestoreClient
+
+        return RestoreClient(self)
 
     @cached_property
     def upkeep(self) -> UpkeepClient:

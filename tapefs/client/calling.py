@@ -68,21 +68,27 @@ class AskPage(Ask[Page[T]]):
     """One request for a part of a list of `each`; its answer is a Page."""
 
     each: type[T]
+    #: Name under which the answer has the list; empty: it is the answer.
+    inside: str = ""
 
     def answer(self, head: Head) -> Page[T]:
         """Return the part. Raises TapefsError when it is none of ours."""
-        found: list[T] = decode(head.data, list[self.each])  # type: ignore[name-defined]
+        kind = list[self.each]  # type: ignore[name-defined]
+        found: list[T] = decode(head.data, dict[str, kind])[self.inside] if self.inside else decode(head.data, kind)
         link = _NEXT.search(head.headers.get("link", ""))
         return Page(found, link[1] if link else "")
 
 
-def every(target: str, each: type[T], most: int | None = None) -> Steps[list[T]]:
-    """Ask for a list, page after page to its end or so many entries; `target` may have a query, but no limit."""
+def every(target: str, each: type[T], most: int | None = None, *, inside: str = "") -> Steps[list[T]]:
+    """Ask for a list, page after page to its end or so many entries; `target` may have a query, but no limit.
+
+    `inside` is the name under which answers have the list; empty: it is all of the answer.
+    """
     found: list[T] = []
     limit = PAGE if most is None else min(most, PAGE)
     target += f"{'&' if '?' in target else '?'}limit={limit}"
     while target:
-        page: Page[T] = yield AskPage("GET", target, None, Page, each=each)
+        page: Page[T] = yield AskPage("GET", target, None, Page, each=each, inside=inside)
         found += page.items
         target = "" if most is not None and len(found) >= most else page.next
     return found[:most]

@@ -15,6 +15,7 @@ from tapefs.client.job_fields import JobFields
 from tapefs.client.streaming import stream_path
 from tapefs.client.views import (
     Accepted,
+    DriveView,
     Expired,
     FrameSpan,
     Freed,
@@ -27,6 +28,7 @@ from tapefs.client.views import (
     RecallsMode,
     RecallView,
     Status,
+    StreamView,
     Unlocked,
     VerifyView,
 )
@@ -44,6 +46,12 @@ class Calls:
     def status() -> Ask[Status]:
         """Ask who answers."""
         return Ask("GET", "/api/v1/status", None, Status)
+
+    @call
+    @staticmethod
+    def drives() -> Steps[list[DriveView]]:
+        """Ask how the drives are."""
+        return every("/api/v1/drives", DriveView)
 
     @call
     @staticmethod
@@ -144,6 +152,12 @@ class Calls:
 
     @call
     @staticmethod
+    def streams() -> Steps[list[StreamView]]:
+        """Ask for the streams that are on their way, by name."""
+        return every("/api/v1/streams", StreamView)
+
+    @call
+    @staticmethod
     def break_stream(name: str, reason: str) -> Ask[None]:
         """Have a stream that is on its way fail. Raises NoSuchThing."""
         return Ask("DELETE", f"{stream_path(name)}?{urlencode({'reason': reason})}", None, type(None))
@@ -238,6 +252,12 @@ class Calls:
         if pin is None:
             raise UsageError("there is nothing to pin")
         return pin
+
+    @call
+    @staticmethod
+    def pins() -> Steps[list[PinView]]:
+        """Ask for the pins, oldest first."""
+        return every("/api/v1/pins", PinView)
 
     @call
     @staticmethod

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from catalog.ids import JobId, JobNumber, SetId, SetNumber
 from catalog.records import BackupSet, CopyState, SetState
-from tapefs.client.calling import Ask, Steps, call, every
+from tapefs.client.calling import PAGE, Ask, Steps, call, every
+from tapefs.client.views import SetVerdict
+
+if TYPE_CHECKING:
+    from tapefs.report.views import FullReport
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -98,7 +103,7 @@ class SetDetail(SetView, frozen=True, kw_only=True):
 
     #: Of the part that has the fewest.
     good_copies: int
-    #: The first thousand.
+    #: The first thousand; `set_parts` has all.
     parts: list[SetPartView]
 
 
@@ -117,6 +122,33 @@ class SetCalls:
     def set(set_id: str) -> Ask[SetDetail]:
         """Tell of one, and where it lies; by its whole id. Raises NoSuchThing, UsageError."""
         return Ask("GET", f"/api/v1/sets/{quote(set_id, safe='')}", None, SetDetail)
+
+    @call
+    @staticmethod
+    def set_parts(set_id: str) -> Steps[list[SetPartView]]:
+        """List all parts of one, by number. Raises NoSuchThing, UsageError."""
+        return every(f"/api/v1/sets/{quote(set_id, safe='')}/parts", SetPartView)
+
+    @call
+    @staticmethod
+    def report(set_id: str) -> Steps[FullReport]:
+        """Tell how the run of one went, with all troubles. Raises NoSuchThing, UsageError."""
+        from tapefs.report.views import FullReport
+
+        url = f"/api/v1/sets/{quote(set_id, safe='')}/report?limit={PAGE}"
+        report: FullReport = yield Ask("GET", url, None, FullReport)
+        troubles, page = [*report.trouble_list], report.trouble_list
+        while len(page) == PAGE:
+            more: FullReport = yield Ask("GET", f"{url}&offset={len(troubles)}", None, FullReport)
+            page = more.trouble_list
+            troubles += page
+        return msgspec.structs.replace(report, trouble_list=troubles)
+
+    @call
+    @staticmethod
+    def verdicts() -> Steps[list[SetVerdict]]:
+        """Tell of all sets whether they may go, by number; nothing changes."""
+        return every("/api/v1/expire", SetVerdict, inside="verdicts")
 
 
 def _nanoseconds(at: datetime | None) -> int:

@@ -113,6 +113,27 @@ class KnownTape(_View, frozen=True, kw_only=True):
     is_unknown: bool = False
 
 
+class TapeLine(_View, frozen=True, kw_only=True):
+    """A tape as lists have it."""
+
+    label: str
+    barcode: str
+    volume_id: str
+    pool: str
+    state: str
+    reason: str | None = None
+    generation: int = 0
+    capacity_bytes: int = 0
+    used_bytes: int = 0
+    #: Of the drive that holds it.
+    drive: str | None = None
+    is_in_library: bool = False
+    #: The vault that it lies in.
+    location: str | None = None
+    is_encrypted: bool = False
+    written_at: datetime | None = None
+
+
 class SetOnTape(_View, frozen=True, kw_only=True):
     """A live set on a tape."""
 
@@ -221,6 +242,13 @@ class _Drives(_View, frozen=True, kw_only=True):
     drives: list[_DriveNote]
 
 
+#: `list` is a call there.
+_Lines = list[TapeLine]
+_Tasks = list[TapeTaskView]
+_Reclaimable = list[Reclaimable]
+_Lost = list[LostSet]
+
+
 class TapeCalls:
     """The sidecar behind a socket. Every call may raise Unreachable, and what it refuses with (see `transport`)."""
 
@@ -233,7 +261,7 @@ class TapeCalls:
 
     @call
     @staticmethod
-    def reclaim(tapes: Sequence[str], pool: str, below_percent: float, *, apply: bool) -> Ask[list[Reclaimable]]:
+    def reclaim(tapes: Sequence[str], pool: str, below_percent: float, *, apply: bool) -> Ask[_Reclaimable]:
         """Tell what would be moved off tapes, or off those of a pool; with `apply` have it done.
 
         Raises NoSuchThing, and with `apply` NotNow.
@@ -256,7 +284,7 @@ class TapeCalls:
 
     @call
     @staticmethod
-    def tasks() -> Steps[list[TapeTaskView]]:
+    def tasks() -> Steps[_Tasks]:
         """Return the tasks that are kept, oldest first."""
         return every("/api/v1/tape-tasks", TapeTaskView)
 
@@ -276,6 +304,12 @@ class TapeCalls:
 
     @call
     @staticmethod
+    def list(**choice: str) -> Steps[_Lines]:
+        """Ask for tapes by label, by `state` and `pool` or all; none is loaded."""
+        return every(f"/api/v1/tapes?{urlencode(choice)}", TapeLine)
+
+    @call
+    @staticmethod
     def show(tape: str) -> Ask[TapeDetails]:
         """Tell all of one tape. Raises NoSuchThing."""
         return Ask("GET", f"/api/v1/tapes/show?{urlencode({'tape': tape})}", None, TapeDetails)
@@ -288,7 +322,7 @@ class TapeCalls:
 
     @call
     @staticmethod
-    def forget(tape: str, identity: str) -> Ask[list[LostSet]]:
+    def forget(tape: str, identity: str) -> Ask[_Lost]:
         """Forget a tape; return what was lost with it. Raises NoSuchThing, NotNow."""
         body = {"tape": tape, "identity": identity}
         return Ask("POST", "/api/v1/tapes/forget", body, _Forgotten).giving(lambda told: told.lost)

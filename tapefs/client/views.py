@@ -90,6 +90,30 @@ class Status(_View, frozen=True, kw_only=True):
     installation_id: str
 
 
+class DriveView(_View, frozen=True, kw_only=True):
+    """A drive."""
+
+    name: str
+    #: `starting`, `empty`, `loaded`, `writing`, `reading`, `locating`, `loading`, `measuring`, `erasing` or `failed`.
+    state: str
+    tape: str | None = None
+    #: What takes it long.
+    note: str | None = None
+
+
+class StreamView(_View, frozen=True, kw_only=True):
+    """A stream on its way to tape."""
+
+    name: str
+    job: JobNumber
+    #: That came so far, and of these so many as are on tape for good.
+    bytes: int
+    kept_bytes: int
+    is_whole: bool
+    #: Why nothing more will come.
+    broken: str | None = None
+
+
 class Arrival(_View, frozen=True, kw_only=True):
     """Frames that were staged, or, with `message`, that cannot be had."""
 

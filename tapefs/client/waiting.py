@@ -19,6 +19,7 @@ from tapefs.client.cleaning import WaitingCleaningClient
 from tapefs.client.files import PLAIN, FileCalls
 from tapefs.client.notices import WaitingNoticeClient
 from tapefs.client.pools import WaitingPoolClient
+from tapefs.client.restores import WaitingRestoreClient
 from tapefs.client.schedules import WaitingScheduleClient
 from tapefs.client.sets import SetCalls
 from tapefs.client.streams import Event, Events, event_target, search_target, whole_lines
@@ -49,6 +50,7 @@ class AsyncClient(Calls, SetCalls, WaitCalls, FileCalls, Waiting):
         self.cleaning = WaitingCleaningClient(self)
         self.notices = WaitingNoticeClient(self)
         self.upkeep = WaitingUpkeepClient(self)
+        self.restores = WaitingRestoreClient(self)
         self._timeout = httpx.Timeout(timeout_s)
         self._open = ExitStack()
         self._http: httpx.AsyncClient

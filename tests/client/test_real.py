@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from tapefs.client import connect, connect_trio
+from tapefs.client.address import Address
 from tapefs.client.api import Client
 from tapefs.client.job_fields import JobFields
 from tapefs.client.waiting import AsyncClient
 from tapefs.errors import HomeError, NoSuchThing, NotNow, TapefsError, Unreachable, UsageError
+from tapefs.report.files import troubles_path
 from tests.backup.rig import Rig as BackupRig
 from tests.sidecar.access.test_tls import write_pair
 from tests.sidecar.rig import Rig, running
@@ -271,7 +273,7 @@ def test_both_clients_have_the_same_calls() -> None:
     public = {
         name for name in dir(Client) if not name.startswith("_")
     } - {"call", "close"}  # fmt: skip
-    assert public <= set(dir(AsyncClient)) | {"schedules", "pools", "access", "tapes", "cleaning", "notices"}
+    assert public <= set(dir(AsyncClient)) | set(vars(AsyncClient(Address(socket=Path("x")))))
 
 
 async def test_what_happens_is_told(site: Site, tmp_path: Path) -> None:
@@ -290,3 +292,33 @@ async def test_what_happens_is_told(site: Site, tmp_path: Path) -> None:
                 if event.id == told.id:
                     break
     assert event == told
+
+
+def test_a_restore_on_the_host_is_followed(site: Site, tmp_path: Path) -> None:
+    with connect(**site.by_ca()) as client:
+        [made] = client.sets(name="data")
+        seen: list[str] = []
+        asked = client.restores.begin(made.set_id, str(tmp_path), [f"{site.tree}/text"])
+        ended = client.restores.wait(asked.id, lambda view: seen.append(view.state))
+        assert (ended.state, ended.files, seen[-1]) == ("completed", 1, "completed"), ended.error
+        assert Path(f"{tmp_path}{site.tree}/text").read_bytes() == (site.tree / "text").read_bytes()
+        assert [each.id for each in client.restores.list()] == [asked.id]
+        with pytest.raises(NotNow):
+            client.restores.cancel(asked.id)
+        report = client.report(made.set_id)
+        assert (report.files, report.trouble_list) == (made.files, [])
+        assert next(part.copies[0].tape for part in client.set_parts(made.set_id)) in made.tapes
+
+
+async def test_all_troubles_of_a_report_in_trio(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page after page: a report over HTTP shows a thousand at most."""
+    monkeypatch.setattr("tapefs.client.sets.PAGE", 2)
+    async with connect_trio(**site.unix()) as client:
+        [made] = await client.sets(name="data")
+        reasons = [f"reason {number}" for number in range(5)]
+        path = troubles_path(site.rig.home, made.set_id)
+        assert path.read_bytes() == b""
+        path.write_bytes(b"".join(b'{"path": "/x", "reason": "%s"}\n' % reason.encode() for reason in reasons))
+        report = await client.report(made.set_id)
+        assert [each.reason for each in report.trouble_list] == reasons
+        path.write_bytes(b"")

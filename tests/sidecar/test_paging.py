@@ -201,6 +201,17 @@ async def _both_clients_follow(site: Rig, monkeypatch: pytest.MonkeyPatch) -> No
         assert client.jobs(limit=1000) == jobs
         assert client.jobs(limit=3) == jobs[:3]
         assert client.jobs(limit=3, offset=1) == jobs[1:4]
+        sets = client.sets()
+        assert [each.name for each in sets] == ["three", "two", "one"]
+        assert client.sets(name="two") == [sets[1]]
+        assert [each.set_id for each in client.verdicts()] == [each.set_id for each in sets[::-1]]
+        shown = client.set(sets[0].set_id)
+        assert client.set_parts(sets[0].set_id) == shown.parts
+        assert client.report(sets[0].set_id).trouble_list == []
+        assert [each.label for each in client.tapes.list()] == sorted(each.label for each in client.tapes.list())
+        assert (len(client.tapes.list()), len(client.tapes.list(state="blank"))) == (3, 2)
+        assert [drive.name for drive in client.drives()] == ["drive0"]
+        assert (client.pins(), client.verifications(), client.streams(), client.restores.list()) == ([], [], [], [])
     async with connect_trio(f"unix:{site.home.socket}") as waiting:
         assert [pool.name for pool in await waiting.pools.list()] == pools
         assert [token.name for token in await waiting.access.tokens()] == ["b", "a", "c"]
