@@ -149,7 +149,7 @@ def _next_step(view: JobView) -> str:
     """Say what to do when the cause of a failure is gone."""
     if view.set_id is None:
         return f"`tapefs job run {view.number}` tries it again"
-    return f"`tapefs job resume {view.number}` goes on behind what is on tape"
+    return f"`tapefs job resume {view.number}` goes on with it"
 
 
 def _cancelled_words(view: JobView) -> str:

@@ -119,7 +119,7 @@ def _run_facts(chosen: BackupSet, run: RunReport) -> list[tuple[str, str]]:
         facts.append(("levels", ", ".join(f"{level}: {run.levels[level]:,} frames" for level in sorted(run.levels))))
     facts.append(("drive", _drive(run)))
     if run.buffer is not None and run.buffer.size_bytes:
-        filled = f"{size(run.buffer.size_bytes)}, {run.buffer.starts:,} starts"
+        filled = f"{size(run.buffer.size_bytes)}, {counted(run.buffer.starts, 'start')}"
         facts.append(("buffer", f"{filled}, {run.buffer.stops:,} stops at the low-water mark"))
     return facts
 

@@ -110,7 +110,7 @@ def progress_to(reporter: Reporter) -> Callable[[RestoreProgress], None]:
     """Return what shows the progress of a restore."""
 
     def tell(progress: RestoreProgress) -> None:
-        words = f"{progress.files:,} of {progress.files_total:,} files, {size(progress.bytes)}"
+        words = f"{progress.files:,} of {counted(progress.files_total, 'file')}, {size(progress.bytes)}"
         waits = ", waiting for the tape" if progress.is_waiting else ""
         path = f", at {os.fsdecode(progress.path)}" if progress.path else ""
         # While it is planned the total still grows.
@@ -172,9 +172,9 @@ def _missing(report: RestoreReport) -> str:
 
 def _others(report: RestoreReport) -> str:
     counts = [
-        (report.directories, "directories"),
-        (report.symlinks, "symbolic links"),
-        (report.links, "hard links"),
-        (report.specials, "fifos and device nodes"),
+        (report.directories, ("director", "ies", "y")),
+        (report.symlinks, ("symbolic link",)),
+        (report.links, ("hard link",)),
+        (report.specials, ("fifo or device node",)),
     ]
-    return "".join(f"; {count:,} {what}" for count, what in counts if count)
+    return "".join(f"; {counted(count, *noun)}" for count, noun in counts if count)

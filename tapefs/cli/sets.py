@@ -11,6 +11,7 @@ from catalog.records import AS_POOL, BackupSet, CopyState, Segment, SegmentCopy,
 from tapefs.cli.output import (
     Json,
     contents,
+    counted,
     iso_time,
     level_text,
     paths,
@@ -201,7 +202,10 @@ def _facts(chosen: BackupSet, folder: str) -> list[tuple[str, str]]:
         ("started", short_time(chosen.started_at_ns)),
         ("finished", short_time(chosen.finished_at_ns)),
         ("content", contents(chosen.files, chosen.directories, chosen.bytes)),
-        ("on tape", f"{size(chosen.stored_bytes)} in {chosen.segments} segments: {' '.join(chosen.tapes) or 'none'}"),
+        (
+            "on tape",
+            f"{size(chosen.stored_bytes)} in {counted(chosen.segments, 'segment')}: {' '.join(chosen.tapes) or 'none'}",
+        ),
         ("kept", _kept(chosen)),
     ]
     if chosen.foreign_name:

@@ -74,7 +74,21 @@ class Roster:
             return self._by_id[SetId(text)]
         if text in self.by_name:
             return self.by_name[text][-1]
-        return self._by_prefix(text)
+        try:
+            return self._by_prefix(text)
+        except NoSuchThing:
+            self._require_none_undone(text)
+            raise
+
+    def _require_none_undone(self, name: str) -> None:
+        """Raise NoSuchThing if the name is that of sets of which none is complete: they are listed all the same."""
+        of_name = [each for each in self.sets if each.name == name]
+        if of_name:
+            newest = max(of_name, key=lambda each: each.number)
+            raise NoSuchThing(
+                f"{name} has no complete set; the newest, {newest.set_id[:8]}, is {newest.state.value}:"
+                f" `tapefs report {newest.set_id[:8]}` says more"
+            )
 
     def _at_time(self, name: str, time: str) -> BackupSet:
         runs = self.by_name.get(name, [])

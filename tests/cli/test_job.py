@@ -133,7 +133,7 @@ def test_what_to_do_when_no_tape_has_room(home, tree):
         run("library", "protect", code)
     said = refused("backup", str(tree), "--name", "docs")[1]
     assert "no tape with room is left" in said
-    assert said.count("`tapefs job resume 1` goes on behind what is on tape") == 1
+    assert said.count("`tapefs job resume 1` goes on with it") == 1
     added = done("library", "add")
     set_id = done("job", "resume", "1").splitlines()[-1]
     assert json.loads(done("show", set_id, "--json"))["tapes"] == [added]

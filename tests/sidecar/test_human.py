@@ -153,7 +153,7 @@ def test_the_progress_of_a_backup_tells_what_is_to_be_done(home: Home, source: P
             backup.send_signal(signal.SIGINT)
             last = backup.stderr.readlines()[-1]
         assert backup.returncode == 1
-        assert last == "tapefs: job 1 was cancelled; nothing of it is shown\n"
+        assert last == "tapefs: job 1 was cancelled; nothing of it is shown; `tapefs job resume 1` goes on with it\n"
         assert rig.job(1)["waits_for"] is None
 
 

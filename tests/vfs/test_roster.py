@@ -99,3 +99,10 @@ def test_a_clock_that_was_put_back_makes_no_set_older_than_those_before_it() -> 
     later = msgspec.structs.replace(later, after_ns=NEWER.order_ns + 1)
     roster = Roster([OLD, NEWER, later])
     assert roster.find("docs") is roster.find("docs/latest") is roster.find("docs/2026-11-22T020000Z") is later
+
+
+def test_a_name_without_a_complete_set_says_how_its_newest_is() -> None:
+    """`tapefs sets` lists it, so "there is no set" would be wrong."""
+    failed = backup_set(6, "eeee6666-0000-4000-8000-000000000006", name="mail", state=SetState.FAILED)
+    with pytest.raises(NoSuchThing, match="mail has no complete set; the newest, eeee6666, is failed: `tapefs report"):
+        Roster([OLD, failed]).find("mail")
