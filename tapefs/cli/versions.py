@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tapefs.cli.output import name_for_people, print_json, print_table, short_time
-from tapefs.cli.place import Place, catalog_of
+from tapefs.cli.place import Place, catalog_of, sidecar_of
 from tapefs.cli.values import JobName
 from tapefs.errors import NoSuchThing
+from tapefs.vfs.nodes import KIND_NAMES
 
 if TYPE_CHECKING:
+    from tapefs.client.api import Client
     from tapefs.search.versions import Version
     from tapefs.vfs.roster import Roster
 
 #: Hex digits of a SHA-256 that tell versions apart.
 _SHORT = 12
+_MODES = {name: kind for kind, name in KIND_NAMES.items()}
 _SAME = {True: "same", False: "changed", None: ""}
 
 
@@ -38,18 +42,61 @@ def versions_command(place: Place, path: str, jobs: tuple[str, ...], is_long: bo
     from tapefs.search.versions import residency_of, versions
 
     raw = os.fsencode(path)
+    if not place.is_here:
+        with sidecar_of(place) as client:
+            told = _told_by(client, raw, jobs)
+        if as_json:
+            print_json(told)
+        else:
+            _print(raw, [_row_of(each, is_long=is_long) for each in told], is_long=is_long)
+        return
     with catalog_of(place) as catalog, residency_of(catalog.home, catalog.ledger) as residency:
         roster = catalog.archive.roster()
         found = list(versions(catalog.archive, raw, residency, frozenset(jobs)))
     if as_json:
         print_json([version_json(roster, each, raw) for each in found])
         return
-    if not found:
+    _print(raw, [_row(roster, each, is_long=is_long) for each in found], is_long=is_long)
+
+
+def _print(raw: bytes, rows: list[tuple[str | int, ...]], *, is_long: bool) -> None:
+    if not rows:
         shown = name_for_people(raw).decode(errors="replace")
         raise NoSuchThing(f"no set has {shown!r}; give the path where it was, or look for its name with `tapefs find`")
     headers = ("SET", "SETS", "SIZE", "MODIFIED", "CONTENT", "SHA-256", "STATE")
-    rows = [_row(roster, each, is_long=is_long) for each in found]
     print_table((*headers, "MODE", "OWNER") if is_long else headers, rows)
+
+
+def _told_by(client: Client, raw: bytes, jobs: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the versions that a sidecar elsewhere knows, as GET /api/v1/versions tells them."""
+    from base64 import b64encode
+    from urllib.parse import urlencode
+
+    from tapefs.client.streams import VERSIONS, whole_lines
+
+    query = urlencode([("path_b64", b64encode(raw).decode()), *(("job", each) for each in jobs)])
+    with client.lines(f"{VERSIONS}?{query}") as lines:
+        return whole_lines(lines)
+
+
+def _row_of(told: dict[str, Any], *, is_long: bool) -> tuple[str | int, ...]:
+    """Return what `_row` does, of an answer."""
+    begun = datetime.fromisoformat(told["started_at"]).astimezone(UTC)
+    name = f"{told['job']}/{begun:%Y-%m-%dT%H%M%SZ}"
+    if told["gone"]:
+        return (name, told["sets"], "-", "-", "gone since", *("-",) * (4 if is_long else 2))
+    kind, sha256 = _MODES.get(told["type"], stat.S_IFREG), told["sha256"] or "-"
+    row = (
+        name,
+        told["sets"],
+        0 if stat.S_ISDIR(kind) else told["size"],
+        short_time(told["mtime_ns"]),
+        _SAME[told["same_content"]] if stat.S_ISREG(kind) else "",
+        sha256 if is_long else sha256[:_SHORT],
+        told["state"] or "-",
+    )
+    mode = stat.filemode(kind | int(told["mode"], 8))
+    return (*row, mode, f"{told['uid']}:{told['gid']}") if is_long else row
 
 
 def _row(roster: Roster, version: Version, *, is_long: bool) -> tuple[str | int, ...]:

@@ -104,7 +104,8 @@ class TcpConnection(http.client.HTTPConnection):
 def distrusted(address: Address, error: ssl.SSLCertVerificationError) -> HomeError:
     """Return what a certificate means that no CA has signed."""
     return HomeError(
-        f"the certificate of {address} is not believed ({error.verify_message}): name its CA, or its fingerprint"
+        f"the certificate of {address} is not believed ({error.verify_message}): name its CA (TAPEFS_CA), or "
+        "its fingerprint (TAPEFS_PIN)"
     )
 
 

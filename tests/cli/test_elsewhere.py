@@ -57,6 +57,10 @@ def test_listings(there: Tapefs, tapefs: Tapefs, site: Site) -> None:  # noqa: F
     assert names == [line.split(" ")[-1] for line in tapefs(*home, "ls", target).out.splitlines()]
     assert there("find", "te?t", "--size", "+1k").out == tapefs(*home, "find", "te?t", "--size", "+1k").out
     assert there("find", "*txt", "--long").out == tapefs(*home, "find", "*txt", "--long").out
+    for options in ((), ("--long",), ("--json",)):
+        asked = ("versions", f"{site.tree}/text", *options)
+        assert there(*asked).out == tapefs(*home, *asked).out
+    assert "no set has" in there("versions", "/nowhere", code=1).err
     assert "TP0001L9" in there("tapes").out
     assert "drive0" in there("drives").out
     assert there("prompts").code == 0
@@ -126,7 +130,7 @@ def test_events_and_the_queue(there: Tapefs) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("mount", "/mnt"), ("serve",), ("check",), ("versions", "/x"), ("stage", "data"), ("audit", "show"),
+        ("mount", "/mnt"), ("serve",), ("check",), ("stage", "data"), ("audit", "show"),
         ("catalog", "backup", "x"), ("doctor",), ("rebuild",), ("key", "list"), ("init",), ("vtl",), ("expire",),
         ("taf", "import", "/x"), ("report", "data"),
     ],
