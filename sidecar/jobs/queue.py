@@ -234,7 +234,7 @@ class Jobs:
             self._note_change()
         elif number in self._running and job.state in OPEN_STATES:
             if self._running[number].is_cancelled:
-                raise NotNow(f"task {number} ({job.name}) is being cancelled: it cannot be paused")
+                raise NotNow(f"job {number} ({job.name}) is being cancelled: it cannot be paused")
             self._running[number].is_pausing = True
         elif job.state is not JobState.PAUSED:
             raise NotNow(f"task {number} ({job.name}) is {job.state.value}: there is nothing to pause")
@@ -276,7 +276,7 @@ class Jobs:
         elif number in self._running and job.state in OPEN_STATES:
             await self._running[number].cancel()
         else:
-            raise NotNow(f"task {number} ({job.name}) is {job.state.value}: there is nothing to cancel")
+            raise NotNow(f"job {number} ({job.name}) is {job.state.value}: there is nothing to cancel")
 
     def has_come(self, number: JobNumber) -> None:
         """Of the job's stream there is so much that a drive has something to do."""

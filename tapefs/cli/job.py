@@ -8,11 +8,11 @@ import click
 from msgspec import UNSET, structs, to_builtins
 
 from tapefs.cli.backup import absolute, submitting, wait_ended, wait_unless, with_sources
-from tapefs.cli.job_options import TYPES, check_level_of, job_options, set_or
+from tapefs.cli.job_options import check_level_of, job_options, set_or
 from tapefs.cli.jobs import find_job, job_json, job_number, list_jobs, remark
 from tapefs.cli.output import level_text, print_json, printable
 from tapefs.cli.place import Place, ledger_of, sidecar_of
-from tapefs.cli.values import JobName
+from tapefs.cli.values import TYPES, JobName
 from tapefs.client.job_fields import JobFields, encoded
 from tapefs.errors import UsageError
 

@@ -15,7 +15,7 @@ import click
 from msgspec import UNSET, UnsetType
 
 from tapefs.cli.output import level_text
-from tapefs.cli.values import Age, Level, RetentionDays, Size
+from tapefs.cli.values import TYPES, Age, Level, RetentionDays, Size
 from tapefs.client.job_fields import MOST_RETRIES, JobFields
 from tapefs.codecs import CODECS, check_level
 from tapefs.errors import UsageError
@@ -33,8 +33,6 @@ def _levels() -> str:
     )
     return ", ".join(ranges)
 
-
-TYPES = ("full", "incremental", "differential", "mirror", "archive")
 
 #: Each sets the field of its name; `excludes` and what belongs to them are put together in `_fields`.
 _OPTIONS = (

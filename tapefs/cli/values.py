@@ -20,6 +20,8 @@ _SINCE = re.compile(r"([0-9]{1,9})([smhdw])")
 _SINCE_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 GENERATIONS = ("lto5", "lto6", "lto7", "lto8", "lto9")
 
+#: Types of backups.
+TYPES = ("full", "incremental", "differential", "mirror", "archive")
 #: A name becomes a folder of the mount; a file system takes 255 bytes, and the times below it need none of them.
 NAME_BYTES = 255
 
@@ -59,6 +61,11 @@ class Size(click.ParamType[int]):
         return count_bytes
 
 
+def _meant(value: object) -> str:
+    """Say what was meant by a word that belongs to another option."""
+    return f"; a {value} backup is made by `--type {value}`" if value in TYPES else ""
+
+
 class Level(click.ParamType[int]):
     """A level of compression: a number, or `auto`."""
 
@@ -71,7 +78,7 @@ class Level(click.ParamType[int]):
         try:
             return int(str(value))
         except ValueError:
-            self.fail(f"{value!r} is not a level: give a number, or auto", param, ctx)
+            self.fail(f"{value!r} is no level of compression: give a number, or auto{_meant(value)}", param, ctx)
 
 
 class RetentionDays(click.ParamType["int | str"]):

@@ -98,8 +98,21 @@ class Roster:
             if self._time_names[each.set_id] == time:
                 return each
         if runs:
-            raise NoSuchThing(f"job {name} has no complete set of {time}; its newest is {name}/{self._newest(name)}")
-        raise NoSuchThing(f"no job named {name!r} has a complete set; `tapefs sets` lists them")
+            inside = "" if time[:1].isdigit() else f"; a path within a set stands behind a colon: {name}:{time}"
+            newest = f"its newest is {name}/{self._newest(name)}"
+            raise NoSuchThing(f"job {name} has no complete set of {time}; {newest}{inside}")
+        raise self._missing(name)
+
+    def _missing(self, text: str) -> NoSuchThing:
+        """Return what it means that nothing complete has that name: there may be sets that are not."""
+        found = [each for each in self._by_id.values() if each.name == text]
+        if not found:
+            return NoSuchThing(f"there is no set or job named {text!r}; `tapefs sets` lists them")
+        newest = max(found, key=lambda each: each.number)
+        return NoSuchThing(
+            f"{text} has no complete set, its newest ({newest.set_id[:8]}) is {newest.state.value}: "
+            "`tapefs sets` lists them, `tapefs jobs` says what became of their jobs"
+        )
 
     def _newest(self, name: str) -> str:
         return self._time_names[self.by_name[name][-1].set_id]
@@ -107,10 +120,10 @@ class Roster:
     def _by_prefix(self, text: str) -> BackupSet:
         wanted = text.lower()
         if len(wanted) < SHORTEST_PREFIX or not set(wanted) <= set("0123456789abcdef-"):
-            raise NoSuchThing(f"there is no set or job named {text!r}; `tapefs sets` lists them")
+            raise self._missing(text)
         found = [each for set_id, each in self._by_id.items() if set_id.startswith(wanted)]
         if not found:
-            raise NoSuchThing(f"there is no set or job named {text!r}; `tapefs sets` lists them")
+            raise self._missing(text)
         if len(found) > 1:
             raise NoSuchThing(f"{len(found)} sets begin with {text!r}: give more of the id")
         return found[0]

@@ -35,6 +35,7 @@ from tapefs.errors import HomeInUse, NoTape, SourceError, UsageError
         ("backup", "/usr", "--level", "0"),
         ("backup", "/usr", "--codec", "rar"),
         ("backup", "/usr", "--level", "20"),
+        ("backup", "/usr", "--level", "full"),
         ("backup", "/usr", "--codec", "pgzip", "--level", "10"),
         ("backup", "/usr", "--codec", "tar", "--level", "1"),
         ("backup", "/usr", "--threads", "-1"),

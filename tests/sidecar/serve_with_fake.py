@@ -44,6 +44,20 @@ def _watch_steps(home: Home) -> None:
     setattr(trio, "run", run)  # noqa: B010 -- the sidecar calls it by that name
 
 
+def _plant_bug(home: Home) -> None:
+    """Have the tasks of drives meet a bug in the middle of a backup, while HOME/bug is there."""
+    from sidecar.drives.backing_up import BackingUp
+
+    real_work = BackingUp._work
+
+    async def work(self: BackingUp, *arguments: Any) -> Any:
+        if (home.path / "bug").exists():
+            raise KeyError("planted")
+        return await real_work(self, *arguments)
+
+    setattr(BackingUp, "_work", work)  # noqa: B010
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--home", type=Path, required=True)
@@ -53,6 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     home = open_home(options.home)
     _watch_steps(home)
+    _plant_bug(home)
     try:
         serve(
             home,

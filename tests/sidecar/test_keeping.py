@@ -87,6 +87,26 @@ def test_one_damaged_schedule_keeps_no_other_from_its_time(tmp_path: Path) -> No
         assert run(rig, first)["state"] == "completed"
 
 
+def test_a_bug_in_a_drives_task_is_as_a_drive_that_fails(tmp_path: Path) -> None:
+    """Its job fails with the reason, and is not begun for ever; the drive works again, and the sidecar was there."""
+    home = make_home(tmp_path / "home")
+    bug = home.path / "bug"
+    bug.touch()
+    with running(home) as rig:
+        job = rig.wait_job(rig.submit("ok"), "failed", "completed")
+        assert "an error that nobody expected, KeyError: 'planted': see the log" in job["error"]
+        assert (job["state"], job["runs"]) == ("failed", 1)
+        wait_until(lambda: "planted" in str(rig.unix("GET", "/api/v1/drives").body[0]["failure"]), "nobody is told")
+        bug.unlink()
+        rig.unix("POST", "/api/v1/drives/drive0/retry")
+        rig.wait_job(rig.submit("quick"), "completed")
+        assert rig.process.poll() is None
+        # The traceback is what is wanted here; `running` looks for those that nobody expects.
+        log = home.path / "stderr.log"
+        assert "a drive's task has failed unexpectedly" in log.read_text()
+        log.write_text("")
+
+
 def test_one_damaged_job_keeps_no_other_from_running(tmp_path: Path) -> None:
     """Which jobs have hooks is not known then: that part is tried again and again, and told."""
     home = make_home(tmp_path / "home")
