@@ -13,7 +13,7 @@ from sidecar.http.answers import json_answer
 from sidecar.http.callers import Role, caller_of
 from sidecar.http.calls import Call
 from sidecar.http.statuses import Forbidden
-from sidecar.own.files import READ, RETRY_AFTER_S, to_stage
+from sidecar.own.files import NOT_FETCHED, READ, RETRY_AFTER_S, may_fetch, to_stage
 from sidecar.service import Service
 from sidecar.view.content import FileAnswer, attachment
 from sidecar.view.files import names_of
@@ -78,10 +78,14 @@ class DavCalls:
         files, item, caller = self._service.files, place.item, caller_of(request)
         more = {"Content-Disposition": attachment(path.rpartition(b"/")[2])}
         answer = FileAnswer(files, item, caller, request.headers, more=more)
-        may_wait = self._service.home.settings.dav.cold == "wait" or request.method != "GET"
-        if may_wait or not answer.has_bytes or files.state(item) is State.ONLINE:
+        if request.method != "GET" or not answer.has_bytes or files.state(item) is State.ONLINE:
+            return answer
+        is_free = may_fetch(caller, item)
+        if is_free and self._service.home.settings.dav.cold == "wait":
             return answer
         answer.close()
+        if not is_free:
+            raise Forbidden(NOT_FETCHED)
         await self._service.bulk.add_once([to_stage(item)], caller.name)
         # Not 202: clients of WebDAV take the body of any success for the file.
         detail = "it is on tape, and is being fetched: ask again"

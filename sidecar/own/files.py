@@ -24,7 +24,9 @@ from sidecar.http.answers import json_answer, moment, shown
 from sidecar.http.callers import Caller, Role, caller_of
 from sidecar.http.calls import Call, Query
 from sidecar.http.requests import LONGEST_PAGE, Invalid, number_of, page_of
+from sidecar.http.statuses import Forbidden
 from sidecar.service import Service
+from sidecar.view.access import covers
 from sidecar.view.bundle import FORMATS, Bundle
 from sidecar.view.content import FileAnswer, attachment
 from sidecar.view.files import Item
@@ -38,6 +40,7 @@ LIST, CONTENT, DOWNLOAD = "/api/v1/files", "/api/v1/content", "/api/v1/download"
 STAGINGS = "/api/v1/stagings"
 PATH = f"/{{path:{ANY}}}"
 READ = "storage.read"
+NOT_FETCHED = "it is on tape, and this token may read what is on disk: fetching it takes the scope storage.stage"
 #: A client that is told to come again does so after this.
 RETRY_AFTER_S = 5
 #: What was staged for a client stays so long.
@@ -127,14 +130,14 @@ class FileCalls:
     async def content(self, request: Request) -> Response:
         """Send a file's bytes: ranges, conditions; 202 while it is on tape, unless `wait=true`."""
         caller = caller_of(request)
-        item = self._service.files.find(path_in(request.scope, CONTENT), caller)
+        item, may_wait = self._service.files.find(path_in(request.scope, CONTENT), caller), _may_wait(request)
         answer = FileAnswer(
             self._service.files, item, caller, request.headers,
             more={"Content-Disposition": attachment(item.name)},
         )  # fmt: skip
-        if answer.has_bytes and request.method == "GET" and not _may_wait(request):
+        if answer.has_bytes and request.method == "GET" and (not may_wait or caller.role is None):
             cold = self._cold([item])
-            if cold:
+            if cold and not (may_wait and may_fetch(caller, item)):
                 answer.close()
                 return await self._come_again(cold, caller)
         return answer
@@ -149,8 +152,11 @@ class FileCalls:
         files.require_readable(top, caller)
         bundle = Bundle(files, top, caller, kind)
         inside = await bundle.look()
-        if request.method == "GET" and not _may_wait(request):
+        may_wait = _may_wait(request)
+        if request.method == "GET" and (not may_wait or caller.role is None):
             cold = self._cold(inside)
+            if may_wait and all(may_fetch(caller, item) for item in cold):
+                return bundle.answer()
             if len(cold) > MOST_FILES:
                 raise UsageError(f"{len(cold):,} files are on tape: stage them first, or ask with `wait=true`")
             if cold:
@@ -191,7 +197,9 @@ class FileCalls:
         return [item for item in items if self._service.files.state(item) is not State.ONLINE]
 
     async def _come_again(self, items: list[Item], caller: Caller) -> Response:
-        """Have files staged and say where to ask how far that is."""
+        """Have files staged and say where to ask how far that is. Raises Forbidden."""
+        if not all(may_fetch(caller, item) for item in items):
+            raise Forbidden(NOT_FETCHED)
         wanted = [to_stage(item) for item in items]
         request = await self._service.bulk.add_once(wanted, caller.name)
         url = f"{STAGINGS}/{request.request_id}"
@@ -199,6 +207,11 @@ class FileCalls:
         answer = json_answer(ColdView(detail=detail, staging=request.request_id, url=url), 202)
         answer.headers.update({"Location": url, "Retry-After": str(RETRY_AFTER_S)})
         return answer
+
+
+def may_fetch(caller: Caller, item: Item) -> bool:
+    """May a tape move for it? Of who has no role the scopes tell: `storage.read` is for what is on disk."""
+    return caller.role is not None or covers(caller, "storage.stage", item.path)
 
 
 def to_stage(item: Item) -> StageFile:

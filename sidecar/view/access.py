@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Iterator
 from functools import lru_cache, reduce
 from operator import or_
 from struct import Struct
@@ -50,15 +51,27 @@ def may(caller: Caller, rights: Rights, wanted: int, *, is_imported: bool) -> bo
 
 def covers(caller: Caller, name: str, path: bytes) -> bool:
     """Has he a scope of this name for this path, as `storage.read:/jobs/home`? Whole names of folders count."""
-    wanted = [part for part in path.split(b"/") if part]
+    wanted = _names(path)
+    return any(wanted[: len(top)] == top for top in _tops(caller, name))
+
+
+def leads(caller: Caller, name: str, path: bytes) -> bool:
+    """Is this one of the folders on the way to what a scope of this name is for?"""
+    here = _names(path)
+    return any(top[: len(here)] == here for top in _tops(caller, name))
+
+
+def _tops(caller: Caller, name: str) -> Iterator[list[bytes]]:
+    """Yield the paths of the scopes of a name."""
     for scope in caller.scopes:
         kind, _, root = scope.partition(":")
-        if kind != name:
-            continue
-        parts = [part for part in root.encode("utf-8", "surrogateescape").split(b"/") if part]
-        if b".." not in parts and wanted[: len(parts)] == parts:
-            return True
-    return False
+        parts = _names(root.encode("utf-8", "surrogateescape"))
+        if kind == name and b".." not in parts:
+            yield parts
+
+
+def _names(path: bytes) -> list[bytes]:
+    return [part for part in path.split(b"/") if part]
 
 
 @lru_cache(_USERS)

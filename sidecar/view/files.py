@@ -23,7 +23,7 @@ from sidecar.http.callers import Caller
 from sidecar.http.statuses import Forbidden
 from sidecar.recalls.arrivals import Arrivals
 from sidecar.recalls.recalling import Recalls
-from sidecar.view.access import ACL_NAME, READ, SEARCH, Rights, covers, may
+from sidecar.view.access import ACL_NAME, READ, SEARCH, Rights, covers, leads, may
 from sidecar.view.link import OwnLink
 from tapefs.errors import NoSuchThing, UsageError
 from tapefs.home import Home
@@ -45,6 +45,7 @@ MOST_WAITING = 400
 #: Who reads on behalf of nobody in particular counts as this user where recalls are limited by user.
 NOBODY_UID = 65_534
 
+_SCOPE = "storage.read"
 _XATTRS = int(EntryFlag.XATTRS)
 
 
@@ -138,17 +139,21 @@ class Files:
         node = self._tree.node(folder.inode)
         if isinstance(node, VirtualNode):
             for position, name, child in self._tree.children(node, start):
-                yield position, _item(_below(folder.path, name), self._followed(node, child))
+                if _is_in_scope(_below(folder.path, name), caller):
+                    yield position, _item(_below(folder.path, name), self._followed(node, child))
         elif isinstance(node, DirectoryNode):
             for position, _, entry in node.view.reader.list_from(node.directory, start):
-                child = self._tree.lookup(folder.inode, entry.name)
-                yield position, _item(_below(folder.path, entry.name), child)
+                if _is_in_scope(_below(folder.path, entry.name), caller):
+                    child = self._tree.lookup(folder.inode, entry.name)
+                    yield position, _item(_below(folder.path, entry.name), child)
 
     def child(self, folder: Item, name: bytes, caller: Caller) -> Item:
         """Return what is called `name` in a folder. Raises as find."""
         if not folder.is_directory:
             raise NoSuchThing(f"there is no {name.decode(errors='replace')!r} here")
         _require(folder, caller, SEARCH)
+        if not _is_in_scope(_below(folder.path, name), caller):
+            raise Forbidden(f"no scope of {caller.name} is for /{_below(folder.path, name).decode(errors='replace')}")
         parent = self._tree.node(folder.inode)
         return _item(_below(folder.path, name), self._followed(parent, self._tree.lookup(folder.inode, name)))
 
@@ -177,8 +182,11 @@ class Files:
 
     def require_readable(self, item: Item, caller: Caller) -> None:
         """Raise Forbidden unless he may read the file, or list the folder."""
-        if not covers(caller, "storage.read", item.path) and (item.is_file or item.is_directory):
-            _require(item, caller, READ)
+        if covers(caller, _SCOPE, item.path) or not (item.is_file or item.is_directory):
+            return
+        if caller.role is None:
+            raise Forbidden(f"no scope of {caller.name} is for /{item.path.decode(errors='replace')}")
+        _require(item, caller, READ)
 
     def state(self, item: Item) -> State:
         """Return how soon the content can be read; what has none can be read at once."""
@@ -228,9 +236,17 @@ def _below(path: bytes, name: bytes) -> bytes:
     return path + b"/" + name if path else name
 
 
+def _is_in_scope(path: bytes, caller: Caller) -> bool:
+    """May he know of it? Who has scopes and no role: if it is what they are for, or on the way to it."""
+    return caller.role is not None or covers(caller, _SCOPE, path) or leads(caller, _SCOPE, path)
+
+
 def _require(item: Item, caller: Caller, wanted: int) -> None:
-    """Raise Forbidden unless he may."""
-    if may(caller, item.rights, wanted, is_imported=item.is_imported) or _may_see_names(item, caller, wanted):
+    """Raise Forbidden unless he may; of who has no role his scopes decide, whoever he stands for."""
+    if caller.role is None:
+        if _is_in_scope(item.path, caller):
+            return
+    elif may(caller, item.rights, wanted, is_imported=item.is_imported) or _may_see_names(item, caller, wanted):
         return
     who = f"user {caller.uid}" if caller.uid is not None else caller.name
     raise Forbidden(f"{who} may not {'read' if wanted == READ else 'enter'} /{item.path.decode(errors='replace')}")
@@ -238,7 +254,7 @@ def _require(item: Item, caller: Caller, wanted: int) -> None:
 
 def _may_see_names(item: Item, caller: Caller, wanted: int) -> bool:
     """Who stands for no user of this system sees names in sets, as by `find`, and what is for everybody."""
-    if not item.is_directory or caller.uid is not None or not (caller.role or caller.scopes):
+    if not item.is_directory or caller.uid is not None:
         return False
     return bool(item.set_id or item.mode & wanted)
 

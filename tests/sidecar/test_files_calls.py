@@ -106,7 +106,11 @@ def test_what_is_told_of_a_file(site: Site) -> None:
 
 
 def test_a_cold_file_is_polled_and_then_there(site: Site) -> None:
+    """But who may read what is on disk has no tape moved."""
     path = site.url("content", "large")
+    secret = site.rig.unix("POST", "/api/v1/tokens", {"scopes": ["storage.read:/"]}).body["secret"]
+    for url in (path, f"{path}?wait=true", site.url("download") + "?wait=true"):
+        assert site.rig.tcp("GET", url, token=secret).status == 403
     status, headers, body = site.get(path)
     assert status == 202, body
     assert int(headers["retry-after"]) > 0

@@ -136,6 +136,24 @@ async def test_contents_are_for_whom_the_source_let_in(files: Files, made: tuple
             files.open(files.find(at(tree, name), ADMIN), ADMIN)
 
 
+@pytest.mark.parametrize("uid", [None, 1])
+async def test_a_scope_is_for_what_is_below_it(files: Files, made: tuple[Rig, Path, SetId], uid: int | None) -> None:
+    """Whoever the token stands for: neither contents nor names of others, but the folders on the way."""
+    tree = made[1]
+    reader = Caller("fts", None, uid, frozenset({f"storage.read:/{at(tree, 'closed').decode()}"}))
+    assert openable(files, files.find(at(tree, "closed/for-all"), reader), reader)
+    assert not openable(files, files.find(at(tree, "open/yours"), ADMIN), reader)
+    for path in (at(tree, "open/yours"), at(tree, "open"), at(tree, "nothing"), b"sets", b"jobs/home/latest/etc"):
+        with pytest.raises(Forbidden, match="no scope"):
+            files.find(path, reader)
+    for path, names in ((b"", [b"jobs"]), (b"jobs", [b"home"]), (at(tree), [b"closed"])):
+        assert [item.name for _, item in files.children(files.find(path, reader), reader)] == names
+    with pytest.raises(Forbidden):
+        list(files.children(files.find(at(tree, "open"), ADMIN), reader))
+    with pytest.raises(Forbidden):
+        files.require_readable(files.find(at(tree), reader), reader)
+
+
 async def test_where_contents_are(files: Files, made: tuple[Rig, Path, SetId]) -> None:
     tree = made[1]
     item = files.find(at(tree, "open/yours"), ADMIN)
