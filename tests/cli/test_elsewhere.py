@@ -14,6 +14,7 @@ from typing import cast
 import pytest
 
 from tapefs.cli import run
+from tapefs.cli.fetching import _Pipe
 from tests.cli.conftest import Outcome
 from tests.client.test_real import ODD, Site, site  # noqa: F401 -- a fixture
 
@@ -160,3 +161,22 @@ def test_who_is_asked(site: Site, tapefs: Tapefs, tmp_path: Path, monkeypatch: p
     assert run(["--home", str(tmp_path / "nowhere"), "jobs"]) == 1
     assert "not sent to" in tapefs("--url", "http://192.0.2.1", "jobs").err
     assert "no token can be read" in tapefs("--url", site.url, "--token-file", "/nowhere", "jobs").one_line()
+
+
+def test_an_archive_that_breaks_off(there: Tapefs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came before is there, half a file is not, and the reason is told."""
+    take, came = _Pipe.take, 0
+
+    def some(pipe: _Pipe, data: bytes) -> None:
+        nonlocal came
+        came += len(data)
+        if came > 1_500_000:
+            raise ConnectionResetError
+        take(pipe, data)
+
+    monkeypatch.setattr(_Pipe, "take", some)
+    assert "went away" in there("restore", "data", "--to", str(tmp_path / "half"), code=1).err
+    assert came > 1_500_000
+    names = {path.name for path in (tmp_path / "half").rglob("*") if path.is_file()}
+    assert "large" not in names
+    assert "empty" in names
