@@ -129,7 +129,13 @@ def _wrong(text: str) -> Invalid:
 def _link(request: Request, limit: int, behind: Key | None) -> dict[str, str]:
     if behind is None:
         return {}
-    kept = [(name, value) for name, value in request.query_params.multi_items() if name not in _OF_THE_PART]
     cursor = urlsafe_b64encode(msgspec.json.encode(behind)).rstrip(b"=").decode()
-    query = urlencode([*kept, ("limit", limit), (CURSOR.name, cursor)])
+    return next_link(request, limit=limit, cursor=cursor)
+
+
+def next_link(request: Request, **part: object) -> dict[str, str]:
+    """Return the `Link` to the next page: the same list with other values of what says which part."""
+    others = _OF_THE_PART.union(part)
+    kept = [(name, value) for name, value in request.query_params.multi_items() if name not in others]
+    query = urlencode([*kept, *part.items()])
     return {"Link": f'<{quote(request.scope["path"])}?{query}>; rel="next"'}

@@ -13,7 +13,7 @@ from catalog.notice_records import Delivery
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Role
 from sidecar.http.calls import PAGE, Call, Query
-from sidecar.http.paging import page_answer
+from sidecar.http.paging import next_link, page_answer
 from sidecar.http.requests import Invalid, body_of, number_of, page_of
 from sidecar.notices.channels import DeliveryFailed
 from sidecar.notices.delivering import ChannelView, Delivering
@@ -102,8 +102,10 @@ class NoticeCalls:
     async def notices(self, request: Request) -> Response:
         """List what was told, oldest first, behind a number."""
         limit = page_of(request).limit if "limit" in request.query_params else 1000
-        found = await self._service.notices.events.since(number_of(request, "since") or 0, limit)
-        return json_answer([notice_answer(notice) for notice in found])
+        found = await self._service.notices.events.since(number_of(request, "since") or 0, limit + 1)
+        shown = found[:limit]
+        headers = next_link(request, since=shown[-1].number, limit=limit) if len(found) > limit else {}
+        return json_answer([notice_answer(notice) for notice in shown], headers=headers)
 
     async def list(self, request: Request) -> Response:
         """List the channels, by name."""

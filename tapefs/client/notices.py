@@ -86,9 +86,9 @@ class NoticeCalls:
 
     @call
     @staticmethod
-    def since(number: int, limit: int = 1000) -> Ask[list[NoticeView]]:
+    def since(number: int, limit: int = 1000) -> Steps[list[NoticeView]]:
         """Return what was told behind a number, oldest first."""
-        return Ask("GET", f"/api/v1/notices?since={number}&limit={limit}", None, list[NoticeView])
+        return every(f"/api/v1/notices?since={number}", NoticeView, limit)
 
 
 class NoticeClient(NoticeCalls, Family):

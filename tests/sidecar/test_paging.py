@@ -158,6 +158,8 @@ def site(tmp_path: Any) -> Any:
                 client.access.create_token(TokenBody(role="viewer", name=name))
                 client.submit(JobFields(name=name, sources=[str(tmp_path)]), run=False)
             client.pools.move(client.call("GET", "/api/v1/tapes", None, list[dict[str, Any]])[0]["label"], "the bank")
+            copied = client.upkeep.copy_catalog(str(tmp_path))
+            assert client.upkeep.wait(copied.number).error is None
             yield rig
 
 
@@ -180,6 +182,12 @@ async def test_real_lists_page_by_page(site: Rig, monkeypatch: pytest.MonkeyPatc
                 target = answer.links.get("next", {}).get("url", "")
             assert found == whole, name
             lengths[name] = len(found)
+        told = (await client.get("/api/v1/notices")).json()
+        assert len(told) > 1
+        answer = await client.get(f"/api/v1/notices?limit={max(1, len(told) - 1)}")
+        behind = answer.links.get("next", {}).get("url")
+        assert answer.json() + ((await client.get(behind)).json() if behind else []) == told
+        assert (behind is None) == (len(told) == 1)
         numbers = [each["number"] for each in (await client.get("/api/v1/jobs")).json()]
         first = await client.get("/api/v1/jobs?limit=2&state=pending")
         second = await client.get(first.links["next"]["url"])
@@ -191,8 +199,10 @@ async def test_real_lists_page_by_page(site: Rig, monkeypatch: pytest.MonkeyPatc
 
 
 async def _both_clients_follow(site: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tapefs.client.calling.PAGE", 2)
+    monkeypatch.setattr("tapefs.client.calling.PAGE", 1)
     with connect(f"unix:{site.home.socket}") as client:
+        assert [each.kind for each in client.notices.since(0)] == ["system.started", "catalog.copied"]
+        assert [each.kind for each in client.notices.since(0, 1)] == ["system.started"]
         pools = [pool.name for pool in client.pools.list()]
         assert pools == sorted(pools)
         assert len(pools) == 4
