@@ -28,7 +28,7 @@ async def test_why_a_drive_cannot_be_opened_is_told(home: Home) -> None:
     with closing(open_drive(home.library_config, 0)) as drive:
         drive.status()
         async with open_mover(home, "drive0", 0) as mover:
-            with pytest.raises(MoverDied, match=r"drive0: .*in use"):
+            with pytest.raises(MoverDied, match=r"in use"):
                 await mover.wait_ready()
 
 

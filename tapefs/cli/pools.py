@@ -9,7 +9,7 @@ import click
 import msgspec
 from msgspec import UNSET
 
-from tapefs.cli.output import print_json, print_table
+from tapefs.cli.output import counted, print_json, print_table
 from tapefs.cli.place import Place, sidecar_of
 from tapefs.client.pools import PoolClient, PoolFields, PoolView
 
@@ -176,7 +176,7 @@ def assign_command(place: Place, name: str, tapes: tuple[str, ...]) -> None:
     """Put blank tapes into a pool. A tape with a label stays in its pool until it is relabelled."""
     with _calls(place) as calls:
         found = calls.assign(name, tapes)
-    click.echo(f"{len(found)} tapes are in pool {name} now", err=True)
+    click.echo(f"{counted(len(found), 'tape')} {'is' if len(found) == 1 else 'are'} in pool {name} now", err=True)
 
 
 def _fields(options: dict[str, object]) -> PoolFields:

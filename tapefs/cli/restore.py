@@ -161,7 +161,7 @@ def tell_report(report: RestoreReport, command: str = "restore", what: str = "al
 
 def _missing(report: RestoreReport) -> str:
     counts = [
-        (report.damaged, "damaged"),
+        (report.damaged, "without their content, which is damaged or whose tape could not be read"),
         (report.locked, "locked (their key is not here: `tapefs key unlock`)"),
         (report.skipped, "already there (--overwrite replaces them)"),
         (report.failed, "failed"),

@@ -63,7 +63,7 @@ def main() -> int:
 def _tell_the_end(post: Post, drive: str, error: DriveError) -> None:
     """The sidecar tells people why the drive does not work; a mover alone has nobody but its log."""
     try:
-        post.send(Ends(reason=f"{drive}: {error}"))
+        post.send(Ends(reason=str(error)))
     except SidecarGone:
         print(f"tapefs mover {drive}: {error}", file=sys.stderr)
 

@@ -119,3 +119,16 @@ def test_a_lost_tape(home, tree):
     second = done("job", "run", "docs").splitlines()[-1]
     types = {each["set_id"]: each["type"] for each in json.loads(done("sets", "--json"))}
     assert types[second] == "full"
+
+
+def test_a_restore_whose_tape_is_elsewhere_does_not_say_that_it_is_damaged(home, tree, tmp_path):
+    """A tape that was taken out is no reason to be afraid for what is on it."""
+    done("pool", "create", "daily")
+    assert run("pool", "assign", "daily", "TP0002L9")[2] == "1 tape is in pool daily now"
+    set_id = done("backup", str(tree), "--pool", "daily").splitlines()[-1]
+    done("tape", "identify", "TP0001L9")
+    assert run("library", "export", "TP0002L9", str(tmp_path / "shelf"))[0] == 0
+    code, _, err = run("restore", set_id, "--to", str(tmp_path / "back"))
+    assert code == 1
+    assert "1 without their content, which is damaged or whose tape could not be read; see" in err
+    assert "TP0002L9 is not in the library" in err
