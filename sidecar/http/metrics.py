@@ -131,6 +131,8 @@ def live_metrics(service: Service, staged: int) -> Iterator[Metric]:
     info = GaugeMetricFamily("tapefs_info", "Which tapefs answers; always 1.", labels=["version"])
     info.add_metric([__version__], 1)
     yield info
+    troubles = len(service.troubles())
+    yield GaugeMetricFamily("tapefs_parts_failed", "Parts of the sidecar, and schedules, that failed lately.", troubles)
     yield GaugeMetricFamily("tapefs_uptime_seconds", "Since the sidecar began.", service.lag.uptime_s())
     yield GaugeMetricFamily(
         "tapefs_event_loop_lag_seconds", "Worst lateness of the event loop in 10 s.", service.lag.worst_s()

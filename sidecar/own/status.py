@@ -124,7 +124,10 @@ class StatusCalls:
                 pid=os.getpid(),
                 installation_id=self._installation_id,
                 drives=await self._drives(),
-                warnings=service.access.warnings(),
+                warnings=[
+                    *service.access.warnings(),
+                    *(f"{name}: failed lately, and is tried again: {why}" for name, why in service.troubles().items()),
+                ],
             )
         )
 

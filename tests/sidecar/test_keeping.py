@@ -77,7 +77,8 @@ def test_one_damaged_schedule_keeps_no_other_from_its_time(tmp_path: Path) -> No
         assert run(rig, second)["state"] == "completed"
         wait_until(lambda: health(rig)["status"] == "degraded", "nobody is told")
         assert "does not match its checksum" in health(rig)["troubles"]["schedules"]
-        assert rig.unix("GET", "/api/system/health").status == 200
+        assert "schedules: failed lately" in rig.unix("GET", "/api/v1/status").body["warnings"][-1]
+        assert rig.unix("GET", "/api/system/health").body["checks"]["scheduler"] == "unhealthy"
         assert rig.process.poll() is None
     assert "schedules cannot be read, the others go on" in (home.path / "stderr.log").read_text()
     store(home.ledger, "schedules", key, value)
