@@ -93,6 +93,15 @@ def plain(address: str) -> str:
 
 
 @lru_cache(1024)
+def counted_as(address: str) -> str:
+    """Return what tries from an address are counted under: of IPv6 a /64, for each host may choose among its own."""
+    parsed = _parsed(address)
+    if not isinstance(parsed, ipaddress.IPv6Address):
+        return address if parsed is None else str(parsed)
+    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+
+
+@lru_cache(1024)
 def _parsed(address: str) -> Address | None:
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])

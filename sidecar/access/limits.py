@@ -16,6 +16,7 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
+from sidecar.access.addresses import counted_as
 from sidecar.http.callers import Caller
 from sidecar.http.statuses import TooMany
 from tapefs.settings.access import HttpSettings
@@ -62,7 +63,7 @@ class Limits:
         """Count a request while it is served. Raises TooMany."""
         is_known = caller.role is not None or bool(caller.scopes)
         per_minute, at_once = self._known if is_known else self._unknown
-        key = caller.name if is_known else f"from {caller.address}"
+        key = caller.name if is_known else f"from {counted_as(caller.address)}"
         if self._now[key] >= at_once:
             raise TooMany(f"{key} has {at_once} requests open already", 1)
         if not self._minutes.hit(key, per_minute, time.monotonic()):
@@ -77,9 +78,9 @@ class Limits:
 
     def check_wrong(self, address: str) -> None:
         """Raise TooMany when an address has sent too many wrong tokens to be listened to."""
-        if not self._limiter.test(WRONG, "wrong", address):
+        if not self._limiter.test(WRONG, "wrong", counted_as(address)):
             raise TooMany("too many wrong tokens from this address: wait a minute", 60)
 
     def wrong(self, address: str) -> None:
         """A wrong token came from an address."""
-        self._limiter.hit(WRONG, "wrong", address)
+        self._limiter.hit(WRONG, "wrong", counted_as(address))

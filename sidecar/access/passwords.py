@@ -18,6 +18,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from catalog.access_records import User
+from sidecar.access.addresses import counted_as
 from sidecar.http.statuses import TooMany
 from tapefs.errors import UsageError
 
@@ -50,13 +51,13 @@ class Throttle:
 
     def try_(self, name: str, address: str) -> None:
         """Count a try. Raises TooMany."""
-        for limit, keys in self._counted(name, address):
+        for limit, keys in self._counted(name, counted_as(address)):
             if not self._limiter.hit(limit, *keys):
                 raise TooMany("too many tries of passwords: wait a minute", 60)
 
     def succeeded(self, name: str, address: str) -> None:
         """The right password was given: what was tried before does not count any more for this name from there."""
-        self._limiter.clear(PAIR, "pair", name, address)
+        self._limiter.clear(PAIR, "pair", name, counted_as(address))
 
     def _counted(self, name: str, address: str) -> tuple[tuple[RateLimitItem, tuple[str, ...]], ...]:
         return (

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from catalog.access_records import AccessRole, Credential, CredentialKind, User
-from catalog.errors import CatalogError
+from catalog.errors import CatalogError, Conflict
 from catalog.ids import new_uuid
 from catalog.ledger import Ledger
 from sidecar.access.digests import digest_of, new_secret
@@ -134,7 +134,7 @@ class Registry:
         )
 
     async def let_in(self, user: User, kind: CredentialKind, longest_s: float, idle_s: float) -> tuple[Credential, str]:
-        """Make a session or a login. Raises Conflict when the user is gone meanwhile."""
+        """Make a session or a login. Raises Conflict when the user is gone, or another password or role has come."""
         too_many = self.open_of(user)[: -MOST_OPEN + 1] if len(self.open_of(user)) >= MOST_OPEN else []
         await self.revoke([each.credential_id for each in too_many])
         return await self._give(
@@ -145,16 +145,24 @@ class Registry:
                 name=user.name,
                 expires_at_ns=self.now_ns() + int(longest_s * 1e9),
                 idle_ns=int(idle_s * 1e9),
-            )
+            ),
+            user,
         )
 
-    async def _give(self, make: Callable[..., Credential]) -> tuple[Credential, str]:
+    async def _give(self, make: Callable[..., Credential], user: User | None = None) -> tuple[Credential, str]:
         secret = new_secret()
         credential = make(credential_id=new_uuid(), digest=digest_of(secret), created_at_ns=self.now_ns())
         async with self._changing:
+            if user is not None and not self._is_as(user):
+                raise Conflict("this user has been changed or deleted meanwhile")
             stored = await trio.to_thread.run_sync(self._ledger.add_credential, credential)
             self._credentials[stored.digest] = stored
         return stored, secret
+
+    def _is_as(self, user: User) -> bool:
+        """Has the user still the password and the role? A change of these ends what is open, and waits for its turn."""
+        now = self._users.get(user.user_id)
+        return now is not None and (now.password_hash, now.role) == (user.password_hash, user.role)
 
     async def revoke(self, credential_ids: Collection[str]) -> int:
         """End credentials; returns how many there were."""

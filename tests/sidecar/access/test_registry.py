@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
 from catalog.access_records import AccessRole, CredentialKind, User
-from catalog.errors import StorageFailed
+from catalog.errors import Conflict, StorageFailed
 from catalog.lmdb_ledger import LmdbLedger
-from sidecar.access.passwords import MOST_WAITING, Passwords
+from sidecar.access.addresses import counted_as
+from sidecar.access.passwords import MOST_WAITING, Passwords, Throttle
 from sidecar.access.registry import MOST_OPEN, NOTE_S, Registry
 from sidecar.http.statuses import TooMany
 from tests.catalog.builders import NOW, user_of
@@ -57,6 +59,35 @@ async def test_a_session_ends_idle_or_old(ledger: LmdbLedger, autojump_clock: tr
     _, secret = await known.let_in(user, CredentialKind.SESSION, 180 * MINUTE_S, 60 * MINUTE_S)
     clock.later_s += 60 * MINUTE_S
     assert known.proof_of(secret, KINDS) is None
+
+
+@pytest.mark.parametrize("change", ["password", "role", "deleted"])
+async def test_nobody_comes_in_by_what_was_so_before(ledger: LmdbLedger, change: str) -> None:
+    """The password was proven; before the session is made somebody takes it, or the role, away."""
+    known = registry(ledger, Clock())
+    user = await ada(known)
+    if change == "deleted":
+        await known.delete_user(user)
+    else:
+        changes = {"password_hash": "other"} if change == "password" else {"role": AccessRole.VIEWER}
+        await known.put_user(user, msgspec.structs.replace(user, **changes))
+    with pytest.raises(Conflict, match="meanwhile"):
+        await known.let_in(user, CredentialKind.SESSION, 180 * MINUTE_S, 60 * MINUTE_S)
+    assert known.open_of(user) == []
+
+
+def test_addresses_of_one_host_are_counted_as_one() -> None:
+    """A host with IPv6 has 2⁶⁴ addresses to try passwords from."""
+    throttle = Throttle()
+    for number in range(6):
+        throttle.try_("ada", f"2001:db8::{number}")
+    with pytest.raises(TooMany):
+        throttle.try_("ada", "2001:db8::ffff:1")
+    throttle.try_("ada", "2001:db8:0:1::1")
+    throttle.try_("ada", "192.0.2.1")
+    throttle.try_("ada", "192.0.2.2")
+    assert counted_as("::ffff:192.0.2.1") == counted_as("192.0.2.1") == "192.0.2.1"
+    assert counted_as("") == ""
 
 
 async def test_its_use_outlives_a_restart(ledger: LmdbLedger, autojump_clock: trio.abc.Clock) -> None:
