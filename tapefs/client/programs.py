@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
 
 from tapefs.errors import SourceError
 
@@ -26,13 +27,17 @@ def _read(fd: int, shown: str) -> bytes:
         raise SourceError(f"{shown} cannot be read: {error.strerror}") from error
 
 
-def output_of(command: Sequence[bytes | str], shown: str, secrets: Mapping[str, str] | None = None) -> Iterator[bytes]:
+def output_of(
+    command: Sequence[bytes | str], shown: str, secrets: Mapping[str, str] | None = None, words: IO[bytes] | None = None
+) -> Iterator[bytes]:
     """Yield what the command writes to its standard output. Raises SourceError when it fails, behind its last byte.
 
-    `secrets` go into its environment: others see the command line of every process.
+    `secrets` go into its environment: others see the command line of every process. `words` gets its standard error,
+    which is ours else.
     """
     try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **(secrets or {})})
+        environment = {**os.environ, **(secrets or {})}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, env=environment)
     except OSError as error:
         raise SourceError(f"{shown} cannot be run: {error.strerror}") from error
     output = process.stdout

@@ -11,9 +11,11 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 from urllib.parse import quote
 
 from tapefs.client.api import Client
@@ -146,8 +148,24 @@ def _store(client: Client, chosen: argparse.Namespace, job: str, file: str, comm
     rules: dict[str, object] = {} if chosen.pool is None else {"pool": chosen.pool}
     rules |= {} if chosen.keep_days is None else {"retention_days": chosen.keep_days}
     number = client.stream_job(JobFields(name=job, stream=file, **rules))  # type: ignore[arg-type]
-    output = output_of(command, Path(command[0]).name, _secrets(chosen.dsn))
+    output = _output(command, _secrets(chosen.dsn))
     return send_stream(client.address, file, number, _told(client, file, output))
+
+
+def _output(command: list[str], secrets: Mapping[str, str]) -> Iterator[bytes]:
+    """Yield what the program writes. What it says besides is passed on, and its last line goes into the error."""
+    with TemporaryFile() as words:
+        try:
+            yield from output_of(command, Path(command[0]).name, secrets, words)
+        except SourceError as error:
+            raise SourceError(": ".join([str(error), *_lines(words)[-1:]])) from error
+        finally:
+            sys.stderr.writelines(f"{line}\n" for line in _lines(words))
+
+
+def _lines(words: IO[bytes]) -> list[str]:
+    words.seek(0)
+    return words.read().decode(errors="backslashreplace").splitlines()
 
 
 def _told(client: Client, file: str, pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -112,11 +112,17 @@ def test_a_base_backup_that_fails_is_no_set(site: Site, tmp_path: Path) -> None:
     assert "no replication slot" in site.said
     assert "canary" not in site.said
     (tmp_path / "pg_basebackup").write_text(
-        f'#!/bin/sh\necho "$PGPASSWORD $*" > {tmp_path}/told\nhead -c 3000000 /dev/urandom\nexit 1\n'
+        f'#!/bin/sh\necho "$PGPASSWORD $*" > {tmp_path}/told\nhead -c 3000000 /dev/urandom\n'
+        "echo 'pg_basebackup: error: no room' >&2\nexit 1\n"
     )
     (tmp_path / "pg_basebackup").chmod(0o755)
     [line] = site.run("postgresql", *options, "--no-slot", "--bin", tmp_path, "--dsn", dsn, code=1)
-    assert (line["ok"], "exit code 1" in line["error"]) == (False, True)
+    assert not line["ok"]
+    assert "exit code 1" in line["error"]
+    assert line["error"].endswith("no room")
+    assert "\npg_basebackup: error: no room\n" in f"\n{site.said}"
+    [job] = [job for job in site.client.jobs() if job.name == "failing-cluster-base"]
+    assert "no room" in (job.error or "")
     assert "failing-cluster-base" not in {entry.name for entry in site.client.folder("jobs")}
     password, _, arguments = (tmp_path / "told").read_text().partition(" ")
     assert password == "canary"
