@@ -12,6 +12,7 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from drivers.interface import Counters
 from sidecar.drives.health import Health
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Role
@@ -45,6 +46,13 @@ class FailureAnswer(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
+class _DriveFile(msgspec.Struct, frozen=True):
+    """What of a drive's file is shown; the rest is ignored."""
+
+    compresses: bool | None = None
+    counters: Counters | None = None
+
+
 class DriveAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A drive."""
 
@@ -54,9 +62,9 @@ class DriveAnswer(msgspec.Struct, frozen=True, kw_only=True):
     failure: FailureAnswer | None
     note: str | None
     #: Null: its mover has not told yet.
-    compresses: object
-    #: What the drive has counted, as its mover has left it.
-    counters: object
+    compresses: bool | None
+    #: What the drive has counted, as its mover has left it; null: it has not told yet.
+    counters: Counters | None
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +90,7 @@ class StatusCalls:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._files: dict[str, dict[str, object]] | None = None
+        self._files: dict[str, _DriveFile] | None = None
         self._files_at = 0.0
 
     def routes(self) -> list[Call]:
@@ -149,13 +157,13 @@ class StatusCalls:
                 tape=drive.tape,
                 failure=_failure(drive.health),
                 note=drive.note or None,
-                compresses=files[drive.name].get("compresses"),
-                counters=files[drive.name].get("counters", {}),
+                compresses=files[drive.name].compresses,
+                counters=files[drive.name].counters,
             )
             for drive in self._service.drives
         ]
 
-    async def _read_files(self) -> dict[str, dict[str, object]]:
+    async def _read_files(self) -> dict[str, _DriveFile]:
         """Return what movers have left about the drives, at most FILES_S old: a thread costs more than the rest."""
         if self._files is None or trio.current_time() >= self._files_at + FILES_S:
             names = [drive.name for drive in self._service.drives]
@@ -182,13 +190,13 @@ def _failure(health: Health) -> FailureAnswer | None:
     )
 
 
-def _files(folder: Path, names: list[str]) -> dict[str, dict[str, object]]:
+def _files(folder: Path, names: list[str]) -> dict[str, _DriveFile]:
     """Return by drive what its mover has left about it in HOME/drives; nothing before it has. Blocking."""
     return {name: _read(folder / f"{name}.json") for name in names}
 
 
-def _read(path: Path) -> dict[str, object]:
+def _read(path: Path) -> _DriveFile:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, object])
-    except FileNotFoundError:
-        return {}
+        return msgspec.json.decode(path.read_bytes(), type=_DriveFile)
+    except (FileNotFoundError, msgspec.DecodeError):  # It is not synced: a power cut may leave it empty.
+        return _DriveFile()

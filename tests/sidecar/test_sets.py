@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.sidecar.rig import Rig, make_home, running, seed_set
+from tests.sidecar.rig import Rig, make_home, running, seed_set, wait_until
 
 
 def test_sets_are_listed_and_shown_with_their_tapes(tmp_path: Path) -> None:
@@ -62,3 +63,21 @@ def test_drives_are_those_of_the_status(rig: Rig) -> None:
     drives = rig.unix("GET", "/api/v1/drives").body
     assert [each["name"] for each in drives] == ["drive0"]
     assert rig.unix("GET", "/api/v1/drives/drive0").body == drives[0]
+
+
+def test_a_drive_whose_file_is_empty_has_told_nothing(tmp_path: Path) -> None:
+    """The file is not synced: so a power cut may leave it."""
+    home = make_home(tmp_path / "home")
+    with running(home) as rig:
+        (home.drives / "drive0.json").write_bytes(b'{"compresses": true, "counters": {"loads": 3}}')
+        wait_until(lambda: drive(rig)["counters"] is not None, "the file is not read")
+        assert (drive(rig)["compresses"], drive(rig)["counters"]["loads"]) == (True, 3)
+        (home.drives / "drive0.json").write_bytes(b"")
+        wait_until(lambda: drive(rig)["counters"] is None, "the file is not read again")
+        assert drive(rig)["compresses"] is None
+
+
+def drive(rig: Rig) -> Any:
+    answer = rig.unix("GET", "/api/v1/drives/drive0")
+    assert answer.status == 200
+    return answer.body
