@@ -60,7 +60,7 @@ class DavCalls:
 
     async def propfind(self, request: Request) -> Response:
         """Tell the properties of a file or a folder, and of what is in it."""
-        places, path, place = self._find(request)
+        places, path, place = await self._find(request)
         depth = depth_of(request.headers)
         wanted = wanted_of(await request.body())
         if depth is Depth.ALL and place.item.is_directory:
@@ -72,7 +72,7 @@ class DavCalls:
 
     async def content(self, request: Request) -> Response:
         """Send a file's bytes: ranges, conditions; what is on tape by the setting `[dav] cold`."""
-        _, path, place = self._find(request)
+        _, path, place = await self._find(request)
         if place.item.is_directory:
             return json_answer({"detail": "a folder of WebDAV has no content: open it with a client"}, 405, _HEADERS)
         files, item, caller = self._service.files, place.item, caller_of(request)
@@ -99,7 +99,8 @@ class DavCalls:
         """Refuse what is not part of WebDAV's class 1, locks above all."""
         return json_answer({"detail": f"there is no {request.method} here: {SERVED}"}, 405, _HEADERS)
 
-    def _find(self, request: Request) -> tuple[Places, bytes, Place]:
+    async def _find(self, request: Request) -> tuple[Places, bytes, Place]:
+        await self._service.files.refresh()
         places = Places(self._service.files, caller_of(request))
         raw = path_in(request.scope, ROOT)
         place = places.find(raw)

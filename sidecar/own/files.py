@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import stat
 from datetime import datetime
-from itertools import islice
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -25,6 +25,7 @@ from sidecar.http.callers import Caller, Role, caller_of
 from sidecar.http.calls import Call, Query
 from sidecar.http.requests import LONGEST_PAGE, Invalid, number_of, page_of
 from sidecar.http.statuses import Forbidden
+from sidecar.http.turns import in_turns
 from sidecar.service import Service
 from sidecar.view.access import covers
 from sidecar.view.bundle import FORMATS, Bundle
@@ -117,12 +118,13 @@ class FileCalls:
     async def show(self, request: Request) -> Response:
         """Tell what is at a path, and of a folder a page of what is in it."""
         caller, files = caller_of(request), self._service.files
+        await files.refresh()
         item = files.find(path_in(request.scope, LIST), caller)
         if not item.is_directory:
             return json_answer(self._view(item, in_full=True))
         start, limit = number_of(request, "start") or 0, min(page_of(request).limit, LONGEST_PAGE)
-        found = list(islice(files.children(item, caller, start), limit + 1))
-        entries = [self._view(child, in_full=False) for _, child in found[:limit]]
+        found = await files.page(item, caller, start, limit + 1)
+        entries = await in_turns(partial(self._view, in_full=False), [child for _, child in found[:limit]])
         following = found[limit - 1][0] if len(found) > limit else None
         fields = msgspec.structs.asdict(self._view(item, in_full=True))
         return json_answer(FolderView(**fields, entries=entries, next=following))
@@ -130,6 +132,7 @@ class FileCalls:
     async def content(self, request: Request) -> Response:
         """Send a file's bytes: ranges, conditions; 202 while it is on tape, unless `wait=true`."""
         caller = caller_of(request)
+        await self._service.files.refresh()
         item, may_wait = self._service.files.find(path_in(request.scope, CONTENT), caller), _may_wait(request)
         answer = FileAnswer(
             self._service.files, item, caller, request.headers,
@@ -148,6 +151,7 @@ class FileCalls:
         kind = request.query_params.get("format", FORMATS[0])
         if kind not in FORMATS:
             raise Invalid("value_error", ["query", "format"], f"is one of {', '.join(FORMATS)}", kind)
+        await files.refresh()
         top = files.find(path_in(request.scope, DOWNLOAD), caller)
         files.require_readable(top, caller)
         bundle = Bundle(files, top, caller, kind)

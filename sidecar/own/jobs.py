@@ -22,6 +22,7 @@ from sidecar.http.callers import Caller, Role, caller_of
 from sidecar.http.calls import PAGE, Call, Query
 from sidecar.http.paging import counted_headers, counted_page
 from sidecar.http.requests import Invalid, Page, body_of, number_in_path, text_of
+from sidecar.http.turns import in_turns
 from sidecar.jobs.going_on import OPEN_STATES
 from sidecar.jobs.new import changed_job, check_run_type, check_sources_of, new_job
 from sidecar.jobs.pools import with_pools
@@ -175,9 +176,9 @@ class JobCalls:
             found = jobs.page(page.limit + 1, page.offset, states=states)
             total = None if states else self._service.ledger.job_count()
             headers = counted_headers(request, page, total, has_more=len(found) > page.limit)
-            return json_answer([self._view(view) for view in found[: page.limit]], headers=headers)
+            return json_answer(await in_turns(self._view, found[: page.limit]), headers=headers)
         newest = jobs.page(WHOLE_PAGE.limit, newest_first=True, states=states)
-        return json_answer([self._view(view) for view in reversed(newest)])
+        return json_answer(await in_turns(self._view, reversed(newest)))
 
     async def show(self, request: Request) -> Response:
         """Show one job, and whether the drive streamed in its newest run. The report is read in a thread."""

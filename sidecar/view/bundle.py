@@ -70,6 +70,7 @@ class Bundle:
             inner: list[Item] = []
             start: int | None = 0
             while start is not None:
+                await self._files.refresh()
                 start = self._look_at_some(folder, start, inner)
                 await trio.lowlevel.checkpoint()
             folders.extend(reversed(inner))

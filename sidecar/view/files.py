@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import trio
 
@@ -21,6 +23,7 @@ from catalog.index.model import Directory, Entry, EntryFlag
 from catalog.ledger import Ledger
 from sidecar.http.callers import Caller
 from sidecar.http.statuses import Forbidden
+from sidecar.http.turns import STEP_S
 from sidecar.recalls.arrivals import Arrivals
 from sidecar.recalls.recalling import Recalls
 from sidecar.view.access import ACL_NAME, READ, SEARCH, Rights, covers, leads, may
@@ -102,6 +105,7 @@ class Files:
 
     def __init__(self, home: Home, ledger: Ledger, recalls: Recalls, arrivals: Arrivals) -> None:
         self._recalls = recalls
+        self._refreshing = trio.Lock()
         self._archive = Archive(home, ledger)
         self._stages = Stages(home.staging)
         owner = os.stat(home.path)
@@ -126,6 +130,30 @@ class Files:
 
     # -- names -------------------------------------------------------------------------------------------------------
 
+    async def refresh(self) -> None:
+        """Read what sets there are, in a thread, if that has changed: what follows without an await need not."""
+        if self._tree.is_current():
+            return
+        async with self._refreshing:
+            if not self._tree.is_current():
+                self._tree.take(await trio.to_thread.run_sync(self._tree.read, self._tree.seen()))
+
+    async def page(self, folder: Item, caller: Caller, start: int, count: int) -> list[tuple[int, Item]]:
+        """Return up to `count` of what `children` yields, without holding up others for long. Raises Forbidden."""
+        found: list[tuple[int, Item]] = []
+        while len(found) < count:
+            await self.refresh()
+            before, until_s = len(found), time.monotonic() + STEP_S
+            for position, item in islice(self.children(folder, caller, start), count - len(found)):
+                start = position
+                found.append((position, item))
+                if time.monotonic() >= until_s:
+                    break
+            if len(found) == before:
+                break
+            await trio.lowlevel.checkpoint()
+        return found
+
     def find(self, path: bytes, caller: Caller) -> Item:
         """Return what is at a path. Raises NoSuchThing, Forbidden, UsageError, CatalogError."""
         here = _item(b"", self._tree.node(ROOT))
@@ -142,9 +170,9 @@ class Files:
                 if _is_in_scope(_below(folder.path, name), caller):
                     yield position, _item(_below(folder.path, name), self._followed(node, child))
         elif isinstance(node, DirectoryNode):
-            for position, _, entry in node.view.reader.list_from(node.directory, start):
+            for position, number, entry in node.view.reader.list_from(node.directory, start):
                 if _is_in_scope(_below(folder.path, entry.name), caller):
-                    child = self._tree.lookup(folder.inode, entry.name)
+                    child = self._tree.entry_node(node, number, entry)
                     yield position, _item(_below(folder.path, entry.name), child)
 
     def child(self, folder: Item, name: bytes, caller: Caller) -> Item:

@@ -213,6 +213,7 @@ class BulkStaging:
 
     async def _begin(self) -> None:
         """Begin what is submitted, oldest request first, as far as the pins have room."""
+        await self._files.refresh()
         for request_id in list(self._requests):
             works: list[_Work] = []
             for number, file in enumerate(self._requests[request_id].files):

@@ -143,6 +143,7 @@ class WlcgCalls:
         """Tell where files are: on disk, on tape, on both."""
         caller, body = caller_of(request), await _body(request, PathsBody)
         found = []
+        await self._service.files.refresh()
         for number, path in enumerate(body.paths):
             found.append(self._info(path, caller))
             if number % _PATHS == 0:

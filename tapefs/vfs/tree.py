@@ -24,7 +24,7 @@ from catalog.index.model import Entry
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, Volume
 from tapefs.errors import NoSuchThing
-from tapefs.vfs.archive import ROOT_DIRECTORY, Archive
+from tapefs.vfs.archive import ROOT_DIRECTORY, Archive, Reading, Seen
 from tapefs.vfs.inodes import (
     ROOT,
     Inode,
@@ -98,7 +98,10 @@ class Tree:
         found = here.view.reader.lookup(here.directory, name)
         if found is None:
             raise NoSuchThing(f"there is no {name.decode(errors='replace')!r} here")
-        number, entry = found
+        return self.entry_node(here, *found)
+
+    def entry_node(self, here: DirectoryNode, number: EntryNo, entry: Entry) -> Node:
+        """Return the node of an entry of a directory."""
         set_number = here.view.backup_set.number
         if stat.S_ISDIR(entry.mode):
             directory = DirectoryNo(entry.offset)
@@ -161,10 +164,35 @@ class Tree:
     def _current(self) -> _Top:
         roster = self._archive.roster()
         if roster is not self._roster:
-            self._top = _build(self._owner, roster, self._ledger.volumes())
-            self._views = {number: view for number, view in self._views.items() if number in self._top.job_of}
-            self._roster = roster
+            self._put(roster, self._built(roster))
         return self._top
+
+    def is_current(self) -> bool:
+        """Can nodes be looked up without reading all sets? With 10,000 that takes 120 ms."""
+        return self._archive.is_current() and self._archive.known_roster is self._roster
+
+    def seen(self) -> Seen:
+        """Return what is known before all sets are read."""
+        return self._archive.seen()
+
+    def read(self, seen: Seen) -> tuple[Reading, _Top | None]:
+        """Read all sets, in whatever thread; `take` has them count."""
+        reading = self._archive.read(seen)
+        return reading, None if reading.roster is self._roster else self._built(reading.roster)
+
+    def take(self, found: tuple[Reading, _Top | None]) -> None:
+        """Have what was read count from now on."""
+        reading, top = found
+        self._archive.take(reading)
+        if top is not None:
+            self._put(reading.roster, top)
+
+    def _built(self, roster: Roster) -> _Top:
+        return _build(self._owner, roster, self._ledger.volumes())
+
+    def _put(self, roster: Roster, top: _Top) -> None:
+        self._top, self._roster = top, roster
+        self._views = {number: view for number, view in self._views.items() if number in top.job_of}
 
     def _fill_all_tapes(self, top: _Top) -> None:
         for inode in list(top.unfilled):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from catalog.errors import NotFound
 from catalog.ids import DirectoryNo, EntryNo, SegmentId, SegmentNo, SetNumber
 from catalog.index import storage
 from catalog.index.bases import OpenBases
+from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import BackupSet
 from tapefs.errors import BadStructure, NoSuchThing
 from tapefs.vfs import archive as archive_module
@@ -22,6 +25,7 @@ from tapefs.vfs.nodes import DirectoryNode, EntryNode, VirtualNode
 from tapefs.vfs.residency import Piece, pieces_of, stretches
 from tapefs.vfs.totals import Totals
 from tapefs.vfs.tree import Owner, Tree, folder_name
+from tests.catalog.builders import job_of
 from tests.vfs.shelf import LABEL, Shelf
 
 
@@ -293,6 +297,58 @@ def test_the_tree_follows_the_ledger(shelf: Shelf, tree: Tree, source: Path) -> 
     assert names("jobs") == [b"docs"]
     assert names("jobs", "docs") == [b"2026-11-23T020000Z-2", b"latest"]
     assert b"docs-2026-11-23T020000Z-2" in names("tapes", LABEL)
+
+
+def test_what_has_nothing_to_do_with_sets_has_none_read(
+    shelf: Shelf, tree: Tree, archive: Archive, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs come and go while people look around, and reading 10,000 sets takes 40 ms."""
+    shelf.add_set(source)
+    tree.node(ROOT)
+    roster = archive.roster()
+    reads: list[int] = []
+    original = type(shelf.ledger).backup_sets
+
+    def counting(ledger: LmdbLedger) -> list[BackupSet]:
+        reads.append(1)
+        return original(ledger)
+
+    monkeypatch.setattr(type(shelf.ledger), "backup_sets", counting)
+    shelf.ledger.add_job(job_of("other", job_id="11111111-1111-4111-8111-111111111111"))
+    tree.node(ROOT)
+    assert archive.roster() is roster
+    assert not reads
+    shelf.add_set(source, name="more")
+    assert {each.name for each in archive.roster().complete} == {"docs", "more"}
+    assert reads
+
+
+def test_sets_are_read_by_another_thread(shelf: Shelf, tree: Tree, source: Path) -> None:
+    """What has happened meanwhile is not lost, and what is the same is not made anew."""
+    shelf.add_set(source)
+    assert not tree.is_current()
+    seen = tree.seen()
+    found = to_thread(tree.read, seen)
+    shelf.add_set(source, name="more")
+    tree.take(found)
+    assert tree.is_current() is False
+    tree.take(to_thread(tree.read, tree.seen()))
+    assert tree.is_current()
+    assert set(virtual(tree, b"jobs").children) == {b"docs", b"more"}
+    top = tree.node(ROOT)
+    tree.take(to_thread(tree.read, tree.seen()))
+    assert tree.node(ROOT) is top
+
+
+def virtual(tree: Tree, name: bytes) -> VirtualNode:
+    node = tree.lookup(ROOT, name)
+    assert isinstance(node, VirtualNode)
+    return node
+
+
+def to_thread(work: Callable[..., Any], *arguments: object) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def test_numbers_of_nothing(shelf: Shelf, tree: Tree, source: Path) -> None:
