@@ -14,6 +14,7 @@ import ipaddress
 import os
 import re
 import ssl
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from tapefs.home import URL, default_home
 TOKEN, TOKEN_FILE, CA, PIN = "TAPEFS_TOKEN", "TAPEFS_TOKEN_FILE", "TAPEFS_CA", "TAPEFS_PIN"
 _PORTS = {"http": 80, "https": 443}
 _CONNECT_S = 20
+_LARGEST_TOKEN = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,13 @@ def _fingerprint(text: str) -> str:
 
 
 def _token_in(path: Path) -> str:
+    """Return the token in a file. Raises HomeError, also when everybody may read it."""
     try:
-        return path.read_text(encoding="ascii").strip()
+        with path.open(encoding="ascii") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IRWXO:
+                raise HomeError(f"{path} has a token and everybody may read it: chmod 600 {path}")
+            return file.read(_LARGEST_TOKEN).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise HomeError(f"no token can be read from {path}: {error}") from error
 

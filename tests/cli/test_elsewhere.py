@@ -25,6 +25,7 @@ Tapefs = Callable[..., Outcome]
 def there(site: Site, tapefs: Tapefs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tapefs:  # noqa: F811
     """Run a command at the sidecar's address, with nothing of its state folder but its certificate."""
     token = tmp_path / "token"
+    token.touch(0o600)
     token.write_text(f"{site.rig.token}\n")
     monkeypatch.setenv("TAPEFS_CA", str(site.certificate))
     monkeypatch.setenv("TAPEFS_HOME", str(tmp_path / "no-home"))
@@ -153,7 +154,11 @@ def test_who_is_asked(site: Site, tapefs: Tapefs, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("TAPEFS_TOKEN", "tapefs_wrong")
     assert tapefs("--url", site.url, "jobs").code == 1
     (tmp_path / "token").write_text(site.rig.token)
-    assert tapefs("--url", site.url, "--token-file", str(tmp_path / "token"), "jobs").code == 0
+    asked = ("--url", site.url, "--token-file", str(tmp_path / "token"), "jobs")
+    (tmp_path / "token").chmod(0o644)
+    assert "chmod 600" in tapefs(*asked).one_line()
+    (tmp_path / "token").chmod(0o600)
+    assert tapefs(*asked).code == 0
     monkeypatch.delenv("TAPEFS_TOKEN")
     monkeypatch.setenv("TAPEFS_URL", site.url)
     monkeypatch.setenv("TAPEFS_TOKEN_FILE", str(tmp_path / "token"))
