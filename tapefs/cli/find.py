@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -196,11 +197,13 @@ def _json_lines(values: Iterable[dict[str, object]]) -> Iterator[bytes]:
 
 
 def _print(lines: Iterable[bytes], end: bytes) -> None:
-    """Print many lines at a time, but soon."""
+    """Print many lines at a time, but soon; on a terminal say that there is none."""
     batch: list[bytes] = []
     printed_s = time.monotonic()
+    is_any = False
     try:
         for line in lines:
+            is_any = True
             batch.append(line)
             now_s = time.monotonic()
             if len(batch) >= _BATCH_LINES or now_s > printed_s + _PATIENCE_S:
@@ -209,3 +212,5 @@ def _print(lines: Iterable[bytes], end: bytes) -> None:
     finally:
         if batch:
             click.echo(end.join(batch) + end, nl=False)
+    if not is_any and sys.stdout.isatty():
+        click.echo("find: nothing has such a name; a pattern is of whole names, '*PART*' of parts of them", err=True)

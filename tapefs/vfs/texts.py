@@ -73,7 +73,7 @@ def _segments(segments: Sequence[OnTape]) -> list[str]:
         lines.append(
             f"  payload in file {each.copy.header_file + 1:>5}, block {each.copy.payload_block:>9}:"
             f" segment {each.segment.number} of {each.set_name}, {each.segment.stored_bytes:,} bytes"
-            f" ({each.segment.plain_bytes:,} as {each.segment.codec}), {each.segment.members:,} members,"
+            f" of {each.segment.codec} ({each.segment.plain_bytes:,} unpacked), {each.segment.members:,} members,"
             f" {each.segment.segment_id}"
         )
     return lines

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 
+from tapefs.cli.find import _print
 from tests.vfs.shelf import STARTED_NS, Shelf
 
 DAY_NS = 86_400 * 10**9
@@ -103,3 +105,15 @@ def test_every_version_of_a_path(tapefs, home_path, tree):
     outcome = tapefs("--home", str(home_path), "versions", "/no/such")
     assert outcome.code == 1
     assert "no set has '/no/such'" in outcome.one_line()
+
+
+def test_on_a_terminal_nothing_is_said_to_be_nothing(monkeypatch, capsys):
+    """Scripts get no line for no name; people would wonder."""
+    _print(iter(()), b"\n")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    _print(iter((b"one",)), b"\n")
+    assert capsys.readouterr() == ("one\n", "")
+    _print(iter(()), b"\n")
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n"), "'*PART*'" in err) == ("", 1, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -268,6 +269,7 @@ def test_virtual_nodes(shelf: Shelf, tree: Tree, source: Path) -> None:
     contents = node_at(tree, "tapes", LABEL, "CONTENTS.txt")
     assert isinstance(contents, VirtualNode)
     assert backup_set.set_id.encode() in contents.content
+    assert re.search(rb" [0-9,]+ bytes of zstd \([0-9,]+ unpacked\), [0-9,]+ members, ", contents.content)
     for missing in (["nothing"], ["jobs", "nothing"], ["README.txt", "nothing"], ["tapes", "nothing"]):
         with pytest.raises(NoSuchThing):
             node_at(tree, *missing)
