@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.backup.trees import odd_tree, random_files, snapshot
+from tests.forking.client import run
 
 pytestmark = [
     pytest.mark.fuse,
@@ -48,13 +49,9 @@ class Installation:
 
     def run(self, *arguments: str | Path, ok: bool = True, env: dict[str, str] | None = None) -> str:
         """Run a command to its end and return its output."""
-        done = subprocess.run(
-            self.command(*arguments),
-            capture_output=True,
-            text=True,
-            timeout=self._command_s,
-            env={**os.environ, **(env or {})},
-        )
+        # Forked, as there are many; what stays is started.
+        environment = {**os.environ, **(env or {})}
+        done = run(*self.command(*arguments)[1:], env=environment, cwd=Path.cwd(), timeout=self._command_s)
         assert (done.returncode == 0) is ok, done.stderr + done.stdout
         return done.stdout if ok else done.stderr
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
+from tests.forking import client
+
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    ended = subprocess.run([sys.executable, "-m", "tapefs", *arguments], capture_output=True, timeout=60, check=False)
-    return ended.returncode, ended.stdout.decode().strip(), ended.stderr.decode().strip()
+    ended = client.run("-m", "tapefs", *arguments, cwd=Path.cwd(), timeout=60)
+    return ended.returncode, ended.stdout.strip(), ended.stderr.strip()
 
 
 def done(*arguments: str) -> str:

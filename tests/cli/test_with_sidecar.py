@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,19 +18,20 @@ from catalog.records import JobState
 from tapefs.cli.output import counted
 from tapefs.setup_home import NewHome, create_home
 from tests.conftest import TAPE_BYTES
+from tests.forking import client
 
-COMMAND = (sys.executable, "-m", "tapefs")
 #: Starts of Python on a busy machine take a while; nothing here waits that long when all is well.
 LONG_S = 60.0
 
 
-def start(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(*arguments: str) -> client.Process:
+    """Forked; the sidecar that it starts is started."""
+    return client.start("-m", "tapefs", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path.cwd())
 
 
-def finish(process: subprocess.Popen[bytes]) -> tuple[int, list[str], list[str]]:
+def finish(process: client.Process) -> tuple[int, list[str], list[str]]:
     out, err = process.communicate(timeout=LONG_S)
-    return process.returncode, out.decode().splitlines(), err.decode().splitlines()
+    return process.returncode, out.splitlines(), err.splitlines()
 
 
 def wait_until(is_so, what: str) -> None:
@@ -59,7 +59,7 @@ def nothing_left(home):
     yield
     deadline = time.monotonic() + LONG_S
     while (left := processes_of(home)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.25)  # All of /proc is read each time.
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left

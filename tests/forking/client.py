@@ -22,9 +22,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
+from tapefs.cli import COMMANDS
+
 ROOT = Path(__file__).parents[2]
-#: What sidecars and the command line need. A program's own module must not be imported before it runs.
-MODULES = ("sidecar.serve", "tapefs.cli.service", "tapefs.cli.exits", "tests.sidecar.steps", "tests.backup.rig")
+#: What sidecars, commands, mounts and backups in one process need. A program's own module may not be among them.
+MODULES = (
+    "sidecar.serve",
+    *sorted(set(COMMANDS.values())),
+    "tapefs.mount.session",
+    "tests.sidecar.steps",
+    "tests.backup.rig",
+)
 #: Room for the command line of what is forked.
 PAD_BYTES = 16 * 1024
 #: Beginnings of variables that are read before `main`, by the interpreter or the dynamic linker.

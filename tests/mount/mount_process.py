@@ -17,8 +17,7 @@ import structlog
 from tapefs.home import open_home
 from tapefs.mount.mount_point import find_mount
 from tapefs.mount.session import run_mount
-
-ROOT = Path(__file__).parents[2]
+from tests.forking.client import Process, start
 
 
 @dataclass
@@ -26,7 +25,7 @@ class Mounted:
     """A mount in a process of its own."""
 
     path: Path
-    process: subprocess.Popen[str]
+    process: Process
     log: Path
 
     def events(self) -> list[dict[str, object]]:
@@ -46,13 +45,7 @@ def mounted(home: Path, path: Path, log: Path) -> Iterator[Mounted]:
     """Mount, and see to it that no mount and no process is left; a defect in the mount fails the test."""
     path.mkdir(exist_ok=True)
     with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.mount.mount_process", str(home), str(path)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
+        process = start("-m", "tests.mount.mount_process", home, path, stdout=subprocess.PIPE, stderr=stderr)
     mount = Mounted(path, process, log)
     try:
         assert process.stdout is not None

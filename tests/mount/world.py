@@ -16,6 +16,7 @@ from pathlib import Path
 from tapefs.home import Home, open_home
 from tapefs.mount.mount_point import find_mount
 from tapefs.setup_home import NewHome, create_home
+from tests.forking.client import run
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "tapefs")
@@ -115,9 +116,7 @@ class World:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(
-            [*COMMAND, "--home", str(self.home.path), *arguments], capture_output=True, text=True, cwd=ROOT, timeout=180
-        )
+        return run("-m", "tapefs", "--home", self.home.path, *arguments, timeout=180)
 
     def back_up(self) -> None:
         """Make the set."""
