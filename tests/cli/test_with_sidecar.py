@@ -99,7 +99,8 @@ def test_why_a_backup_failed(home, tree, monkeypatch):
     assert code == 1
     assert err[-1].startswith("tapefs: tape TP0001L9 is empty, but ")
     (job,) = json.loads("\n".join(finish(start("jobs", "--json"))[1]))
-    assert (job["state"], f"tapefs: {job['error']}") == ("failed", err[-1])
+    assert job["state"] == "failed"
+    assert err[-1] == f"tapefs: {job['error']}; `tapefs job resume {job['number']}` goes on with it"
 
 
 def test_stage_and_evict(home, tree):
