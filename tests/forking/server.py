@@ -16,6 +16,7 @@ import fcntl
 import gc
 import json
 import os
+import resource
 import runpy
 import signal
 import socket
@@ -33,8 +34,6 @@ from tapefs.starting import import_without_rich, imports
 
 #: A request has at most so many bytes and descriptors.
 REQUEST_BYTES, DESCRIPTORS = 256 * 1024, 64
-#: Descriptors that have come are put above all that a program may want to have.
-HIGH = 4096
 #: Fields of /proc/self/stat, counted behind the name: where the command line begins and ends.
 ARG_START, ARG_END = 45, 46
 
@@ -86,11 +85,13 @@ def _is_open(descriptor: int) -> bool:
 
 def _give(descriptors: dict[int, int]) -> None:
     """Have exactly these descriptors; number -> where it is now."""
-    high = {number: fcntl.fcntl(now, fcntl.F_DUPFD_CLOEXEC, HIGH) for number, now in descriptors.items()}
-    os.closerange(0, HIGH)
+    # First above all that a program may want to have, so that none is where another is to be.
+    above = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 8192) - 2 * DESCRIPTORS
+    high = {number: fcntl.fcntl(now, fcntl.F_DUPFD_CLOEXEC, above) for number, now in descriptors.items()}
+    os.closerange(0, above)
     for number, now in high.items():
         os.dup2(now, number)  # Inheritable, as what a started process is given.
-    os.closerange(HIGH, HIGH + 2 * DESCRIPTORS)
+    os.closerange(above, above + 2 * DESCRIPTORS)
 
 
 def _become(request: dict[str, Any]) -> None:
