@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import UNSET
 
+from catalog.records import Job
 from sidecar.http.callers import Caller, Role
 from sidecar.http.statuses import Forbidden
 from tapefs.access.places import root_of
@@ -17,6 +18,11 @@ from tapefs.settings.access import AccessSettings
 def check_sources(caller: Caller, sources: Sequence[bytes], settings: AccessSettings) -> None:
     """Raise Forbidden when he may not have one of these backed up."""
     _check(caller, sources, settings.sources, "backed up", "sources")
+
+
+def check_job(caller: Caller, job: Job, settings: AccessSettings) -> None:
+    """Raise Forbidden when he may neither change nor delete a job; a stream is of nothing on this host."""
+    check_sources(caller, () if job.stream else job.sources, settings)
 
 
 def check_fields(caller: Caller, fields: JobFields, settings: AccessSettings) -> None:

@@ -15,8 +15,7 @@ from starlette.responses import Response
 from catalog.ids import JobNumber
 from catalog.queue_records import HIGHEST_PRIORITY
 from catalog.records import Job, JobState
-from sidecar.access.places import check_fields
-from sidecar.access.places import check_sources as allowed_sources
+from sidecar.access.places import check_fields, check_job
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Caller, Role, caller_of
 from sidecar.http.calls import PAGE, Call, Query
@@ -212,8 +211,10 @@ class JobCalls:
         return json_answer(self._view(self._service.jobs.view(number)))
 
     async def delete(self, request: Request) -> Response:
-        """Forget a job; its sets stay."""
-        await self._service.jobs.delete(_number(request))
+        """Forget a job; its sets stay. Others than admins need to be allowed its sources."""
+        number = _number(request)
+        check_job(caller_of(request), self._service.ledger.job(number), self._service.home.settings.access)
+        await self._service.jobs.delete(number)
         return Response(status_code=204)
 
     async def run(self, request: Request) -> Response:
@@ -285,7 +286,7 @@ class JobCalls:
 
     def _changed(self, job: Job, fields: JobFields, caller: Caller) -> Job:
         """Blocking; in a thread."""
-        allowed_sources(caller, () if job.stream else job.sources, self._service.home.settings.access)
+        check_job(caller, job, self._service.home.settings.access)
         changed = changed_job(job, fields)
         if (changed.hooks_before, changed.hooks_after) != (job.hooks_before, job.hooks_after):
             check_job_hooks(self._service.home, changed)

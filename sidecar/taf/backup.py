@@ -16,8 +16,7 @@ from catalog.ids import JobNumber
 from catalog.ledger import Ledger
 from catalog.records import Job, JobState
 from catalog.schedule_records import BackUp
-from sidecar.access.places import check_fields
-from sidecar.access.places import check_sources as allowed_sources
+from sidecar.access.places import check_fields, check_job
 from sidecar.http.answers import json_answer, moment, shown
 from sidecar.http.callers import Caller, Role, caller_of
 from sidecar.http.calls import Call, Query
@@ -179,8 +178,9 @@ class BackupCalls:
         return json_answer(Said(True, f"Task {number} was changed"))
 
     async def delete(self, request: Request) -> Response:
-        """Forget a task; its sets stay."""
+        """Forget a task; its sets stay. Others than admins need to be allowed its sources."""
         number = _number(request)
+        check_job(caller_of(request), self._service.ledger.job(number), self._service.home.settings.access)
         await self._service.jobs.delete(number)
         return json_answer(Said(True, f"Task {number} was deleted; its sets stay"))
 
@@ -271,7 +271,7 @@ def _number(request: Request) -> JobNumber:
 def _changed(job: Job, body: BackupTaskRequest, caller: Caller, settings: AccessSettings) -> Job:
     """Return the task with what the body changes. Blocking; raises Forbidden for what the caller may not name."""
     fields = body.changes(job.codec)
-    allowed_sources(caller, () if job.stream else job.sources, settings)
+    check_job(caller, job, settings)
     check_fields(caller, fields, settings)
     return changed_job(job, fields, NAMES)
 

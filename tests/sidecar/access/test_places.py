@@ -71,6 +71,9 @@ def test_operators_name_sources_of_the_list(places: tuple[Rig, Path, str]) -> No
     assert ask("PATCH", f"/api/v1/jobs/{admins}", {"type": "archive"}) == 403, "that would remove its sources"
     assert ask("PUT", f"/api/backup/tasks/{admins}", {"description": "x"}) == 403
     assert rig.job(admins)["type"] == "full"
+    assert ask("DELETE", f"/api/v1/jobs/{admins}", None) == 403
+    assert ask("DELETE", f"/api/backup/tasks/{admins}", None) == 403
+    assert ask("DELETE", "/api/v1/jobs/1", None) == 204
 
 
 def test_a_target_is_opened_without_following_links(tmp_path: Path) -> None:
