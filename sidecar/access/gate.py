@@ -23,7 +23,7 @@ from sidecar.access.cookies import session_in
 from sidecar.access.digests import PREFIX, csrf_token_of
 from sidecar.access.hosts import Hosts
 from sidecar.access.hygiene import check_headers
-from sidecar.access.origin import check_csrf, check_origin
+from sidecar.access.origin import check_csrf, check_origin, check_site
 from sidecar.access.registry import Proof
 from sidecar.http.callers import CALLER, NOBODY, Caller, Role
 from sidecar.http.gates import address_in, refuse
@@ -64,6 +64,7 @@ class TcpGate:
         header = headers.get("authorization")
         pair = pair_in(header) if header is not None and is_for_passwords(scope) else None
         if pair is not None:
+            check_site(headers)  # A browser sends it unasked, to an address in a foreign page, too.
             return await self._basic(scope, pair, origin)
         if header is not None:
             return await self._bearer(scope, header, origin)

@@ -24,11 +24,17 @@ def check_origin(method: str, headers: Headers) -> None:
     """Raise Forbidden when a foreign page has sent this, and it might change something."""
     if method in SAFE_METHODS:
         return
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site is not None and site not in _OWN_SITES:
-        raise Forbidden("a page of another site has sent this request: it is not served")
+    check_site(headers)
+    origin = headers.get("origin")
     if origin is not None and not _is_own(origin, headers.get("host", "")):
         raise Forbidden("the Origin header names another site: such requests are not served")
+
+
+def check_site(headers: Headers) -> None:
+    """Raise Forbidden when a browser says that a page of another site has it send this, whatever it is."""
+    site = headers.get("sec-fetch-site")
+    if site is not None and site not in _OWN_SITES:
+        raise Forbidden("a page of another site has sent this request: it is not served")
 
 
 def _is_own(origin: str, host: str) -> bool:

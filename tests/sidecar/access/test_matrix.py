@@ -105,7 +105,7 @@ def senders(rig: Rig, secrets: set[str]) -> dict[str, Sender]:
     access = rig.tcp("POST", "/api/user/login", login, token=None).body["access_token"]
     found["login of an operator"] = _bearer(access, Caller("", Role.OPERATOR))
     secrets.add(access)
-    for scope in ("storage.read:/", "storage.poll:/", "storage.stage:/nowhere"):
+    for scope in ("storage.read:/", "storage.poll:/", "storage.stage:/999999"):
         secret = rig.unix("POST", "/api/v1/tokens", {"scopes": [scope]}).body["secret"]
         found[scope] = _bearer(secret, Caller("", None, scopes=implied([scope])))
         secrets.add(secret)

@@ -198,6 +198,15 @@ def test_a_password_from_who_knows_where_is_not_taken(site: Site) -> None:
     assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
 
 
+def test_a_foreign_page_has_no_tape_moved(site: Site) -> None:
+    """A browser that knows the password sends it with an image of somebody else's page, too."""
+    pair = basic(USER, PASSWORD)
+    for page, status in (("cross-site", 403), ("same-site", 403), ("none", 207), ("same-origin", 207)):
+        reply = site.ask("PROPFIND", site.inner, auth=pair, depth="0", sec_fetch_site=page)
+        assert reply.status == status, page
+    assert site.ask("GET", site.odd("deep/text"), auth=pair, sec_fetch_site="cross-site").status == 403
+
+
 def test_rights_are_those_of_the_source(site: Site) -> None:
     secret = site.rig.unix("POST", "/api/v1/tokens", {"role": "viewer", "uid": "daemon"}).body["secret"]
     path, daemon = site.odd("deep/text"), basic("daemon", secret)
