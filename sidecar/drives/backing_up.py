@@ -120,6 +120,7 @@ class BackingUp:
     async def run_next(self, mover: Mover, nursery: trio.Nursery) -> None:
         """Run the next job to its end. Raises MoverDied, DriveFailed; `mover_died` must follow then."""
         run = self._run = self._shared.jobs.begin_next(self._bay.name, self._shared.fleet.up())
+        nursery.start_soon(self._shared.jobs.look_for_earlier, run)
         self._bay.leave_to_another()
         self._shared.recalls.overdue_drives.discard(self._bay.number)
         self._bay.last_was_backup = True

@@ -18,6 +18,7 @@ from functools import partial
 import structlog
 import trio
 
+from catalog.errors import CatalogError
 from catalog.ids import JobNumber, SetId
 from catalog.ledger import Ledger
 from catalog.queue_records import QueueState
@@ -58,9 +59,8 @@ class Run:
     is_pausing: bool = False
     call: Call | None = None
     mover: Mover | None = None
-    #: The newest complete set of the job when somebody asked for the first time: what this run will come to, about.
+    #: The newest complete set of the job when the run began: what this run will come to, about.
     earlier: BackupSet | None = None
-    is_earlier_known: bool = False
     #: Set when nobody works on it any more; the ledger may say a moment earlier how the job ended.
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -349,16 +349,17 @@ class Jobs:
         """Return how many jobs are before one that waits; None when it does not wait."""
         return self._line.place_of(number)
 
-    def earlier(self, view: JobView) -> BackupSet | None:
-        """Return the newest complete set of a job that runs; looked for once for each run, for that reads all sets."""
-        run = view.run
-        if run is None:
-            return None
-        if not run.is_earlier_known:
-            of_job = (each for each in reversed(self._ledger.backup_sets()) if each.job_id == view.job.job_id)
-            run.earlier = next((each for each in of_job if each.state is SetState.COMPLETE), None)
-            run.is_earlier_known = True
-        return run.earlier
+    async def look_for_earlier(self, run: Run) -> None:
+        """Note the newest complete set of the job of a run that begins: in a thread, for that reads all sets."""
+        try:
+            run.earlier = await trio.to_thread.run_sync(self._newest_set, run.job)
+        except CatalogError as error:  # Then nobody is told how far the run is of all.
+            log.warning("what a job has made before cannot be read", job=run.job, error=str(error))
+
+    def _newest_set(self, number: JobNumber) -> BackupSet | None:
+        job = self._ledger.job(number)
+        of_job = (each for each in reversed(self._ledger.backup_sets()) if each.job_id == job.job_id)
+        return next((each for each in of_job if each.state is SetState.COMPLETE), None)
 
     def running(self) -> list[Run]:
         """Return the runs that movers work on."""

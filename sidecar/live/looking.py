@@ -20,7 +20,7 @@ from catalog.notice_records import Facts
 from catalog.recovery_records import Recovery
 from drivers.registry import drive_name
 from sidecar.drives.drive import DriveTask
-from sidecar.jobs.queue import Jobs, JobView, Run
+from sidecar.jobs.queue import Jobs, Run
 from sidecar.live.hub import Live
 from sidecar.recalls.desk import Choice
 from sidecar.recalls.recalling import Recalls
@@ -180,8 +180,7 @@ class Looking:
         }
         if now is None:
             return facts
-        earlier = self._jobs.earlier(JobView(job, None, run))
-        total = earlier.bytes if earlier is not None else None
+        total = run.earlier.bytes if run.earlier is not None else None
         facts |= {
             "stage": now.stage,
             "files": now.files,

@@ -249,7 +249,7 @@ class BackupCalls:
         """Return files and bytes in all: of a running task what its last complete set had, if that is more."""
         if view.job.state is not JobState.RUNNING:
             return files, read_bytes
-        earlier = self._service.jobs.earlier(view)
+        earlier = view.run.earlier if view.run is not None else None
         return (max(files, earlier.files), max(read_bytes, earlier.bytes)) if earlier else (files, read_bytes)
 
 
