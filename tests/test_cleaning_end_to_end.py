@@ -118,7 +118,7 @@ def test_an_operator_is_asked_and_has_it_done(installation: Installation) -> Non
 def test_over_http_a_cleaning_is_followed_to_its_end(installation: Installation) -> None:
     add_cartridge(installation, FIRST)
     installation.start("serve", "--listen", "127.0.0.1:0")
-    wait_until(lambda: (installation.home / "sidecar.sock").exists() and installation.movers(), "the sidecar")
+    wait_until(lambda: installation.is_served() and installation.movers(), "the sidecar")
     api = Transport(installation.home / "sidecar.sock")
 
     def ask(method: str, path: str, body: object = None) -> Any:

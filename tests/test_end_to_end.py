@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -77,6 +78,15 @@ class Installation:
         process = self.start("serve", "--listen", "127.0.0.1:0", "--mount", self.mount_point)
         wait_until(self.is_mounted, "the mount")
         return process
+
+    def is_served(self) -> bool:
+        """Does a sidecar answer? The socket of one that was killed is still there."""
+        with socket.socket(socket.AF_UNIX) as ours:
+            try:
+                ours.connect(str(self.home / "sidecar.sock"))
+            except OSError:
+                return False
+        return True
 
     def is_mounted(self) -> bool:
         """Does a live mount answer? A dead one still looks like a mount point."""
@@ -192,7 +202,7 @@ def test_killed_during_a_backup(installation: Installation, tmp_path: Path, vict
     """kill -9 within a backup: no half set is shown, the run goes on by itself, and the next backup is whole."""
     tree = random_files(tmp_path / "tree", 60, 2_000_000)
     sidecar = installation.start("serve", "--listen", "127.0.0.1:0")
-    wait_until(lambda: (installation.home / "sidecar.sock").exists() and installation.movers(), "the sidecar")
+    wait_until(lambda: installation.is_served() and installation.movers(), "the sidecar")
     job = installation.run("backup", tree, "--no-wait").strip()
     wait_until(lambda: any(s["segments"] for s in installation.listing("sets")), "the first segment")
     os.kill(installation.movers()[0] if victim == "mover" else sidecar.pid, signal.SIGKILL)
@@ -230,7 +240,7 @@ def test_a_killed_mount_leaves_a_place_to_mount_again(installation: Installation
 def test_two_sidecars_are_refused(installation: Installation) -> None:
     """The second owner of a state folder is told so in one line."""
     installation.start("serve", "--listen", "127.0.0.1:0")
-    wait_until(lambda: (installation.home / "sidecar.sock").exists() and installation.movers(), "the sidecar")
+    wait_until(lambda: installation.is_served() and installation.movers(), "the sidecar")
     message = installation.run("serve", "--listen", "127.0.0.1:0", ok=False)
     assert message.startswith("tapefs: ")
     assert len(message.strip().splitlines()) == 1

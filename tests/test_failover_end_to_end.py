@@ -34,7 +34,7 @@ def jobs(installation: Installation) -> dict[str, dict[str, Any]]:
 
 def serve(installation: Installation) -> None:
     installation.start("serve", "--listen", "127.0.0.1:0")
-    wait_until(lambda: (installation.home / "sidecar.sock").exists() and len(installation.movers()) == 2, "the sidecar")
+    wait_until(lambda: installation.is_served() and len(installation.movers()) == 2, "the sidecar")
 
 
 def begin_two(installation: Installation, tmp_path: Path) -> dict[str, Path]:

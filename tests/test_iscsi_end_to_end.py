@@ -169,7 +169,7 @@ def test_a_drive_that_is_gone_leaves_the_work_to_the_other(library: Library, tmp
 def _serve(installation: Installation) -> subprocess.Popen[bytes]:
     """Start a sidecar that stays, and wait for it."""
     sidecar = installation.start("serve", "--listen", "127.0.0.1:0")
-    wait_until(lambda: (installation.home / "sidecar.sock").exists() and installation.movers(), "the sidecar")
+    wait_until(lambda: installation.is_served() and installation.movers(), "the sidecar")
     return sidecar
 
 

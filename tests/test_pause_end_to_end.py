@@ -32,7 +32,7 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
 def serve(installation: Installation) -> tuple[subprocess.Popen[bytes], Rig]:
     process = installation.start("serve", "--listen", "127.0.0.1:0")
     home = open_home(installation.home)
-    wait_until(lambda: home.socket.exists() and installation.movers(), "the sidecar")
+    wait_until(lambda: installation.is_served() and installation.movers(), "the sidecar")
     return process, Rig(home, process, 0)  # type: ignore[arg-type]
 
 

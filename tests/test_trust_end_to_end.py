@@ -109,7 +109,7 @@ def test_resume_after_a_kill(installation: Installation, tmp_path: Path, victim:
     """kill -9 within a backup; the job goes on by itself with the set it had begun."""
     tree = random_files(tmp_path / "tree", 30, 2_000_000)
     sidecar = installation.start("serve", "--listen", "127.0.0.1:0")
-    wait_until(lambda: (installation.home / "sidecar.sock").exists() and installation.movers(), "the sidecar")
+    wait_until(lambda: installation.is_served() and installation.movers(), "the sidecar")
     job = installation.run("backup", tree, "--no-wait", "--verify").strip()
     wait_until(lambda: any(s["segments"] for s in installation.listing("sets")), "the first segment")
     os.kill(installation.movers()[0] if victim == "mover" else sidecar.pid, signal.SIGKILL)

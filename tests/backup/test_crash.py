@@ -53,17 +53,39 @@ def points() -> list[str]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tree of about ten segments."""
-    folder = tmp_path_factory.mktemp("source")
-    tree = odd_tree(folder)
-    random_files(tree / "files", 20, 1_500_000)
-    return tree
+    """Return a tree of six segments."""
+    return _tree(tmp_path_factory.mktemp("source"), 300_000)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a fresh state folder to copy."""
     folder = tmp_path_factory.mktemp("prepared")
+    Rig(
+        folder,
+        tapes=2,
+        tape_bytes=200 * 1024**2,
+        backup_settings="segment_bytes = 1048576\nframe_bytes = 1048576",
+    ).close()
+    return folder / "home"
+
+
+@pytest.fixture(scope="module")
+def long_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tree for which a tape that ends as EARLY_END has it is too short."""
+    return _tree(tmp_path_factory.mktemp("long"), 1_500_000)
+
+
+def _tree(folder: Path, each_bytes: int) -> Path:
+    tree = odd_tree(folder)
+    random_files(tree / "files", 20, each_bytes)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def prepared_long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with segments of the usual size, of which the tree has about ten."""
+    folder = tmp_path_factory.mktemp("prepared-long")
     Rig(folder, tapes=2, tape_bytes=200 * 1024**2).close()
     return folder / "home"
 
@@ -84,9 +106,9 @@ def test_killed_at(point: str, source: Path, prepared: Path, tmp_path: Path) -> 
         "segment.frame.after:9",
     ],
 )
-def test_killed_while_a_tape_ends(point: str, source: Path, prepared: Path, tmp_path: Path) -> None:
+def test_killed_while_a_tape_ends(point: str, long_source: Path, prepared_long: Path, tmp_path: Path) -> None:
     """The tape ended within a segment, whose place the SET INDEX was taking: the tape is understood afterwards."""
-    kill_and_go_on(point, source, prepared, tmp_path, EARLY_END)
+    kill_and_go_on(point, long_source, prepared_long, tmp_path, EARLY_END)
 
 
 def kill_and_go_on(point: str, source: Path, prepared: Path, tmp_path: Path, faults: str = "[]") -> None:
@@ -152,9 +174,11 @@ def test_killed_and_resumed(point: str, source: Path, prepared: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("point", ["set_index.after", "segment.frame.after:9"])
-def test_killed_while_a_tape_ends_and_resumed(point: str, source: Path, prepared: Path, tmp_path: Path) -> None:
+def test_killed_while_a_tape_ends_and_resumed(
+    point: str, long_source: Path, prepared_long: Path, tmp_path: Path
+) -> None:
     """The same where the tape ended early."""
-    kill_and_resume(point, source, prepared, tmp_path, EARLY_END)
+    kill_and_resume(point, long_source, prepared_long, tmp_path, EARLY_END)
 
 
 @pytest.mark.parametrize("point", ["backup.give_way.before:2", "backup.give_way.after:2"])
