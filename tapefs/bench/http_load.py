@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+_LAST = re.compile(rb"^connection: *close", re.IGNORECASE | re.MULTILINE)
 _PIECE_BYTES = 256 * 1024
 
 
@@ -61,11 +62,15 @@ class _Asking:
         self._rate = rate
         self._times_s: list[float] = []
         self._errors = 0
+        self._port = port
         for _ in range(connections):
-            client = _Client(socket.create_connection(("127.0.0.1", port), 30))
-            client.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._selector.register(client.connection, selectors.EVENT_READ, client)
-            self._idle.append(client)
+            self._connect()
+
+    def _connect(self) -> None:
+        client = _Client(socket.create_connection(("127.0.0.1", self._port), 30))
+        client.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._selector.register(client.connection, selectors.EVENT_READ, client)
+        self._idle.append(client)
 
     def run(self, seconds: float) -> Load:
         """Ask for so long."""
@@ -101,7 +106,12 @@ class _Asking:
         if len(client.got) >= client.needed:
             self._times_s.append(time.perf_counter() - client.since_s)
             self._errors += not client.got.startswith(b"HTTP/1.1 200")
-            self._idle.append(client)
+            if _LAST.search(client.got):  # Hypercorn ends a connection after a thousand answers.
+                self._selector.unregister(client.connection)
+                client.connection.close()
+                self._connect()
+            else:
+                self._idle.append(client)
 
     def _result(self, seconds: float) -> Load:
         times = sorted(self._times_s) or [0.0]
