@@ -74,21 +74,7 @@ class Roster:
             return self._by_id[SetId(text)]
         if text in self.by_name:
             return self.by_name[text][-1]
-        try:
-            return self._by_prefix(text)
-        except NoSuchThing:
-            self._require_none_undone(text)
-            raise
-
-    def _require_none_undone(self, name: str) -> None:
-        """Raise NoSuchThing if the name is that of sets of which none is complete: they are listed all the same."""
-        of_name = [each for each in self.sets if each.name == name]
-        if of_name:
-            newest = max(of_name, key=lambda each: each.number)
-            raise NoSuchThing(
-                f"{name} has no complete set; the newest, {newest.set_id[:8]}, is {newest.state.value}:"
-                f" `tapefs report {newest.set_id[:8]}` says more"
-            )
+        return self._by_prefix(text)
 
     def _at_time(self, name: str, time: str) -> BackupSet:
         runs = self.by_name.get(name, [])
@@ -105,13 +91,13 @@ class Roster:
 
     def _missing(self, text: str) -> NoSuchThing:
         """Return what it means that nothing complete has that name: there may be sets that are not."""
-        found = [each for each in self._by_id.values() if each.name == text]
+        found = [each for each in self.sets if each.name == text]
         if not found:
             return NoSuchThing(f"there is no set or job named {text!r}; `tapefs sets` lists them")
         newest = max(found, key=lambda each: each.number)
         return NoSuchThing(
-            f"{text} has no complete set, its newest ({newest.set_id[:8]}) is {newest.state.value}: "
-            "`tapefs sets` lists them, `tapefs jobs` says what became of their jobs"
+            f"{text} has no complete set; the newest, {newest.set_id[:8]}, is {newest.state.value}:"
+            f" `tapefs report {newest.set_id[:8]}` says more"
         )
 
     def _newest(self, name: str) -> str:
