@@ -6,6 +6,7 @@ sockets closed, what is left of connections is cut.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -73,6 +74,9 @@ FIRST_CONNECTION_S = 10.0
 READ_ON_SHARE = 8
 #: How long the start waits for the drives; one that is slower comes later.
 DRIVES_S = 15.0
+
+#: Thresholds of the garbage collector: requests leave few cycles behind.
+_GARBAGE = (10_000, 20, 50)
 
 log = structlog.get_logger(__name__)
 
@@ -211,6 +215,8 @@ async def _get_ready(
             await drive.tried.wait()
     if options.mount is not None:
         await nursery.start(MountChild(service.home, options.mount).run)
+    gc.freeze()  # What is there now stays; looking through it again and again takes tens of milliseconds each time.
+    gc.set_threshold(*_GARBAGE)
     await service.notices.say_ready()
     log.info("ready", home=str(service.home.path), pid=os.getpid())
     options.on_ready()
