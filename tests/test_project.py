@@ -54,7 +54,7 @@ def test_the_wheel_holds_every_module(wheel):
 
 def test_the_wheel_brings_the_command_and_the_licence(wheel):
     (entry_points,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
-    assert "tapefs = tapefs.cli:main" in wheel.read(entry_points).decode()
+    assert "tapefs = tapefs.__main__:main" in wheel.read(entry_points).decode()
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
 
 

@@ -27,7 +27,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def rig(evicted: Rig) -> Iterator[Rig]:
-    evicted.sidecar.recalls.walks.clear()
+    evicted.sidecar.walks.clear()
     evicted.sidecar.ended_walks.clear()
     yield evicted
     evicted.sidecar.window_bytes = 1 << 40
@@ -48,7 +48,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def to_come(rig: Rig) -> set[str]:
-    messages: list[Any] = list(rig.sidecar.recalls.walks)
+    messages: list[Any] = list(rig.sidecar.walks)
     return {span["segment"] for message in messages for span in message["to_come"]}
 
 
@@ -59,7 +59,7 @@ def test_who_lists_and_reads_the_first_file_goes_through_the_folder(rig: Rig) ->
     process = reader(rig, "file-000")
     wait_until(lambda: to_come(rig) == inside, "the walk")
     assert outside not in inside
-    message: Any = rig.sidecar.recalls.walks[-1]
+    message: Any = rig.sidecar.walks[-1]
     assert message["pid"] == process.pid
     assert any("python" in command for command in message["commands"])
     end(process)
@@ -87,5 +87,5 @@ def test_nothing_is_named_for_whom_the_sidecar_wants_nothing(rig: Rig) -> None:
     rig.sidecar.window_bytes = 0
     process = reader(rig, "file-000", "file-001", "file-002")
     end(process)
-    assert rig.sidecar.recalls.walks
+    assert rig.sidecar.walks
     assert to_come(rig) == set()

@@ -399,7 +399,8 @@ def test_the_last_tape_is_full(tmp_path: Path) -> None:
         assert rig.job(1)["state"] == "failed"
         assert rig.job(1)["error"] in answer["detail"]
         assert states(home) == [SetState.FAILED]
-        assert b"there is no set" in run(home, "restore", "dump.sql", "--to", str(tmp_path / "out"), ok=False).stderr
+        refused = run(home, "restore", "dump.sql", "--to", str(tmp_path / "out"), ok=False)
+        assert b"has no complete set" in refused.stderr
         with LmdbLedger.open(home.ledger, readonly=True) as ledger:
             assert ledger.verify() == []
             [tape] = ledger.volumes()
