@@ -68,6 +68,10 @@ class SourceError(TapefsError):
     """A backup source is missing or unreadable."""
 
 
+class FilesUnread(TapefsError):
+    """A backup is done and on tape, but without the content of files that could not be read."""
+
+
 class TapeError(TapefsError):
     """What is on a tape is not what should be there."""
 

@@ -50,7 +50,10 @@ class SetAnswer(msgspec.Struct, frozen=True, kw_only=True):
     directories: int
     bytes: int
     stored_bytes: int
+    #: Changed, shrank or vanished while they were read, or could not be read.
     troubled_files: int
+    #: Of these, files that could not be read at all, and directories that could not be listed.
+    unread_files: int
     segments: int
     tapes: list[str]
     pool: str | None
@@ -277,6 +280,7 @@ def _fields(each: BackupSet) -> dict[str, Any]:
         "bytes": each.bytes,
         "stored_bytes": each.stored_bytes,
         "troubled_files": each.troubled_files,
+        "unread_files": each.unread_files,
         "segments": each.segments,
         "tapes": list(each.tapes),
         "pool": each.pool or None,

@@ -22,7 +22,7 @@ from tapefs.cli.streaming import check_stream_options, store_stream
 from tapefs.cli.values import JobName, name_from_path
 from tapefs.client.api import Client, JobView
 from tapefs.client.job_fields import JobFields, encoded
-from tapefs.errors import Cancelled, NotNow, SourceError, TapefsError, UsageError
+from tapefs.errors import Cancelled, FilesUnread, NotNow, SourceError, TapefsError, UsageError
 
 POLL_S = 0.2
 #: In the beginning more often: an incremental run may be over in half a second.
@@ -94,8 +94,18 @@ def submitting(place: Place) -> Iterator[Client]:
 
 
 def wait_unless(client: Client, view: JobView, no_wait: bool) -> None:
-    """Print the number of a job that is queued, or wait for it and print its set."""
-    click.echo(view.number if no_wait else _finish(client, view))
+    """Print the number of a job that is queued, or wait for it and print its set. Raises FilesUnread, then."""
+    if no_wait:
+        click.echo(view.number)
+        return
+    set_id = finished(client, view)
+    click.echo(set_id)
+    unread = client.set(set_id).unread_files
+    if unread:
+        raise FilesUnread(
+            f"set {set_id[:8]} is on tape without {counted(unread, 'file')} that could not be read: "
+            f"`tapefs report {set_id[:8]} --all` has the names"
+        )
 
 
 def absolute(place: Place, source: bytes) -> bytes:
@@ -121,7 +131,7 @@ def absolute(place: Place, source: bytes) -> bytes:
     return os.path.realpath(source) if b".." in source.split(b"/") else os.path.abspath(source)
 
 
-def _finish(client: Client, view: JobView) -> str:
+def finished(client: Client, view: JobView) -> str:
     """Wait for the job; return its set. Raises TapefsError when it failed, Cancelled when it was cancelled."""
     started_s = time.monotonic()
     try:

@@ -68,7 +68,7 @@ def _copy(place: Place, home: Home, file: Path) -> None:
 
 
 def _copy_to_tape(place: Place, home: Home, retention_days: int) -> None:
-    from tapefs.cli.backup import submitting, wait_unless, with_sources
+    from tapefs.cli.backup import finished, submitting, with_sources
     from tapefs.client.job_fields import JobFields
 
     home.copies.mkdir(mode=0o700, exist_ok=True)
@@ -82,12 +82,13 @@ def _copy_to_tape(place: Place, home: Home, retention_days: int) -> None:
             fields = JobFields(type="full", codec="tar", retention_days=retention_days, verify=True)
             with submitting(place) as client:
                 view = client.submit(with_sources(place, fields, COPY_JOB, [bytes(home.copies)]), reuse=True)
-                wait_unless(client, view, False)
+                set_id = finished(client, view)
                 count = client.job(view.number).trouble_count
         finally:
             file.unlink()
     if count:
         raise SourceError("the copy did not go to tape as it was: see the lines above")
+    click.echo(set_id)
 
 
 @contextmanager

@@ -6,16 +6,19 @@ import click
 
 from catalog.errors import CatalogError, IndexDamaged, LedgerDamaged, NoIndex, NoLedger
 from drivers.errors import DriveError
-from tapefs.errors import TapefsError, UsageError
+from tapefs.errors import FilesUnread, TapefsError, UsageError
 
 DONE = 0
 FAILED = 1
 USAGE = 2
+#: A backup is done, but without the content of files that could not be read.
+UNREAD = 3
 
 #: The first class that fits counts; what fits none is a bug and keeps its traceback.
 TABLE: tuple[tuple[type[BaseException], int], ...] = (
     (UsageError, USAGE),
     (click.UsageError, USAGE),
+    (FilesUnread, UNREAD),
     (TapefsError, FAILED),
     (CatalogError, FAILED),
     (DriveError, FAILED),

@@ -138,6 +138,7 @@ def set_json(each: BackupSet) -> Json:
         **paths("sources", each.sources),
         "directories": each.directories,
         "troubled_files": each.troubled_files,
+        "unread_files": each.unread_files,
         "retention_days": "pool" if each.retention_days == AS_POOL else each.retention_days,
         "pool": each.pool or None,
         "copy_pools": list(each.copy_pools),

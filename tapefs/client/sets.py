@@ -47,6 +47,8 @@ class SetView(msgspec.Struct, frozen=True, kw_only=True):
     retention_days: int
     error: str | None
     partial: str | None
+    #: Of `troubled_files`, what could not be read at all.
+    unread_files: int = 0
 
     def record(self) -> BackupSet:
         """Return what the ledger has of it, as far as the sidecar tells; times to the microsecond."""
@@ -72,6 +74,7 @@ class SetView(msgspec.Struct, frozen=True, kw_only=True):
             bytes=self.bytes,
             stored_bytes=self.stored_bytes,
             troubled_files=self.troubled_files,
+            unread_files=self.unread_files,
             segments=self.segments,
             tapes=tuple(self.tapes),
             error=self.error or "",

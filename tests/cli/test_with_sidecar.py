@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -235,3 +236,27 @@ def test_a_sidecar_that_cannot_start_says_why(home):
     assert len(err) == 1
     assert err[0].startswith("tapefs: ")
     assert "ledger" in err[0]
+
+
+def test_files_that_cannot_be_read_make_another_exit_code(home, tmp_path):
+    """The set is complete and has all the others; cron sees that something is missing."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("one", "two", "three"):
+        (source / name).write_text(name)
+    without: list[str] = []
+    for name in ("one", "two"):
+        (source / name).chmod(0)
+        if os.geteuid() == 0:
+            # Root may read everything, unless that is taken from him.
+            os.chown(source / name, 65534, 65534)
+            without = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    command = [*without, sys.executable, "-m", "tapefs", "--home", str(home.path), "backup", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG_S, check=False)
+    assert done.returncode == 3, done
+    out, err = done.stdout.splitlines(), done.stderr.splitlines()
+    assert err[-1].startswith(f"tapefs: set {out[-1][:8]} is on tape without 2 files that could not be read")
+    assert sum("content is not in the backup" in line for line in err) == 2
+    (found,) = json.loads("\n".join(finish(start("sets", "--json"))[1]))
+    assert (found["set_id"], found["state"], found["unread_files"]) == (out[-1], "complete", 2)
+    assert finish(start("backup", str(source / "three")))[0] == 0
