@@ -20,6 +20,7 @@ from catalog.records import Event, JobState
 from catalog.recovery_records import Recovery, RecoveryState
 from sidecar.bell import Bell
 from sidecar.notices.events import Events
+from tapefs.sizes import counted
 
 #: Movers write to the ledger without ringing here.
 LOOK_S = 1.0
@@ -133,9 +134,9 @@ def _totals(ledger: Ledger, set_id: SetId, took_ns: int) -> tuple[Facts, str]:
         "tapes": ", ".join(made.tapes),
         "seconds": round(took_s, 1),
     }
-    troubled = f" {made.troubled_files:,} files could not be read as they were." if made.troubled_files else ""
+    troubled = f" {counted(made.troubled_files, 'file')} could not be read as they were." if made.troubled_files else ""
     return facts, (
-        f"{made.files:,} files, {made.bytes:,} bytes, on tape {made.stored_bytes:,} bytes ({ratio:.0%}), "
+        f"{counted(made.files, 'file')}, {made.bytes:,} bytes, on tape {made.stored_bytes:,} bytes ({ratio:.0%}), "
         f"in {_duration(took_s)}, {speed:.1f} GiB/h, on {', '.join(made.tapes) or 'no tape'}.{troubled}"
     )
 

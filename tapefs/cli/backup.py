@@ -15,7 +15,7 @@ from msgspec import structs
 from catalog.ids import JobNumber
 from catalog.records import JobState
 from tapefs.cli.job_options import check_level_of, job_options
-from tapefs.cli.output import counted, printable, size
+from tapefs.cli.output import printable, size
 from tapefs.cli.place import Place, sidecar_of
 from tapefs.cli.progress import reporting
 from tapefs.cli.streaming import check_stream_options, store_stream
@@ -23,6 +23,7 @@ from tapefs.cli.values import JobName, name_from_path
 from tapefs.client.api import Client, JobView
 from tapefs.client.job_fields import JobFields, encoded
 from tapefs.errors import Cancelled, FilesUnread, NotNow, SourceError, TapefsError, UsageError
+from tapefs.sizes import counted
 
 POLL_S = 0.2
 #: In the beginning more often: an incremental run may be over in half a second.

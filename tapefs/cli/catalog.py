@@ -11,12 +11,13 @@ from pathlib import Path
 
 import click
 
-from tapefs.cli.output import counted, iso_time, print_json, short_time, size
+from tapefs.cli.output import iso_time, print_json, short_time, size
 from tapefs.cli.place import Place, ledger_of
 from tapefs.cli.progress import reporting
 from tapefs.errors import HomeError, NotNow, SourceError, UsageError
 from tapefs.home import Home, open_home
 from tapefs.safekeeping.contents import COPY_JOB
+from tapefs.sizes import counted
 
 _FILE = click.Path(path_type=Path)
 

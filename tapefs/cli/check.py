@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from tapefs.cli.output import Json, counted, print_json
+from tapefs.cli.output import Json, print_json
 from tapefs.cli.place import Place, ledger_of
 from tapefs.cli.progress import reporting
 from tapefs.errors import CatalogInDoubt
+from tapefs.sizes import counted
 
 if TYPE_CHECKING:
     from tapefs.check.run import Outcome

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from tapefs.cli.output import counted, print_json, print_table, printable
+from tapefs.cli.output import print_json, print_table, printable
 from tapefs.cli.place import Place, sidecar_of
+from tapefs.sizes import counted
 
 if TYPE_CHECKING:
     from tapefs.client.tapes import KnownTape, LibraryPlace

@@ -11,11 +11,12 @@ from catalog.errors import NotFound
 from catalog.ids import JobNumber
 from catalog.queue_records import HIGHEST_PRIORITY, CheckState
 from catalog.records import Job, JobState
-from tapefs.cli.output import Json, counted, iso_time, paths, print_json, print_table, printable, short_ids, short_time
+from tapefs.cli.output import Json, iso_time, paths, print_json, print_table, printable, short_ids, short_time
 from tapefs.cli.place import Place, ledger_of, sidecar_of
 from tapefs.cli.standstill import tell_standstill
 from tapefs.client.job_fields import asked_of
 from tapefs.errors import NoSuchThing, UsageError
+from tapefs.sizes import counted
 
 #: So often a command looks whether a job has stopped.
 POLL_S = 0.2

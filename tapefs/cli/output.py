@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import click
 
+from tapefs.sizes import counted
 from tapefs.sizes import size as size
 
 Json = dict[str, object]
@@ -94,11 +95,6 @@ def _is_utf8(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def counted(count: int, noun: str, ending: str = "s", one: str = "") -> str:
-    """Return a number with its noun, such as `1 frame` or `1,024 frames`; `one` is the ending of a single one."""
-    return f"{count:,} {noun}{one if count == 1 else ending}"
 
 
 def contents(files: int, directories: int, count_bytes: int) -> str:

@@ -9,9 +9,10 @@ import click
 import msgspec
 from msgspec import UNSET
 
-from tapefs.cli.output import counted, print_json, print_table
+from tapefs.cli.output import print_json, print_table
 from tapefs.cli.place import Place, sidecar_of
 from tapefs.client.pools import PoolClient, PoolFields, PoolView
+from tapefs.sizes import counted
 
 Function = Callable[..., None]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 import msgspec
 
-from tapefs.cli.output import counted, printable
+from tapefs.cli.output import printable
 from tapefs.cli.place import Place
+from tapefs.sizes import counted
 
 
 class _Moved(msgspec.Struct, frozen=True):

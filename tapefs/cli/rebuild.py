@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tapefs.cli.output import counted, print_table, printable, short_time, size
+from tapefs.cli.output import print_table, printable, short_time, size
 from tapefs.cli.place import Place
 from tapefs.cli.progress import reporting
 from tapefs.errors import SetDamaged, TapeError, UsageError
+from tapefs.sizes import counted
 
 if TYPE_CHECKING:
     from catalog.ledger import Ledger

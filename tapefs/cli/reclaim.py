@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from tapefs.cli.output import counted, print_json, print_table, printable, size
+from tapefs.cli.output import print_json, print_table, printable, size
 from tapefs.cli.place import Place, sidecar_of
 from tapefs.errors import Cancelled, NotNow, TapefsError, UsageError
+from tapefs.sizes import counted
 
 if TYPE_CHECKING:
     from tapefs.client.tapes import Reclaimable, TapeClient, TapeTaskView

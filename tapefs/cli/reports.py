@@ -10,9 +10,10 @@ from msgspec import structs, to_builtins
 from catalog.errors import NotFound
 from catalog.ids import JobNumber
 from catalog.records import BackupSet
-from tapefs.cli.output import contents, counted, level_text, print_json, printable, short_time, size
+from tapefs.cli.output import contents, level_text, print_json, printable, short_time, size
 from tapefs.cli.place import Catalog, Place, catalog_of
 from tapefs.errors import NoSuchThing
+from tapefs.sizes import counted
 
 if TYPE_CHECKING:
     from tapefs.report.present import DamagedCopy, SetReport

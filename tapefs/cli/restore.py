@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tapefs.cli.output import counted, printable, size
+from tapefs.cli.output import printable, size
 from tapefs.cli.place import Place, catalog_of, sidecar_of
 from tapefs.cli.progress import Reporter, reporting
 from tapefs.errors import TapefsError, UsageError
+from tapefs.sizes import counted
 
 if TYPE_CHECKING:
     from tapefs.client.address import Address

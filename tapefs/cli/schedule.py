@@ -9,11 +9,12 @@ from datetime import datetime
 import click
 import msgspec
 
-from tapefs.cli.output import counted, print_json, print_table
+from tapefs.cli.output import print_json, print_table
 from tapefs.cli.place import Place, sidecar_of
 from tapefs.cli.schedule_options import ACTIONS, POLICIES, RULES, fields_of
 from tapefs.client.schedules import RunView, ScheduleClient, ScheduleView
 from tapefs.errors import NoSuchThing, UsageError
+from tapefs.sizes import counted
 
 Function = Callable[..., None]
 

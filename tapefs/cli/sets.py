@@ -11,7 +11,6 @@ from catalog.records import AS_POOL, BackupSet, CopyState, Segment, SegmentCopy,
 from tapefs.cli.output import (
     Json,
     contents,
-    counted,
     iso_time,
     level_text,
     paths,
@@ -24,6 +23,7 @@ from tapefs.cli.output import (
 )
 from tapefs.cli.place import Catalog, Place, catalog_of, ledger_of, sidecar_of
 from tapefs.cli.standstill import tell_standstill
+from tapefs.sizes import counted
 
 if TYPE_CHECKING:
     from catalog.ledger import Ledger

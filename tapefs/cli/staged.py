@@ -6,10 +6,11 @@ import time
 
 import click
 
-from tapefs.cli.output import counted, print_json, size
+from tapefs.cli.output import print_json, size
 from tapefs.cli.place import Place, ledger_of
 from tapefs.cli.progress import reporting
 from tapefs.errors import StagingDamaged
+from tapefs.sizes import counted
 
 
 @click.group("staging", invoke_without_command=True, short_help="Show the staging area, or check what is in it.")

@@ -11,12 +11,13 @@ import click
 
 from catalog.ids import SegmentId
 from catalog.records import PinnedFrames
-from tapefs.cli.output import counted, iso_time, print_json, print_table, short_time, size
+from tapefs.cli.output import iso_time, print_json, print_table, short_time, size
 from tapefs.cli.place import Place, catalog_of, ledger_of, split_target
 from tapefs.cli.progress import reporting
 from tapefs.cli.values import Age
 from tapefs.client.api import Arrival, FrameSpan
 from tapefs.errors import NoSuchThing, RecallFailed
+from tapefs.sizes import counted
 
 POLL_S = 0.5
 #: A sidecar that went away is noticed after this.

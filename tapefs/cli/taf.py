@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from tapefs.cli.output import counted, named, print_json, print_table, printable, short_time, size
+from tapefs.cli.output import named, print_json, print_table, printable, short_time, size
 from tapefs.cli.place import Place
 from tapefs.cli.progress import reporting
 from tapefs.cli.restore import noting, progress_to, tell_report
 from tapefs.errors import Cancelled, HomeInUse, SetDamaged, TapefsError, UsageError
+from tapefs.sizes import counted
 
 if TYPE_CHECKING:
     from tapefs.home import Home

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from tapefs.cli.clean import clean_command, show_cartridge
-from tapefs.cli.output import counted, print_json, print_table, printable, size
+from tapefs.cli.output import print_json, print_table, printable, size
 from tapefs.cli.place import Place, sidecar_of
 from tapefs.cli.ports import export_command, import_command
 from tapefs.cli.progress import reporting
@@ -20,6 +20,7 @@ from tapefs.cli.prompts import add_command, inserted_command, missing_command, r
 from tapefs.cli.tape_tasks import still_known, tasks_command
 from tapefs.cli.vault import move_command
 from tapefs.errors import Cancelled, NotNow, TapeError, TapefsError, UsageError
+from tapefs.sizes import counted
 from tapefs.tape.barcodes import is_cleaning
 
 if TYPE_CHECKING:

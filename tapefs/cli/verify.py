@@ -11,13 +11,14 @@ import click
 
 from catalog.errors import NotFound
 from catalog.ids import SegmentId, SetId, VolumeId
-from tapefs.cli.output import Json, counted, named, print_json, print_table, printable, short_moment, size
+from tapefs.cli.output import Json, named, print_json, print_table, printable, short_moment, size
 from tapefs.cli.place import Catalog, Place, catalog_of, sidecar_of
 from tapefs.cli.progress import reporting
 from tapefs.cli.values import Since
 from tapefs.client.api import Client, VerifyFinding, VerifyView
 from tapefs.errors import Cancelled, NoSuchThing, NotNow, SetDamaged, Unreachable
 from tapefs.home import Home
+from tapefs.sizes import counted
 from tapefs.tape.names import tape_called
 
 POLL_S = 0.2

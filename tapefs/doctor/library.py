@@ -25,6 +25,7 @@ from tapefs.doctor.changer import look_at_changer, look_at_elements
 from tapefs.doctor.drive import Asked, look_at_drive
 from tapefs.doctor.findings import Finding, Grade
 from tapefs.home import Home
+from tapefs.sizes import counted
 
 
 def look_at_kernels(system: System, block_bytes: int) -> Iterator[Finding]:
@@ -185,7 +186,7 @@ def _virtual(home: Home) -> Iterator[Finding]:
     free_bytes = status.f_bavail * status.f_frsize
     yield Finding(
         grade=Grade.GOOD if free_bytes > 2**30 else Grade.WARNING, about=str(home.library),
-        says=f"a virtual library of {len(layout.drives)} drives and {len(layout.slots)} slots; "
+        says=f"a virtual library of {counted(len(layout.drives), 'drive')} and {counted(len(layout.slots), 'slot')}; "
         f"{free_bytes / 1e9:,.1f} GB are free on the disk below it",
         fix="" if free_bytes > 2**30 else "make room: a virtual tape is full when the disk is",
         shows=f"df -h {home.library}",

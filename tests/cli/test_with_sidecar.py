@@ -16,8 +16,8 @@ import pytest
 
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import JobState
-from tapefs.cli.output import counted
 from tapefs.setup_home import NewHome, create_home
+from tapefs.sizes import counted
 from tests.conftest import TAPE_BYTES
 from tests.forking import client
 

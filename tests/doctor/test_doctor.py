@@ -232,7 +232,7 @@ def test_without_a_state_folder(tmp_path: Path) -> None:
 def test_a_virtual_library(home: object) -> None:
     path = home.path  # type: ignore[attr-defined]
     _, found = doctor(path)
-    assert any("a virtual library of 1 drives" in each["says"] for each in found)
+    assert any("a virtual library of 1 drive and" in each["says"] for each in found)
 
 
 def init(home: Path, *words: str) -> None:
