@@ -54,6 +54,7 @@ def test_no_request_makes_the_sidecar_fail(rig: Rig, tmp_path: Path) -> None:
                     sys.executable,
                     "-m",
                     "schemathesis.cli",
+                    *("--config-file", str(Path(__file__).with_name("fuzzing.toml"))),
                     "--no-color",
                     "run",
                     f"http://127.0.0.1:{rig.port}/openapi.json",
