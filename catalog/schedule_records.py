@@ -114,7 +114,7 @@ class Restore(Record, frozen=True, kw_only=True, tag_field="kind", tag="restore"
 
 
 class Verify(Record, frozen=True, kw_only=True, tag_field="kind", tag="verify"):
-    """Read copies back: of these sets, on these tapes, or, with neither, of all."""
+    """Read copies back: of these sets and what they build on, on these tapes, or, with neither, of all."""
 
     sets: tuple[SetId, ...] = ()
     tapes: tuple[str, ...] = ()

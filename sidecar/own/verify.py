@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 import msgspec
+import trio
 from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +18,7 @@ from sidecar.http.calls import PAGE, Call
 from sidecar.http.paging import page_answer
 from sidecar.http.requests import Invalid, Uuid, body_of, number_in_path
 from sidecar.service import Service
+from sidecar.verifications.bases import with_bases
 from sidecar.verifications.outcome import Outcome
 from sidecar.verifications.queue import VerifyRun
 
@@ -26,7 +28,10 @@ _MOST = 10_000
 class VerifyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of POST /api/v1/verify."""
 
+    #: What they build on is read back with them.
     sets: Annotated[list[Uuid], msgspec.Meta(max_length=_MOST)] = []
+    #: Only these sets, not what they build on.
+    alone: bool = False
     #: Labels.
     tapes: Annotated[list[str], msgspec.Meta(max_length=_MOST)] = []
     all: bool = False
@@ -82,8 +87,11 @@ class VerifyCalls:
         body = await body_of(request, VerifyBody)
         if body.all == bool(body.sets or body.tapes):
             raise Invalid("value_error", ["body"], "name sets or tapes, or ask for all")
+        sets = [SetId(each) for each in body.sets]
+        if not body.alone:
+            sets = await trio.to_thread.run_sync(with_bases, self._service.ledger, sets)
         run = await self._service.verifications.start(
-            [SetId(each) for each in body.sets],
+            sets,
             body.tapes,
             everything=body.all,
             since_ns=_nanoseconds(body.since),

@@ -35,6 +35,7 @@ from sidecar.tapes.task_log import OWN_KEEPER
 from sidecar.tapes.tasks import TapeTask
 from sidecar.upkeep.checking import check_catalog
 from sidecar.upkeep.copying import copy_catalog
+from sidecar.verifications.bases import with_bases
 from tapefs.check.process import Found
 from tapefs.errors import NoSuchThing, NoTape, NotNow
 from tapefs.mover.messages import Reclaim as ReclaimTape
@@ -124,8 +125,9 @@ async def _verify(action: Verify, scene: Scene) -> Outcome:
     verifications = scene.service.verifications
     since_ns = scene.now_ns - action.unless_days * 86_400 * NS_PER_S if action.unless_days else None
     everything = not (action.sets or action.tapes)
+    sets = await trio.to_thread.run_sync(with_bases, scene.service.ledger, action.sets)
     run = await verifications.start(
-        action.sets,
+        sets,
         action.tapes,
         everything=everything,
         since_ns=since_ns,

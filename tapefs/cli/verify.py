@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -75,12 +74,9 @@ def verify_command(
         raise click.UsageError("name sets or tapes, or give --all")
     if again and since_s is not None:
         raise click.UsageError("--since and --again contradict each other")
-    sets, bases, tapes = _resolve(place, targets)
-    if bases:
-        whose = "it builds" if len(sets) == 1 else "they build"
-        click.echo(f"verify: with {counted(len(bases), 'set')} on which {whose}", err=True)
+    sets, tapes = _resolve(place, targets)
     since = None if again else datetime.fromtimestamp(time.time() - _DAY_S if since_s is None else since_s, UTC)
-    _tell(place, _read_back(place, Wanted(sets + bases, tapes, everything, since, sample or 0)), as_json=as_json)
+    _tell(place, _read_back(place, Wanted(sets, tapes, everything, since, sample or 0)), as_json=as_json)
 
 
 def _list(place: Place, as_json: bool) -> None:
@@ -136,12 +132,11 @@ def _read_back(place: Place, wanted: Wanted) -> VerifyView:
             return _cancel(client, view)
 
 
-def _resolve(place: Place, targets: tuple[str, ...]) -> tuple[list[SetId], list[SetId], list[str]]:
-    """Return the sets that are named, those that they build on, and labels of tapes; these go before sets."""
+def _resolve(place: Place, targets: tuple[str, ...]) -> tuple[list[SetId], list[str]]:
+    """Return the sets that are named, and labels of tapes; these go before sets."""
     if place.is_here:
         with catalog_of(place) as catalog:
-            found, labels = _resolve_here(catalog, targets)
-            return found, _bases(found, lambda set_id: catalog.ledger.backup_set(set_id).parent_id), labels
+            return _resolve_here(catalog, targets)
     from tapefs.cli.elsewhere import set_called
 
     sets: list[SetId] = []
@@ -152,7 +147,7 @@ def _resolve(place: Place, targets: tuple[str, ...]) -> tuple[list[SetId], list[
                 tapes.append(client.tapes.show(target).label)
             except NoSuchThing:
                 sets.append(set_called(client, target).set_id)
-        return sets, _bases(sets, lambda set_id: client.set(set_id).parent_id), tapes
+        return sets, tapes
 
 
 def _resolve_here(catalog: Catalog, targets: tuple[str, ...]) -> tuple[list[SetId], list[str]]:
@@ -164,17 +159,6 @@ def _resolve_here(catalog: Catalog, targets: tuple[str, ...]) -> tuple[list[SetI
         except NotFound:
             sets.append(catalog.archive.find_set(target).set_id)
     return sets, tapes
-
-
-def _bases(sets: list[SetId], parent: Callable[[SetId], SetId | None]) -> list[SetId]:
-    """Return what these sets build on, directly or not, and is not among them: files of theirs lie there."""
-    bases: list[SetId] = []
-    for set_id in sets:
-        below = parent(set_id)
-        while below is not None and below not in sets and below not in bases:
-            bases.append(below)
-            below = parent(below)
-    return bases
 
 
 def _wait(client: Client, view: VerifyView) -> VerifyView:

@@ -171,11 +171,17 @@ class Calls:
     @call
     @staticmethod
     def verify(
-        sets: Sequence[str], tapes: Sequence[str], *, everything: bool, since: datetime | None, sample: int = 0
+        sets: Sequence[str],
+        tapes: Sequence[str],
+        *,
+        everything: bool,
+        since: datetime | None,
+        sample: int = 0,
+        alone: bool = False,
     ) -> Ask[VerifyView]:
         """Have copies read back; what was read since `since` is not again, of each tape at most `sample` unless 0.
 
-        Raises NoSuchThing, NotNow.
+        What the sets build on is read back with them, unless they are `alone`. Raises NoSuchThing, NotNow.
         """
         body = {
             "sets": list(sets),
@@ -183,6 +189,8 @@ class Calls:
             "all": everything,
             "since": since and since.isoformat(),
             "sample": sample,
+            # An older sidecar does not know the word.
+            **({"alone": True} if alone else {}),
         }
         return Ask("POST", "/api/v1/verify", body, VerifyView)
 

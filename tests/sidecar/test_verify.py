@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from catalog.ledger_store.tables import VOLUMES, text_key
+from catalog.ledger_store.tables import SETS, VOLUMES, text_key
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.records import CopyState
 from tapefs.retention.explain import encryption_of
@@ -46,6 +46,33 @@ def test_all_of_a_set_in_the_order_of_the_tape(tmp_path: Path) -> None:
         assert len(rig.commands("Load")) == 1
     with LmdbLedger.open(home.ledger, readonly=True) as ledger:
         assert all(ledger.copies(each.segment_id)[0].verified_at_ns for each in segments)
+
+
+def test_what_a_set_builds_on_is_read_back_with_it(tmp_path: Path) -> None:
+    """Its files lie there, too; damage there is damage to the set."""
+    home = make_home(tmp_path / "home")
+    below = seed_set(home, "below")
+    above = seed_set(home, "above", tape=1)
+    with LmdbLedger.open(home.ledger, readonly=True) as ledger:
+        changed = msgspec.structs.replace(ledger.backup_set(above[0].set_id), parent_id=below[0].set_id)
+    store(home.ledger, "sets", text_key(changed.set_id), SETS.codec.encode(text_key(changed.set_id), changed))
+    (home.path / "fake.json").write_text(json.dumps({"damaged": [below[1].segment_id]}))
+    with running(home) as rig:
+        view = ended(rig, started(rig, sets=[changed.set_id]))
+        assert (view["state"], view["copies"], view["good"], view["damaged"]) == ("failed", 4, 3, 1)
+        alone = ended(rig, started(rig, sets=[changed.set_id], alone=True))
+        assert (alone["state"], alone["copies"]) == ("completed", 2)
+        schedule = {
+            "name": "look",
+            "rule": {"kind": "interval", "every": 1, "unit": "hours"},
+            "action": {"kind": "verify", "sets": [changed.set_id]},
+        }
+        made = rig.unix("POST", "/api/v1/schedules", schedule)
+        assert made.status == 201, made
+        assert rig.unix("POST", f"/api/v1/schedules/{made.body['number']}/run").status < 300
+        wait_until(lambda: len(rig.unix("GET", "/api/v1/verify").body) == 3, "the schedule does not read back")
+        newest = int(rig.unix("GET", "/api/v1/verify").body[-1]["number"])
+        assert (ended(rig, newest)["copies"], ended(rig, newest)["damaged"]) == (4, 1)
 
 
 def test_what_was_read_lately_is_passed_over(tmp_path: Path) -> None:
