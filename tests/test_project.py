@@ -134,6 +134,16 @@ def test_locks_pin_every_package_with_its_hashes():
         assert all("==" in line for line in lines)
 
 
+def test_the_folder_holds_what_belongs_there():
+    """A program that was tried with a relative path leaves its files here, and a commit takes them along."""
+    known = {
+        ".ci", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "catalog",
+        "changelog", "docs", "drivers", "pyproject.toml", "requirements-build.lock", "requirements.lock", "scripts",
+        "sidecar", "tapefs", "tests",
+    }  # fmt: skip
+    assert {path.relative_to(ROOT).parts[0] for path in tracked()} == known
+
+
 def test_links_in_documents_lead_somewhere():
     for path in tracked():
         if path.suffix != ".md":
