@@ -24,6 +24,13 @@ if you trust who wrote the tape.
 
 How it works: every TRAILER that is needed is read into a temporary database (sqlite3, on disk), oldest set first, which
 gives the tree; then each PAYLOAD is read once, from front to end, frame by frame.
+
+It is one file on purpose, however long: after a disaster it is copied, or typed in from paper, by itself.
+Its parts, in their order:
+
+    words for the user          sources: tape files as blocks     programs that unpack     the small structures
+    what is on a tape           the tree of a set                 reading content          writing, beneath the target
+    commands
 """
 
 from __future__ import annotations

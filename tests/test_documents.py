@@ -5,12 +5,25 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tapefs.cli import SECTIONS
+
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_list_of_documents_has_all() -> None:
     listed = set(re.findall(r"\(([a-z-]+\.md)\)", (ROOT / "docs/README.md").read_text()))
     assert listed == {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+
+
+def test_all_commands_are_told_in_the_order_of_the_help() -> None:
+    """Section by section; what stands in a row may be told together."""
+    page = (ROOT / "docs/commands.md").read_text()
+    parts = re.split(r"^\*\*(.+)\*\*$", page, flags=re.M)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert list(sections) == list(SECTIONS)
+    for section, commands in SECTIONS.items():
+        cells = " ".join(re.findall(r"^\| (`.*?) \| ", sections[section], re.M))
+        assert set(re.findall(r"`([a-z]+)[ `]", cells)) == set(commands)
 
 
 def test_changes_begin_with_their_kind() -> None:
