@@ -73,14 +73,6 @@ class Itdt:
         """Return vendor, product and serial number, as far as they are printed, by name in small letters."""
         return parse_fields(self.run("inquiry"))
 
-    def devinfo(self) -> dict[str, str]:
-        """Return what is told of the device."""
-        return parse_fields(self.run("devinfo"))
-
-    def log_page(self, page: int) -> object:
-        """Return a log page, as itdt has it in JSON. Raises BadAnswer."""
-        return _json(self.run("logpagej", f"{page:02x}"), "logpagej")
-
     def scan(self) -> object:
         """Return all devices that itdt finds on this host, as it has them in JSON. Raises BadAnswer."""
         return _json(self._scan(), "scanj")
@@ -176,10 +168,6 @@ class Itdt:
         """Set one of them."""
         self.run("setparm", name, value)
 
-    def tape_usage(self) -> dict[str, str]:
-        """Return what the cartridge has been through."""
-        return parse_fields(self.run("tapeusage"))
-
     def read_attribute(self, attribute: int) -> bytes:
         """Return the value of an attribute of the cartridge's memory. Raises DriveError."""
         with tempfile.TemporaryDirectory(prefix="tapefs-itdt-") as folder:
@@ -190,13 +178,6 @@ class Itdt:
             except OSError as error:
                 raise BadAnswer(f"itdt readattr {attribute:04x} of {self.device} left no file") from error
         return _without_header(attribute, data)
-
-    def write_attribute(self, attribute: int, value: bytes) -> None:
-        """Write an attribute of the cartridge's memory."""
-        with tempfile.TemporaryDirectory(prefix="tapefs-itdt-") as folder:
-            source = Path(folder) / "attribute"
-            source.write_bytes(value)
-            self.run("writeattr", "-p", "0", "-a", f"{attribute:04x}", "-s", str(source), doing=Doing.WRITE)
 
     # -- changers ----------------------------------------------------------------------------------------------------
 

@@ -153,12 +153,6 @@ def read_attribute(allocation_bytes: int, *, first: int = 0, partition: int = 0)
     return head + field(first, 2) + field(allocation_bytes, 4) + bytes(2)
 
 
-def write_attribute(parameter_bytes: int, *, partition: int = 0) -> bytes:
-    """WRITE ATTRIBUTE, written through to the cartridge's memory."""
-    head = bytes([Op.WRITE_ATTRIBUTE, 1, 0, 0, 0, 0, 0]) + field(partition, 1)
-    return head + bytes(2) + field(parameter_bytes, 4) + bytes(2)
-
-
 def security_protocol_in(protocol: int, page: int, allocation_bytes: int) -> bytes:
     """SECURITY PROTOCOL IN, of which tape data encryption is protocol 20h."""
     head = bytes([Op.SECURITY_PROTOCOL_IN]) + field(protocol, 1) + field(page, 2)

@@ -190,11 +190,6 @@ class ScsiChanger:
         self._check_open()
         self._move(self._slot(source), self._slot(target))
 
-    def initialize(self) -> None:
-        """Let the library look at every place, which may take half an hour."""
-        self._check_open()
-        self._device.run(commands.initialize_element_status(), Doing.ROBOT)
-
     def _move(self, source: int, target: int) -> None:
         self._device.run(commands.move_medium(source, target), Doing.ROBOT)
 

@@ -36,7 +36,6 @@ from drivers.scsi.ready import Report, is_becoming_ready, wait_ready
 from drivers.scsi.sense import Key
 from drivers.scsi.session import DriveSession
 from drivers.scsi.tally import Tally
-from drivers.scsi.tape_alerts import TapeAlert
 from drivers.scsi.timeouts import MEDIUM_OPTIMISATION_S
 from drivers.scsi.transport import Transport
 
@@ -193,11 +192,6 @@ class ScsiDrive:
                 return 0
             used_bytes = (position.block or 0) * self._largest_bytes
         return room_bytes(self._device, used_bytes=used_bytes, capacity_bytes=capacity_bytes)
-
-    def tape_alerts(self) -> list[TapeAlert]:
-        """Return what the drive wants to be told, the worst first; asking clears nothing."""
-        self._session.check_open()
-        return self._session.alerts()
 
     def health(self) -> DriveHealth:
         """Ask drive and cartridge how they are. See `TellsHealth.health`."""

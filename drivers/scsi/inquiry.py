@@ -11,7 +11,6 @@ from drivers.scsi.fields import Fields
 TAPE = 0x01
 CHANGER = 0x08
 
-SUPPORTED_PAGES = 0x00
 SERIAL_NUMBER = 0x80
 DEVICE_IDENTIFICATION = 0x83
 #: Association of a designator that names the logical unit, and not a port or the whole device.
@@ -69,11 +68,6 @@ def _page(data: bytes, code: int) -> Fields:
     if fields.number(1) != code:
         raise BadAnswer(f"asked for the INQUIRY page {code:02X}h, the device sent {fields.number(1):02X}h")
     return Fields(fields.upto(4 + fields.number(2, 2)).rest(4), fields.name)
-
-
-def parse_supported_pages(data: bytes) -> frozenset[int]:
-    """Decode the page 00h: which pages there are. Raises BadAnswer."""
-    return frozenset(_page(data, SUPPORTED_PAGES).rest(0))
 
 
 def parse_serial(data: bytes) -> str:

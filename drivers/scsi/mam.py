@@ -95,12 +95,3 @@ def parse_attributes(data: bytes) -> dict[int, Attribute]:
         found[each.id] = each
         at += 5 + size
     return found
-
-
-def attribute_parameters(attributes: list[Attribute]) -> bytes:
-    """Return the parameter list for WRITE ATTRIBUTE. An empty value deletes its attribute."""
-    body = b"".join(
-        each.id.to_bytes(2, "big") + bytes([each.format]) + len(each.value).to_bytes(2, "big") + each.value
-        for each in attributes
-    )
-    return len(body).to_bytes(4, "big") + body

@@ -134,36 +134,6 @@ def with_compression(page: bytes, enabled: bool) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceConfiguration:
-    """The device configuration page, 10h, as far as it matters here."""
-
-    active_partition: int
-    #: Tenths of a second after which a full enough buffer goes to the medium.
-    write_delay_100ms: int
-    #: The drive writes an end of data after each writing.
-    writes_end_of_data: bool
-    #: At early warning the buffer goes to the medium.
-    syncs_at_early_warning: bool
-    #: Software write protection of the drive, and persistent or permanent one of the cartridge.
-    write_protected: bool
-    #: Compression, as this page switches it: 0 off, 1 on.
-    compression: int
-
-
-def parse_device_configuration(page: bytes) -> DeviceConfiguration:
-    """Decode the page 10h. Raises BadAnswer."""
-    fields = _check(page, DEVICE_CONFIGURATION, 16)
-    return DeviceConfiguration(
-        active_partition=fields.number(3),
-        write_delay_100ms=fields.number(6, 2),
-        writes_end_of_data=fields.bit(10, 4),
-        syncs_at_early_warning=fields.bit(10, 3),
-        write_protected=fields.bit(10, 2) or bool(fields.bits(15, 2, 0)),
-        compression=fields.number(14),
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class AddressRange:
     """Addresses of one kind of elements."""
 

@@ -88,11 +88,6 @@ class TapeModes:
         self.block_bytes, self._buffered = block_bytes, buffered
         return changed
 
-    @property
-    def is_buffered(self) -> bool:
-        """May a write end before its data are on the medium?"""
-        return self._buffered
-
     # -- pages ---------------------------------------------------------------------------------------------------
 
     def _control(self) -> bytes:

@@ -123,7 +123,3 @@ class Fleet:
     def failed(self) -> list[Health]:
         """Return those that have failed."""
         return [health for health in self._by_name.values() if health.reason]
-
-    def is_alone(self, name: str) -> bool:
-        """Is no other drive up?"""
-        return not self.up() - {name}

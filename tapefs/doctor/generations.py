@@ -79,10 +79,6 @@ def _is_known(volume: Volume) -> bool:
     return volume.state is not VolumeState.BLANK or generation_of(volume.code) is not None
 
 
-def _is_unreadable(drives: Mapping[str, int], volume: Volume) -> bool:
-    return all(_use(drive, volume) is Use.NOTHING for drive in drives.values())
-
-
 def _use(drive: int, volume: Volume) -> Use:
     return use(drive, volume.generation, is_type_m=volume.code.endswith("M8"))
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import xxhash
 
 from tapefs.errors import BadStructure
-from tapefs.format.records import End, FrameLine
 
 #: Magic of the skippable frame that holds the table, and of the footer that ends it (zstd seekable format 0.1.0).
 _SKIPPABLE_MAGIC = 0x184D2A5E
@@ -29,30 +28,6 @@ def frame_checksum(stored: bytes | memoryview) -> bytes:
     It tells damage, not malice: what was written is known by the SHA-256 of contents and payloads.
     """
     return xxhash.xxh3_128_digest(stored)
-
-
-def check_frame(stored: bytes | memoryview, checksum: bytes) -> None:
-    """Raise BadStructure unless the stored bytes have that checksum."""
-    if frame_checksum(stored) != checksum:
-        raise BadStructure("a frame read from tape is damaged: its checksum is not the one in the trailer")
-
-
-def check_frames(frames: Sequence[FrameLine], end: End) -> None:
-    """Raise BadStructure unless the frames lie end to end in the payload and add up to what the trailer's end says.
-
-    What follows the last frame in the payload is the codec's closing.
-    """
-    place = plain = 0
-    for number, frame in enumerate(frames):
-        if frame.at != place or frame.stored == 0:
-            raise BadStructure(f"frame {number} of segment {end.segment} is said to be at byte {frame.at}, not {place}")
-        place += frame.stored
-        plain += frame.plain
-    if len(frames) != end.frames or plain != end.plain_bytes or place > end.payload_bytes:
-        raise BadStructure(
-            f"the {len(frames)} frames of segment {end.segment} hold {plain} bytes; {end.frames} frames and "
-            f"{end.plain_bytes} bytes were written"
-        )
 
 
 def seek_table(frames: Sequence[tuple[int, int]]) -> bytes:

@@ -128,10 +128,6 @@ class Window:
             dropped += self._drop(self._items.popleft())
         return dropped
 
-    def drop_all(self) -> list[Frame]:
-        """Empty it; return the frames that were in it."""
-        return self.drop_before(self._next)
-
     def _drop(self, item: _Item) -> Iterable[Frame]:
         starts = self._starts[item.segment_id]
         starts.remove((item.start, item.ordinal))

@@ -72,11 +72,6 @@ class Stretch:
         """Return the number of files."""
         return len(self.starts)
 
-    def lower_bound(self) -> float:
-        """Return the cost if the head went to each file alone, leftwards and with one turn."""
-        files = zip(self.starts, self.ends, self.weights, strict=True)
-        return sum(weight * (self.head - start + (end - start) + self.u_turn) for start, end, weight in files)
-
     def order(self, runs: Iterable[Run]) -> tuple[int, ...]:
         """Return the requests as these runs serve them; the last run need not be given."""
         served = [False] * len(self)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from catalog.ledger import Ledger
 from catalog.pool_records import Pool
-from catalog.records import BackupSet, Job
+from catalog.records import Job
 from tapefs.errors import NoSuchThing
 from tapefs.home import Home
 
@@ -50,7 +50,3 @@ class Pools:
         """Return where copies of the job's sets go: what its pool says, and what it says itself. Raises NoSuchThing."""
         pool = self.get(job.pool)
         return tuple(dict.fromkeys(name for name in (*pool.copy_pools, *job.copy_pools) if name != pool.name))
-
-    def pool_of(self, backup_set: BackupSet) -> str:
-        """Return the pool that a set went to, or the one of the settings where that was not noted."""
-        return backup_set.pool or self.default

@@ -75,11 +75,6 @@ class Entered:
     differences: tuple[str, ...] = ()
 
     @property
-    def is_partial(self) -> bool:
-        """Is it shown, but not whole?"""
-        return self.backup_set is not None and bool(self.backup_set.partial)
-
-    @property
     def is_expired(self) -> bool:
         """Was it here, and let go?"""
         return self.backup_set is not None and self.backup_set.state is SetState.EXPIRED

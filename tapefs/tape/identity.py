@@ -77,10 +77,6 @@ class Identity:
         others = f" ({', '.join(self.names[1:])})" if self.names[1:] else ""
         return f"{self.format}{about}, called {self.name}{others}"
 
-    def answers_to(self, text: str) -> bool:
-        """Is that one of its names, wholly and as it is written?"""
-        return text in self.names
-
 
 BLANK = Identity(Owner.NOBODY, "blank", (), "")
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tapefs.codecs import AUTO_LEVEL, CODECS, MAX_FRAME_BYTES, Codec, check_level, codec, codec_of_format, is_open
 from tapefs.errors import BadStructure, UsageError
-from tapefs.format.frames import check_frame, frame_checksum
+from tapefs.format.frames import frame_checksum
 from tests.codecs.archives import archive
 
 plains = st.binary(max_size=3000) | st.binary(min_size=1, max_size=40).map(lambda b: b * 500)
@@ -117,8 +117,7 @@ def test_any_changed_byte_breaks_the_checksum_of_the_frame(a_codec: Codec) -> No
     for place in range(len(stored)):
         damaged = bytearray(stored)
         damaged[place] ^= 1
-        with pytest.raises(BadStructure):
-            check_frame(damaged, checksum)
+        assert frame_checksum(damaged) != checksum
 
 
 def test_any_changed_byte_gives_an_error_or_the_same(a_codec: Codec) -> None:

@@ -54,7 +54,7 @@ def test_a_frame_stays_while_something_ahead_wants_it() -> None:
     assert ahead.add(stretch(A, 500, 300)) == []
     assert ahead.drop_before(1) == []
     assert ahead.drop_before(2) == [(B, 0)]
-    assert ahead.drop_all() == [(A, 0)]
+    assert ahead.drop_before(3) == [(A, 0)]
     assert ahead.ahead_bytes == 0
 
 

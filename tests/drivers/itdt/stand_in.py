@@ -191,18 +191,6 @@ class DriveStandIn:
         Path(words[words.index("-d") + 1]).write_bytes(header + value)
         yield "Read Attribute Command PASSED"
 
-    def _writeattr(self, words: list[str]) -> Iterator[str]:
-        yield f"{Path(words[words.index('-s') + 1]).stat().st_size} bytes written"
-
-    def _devinfo(self, words: list[str]) -> Iterator[str]:
-        yield line("Device Type", "01 - Sequential Access")
-
-    def _tapeusage(self, words: list[str]) -> Iterator[str]:
-        yield line("Thread Count", 17)
-
-    def _logpagej(self, words: list[str]) -> Iterator[str]:
-        yield f'{{"page": "{words[0]}", "values": [1, 2]}}'
-
 
 class Refused(Exception):
     """The command ends so."""

@@ -209,10 +209,6 @@ def test_the_rest_of_the_words(bench: ItdtBench) -> None:
     itdt.load()
     itdt.erase()
     itdt.erase(short=False)
-    itdt.write_attribute(0x0803, b"label")
-    assert itdt.devinfo()["device type"].startswith("01")
-    assert itdt.tape_usage() == {"thread count": "17", "result": "PASSED", "code": "OK", "exit with code": "0"}
-    assert itdt.log_page(0x2E) == {"page": "2e", "values": [1, 2]}
     assert Itdt("", program=Says(ended(['[{"index": 0, "deviceSpecialFile": "/dev/IBMtape0"}]']))).scan() == [
         {"index": 0, "deviceSpecialFile": "/dev/IBMtape0"}
     ]

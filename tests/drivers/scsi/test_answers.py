@@ -33,7 +33,6 @@ def test_inquiry() -> None:
 
 
 def test_vital_product_data() -> None:
-    assert inquiry.parse_supported_pages(hexed("01 00 00 04 00 80 83 b0 ff")) == {0x00, 0x80, 0x83, 0xB0}
     assert inquiry.parse_serial(hexed("01 80 00 0c") + b"  10WT012345") == "10WT012345"
     page = (
         hexed("01 83 00 32")
@@ -80,12 +79,6 @@ def test_compression_page() -> None:
     off = modes.with_compression(COMPRESSION, False)
     assert modes.parse_compression(off) == modes.Compression(True, False, True, 1)
     assert modes.with_compression(off, True) == COMPRESSION
-
-
-def test_device_configuration_page() -> None:
-    page = hexed("10 0e 00 01 00 00 00 64 40 00 18 00 00 00 01 00")
-    assert modes.parse_device_configuration(page) == modes.DeviceConfiguration(1, 100, True, True, False, 1)
-    assert modes.parse_device_configuration(page[:15] + b"\x02").write_protected
 
 
 def test_element_address_page() -> None:
@@ -210,14 +203,6 @@ def test_attributes() -> None:
     assert whole[mam.AttributeId.BARCODE].text == "TP0001L9"
 
 
-def test_attributes_to_write() -> None:
-    name = mam.Attribute(mam.AttributeId.APPLICATION_NAME, False, mam.Format.ASCII, b"tapefs")
-    gone = mam.Attribute(mam.AttributeId.USER_LABEL, False, mam.Format.TEXT, b"")
-    assert mam.attribute_parameters([name, gone]) == (
-        hexed("00 00 00 10 08 01 01 00 06") + b"tapefs" + hexed("08 03 02 00 00")
-    )
-
-
 # -- what a device can do --------------------------------------------------------------------------------------------
 
 
@@ -327,14 +312,12 @@ def test_an_element_without_room_for_its_barcode_is_refused() -> None:
 
 DECODERS: list[tuple[Callable[[bytes], object], bytes]] = [
     (inquiry.parse_inquiry, LTO9),
-    (inquiry.parse_supported_pages, hexed("01 00 00 03 00 80 83")),
     (inquiry.parse_serial, hexed("01 80 00 02 41 42")),
     (inquiry.parse_designators, hexed("01 83 00 08 02 01 00 02 41 42 00 00")),
     (modes.parse_mode_6, MODE_6),
     (modes.parse_mode_10, MODE_10),
     (modes.parse_compression, COMPRESSION),
     (lambda data: modes.with_compression(data, True), COMPRESSION),
-    (modes.parse_device_configuration, hexed("10 0e") + bytes(14)),
     (modes.parse_element_addresses, hexed("1d 12") + bytes(18)),
     (position.parse_position_long, bytes(32)),
     (position.parse_block_limits, bytes(6)),

@@ -85,11 +85,3 @@ def test_ports_are_numbered_behind_the_slots_and_can_be_moved_from() -> None:
     ]
     changer.load(1, 0)
     script.is_over()
-
-
-def test_a_library_may_look_at_all_its_places() -> None:
-    script = Script([*OPENING, ("07 00 00 00 00 00", "check 06 28 01"), ("07 00 00 00 00 00", "")])
-    changer = ScsiChanger(script, ["DRV001"], clock=script.clock)
-    changer.initialize()
-    script.is_over()
-    assert script.timeouts_s[-1] == 1800

@@ -28,7 +28,7 @@ def test_the_table_by_generation(generation: int | None, load_s: float) -> None:
 def test_other_commands() -> None:
     timeouts = Timeouts(9)
     assert timeouts.of(cdb.test_unit_ready()) == 60
-    assert timeouts.of(robot_cdb.initialize_element_status()) == 1800
+    assert timeouts.of(b"\x07" + bytes(5)) == 1800
     assert timeouts.of(robot_cdb.move_medium(1, 2)) == 300
     assert timeouts.of(b"\xee" + bytes(5)) == 60
 
