@@ -22,6 +22,7 @@ from sidecar.recalls.guard import Reader
 from sidecar.recalls.recalling import Wish
 from sidecar.service import Service
 from tapefs.mover.messages import FrameRange
+from tapefs.staging.area import StagingArea
 
 #: Four times what Linux takes as a path: bytes that are no UTF-8 come as escapes.
 LONGEST_PATH = 16_384
@@ -124,9 +125,10 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Freed(msgspec.Struct, frozen=True):
-    """What the staging area has back."""
+    """What the staging area has back, and what of that which was named is staged still: it is open or pinned."""
 
     freed_bytes: int
+    left_bytes: int
 
 
 class RecallCalls:
@@ -226,7 +228,9 @@ class RecallCalls:
         """Empty the staging area, wholly or in part."""
         body = await body_of(request, EvictBody)
         segments = None if body.segments is None else [SegmentId(segment) for segment in body.segments]
-        return json_answer(Freed(await self._service.evictor.evict(segments)))
+        freed_bytes = await self._service.evictor.evict(segments)
+        left = await trio.to_thread.run_sync(StagingArea(self._service.home.staging).census, segments)
+        return json_answer(Freed(freed_bytes, left.used_bytes if left.frames else 0))
 
     async def arrivals(self, request: Request) -> Response:
         """Stream what arrives until the client or the sidecar ends."""

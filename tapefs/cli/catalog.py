@@ -1,4 +1,4 @@
-"""`tapefs catalog backup|show|restore`."""
+"""`tapefs catalog backup|list|show|restore`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import click
+from msgspec import to_builtins
 
-from tapefs.cli.output import iso_time, print_json, short_time, size
-from tapefs.cli.place import Place, ledger_of
+from tapefs.cli.output import iso_time, print_json, print_table, short_moment, short_time, size
+from tapefs.cli.place import Place, ledger_of, sidecar_of
 from tapefs.cli.progress import reporting
-from tapefs.errors import HomeError, NotNow, SourceError, UsageError
+from tapefs.errors import HomeError, NotNow, SourceError, TapefsError, UsageError
 from tapefs.home import Home, open_home
 from tapefs.safekeeping.contents import COPY_JOB
 from tapefs.sizes import counted
@@ -34,6 +35,13 @@ def catalog_command() -> None:
 @catalog_command.command("backup")
 @click.argument("file", type=_FILE, required=False)
 @click.option("--to-tape", is_flag=True, help=f"Back the copy up to tape, as job {COPY_JOB}.")
+@click.option("--folder", metavar="DIR", help="Have the sidecar copy it to a folder of its machine, by its whole path.")
+@click.option(
+    "--keep",
+    type=click.IntRange(0, 36_525),
+    metavar="N",
+    help="With --folder: so many copies stay there.  [default: all]",
+)
 @click.option(
     "--retention-days",
     type=click.IntRange(0, 100_000),
@@ -42,13 +50,20 @@ def catalog_command() -> None:
     help="With --to-tape: keep it so long; 0 for ever. The newest stays in any case.",
 )
 @click.pass_obj
-def backup_command(place: Place, file: Path | None, to_tape: bool, retention_days: int) -> None:
+def backup_command(
+    place: Place, file: Path | None, to_tape: bool, folder: str | None, keep: int | None, retention_days: int
+) -> None:
     """Copy the catalog to FILE (a .tar.zst), or to tape. Backups, recalls and mounts may be at work meanwhile.
 
     Keep it apart from this machine: its keys are in it, each still locked by its passphrase.
     """
-    if to_tape == (file is not None):
-        raise click.UsageError("name a FILE, or give --to-tape")
+    if (file is not None) + to_tape + (folder is not None) != 1:
+        raise click.UsageError("name a FILE, or give --to-tape or --folder, one of the three")
+    if keep is not None and folder is None:
+        raise click.UsageError("--keep is for --folder; --retention-days is for --to-tape")
+    if folder is not None or not place.is_here:
+        _have_copied(place, file, folder, keep or 0, retention_days)
+        return
     home = place.home()
     if file is not None:
         if file.is_dir():
@@ -56,6 +71,51 @@ def backup_command(place: Place, file: Path | None, to_tape: bool, retention_day
         _copy(place, home, file)
     else:
         _copy_to_tape(place, home, retention_days)
+
+
+def _have_copied(place: Place, file: Path | None, folder: str | None, keep: int, retention_days: int) -> None:
+    """Have the sidecar make the copy, and print where it is."""
+    from tapefs.cli.upkeeping import waited
+
+    if file is not None:
+        raise UsageError(
+            f"a copy holds the keys, and does not leave the machine of {place.address}: give --to-tape, "
+            "or --folder with a folder there"
+        )
+    if folder is not None and not folder.startswith("/"):
+        raise UsageError(f"--folder takes a whole path of the sidecar's machine, such as /srv/copies, not {folder}")
+    with sidecar_of(place) as client:
+        ordered = client.upkeep.copy_catalog(folder or "", retention_days if folder is None else keep)
+        copy = waited(client, ordered, "catalog").copy
+        where = copy.where if copy is not None else None
+        if folder is None:
+            where = next((each.set_id for each in client.upkeep.copies() if each.set_id is not None), None)
+    if where is None:
+        raise TapefsError("the sidecar does not say where the copy is: see `tapefs catalog list`")
+    click.echo(where)
+
+
+@catalog_command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_command(place: Place, as_json: bool) -> None:
+    """List the copies that are known of, newest first.
+
+    These are sets of the job tapefs-catalog, and files in folders that schedules and commands have named.
+    """
+    with sidecar_of(place) as client:
+        found = client.upkeep.copies()
+    if as_json:
+        print_json([to_builtins(each) for each in found])
+        return
+    if not found:
+        click.echo("No copies are known: make one with `tapefs catalog backup --to-tape`.")
+        return
+    rows = [
+        (short_moment(each.made_at), size(each.bytes), each.path or f"set {each.set_id} on {' '.join(each.tapes)}")
+        for each in found
+    ]
+    print_table(("MADE", "SIZE", "WHERE"), rows)
 
 
 def _copy(place: Place, home: Home, file: Path) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from tapefs.cli.output import Json, print_json
-from tapefs.cli.place import Place, ledger_of
+from tapefs.cli.output import print_json, printable
+from tapefs.cli.place import Place, ledger_of, sidecar_of
 from tapefs.cli.progress import reporting
-from tapefs.errors import CatalogInDoubt
+from tapefs.errors import CatalogInDoubt, TapefsError
 from tapefs.sizes import counted
 
 if TYPE_CHECKING:
-    from tapefs.check.run import Outcome
+    from tapefs.check.process import Found
 
 #: Named here, because a command line that only prints its help imports no check.
 NAMES = ("ledger", "sets", "tapes", "trailers", "indexes", "names", "staging", "leftovers")
@@ -47,38 +48,68 @@ def check_command(place: Place, checks: tuple[str, ...], repair: bool, tapes: st
     A sidecar and mounts may be at work meanwhile. No tape moves without --tapes; `tapefs verify` reads back certain
     sets and tapes. The exit code is 1 when anything is wrong that --repair has not put right.
     """
-    from tapefs.check.finding import Scene
-    from tapefs.check.run import run_checks
-
     if tapes and as_json:
         raise click.UsageError("--tapes tells in plain text: `tapefs verify --json` has the tapes' findings")
-    home = place.home()
-    outcomes: list[Outcome] = []
-    with ledger_of(place) as ledger, reporting("check") as reporter:
-        scene = Scene(home, ledger, lambda what: reporter.update(0, 0, what))
-        for outcome in run_checks(scene, checks or NAMES, repair=repair):
-            outcomes.append(outcome)
-            if not as_json:
-                finding = outcome.finding
-                click.echo(f"{finding.check}: {finding.subject}: {finding.problem}{_ending(outcome)}")
+    look = _checked_here if place.is_here else _checked_there
+    found = look(place, checks, repair, as_json)
     if as_json:
-        print_json([_shown(outcome) for outcome in outcomes])
+        print_json([msgspec.to_builtins(each) for each in found])
     else:
-        left = sum(not outcome.repaired for outcome in outcomes)
-        told = f"{counted(left, 'finding')}" if left else f"all right{_repairs(len(outcomes))}"
+        left = sum(not each.repaired for each in found)
+        told = f"{counted(left, 'finding')}" if left else f"all right{_repairs(len(found))}"
         click.echo(f"check: {counted(len(checks or NAMES), 'check')}, {told}", err=True)
     if tapes:
         from tapefs.cli.verify import read_back_all
 
-        read_back_all(home, sample=1 if tapes == "sample" else 0)
-    _judge(outcomes)
+        read_back_all(place, sample=1 if tapes == "sample" else 0)
+    _judge(found)
 
 
-def _judge(outcomes: list[Outcome]) -> None:
+def _checked_here(place: Place, checks: Sequence[str], repair: bool, as_json: bool) -> list[Found]:
+    """Check, and print what is found at once unless it is wanted as JSON; return it."""
+    from tapefs.check.finding import Scene
+    from tapefs.check.process import found_of
+    from tapefs.check.run import run_checks
+
+    found: list[Found] = []
+    home = place.home()
+    with ledger_of(place) as ledger, reporting("check") as reporter:
+        scene = Scene(home, ledger, lambda what: reporter.update(0, 0, what))
+        for outcome in run_checks(scene, checks or NAMES, repair=repair):
+            found.append(found_of(outcome))
+            if not as_json:
+                _tell(found[-1])
+    return found
+
+
+def _checked_there(place: Place, checks: Sequence[str], repair: bool, as_json: bool) -> list[Found]:
+    """Have a sidecar elsewhere check; it tells at the end."""
+    from tapefs.check.process import Found
+    from tapefs.cli.upkeeping import waited
+
+    with sidecar_of(place) as client:
+        check = waited(client, client.upkeep.check(checks, repair=repair), "check").check
+    if check is None:
+        raise TapefsError("the sidecar's answer has no findings: is it of another version?")
+    found = [Found(**msgspec.structs.asdict(each)) for each in check.findings]
+    if not as_json:
+        for each in found:
+            _tell(each)
+    if len(found) < check.findings_total:
+        more = f"{check.findings_total - len(found):,} more findings are not told elsewhere"
+        click.echo(f"check: {more}: put these right, or run it beside the state folder", err=True)
+    return found
+
+
+def _tell(found: Found) -> None:
+    click.echo(f"{found.check}: {printable(found.subject)}: {printable(found.problem)}{_ending(found)}")
+
+
+def _judge(found: list[Found]) -> None:
     """Raise CatalogInDoubt unless everything was put right."""
-    left = [outcome for outcome in outcomes if not outcome.repaired]
+    left = [each for each in found if not each.repaired]
     if left:
-        mendable = sum(outcome.finding.repair is not None and not outcome.error for outcome in left)
+        mendable = sum(each.repairable and not each.error for each in left)
         hint = f"; --repair puts {mendable} of them right" if mendable else ""
         raise CatalogInDoubt(f"{counted(len(left), 'thing')} not as it should be{hint}")
 
@@ -87,16 +118,9 @@ def _repairs(count: int) -> str:
     return f" after {counted(count, 'repair')}" if count else ""
 
 
-def _ending(outcome: Outcome) -> str:
-    if outcome.repaired:
+def _ending(found: Found) -> str:
+    if found.repaired:
         return " [repaired]"
-    if outcome.error:
-        return f" [the repair failed: {outcome.error}]"
-    return f" [{outcome.finding.advice}]" if outcome.finding.advice else ""
-
-
-def _shown(outcome: Outcome) -> Json:
-    from tapefs.check.process import found_of
-
-    fields: Json = msgspec.to_builtins(found_of(outcome))
-    return fields
+    if found.error:
+        return f" [the repair failed: {found.error}]"
+    return f" [{found.advice}]" if found.advice else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -11,7 +11,7 @@ from catalog.ids import SetId
 from tapefs.cli.output import Json, iso_time, print_json, print_table, short_ids, short_time, size
 from tapefs.cli.place import Place, ledger_of, sidecar_of
 from tapefs.retention.expire import verdicts_of
-from tapefs.retention.policy import Verdict, Wish
+from tapefs.retention.policy import Verdict, Why, Wish
 from tapefs.vfs.roster import Roster
 
 
@@ -27,11 +27,8 @@ def expire_command(place: Place, wanted: tuple[str, ...], failed: bool, apply: b
     A SET that is named goes whatever its age, unless another one builds on it or it is an archive. What lies on tape is
     not erased.
     """
-    with ledger_of(place) as ledger:
-        sets = ledger.backup_sets()
-        roster = Roster(sets)
-        wish = Wish(named=frozenset(roster.find_any(text).set_id for text in wanted), failed=failed)
-        verdicts = verdicts_of(ledger, time.time_ns(), wish)
+    look = _look_here if place.is_here else _look_there
+    known, wish, verdicts = look(place, wanted, failed)
     expired: list[SetId] | None = None
     freed_bytes = 0
     if apply:
@@ -42,9 +39,31 @@ def expire_command(place: Place, wanted: tuple[str, ...], failed: bool, apply: b
         print_json([_json(verdict, expired) for verdict in verdicts])
     else:
         # Sets may have begun between the two looks.
-        known = {each.set_id for each in sets} | {each.backup_set.set_id for each in verdicts}
-        _print(verdicts, expired, short_ids(known))
+        _print(verdicts, expired, short_ids(known | {each.backup_set.set_id for each in verdicts}))
         click.echo(_summary(verdicts, expired, freed_bytes), err=True)
+
+
+def _look_here(place: Place, wanted: Sequence[str], failed: bool) -> tuple[set[SetId], Wish, list[Verdict]]:
+    """Return the ids of all sets, what is asked for, and what would become of the sets."""
+    with ledger_of(place) as ledger:
+        sets = ledger.backup_sets()
+        roster = Roster(sets)
+        wish = Wish(named=frozenset(roster.find_any(text).set_id for text in wanted), failed=failed)
+        return {each.set_id for each in sets}, wish, verdicts_of(ledger, time.time_ns(), wish)
+
+
+def _look_there(place: Place, wanted: Sequence[str], failed: bool) -> tuple[set[SetId], Wish, list[Verdict]]:
+    """Return the same of a sidecar elsewhere."""
+    from tapefs.cli.elsewhere import set_called
+
+    with sidecar_of(place) as client:
+        wish = Wish(named=frozenset(set_called(client, text).set_id for text in wanted), failed=failed)
+        told = client.verdicts(sorted(wish.named), failed=failed)
+        records = {each.set_id: each.record() for each in client.sets()}
+        # One that goes at this moment is not listed any more.
+        gone = {each.set_id: client.set(each.set_id).record() for each in told if each.set_id not in records}
+        verdicts = [Verdict((records | gone)[each.set_id], Why(each.why), each.reason) for each in told]
+        return set(records), wish, verdicts
 
 
 def _print(verdicts: list[Verdict], expired: list[SetId] | None, short: Mapping[str, str]) -> None:

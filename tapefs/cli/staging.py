@@ -12,7 +12,7 @@ import click
 from catalog.ids import SegmentId
 from catalog.records import PinnedFrames
 from tapefs.cli.output import iso_time, print_json, print_table, short_time, size
-from tapefs.cli.place import Place, catalog_of, ledger_of, split_target
+from tapefs.cli.place import Place, catalog_of, ledger_of, sidecar_of, split_target
 from tapefs.cli.progress import reporting
 from tapefs.cli.values import Age
 from tapefs.client.api import Arrival, FrameSpan
@@ -222,22 +222,30 @@ def _one_of(known: list[str], text: str) -> str:
 @click.pass_obj
 def evict_command(place: Place, sets: tuple[str, ...], everything: bool) -> None:
     """Drop what is staged, so that it has to be fetched from tape again. What is open or pinned stays."""
-    from tapefs.client.presence import connected
-    from tapefs.staging.area import StagingArea
-
     if bool(sets) == everything:
         raise click.UsageError("name sets, or give --all")
+    wanted = None if everything else (_segments_here if place.is_here else _segments_there)(place, sets)
+    with sidecar_of(place) as client:
+        freed = client.evict(wanted)
+    click.echo(f"evict: {_evicted(freed.freed_bytes, freed.left_bytes)}", err=True)
+
+
+def _segments_here(place: Place, sets: Iterable[str]) -> list[SegmentId]:
     with catalog_of(place) as catalog:
-        segments = [
+        return [
             segment.segment_id
             for name in sets
             for segment in catalog.ledger.segments(catalog.archive.find_set(name).set_id)
         ]
-    wanted = None if everything else segments
-    with connected(catalog.home) as presence:
-        freed_bytes = presence.client.evict(wanted)
-    left = StagingArea(catalog.home.staging).census(wanted)
-    click.echo(f"evict: {_evicted(freed_bytes, left.used_bytes if left.frames else 0)}", err=True)
+
+
+def _segments_there(place: Place, sets: Iterable[str]) -> list[SegmentId]:
+    from tapefs.cli.elsewhere import set_called
+
+    with sidecar_of(place) as client:
+        return [
+            SegmentId(part.segment_id) for name in sets for part in client.set_parts(set_called(client, name).set_id)
+        ]
 
 
 def _evicted(freed_bytes: int, left_bytes: int) -> str:

@@ -16,7 +16,6 @@ from tapefs.cli.progress import reporting
 from tapefs.cli.values import Since
 from tapefs.client.api import Client, VerifyFinding, VerifyView
 from tapefs.errors import Cancelled, NoSuchThing, NotNow, SetDamaged, Unreachable
-from tapefs.home import Home
 from tapefs.sizes import counted
 from tapefs.tape.names import tape_called
 
@@ -115,9 +114,8 @@ class Wanted(NamedTuple):
     sample: int = 0
 
 
-def read_back_all(home: Home, sample: int) -> None:
+def read_back_all(place: Place, sample: int) -> None:
     """Read back every tape, or of each tape `sample` segments; tell what was found. Raises SetDamaged and others."""
-    place = Place(home.path)
     _tell(place, _read_back(place, Wanted([], [], True, None, sample)), as_json=False)
 
 

@@ -275,10 +275,9 @@ class Calls:
 
     @call
     @staticmethod
-    def evict(segments: Sequence[SegmentId] | None) -> Ask[int]:
-        """Drop staged frames of these segments, or of all (None); what is open stays. Returns the bytes freed."""
-        body = {"segments": None if segments is None else list(segments)}
-        return Ask("POST", "/api/v1/evict", body, Freed).giving(lambda told: told.freed_bytes)
+    def evict(segments: Sequence[SegmentId] | None) -> Ask[Freed]:
+        """Drop staged frames of these segments, or of all (None); what is open or pinned stays."""
+        return Ask("POST", "/api/v1/evict", {"segments": None if segments is None else list(segments)}, Freed)
 
     @call
     @staticmethod

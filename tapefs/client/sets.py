@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
@@ -149,9 +150,11 @@ class SetCalls:
 
     @call
     @staticmethod
-    def verdicts() -> Steps[list[SetVerdict]]:
-        """Tell of all sets whether they may go, by number; nothing changes."""
-        return every("/api/v1/expire", SetVerdict, inside="verdicts")
+    def verdicts(named: Sequence[SetId] = (), *, failed: bool = False) -> Steps[list[SetVerdict]]:
+        """Tell of all sets what `expire` would do with them, by number; nothing changes. Raises NoSuchThing."""
+        chosen = ({"sets": ",".join(named)} if named else {}) | ({"failed": "true"} if failed else {})
+        target = f"/api/v1/expire?{urlencode(chosen)}" if chosen else "/api/v1/expire"
+        return every(target, SetVerdict, inside="verdicts")
 
 
 def _nanoseconds(at: datetime | None) -> int:

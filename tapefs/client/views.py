@@ -281,6 +281,7 @@ class Accepted(_View, frozen=True, kw_only=True):
 
 
 class Freed(_View, frozen=True, kw_only=True):
-    """How much was dropped."""
+    """How much was dropped, and how much of what was named is staged still."""
 
     freed_bytes: int
+    left_bytes: int = 0

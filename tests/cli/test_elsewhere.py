@@ -121,6 +121,61 @@ def test_verifications(there: Tapefs, tapefs: Tapefs, site: Site) -> None:  # no
     there("verify", "--list", "data", code=2)
 
 
+def test_retention(there: Tapefs, tapefs: Tapefs, site: Site) -> None:  # noqa: F811
+    """What would go is told as beside the state folder, and goes by the same command."""
+    home = ("--home", str(site.rig.home.path))
+    first, second = (there("backup", str(site.tree), "--name", "short").out.strip() for _ in range(2))
+    for options in ((), ("--failed",), (first,), (first[:8], "--json")):
+        told, known = there("expire", *options), tapefs(*home, "expire", *options)
+        assert (told.out, told.err) == (known.out, known.err)
+    assert "no set nothing" in there("expire", "nothing", code=1).one_line()
+    gone = json.loads(there("expire", first, "--apply", "--json").out)
+    assert [each["set_id"] for each in gone if each["expired"]] == [first]
+    assert second in there("sets", "--json").out
+    assert first not in there("sets", "--json").out
+
+
+def test_reports(there: Tapefs, tapefs: Tapefs, site: Site) -> None:  # noqa: F811
+    home = ("--home", str(site.rig.home.path))
+    for options in (("data",), ("data/latest", "--all"), ("data", "--json"), ("1",)):
+        told = there("report", *options).out
+        assert told == tapefs(*home, "report", *options).out
+        assert "TP0001L9" in told
+    assert "no set" in there("report", "nothing", code=1).one_line()
+    assert "no set 999" in there("report", "999", code=1).one_line()
+
+
+def test_checks_and_copies(there: Tapefs, tapefs: Tapefs, site: Site, tmp_path: Path) -> None:  # noqa: F811
+    done = there("check")
+    assert done.out == ""
+    assert done.err.endswith("check: 8 checks, all right\n")
+    next(site.rig.home.path.rglob("*.names")).unlink()
+    assert "names: " in there("check", "names", code=1).out
+    assert json.loads(there("check", "names", "--repair", "--json").out)[0]["repaired"] is True
+    assert there("check", "names").err.endswith("check: 1 check, all right\n")
+    (tmp_path / "copies").mkdir()
+    made = there("catalog", "backup", "--folder", str(tmp_path / "copies"), "--keep", "1").out.strip()
+    assert "holds" in there("catalog", "show", made).out
+    set_id = there("catalog", "backup", "--to-tape").out.strip()
+    listed = there("catalog", "list").out
+    assert listed == tapefs("--home", str(site.rig.home.path), "catalog", "list").out
+    assert made in listed
+    assert set_id in listed
+    assert [set_id in str(each) for each in json.loads(there("catalog", "list", "--json").out)] == [True, False]
+    assert "--folder" in there("catalog", "backup", "x", code=2).one_line()
+    assert "whole path" in there("catalog", "backup", "--folder", "x", code=2).one_line()
+    assert there("catalog", "backup", "--folder", "/nowhere/at/all", code=2).err.count("\n") == 1
+
+
+def test_evicting(there: Tapefs, site: Site, tmp_path: Path) -> None:  # noqa: F811
+    site.evict()
+    assert "nothing was staged" in there("evict", "data").err
+    there("restore", "data", "--to", str(tmp_path / "back"))
+    assert "freed" in there("evict", "data").err
+    assert "nothing was staged" in there("evict", "--all").err
+    assert "no set nothing" in there("evict", "nothing", code=1).one_line()
+
+
 def test_events_and_the_queue(there: Tapefs) -> None:
     there("jobs", "pause")
     assert "is paused" in there("jobs").out
@@ -132,9 +187,8 @@ def test_events_and_the_queue(there: Tapefs) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("mount", "/mnt"), ("serve",), ("check",), ("stage", "data"), ("audit", "show"),
-        ("catalog", "backup", "x"), ("doctor",), ("rebuild",), ("key", "list"), ("init",), ("vtl",), ("expire",),
-        ("taf", "import", "/x"), ("report", "data"),
+        ("mount", "/mnt"), ("serve",), ("audit", "show"), ("catalog", "restore", "x"), ("doctor",), ("rebuild",),
+        ("key", "list"), ("init",), ("vtl",), ("taf", "import", "/x"), ("stage", "data"), ("staging", "check"),
     ],
 )  # fmt: skip
 def test_what_works_beside_the_home_only(there: Tapefs, tmp_path: Path, arguments: tuple[str, ...]) -> None:

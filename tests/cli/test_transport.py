@@ -105,12 +105,12 @@ def test_a_job(server):
 
 def test_staging(server):
     server.answers["/api/v1/stage"] = (202, {"accepted": 1})
-    server.answers["/api/v1/evict"] = (200, {"freed_bytes": 5})
+    server.answers["/api/v1/evict"] = (200, {"freed_bytes": 5, "left_bytes": 2})
     client = Client(server.path)
     span = FrameSpan(segment=SegmentId("g"), first=FrameNo(1), last=FrameNo(4))
     assert client.stage([span]) == 1
-    assert client.evict(None) == 5
-    assert client.evict([SegmentId("g")]) == 5
+    assert client.evict(None).freed_bytes == 5
+    assert client.evict([SegmentId("g")]).left_bytes == 2
     assert [body for _, _, body in server.asked] == [
         {"segments": [{"segment": "g", "first": 1, "last": 4}], "awaited": False},
         {"segments": None},
@@ -172,7 +172,7 @@ def test_a_path_longer_than_a_socket_address(tmp_path):
         thread.start()
         server.answers["/api/v1/evict"] = (200, {"freed_bytes": 1})
         assert len(str(server.path)) > SOCKET_PATH_BYTES
-        assert Client(server.path).evict(None) == 1
+        assert Client(server.path).evict(None).freed_bytes == 1
         server.shutdown()
         thread.join()
 

@@ -15,6 +15,12 @@ def test_what_stays_and_what_goes(rig: Rig) -> None:
     made.append(rig.wait_job(number, "completed")["set_id"])
     verdicts = {each["set_id"]: each for each in rig.unix("GET", "/api/v1/expire").body["verdicts"]}
     assert [verdicts[each]["why"] for each in made] == ["for ever", "newest"]
+    wished = rig.unix("GET", f"/api/v1/expire?failed=true&sets={made[0]}").body["verdicts"]
+    assert {each["set_id"]: each["why"] for each in wished if each["set_id"] in made} == {
+        made[0]: "named",
+        made[1]: "newest",
+    }
+    assert rig.unix("GET", "/api/v1/expire").body["verdicts"] == list(verdicts.values())
     answer = rig.unix("POST", "/api/v1/expire", {"sets": [made[0]]})
     assert (answer.status, answer.body["expired"], answer.body["freed_bytes"]) == (200, [made[0]], 0)
     shown = {each["set_id"] for each in rig.unix("GET", "/api/recovery/sets").body["backup_sets"]}
@@ -26,6 +32,9 @@ def test_what_stays_and_what_goes(rig: Rig) -> None:
 def test_refusals(rig: Rig) -> None:
     assert rig.unix("POST", "/api/v1/expire", {"sets": [str(uuid4())]}).status == 404
     assert rig.unix("POST", "/api/v1/expire", {"sets": ["../x"]}).status == 422
+    assert rig.unix("GET", f"/api/v1/expire?sets={uuid4()}").status == 404
+    for query in ("sets=../x", "failed=yes", f"sets={uuid4()},"):
+        assert rig.unix("GET", f"/api/v1/expire?{query}").status == 422
     assert rig.unix("POST", "/api/v1/expire", {"all": True}).status == 422
     hanging = rig.submit("hang")
     rig.wait_progress(hanging)

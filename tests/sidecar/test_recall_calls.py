@@ -253,13 +253,13 @@ def test_evict(home: Home) -> None:
         arrived(lines, one, *range(8))
         arrived(lines, two, *range(8))
         freed = rig.unix("POST", "/api/v1/evict", {"segments": [one.segment_id]})
-        assert freed.body == {"freed_bytes": 8 * 4096}
+        assert freed.body == {"freed_bytes": 8 * 4096, "left_bytes": 0}
         stage = SegmentStage.open(home.staging, two.segment_id)
         assert stage is not None
         assert stage.has(range(8))
         stage.close()
-        assert rig.unix("POST", "/api/v1/evict", {"segments": None}).body == {"freed_bytes": 8 * 4096}
-        assert rig.unix("POST", "/api/v1/evict", {"segments": None}).body == {"freed_bytes": 0}
+        assert rig.unix("POST", "/api/v1/evict", {"segments": None}).body == {"freed_bytes": 8 * 4096, "left_bytes": 0}
+        assert rig.unix("POST", "/api/v1/evict", {"segments": None}).body == {"freed_bytes": 0, "left_bytes": 0}
 
 
 def test_the_staging_area_is_kept_within_its_limit(home: Home) -> None:
