@@ -25,10 +25,11 @@ from sidecar.jobs.new import TAF_TYPES, changed_job, check_sources_of, check_typ
 from sidecar.jobs.queue import Jobs, JobView
 from sidecar.service import Service
 from sidecar.taf.backup_models import BackupTask, BackupTemplate, StageStep, TaskMade, TaskQueued
+from sidecar.taf.encrypting import check_encryption, is_encrypted
 from sidecar.taf.schedule_models import RunOptions, Said
 from tapefs.client.job_fields import JobFields
 from tapefs.codecs import CODECS
-from tapefs.settings.access import AccessSettings
+from tapefs.home import Home
 from tapefs.taf.env_settings import TafSettings
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ NAMES = {"name": "task_name", "sources": "source_paths", "type": "task_type", "e
 class BackupTaskRequest(msgspec.Struct, frozen=True):
     """TAF's body of a new task, and of a change to one; what is missing or null in a change stays.
 
-    Unknown keys are ignored, as TAF does. `tape_device` and `enable_simple_scan` are taken and have no meaning here:
+    Unknown keys are ignored, as TAF does. `encryption_enabled` is checked and kept nowhere. `tape_device` and `enable_simple_scan` are taken and have no meaning here:
     the library chooses drive and tape, and there is one way to scan.
     """
 
@@ -74,9 +75,6 @@ class BackupTaskRequest(msgspec.Struct, frozen=True):
 
     def fields(self, codec: str = "zstd") -> JobFields:
         """Return what is asked of a job that has this codec. Raises Invalid."""
-        if self.encryption_enabled:
-            message = "encryption is not offered: leave it off"
-            raise Invalid("value_error", ["body", "encryption_enabled"], message, True)
         patterns = self.exclude_patterns
         return JobFields(
             name=_or_unset(self.task_name),
@@ -150,8 +148,10 @@ class BackupCalls:
 
     async def create(self, request: Request) -> Response:
         """Record a task; it does not run yet."""
-        fields = with_defaults((await body_of(request, BackupTaskRequest)).fields(), self._service.home.settings.taf)
-        check_fields(caller_of(request), fields, self._service.home.settings.access)
+        body, home = await body_of(request, BackupTaskRequest), self._service.home
+        check_encryption(home, body.encryption_enabled, "")
+        fields = with_defaults(body.fields(), home.settings.taf)
+        check_fields(caller_of(request), fields, home.settings.access)
         wanted = await trio.to_thread.run_sync(new_job, fields, self._service.jobs.now_ns(), NAMES)
         job = await self._service.jobs.create(wanted)
         return json_answer(
@@ -168,13 +168,13 @@ class BackupCalls:
         """Show what all tasks are asked to do, newest first."""
         page = page_of(request)
         views = self._service.jobs.page(page.limit, page.offset, newest_first=True)
-        return json_answer([_template(view.job) for view in views])
+        return json_answer([_template(view.job, self._service.home) for view in views])
 
     async def edit(self, request: Request) -> Response:
         """Change what a task is asked to do."""
         number, body = _number(request), await body_of(request, BackupTaskRequest)
-        caller, settings = caller_of(request), self._service.home.settings.access
-        await self._service.jobs.edit(number, partial(_changed, body=body, caller=caller, settings=settings))
+        work = partial(_changed, body=body, caller=caller_of(request), home=self._service.home)
+        await self._service.jobs.edit(number, work)
         return json_answer(Said(True, f"Task {number} was changed"))
 
     async def delete(self, request: Request) -> Response:
@@ -268,11 +268,12 @@ def _number(request: Request) -> JobNumber:
     return JobNumber(number_in_path(request, "task_id"))
 
 
-def _changed(job: Job, body: BackupTaskRequest, caller: Caller, settings: AccessSettings) -> Job:
+def _changed(job: Job, body: BackupTaskRequest, caller: Caller, home: Home) -> Job:
     """Return the task with what the body changes. Blocking; raises Forbidden for what the caller may not name."""
     fields = body.changes(job.codec)
-    check_job(caller, job, settings)
-    check_fields(caller, fields, settings)
+    check_encryption(home, body.encryption_enabled, job.pool)
+    check_job(caller, job, home.settings.access)
+    check_fields(caller, fields, home.settings.access)
     return changed_job(job, fields, NAMES)
 
 
@@ -285,7 +286,7 @@ def scheduled_jobs(ledger: Ledger) -> dict[JobNumber, bool]:
     return found
 
 
-def _template(job: Job) -> BackupTemplate:
+def _template(job: Job, home: Home) -> BackupTemplate:
     """Return what a task is asked to do with TAF's fields."""
     return BackupTemplate(
         task_id=job.number,
@@ -295,7 +296,7 @@ def _template(job: Job) -> BackupTemplate:
         source_paths=[shown(source) for source in job.sources],
         tape_device=None,
         compression_enabled=CODECS[job.codec].is_compressed,
-        encryption_enabled=False,
+        encryption_enabled=is_encrypted(home, job.pool),
         retention_days=max(0, job.retention_days),
         exclude_patterns=list(job.excludes),
         created_at=moment(job.created_at_ns),

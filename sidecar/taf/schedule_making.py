@@ -19,6 +19,7 @@ from sidecar.jobs.new import changed_job, check_run_type, new_job
 from sidecar.schedules.new import changed_schedule, new_schedule
 from sidecar.service import Service
 from sidecar.taf.backup import NAMES, BackupTaskRequest, with_defaults
+from sidecar.taf.encrypting import check_encryption
 from sidecar.taf.schedule_models import Anything, ScheduledTaskCreate, ScheduledTaskUpdate
 from sidecar.taf.schedule_words import action_config_of, action_kind, action_of, config_of, renamed, rule_of, zone_name
 from tapefs.client.schedules import ScheduleFields
@@ -85,6 +86,9 @@ class TaskMaking:
         request = converted(config, BackupTaskRequest, _PLACE)
         request = request if request.task_type is not None else msgspec.structs.replace(request, task_type=UNSET)
         notes, jobs = notes_of(wanted), self._service.jobs
+        known = number or (notes.template if job_of(wanted) == notes.template else 0)
+        pool = self._service.ledger.job(JobNumber(known)).pool if known else ""
+        check_encryption(self._service.home, request.encryption_enabled, pool, _PLACE)
         made = None
         if number is not None:
             job = self._service.ledger.job(JobNumber(number))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.sidecar.rig import ROOT, Rig
+from tapefs.home import open_home
+from tests.sidecar.rig import ROOT, Rig, make_home, running
 
 TASK_FIELDS = {
     *("task_id", "task_name", "task_type", "status", "progress_percent", "total_files", "processed_files"),
@@ -147,6 +149,31 @@ def test_bad_tasks_are_422_with_the_place(rig: Rig, body: object, place: list[st
     assert answer.status == 422
     assert [problem["loc"] for problem in answer.detail] == [place]
     assert set(answer.detail[0]) == {"type", "loc", "msg", "input"}
+
+
+def test_encryption_is_what_the_pool_says(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    with (home.path / "tapefs.toml").open("a") as settings:
+        settings.write('\n[encryption]\nkey = "main"\npools = { open = "" }\n')
+    with running(open_home(home.path)) as rig:
+        assert rig.unix("POST", "/api/v1/pools", {"name": "open"}).status == 201
+        asked, silent = create(rig, "asked", encryption_enabled=True), create(rig, "silent", encryption_enabled=False)
+        fields = {"name": "plain", "sources": [SOURCE], "pool": "open", "run": False}
+        plain = rig.unix("POST", "/api/v1/jobs", fields).body["number"]
+        shown = {each["task_id"]: each["encryption_enabled"] for each in rig.unix("GET", "/api/backup/templates").body}
+        assert shown == {asked: True, silent: True, plain: False}
+
+        assert rig.unix("PUT", f"/api/backup/tasks/{silent}", {"encryption_enabled": True}).status == 200
+        refused = rig.unix("PUT", f"/api/backup/tasks/{plain}", {"encryption_enabled": True, "description": "new"})
+        assert (refused.status, refused.detail[0]["loc"]) == (422, ["body", "encryption_enabled"])
+        assert "new tapes of pool open are not encrypted" in refused.detail[0]["msg"]
+        assert rig.job(plain)["description"] == ""
+
+        body = {"task_name": "nightly", "schedule_type": "daily", "schedule_config": {"time": "02:00"}}
+        body |= {"action_type": "backup", "action_config": {"encryption_enabled": True}}
+        refused = rig.unix("POST", "/api/scheduler/tasks", body | {"backup_task_id": plain})
+        assert (refused.status, refused.detail[0]["loc"]) == (422, ["body", "action_config", "encryption_enabled"])
+        assert rig.unix("POST", "/api/scheduler/tasks", body | {"backup_task_id": asked}).status == 200
 
 
 def test_other_refusals(rig: Rig) -> None:
