@@ -116,7 +116,11 @@ class WlcgCalls:
 
     async def show(self, request: Request) -> Response:
         """Tell how far a request is."""
-        return json_answer(progress_of(self._mine(request)))
+        caller = caller_of(request)
+        found = self._service.bulk.request(str(request.path_params["id"]))
+        if not _owns(caller, found) and not _sees_all(caller, found):
+            raise _unknown(found)
+        return json_answer(progress_of(found))
 
     async def delete(self, request: Request) -> Response:
         """Forget a request, and give up what of it is not staged yet."""
@@ -183,11 +187,25 @@ class WlcgCalls:
 
     def _mine(self, request: Request) -> StageRequest:
         """Return the request in the path. Raises NoSuchThing; to others with nothing but scopes it is unknown, too."""
-        caller = caller_of(request)
         found = self._service.bulk.request(str(request.path_params["id"]))
-        if caller.role is None and found.owner != caller.name:
-            raise NoSuchThing(f"there is no request {found.request_id}")
+        if not _owns(caller_of(request), found):
+            raise _unknown(found)
         return found
+
+
+def _owns(caller: Caller, request: StageRequest) -> bool:
+    """May he change it? His own, and with a role any."""
+    return caller.role is not None or request.owner == caller.name
+
+
+def _sees_all(caller: Caller, request: StageRequest) -> bool:
+    """Do his scopes cover each file of it? Clients stage with one token, and ask with another."""
+    paths = [file.path.encode("utf-8", "surrogateescape") for file in request.files]
+    return all(any(covers(caller, scope, path) for scope in (POLL, STAGE)) for path in paths)
+
+
+def _unknown(request: StageRequest) -> NoSuchThing:
+    return NoSuchThing(f"there is no request {request.request_id}")
 
 
 async def _body(request: Request, kind: type[T]) -> T:

@@ -195,6 +195,38 @@ def test_cancelled_files_and_an_active_request(site: Site) -> None:
     held_up(site, act)
 
 
+def token(site: Site, name: str, *scopes: str) -> str:
+    answer = site.rig.tcp("POST", "/api/v1/tokens", {"name": name, "scopes": list(scopes)})
+    assert answer.status == 201, answer
+    return str(answer.body["secret"])
+
+
+def test_scopes_bound_what_is_staged_and_told(site: Site) -> None:
+    """A file that a token does not cover tells its error and nothing else; a token that polls does not stage."""
+    ask, folder = site.rig.tcp, site.folder
+    staging = token(site, "fts", f"storage.stage:{folder}/one")
+    polling, blind = token(site, "watch", f"storage.poll:{folder}"), token(site, "blind", f"storage.poll:{folder}/two")
+    files = {"files": [{"path": site.path("one")}, {"path": site.path("two")}]}
+    assert ask("POST", f"{ROOT}/stage", files, token=polling).status == 403
+    answer = ask("POST", f"{ROOT}/stage", files, token=staging)
+    assert answer.status == 201, answer
+    one = f"{ROOT}/stage/{answer.body['requestId']}"
+    wait_until(lambda: "completedAt" in ask("GET", one, token=staging).body, "staged")
+    done, refused = ask("GET", one, token=staging).body["files"]
+    assert (done["path"], done["state"]) == (site.path("one"), "COMPLETED")
+    assert (set(refused), refused["path"]) == ({"path", "error"}, site.path("two"))
+
+    assert ask("GET", one, token=polling).body == ask("GET", one, token=staging).body
+    assert ask("GET", one, token=blind).status == 404
+    assert [ask("DELETE", one, token=each).status for each in (polling, blind)] == [403, 403]
+    other = token(site, "other", f"storage.stage:{folder}")
+    paths = {"paths": [site.path("one")]}
+    assert ask("POST", one.replace("stage", "release"), paths, token=other).status == 404
+    told = ask("POST", f"{ROOT}/archiveinfo", {"paths": [site.path("one"), site.path("two")]}, token=blind).body
+    assert [set(each) for each in told] == [{"path", "error"}, {"path", "locality"}]
+    assert ask("DELETE", one, token=staging).status == 200
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
