@@ -53,8 +53,9 @@ NAMES = {"name": "task_name", "sources": "source_paths", "type": "task_type", "e
 class BackupTaskRequest(msgspec.Struct, frozen=True):
     """TAF's body of a new task, and of a change to one; what is missing or null in a change stays.
 
-    Unknown keys are ignored, as TAF does. `encryption_enabled` is checked and kept nowhere. `tape_device` and `enable_simple_scan` are taken and have no meaning here:
-    the library chooses drive and tape, and there is one way to scan.
+    Unknown keys are ignored, as TAF does. `encryption_enabled` is checked and kept nowhere. `tape_device` and
+    `enable_simple_scan` are taken and have no meaning here: the library chooses drive and tape, and there is one way
+    to scan.
     """
 
     task_name: str | None = None

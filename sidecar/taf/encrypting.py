@@ -1,7 +1,7 @@
 """TAF's `encryption_enabled`, where the pool of a task's tapes decides. Pure.
 
-Whether tapes are encrypted, and with which key, is a matter of `[encryption]` and not of a task: a task that asks for it
-must not get plain tapes, and one that does not ask is encrypted all the same where its pool is.
+Whether tapes are encrypted, and with which key, is a matter of `[encryption]` and not of a task: a task that asks for
+it must not get plain tapes, and one that does not ask is encrypted all the same where its pool is.
 """
 
 from __future__ import annotations
