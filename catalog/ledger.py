@@ -371,8 +371,13 @@ class Ledger(JobLedger, Protocol):
         """Return what lies on a tape, in tape order."""
         ...
 
-    def mark_copy(self, segment_id: SegmentId, volume_id: VolumeId, state: CopyState, now_ns: int) -> None:
-        """The copy was read back at `now_ns`, and this is what was found. Idempotent. Raises NotFound."""
+    def mark_copy(
+        self, segment_id: SegmentId, volume_id: VolumeId, state: CopyState, now_ns: int, *, wholly: bool = True
+    ) -> None:
+        """The copy was read back at `now_ns`, and this is what was found. Idempotent. Raises NotFound.
+
+        Not `wholly`: a part of it was read, so it does not count as read back.
+        """
         ...
 
     def index_copies(self, set_id: SetId) -> list[IndexCopy]:

@@ -25,6 +25,28 @@ class RecoveryState(Enum):
         return self not in (RecoveryState.PENDING, RecoveryState.RUNNING)
 
 
+class NotRestored(Record, frozen=True, kw_only=True):
+    """How many files a restore has not brought back, by what a person can do about it."""
+
+    #: On tapes that are not here.
+    offline: int = 0
+    #: Not what was written, and to be had from no tape here.
+    damaged: int = 0
+    #: Encrypted, and the key is locked or not here.
+    locked: int = 0
+    #: Not read for another reason, as a drive that failed.
+    unread: int = 0
+    #: Left alone, because something of that name was there.
+    skipped: int = 0
+    #: What else could not be as recorded.
+    failed: int = 0
+
+    @property
+    def without_content(self) -> int:
+        """How many files are not there because their content was not had?"""
+        return self.offline + self.damaged + self.locked + self.unread
+
+
 class Recovery(Record, frozen=True, kw_only=True):
     """Files that somebody wants restored on the host of the sidecar."""
 
@@ -52,6 +74,8 @@ class Recovery(Record, frozen=True, kw_only=True):
     files_total: int = 0
     bytes: int = 0
     bytes_total: int = 0
+    #: Known at the end.
+    not_restored: NotRestored = NotRestored()
     #: Why it failed, for people.
     error: str = ""
 

@@ -11,6 +11,7 @@
     │   ├── NotBlank        data of somebody else, or of ours, where a blank tape was expected
     │   ├── WrongTape       another tape than the one asked for
     │   ├── BadStructure    a structure on tape is torn, damaged or of an unknown version
+    │   │   └── ContentDamaged  content was read, and is not what was written
     │   ├── LedgerMismatch  tape and ledger disagree about where the data ends
     │   └── SetDamaged      a set was read back, and something of it is not as it was written
     ├── NotVerified         a set is complete, but could not be read back
@@ -26,6 +27,8 @@
     │   ├── RecallDenied    the reader may not have them fetched: a rule, an operator, or recalls are switched off
     │   ├── RecallOverLimit its user has had as much fetched in this hour as he may
     │   ├── RecallLocked    what is on tape is encrypted, and its key is locked or not here
+    │   ├── RecallOffline   they lie on a tape that is not here, or cannot be loaded now
+    │   ├── RecallDamaged   they are not what was written, on no tape that is here
     │   └── RecallDeferred  they are being fetched; a rule says that the reader does not wait
     ├── NoRoom              the staging area has no room for what is asked for
     ├── StagingDamaged      staged bytes were not what came from tape
@@ -86,6 +89,10 @@ class WrongTape(TapeError):
 
 class BadStructure(TapeError):
     """A structure on tape is torn, damaged or of an unknown version."""
+
+
+class ContentDamaged(BadStructure):
+    """Content was read, and is not what was written: not merely unreadable now."""
 
 
 class LedgerMismatch(TapeError):
@@ -171,6 +178,14 @@ class RecallOverLimit(RecallFailed):
 
 class RecallLocked(RecallFailed):
     """What is on tape is encrypted, and its key is locked or not here."""
+
+
+class RecallOffline(RecallFailed):
+    """What is on tape lies on one that is not here, or that cannot be loaded now."""
+
+
+class RecallDamaged(RecallFailed):
+    """What is on tape is not what was written there, on no tape that is here."""
 
 
 class RecallDeferred(RecallFailed):

@@ -88,6 +88,13 @@ def test_a_frame_damaged_on_every_copy(installation: Installation, tree: Path, t
             assert (restored / path.name).read_bytes() == path.read_bytes()
     assert all(name in told for name in lost)
     assert all(str(copy["tape"]) in told for copy in both), told
+    assert f"{len(lost)} damaged, and not to be had from any tape here" in told, told
+    # What it has met is known from now on, as if it had been read back.
+    assert [copy["state"] for copy in copies(installation, set_id)] == ["damaged", "damaged"]
+    report = json.loads(installation.run("report", set_id, "--json"))
+    found = report["verification"]["damaged"]
+    assert {each["tape"] for each in found} == {copy["tape"] for copy in both}
+    assert all({Path(each["path"]).name for each in copy["lost"]} == set(lost) for copy in found)
 
 
 def test_a_tape_that_is_not_there(installation: Installation, tree: Path, tmp_path: Path) -> None:
@@ -101,6 +108,8 @@ def test_a_tape_that_is_not_there(installation: Installation, tree: Path, tmp_pa
     carry_away(installation.home, [first, second], tmp_path)
     told = installation.run("restore", set_id, "--to", tmp_path / "nothing", ok=False)
     assert f"tape {first} or {second} is not in the library" in told, told
+    assert f"{FILES} on tapes that are not here (put them in" in told, told
+    assert "damaged" not in told, told
     add_from(open_home(installation.home).library, tmp_path / second)
     time.sleep(INVENTORY_S)  # So long the sidecar believes what it has seen; it was started by the restore, and stays.
     installation.run("restore", set_id, "--to", tmp_path / "out")

@@ -71,13 +71,16 @@ def commit(tx: Writer, segment: Segment, copy: SegmentCopy, token: int, end: Vol
     tx.tell("segment.committed", segment.segment_id, label, segment.committed_at_ns)
 
 
-def mark_copy(tx: Writer, segment_id: SegmentId, volume_id: VolumeId, state: CopyState, now_ns: int) -> None:
-    """Record what reading a copy back has found. Raises NotFound."""
+def mark_copy(
+    tx: Writer, segment_id: SegmentId, volume_id: VolumeId, state: CopyState, now_ns: int, *, wholly: bool = True
+) -> None:
+    """Record what reading a copy has found; it was not read back if not `wholly`. Raises NotFound."""
     key = copy_key(segment_id, volume_id)
     known = tx.find(COPIES, key)
     if known is None:
         raise NotFound(f"there is no copy of segment {segment_id} on tape {volume_id}")
-    marked = msgspec.structs.replace(known, verified_at_ns=now_ns, state=state)
+    verified_at_ns = now_ns if wholly else known.verified_at_ns
+    marked = msgspec.structs.replace(known, verified_at_ns=verified_at_ns, state=state)
     if marked != known:
         tx.put(COPIES, key, marked)
         tx.tell(f"copy.{state.value}", segment_id, volume_id, now_ns)

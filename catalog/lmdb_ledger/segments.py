@@ -61,9 +61,11 @@ class SegmentOperations(LmdbBase):
         """Return what lies on a tape, in tape order."""
         return self._read(segments.copies_on, volume_id)
 
-    def mark_copy(self, segment_id: SegmentId, volume_id: VolumeId, state: CopyState, now_ns: int) -> None:
-        """Record what reading a copy back has found. Idempotent. Raises NotFound."""
-        self._write(_MARK_COPY, segments.mark_copy, segment_id, volume_id, state, now_ns)
+    def mark_copy(
+        self, segment_id: SegmentId, volume_id: VolumeId, state: CopyState, now_ns: int, *, wholly: bool = True
+    ) -> None:
+        """Record what reading a copy has found. Idempotent. Raises NotFound."""
+        self._write(_MARK_COPY, segments.mark_copy, segment_id, volume_id, state, now_ns, wholly=wholly)
 
     def index_copies(self, set_id: SetId) -> list[IndexCopy]:
         """Return where the set's SET INDEX structures lie, by tape and block."""

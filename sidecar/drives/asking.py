@@ -70,7 +70,7 @@ class Asking:
             self._bay.order.arrived(frames)
             self._recalls.arrived(frames)
         elif self._bay.tape is not None:
-            self._recalls.failed(self._bay.tape, frames, report.message)
+            self._recalls.failed(self._bay.tape, frames, report.message, report.error)
 
     # -- choosing ----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import structlog
 import trio
 
@@ -16,7 +17,7 @@ from catalog.errors import CatalogError, NotFound
 from catalog.ids import JobNumber, SegmentId, SetId, VolumeId
 from catalog.ledger import Ledger
 from catalog.notice_records import Facts, NewNotice
-from catalog.records import Event, JobState
+from catalog.records import CopyState, Event, JobState
 from catalog.recovery_records import Recovery, RecoveryState
 from sidecar.bell import Bell
 from sidecar.notices.events import Events
@@ -179,6 +180,7 @@ def _restore(ledger: Ledger, events: Events, event: Event) -> NewNotice | None:
         facts |= {"files": recovery.files, "bytes": recovery.bytes, "seconds": round(took_s, 1)}
     if kind in ("restore.failed", "restore.cancelled"):
         facts["error"] = recovery.error
+        facts |= msgspec.structs.asdict(recovery.not_restored)
     how = _how_restored(recovery, state)
     text = f"Restore {recovery.recovery_id} of {number} to {target} {how}"
     return events.new(kind, recovery.recovery_id, text, facts)
@@ -227,9 +229,16 @@ def _damaged(ledger: Ledger, events: Events, event: Event) -> NewNotice | None:
     segment = ledger.segment(SegmentId(event.subject))
     label, made = ledger.volume(VolumeId(event.detail)).label, ledger.backup_set(segment.set_id)
     facts: Facts = {"tape": label, "set_id": made.set_id, "name": made.name, "segment_id": segment.segment_id}
+    others = [each for each in ledger.copies(segment.segment_id) if each.volume_id != event.detail]
+    whole = [ledger.volume(each.volume_id).label for each in others if each.state is CopyState.GOOD]
     text = (
         f"Tape {label}: a copy of segment {segment.number} of {made.name} is damaged; see `tapefs report {made.name}`."
     )
+    if whole:
+        facts["others"] = " ".join(whole)
+        text += f" Readers take it from {' or '.join(whole)}."
+    else:
+        text += " No tape has a whole copy: no older set goes for the sake of this one. Another drive may read it."
     return events.new("copy.damaged", label, text, facts)
 
 

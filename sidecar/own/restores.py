@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from catalog.ids import SetId
-from catalog.recovery_records import Recovery, RecoveryState
+from catalog.recovery_records import NotRestored, Recovery, RecoveryState
 from sidecar.http.answers import json_answer, moment, shown
 from sidecar.http.callers import Role, caller_of
 from sidecar.http.calls import PAGE, Call
@@ -55,6 +55,8 @@ class RestoreAnswer(msgspec.Struct, frozen=True, kw_only=True):
     files_total: int
     bytes: int
     bytes_total: int
+    #: Files that are not there as recorded, by what can be done about it; known at the end.
+    not_restored: NotRestored
     error: str | None
     created_by: str
     created_at: datetime | None
@@ -155,6 +157,7 @@ def _answer(recovery: Recovery) -> RestoreAnswer:
         files_total=recovery.files_total,
         bytes=recovery.bytes,
         bytes_total=recovery.bytes_total,
+        not_restored=recovery.not_restored,
         error=recovery.error or None,
         created_by=recovery.created_by,
         created_at=moment(recovery.created_at_ns),

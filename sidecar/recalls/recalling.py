@@ -373,10 +373,10 @@ class Recalls:
         self.staged.set()
         self._bell.ring()
 
-    def failed(self, volume_id: VolumeId, frames: FrameRange, message: str) -> None:
-        """A mover cannot read frames from this tape; other copies are tried first."""
+    def failed(self, volume_id: VolumeId, frames: FrameRange, message: str, error: str = "read_failed") -> None:
+        """A mover cannot read frames from this tape; other copies are tried first. `error` as arrivals have it."""
         _log_unreadable(frames, message)
-        self._lose_of_all("read_failed", message, volume_id, self.queue.failed(volume_id, frames))
+        self._lose_of_all(error, message, volume_id, self.queue.failed(volume_id, frames))
         self._bell.ring()
 
     def tape_failed(self, volume_id: VolumeId, message: str) -> None:
@@ -483,10 +483,11 @@ class Recalls:
             self._arrivals.failed(frames, refusal.error, refusal.message)
 
     def _lose_of_all(self, error: str, message: str, volume_id: VolumeId, ranges: Iterable[FrameRange]) -> None:
-        """Tell that frames cannot be had of this tape, nor of any other."""
+        """Tell that frames cannot be had of this tape, nor of any other that is here."""
         for frames in ranges:
             told = self.whereabouts.told_of_all(message, volume_id, frames.segment_id)
-            self._lose([frames], _Refusal(error, told))
+            is_elsewhere = self.whereabouts.is_whole_elsewhere(frames.segment_id)
+            self._lose([frames], _Refusal("offline" if is_elsewhere else error, told))
 
     def _note_released(self, outcome: Outcome, reason: str = "", segments: Iterable[SegmentId] = ()) -> None:
         """Note what became of the waiters that the queue has let go, and whose frames do not come any more."""

@@ -34,6 +34,13 @@ class Whereabouts:
         copies = self._ledger.copies(segment_id)
         return bool(copies) and not any(self._library.is_here(copy.volume_id) for copy in copies)
 
+    def is_whole_elsewhere(self, segment_id: SegmentId) -> bool:
+        """Is a copy that is not known to be damaged on a tape that is not here?"""
+        return any(
+            copy.state is CopyState.GOOD and not self._library.is_here(copy.volume_id)
+            for copy in self._ledger.copies(segment_id)
+        )
+
     def why_nowhere(self, segment_id: SegmentId) -> tuple[str, str]:
         """Say why a segment has no places: a word for programs, a sentence for people."""
         volumes = sorted(

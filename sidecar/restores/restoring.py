@@ -191,7 +191,7 @@ class Restorations:
     def _told(self, recovery_id: str, told: Told) -> None:
         """Note how far it is; in memory, for the ledger has no use for that. The end tells what the plan was, too."""
         known = self._known[recovery_id]
-        if told.is_over and not told.files_total:
+        if told.is_over and not told.files_total and not told.not_restored.failed:
             return
         self._known[recovery_id] = replace(
             known,
@@ -199,6 +199,7 @@ class Restorations:
             files_total=max(told.files_total, known.files_total),
             bytes=told.bytes,
             bytes_total=max(told.bytes_total, known.bytes_total),
+            not_restored=told.not_restored,
         )
 
     def _cancelled(self, recovery_id: str) -> Recovery:

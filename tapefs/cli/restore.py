@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tapefs.cli.output import printable, size
+from tapefs.cli.output import Json, named, print_json, printable, size
 from tapefs.cli.place import Place, catalog_of, sidecar_of
 from tapefs.cli.progress import Reporter, reporting
 from tapefs.errors import TapefsError, UsageError
@@ -35,6 +35,7 @@ TROUBLES = 50
     help="Set-id bits, capabilities and device nodes as well.  [default: unless the set was imported]",
 )
 @click.option("--log", metavar="FILE", type=click.Path(path_type=Path), help="A line for all that was not restored.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: the counts, and the first troubles.")
 @click.pass_obj
 def restore_command(
     place: Place,
@@ -44,6 +45,7 @@ def restore_command(
     overwrite: bool,
     special: bool | None,
     log: Path | None,
+    as_json: bool,
 ) -> None:
     """Restore a set, or the named paths of it, beneath a folder; every file is checked against its SHA-256.
 
@@ -56,6 +58,8 @@ def restore_command(
     file by itself, and at most 100,000 names at a time.
     """
     if place.address is not None:
+        if as_json:
+            raise UsageError("--json does not go with --url: POST /api/v1/restores restores there, and tells as JSON")
         _restore_there(place, place.address, wanted, paths, target, overwrite=overwrite, special=special, log=log)
         return
     from tapefs.client.presence import connected
@@ -85,6 +89,8 @@ def restore_command(
             overwrite=overwrite,
             special=not backup_set.is_imported if special is None else special,
         )
+    if as_json:
+        print_json(report_json(report))
     tell_report(report)
 
 
@@ -157,18 +163,20 @@ def tell_report(report: RestoreReport, command: str = "restore", what: str = "al
     if report.stopped:
         raise TapefsError(report.stopped)
     if not report.is_complete:
-        raise TapefsError(f"not everything is as it was recorded: {_missing(report)}; see the lines above")
+        from tapefs.restore.words import missing_of
+
+        raise TapefsError(f"not everything is as it was recorded: {missing_of(report)}; see the lines above")
 
 
-def _missing(report: RestoreReport) -> str:
-    counts = [
-        (report.damaged, "without their content, which is damaged or whose tape could not be read"),
-        (report.locked, "locked (their key is not here: `tapefs key unlock`)"),
-        (report.skipped, "already there (--overwrite replaces them)"),
-        (report.failed, "failed"),
-        (sum(refusal.count for refusal in report.refusals if not refusal.is_expected), "refused by the system"),
-    ]
-    return ", ".join(f"{count:,} {what}" for count, what in counts if count)
+def report_json(report: RestoreReport) -> Json:
+    """Return what a restore did as JSON, with the first troubles."""
+    from dataclasses import asdict
+
+    return asdict(report) | {
+        "is_complete": report.is_complete,
+        "refusals": [asdict(each) | named("path", each.path) for each in report.refusals],
+        "troubles": [named("path", each.path) | {"reason": each.reason} for each in report.troubles],
+    }
 
 
 def _others(report: RestoreReport) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from catalog.ids import SetId
+from catalog.recovery_records import NotRestored
 from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every
 from tapefs.client.waits import until
 
@@ -26,6 +27,8 @@ class RestoreView(msgspec.Struct, frozen=True, kw_only=True):
     files_total: int = 0
     bytes: int = 0
     bytes_total: int = 0
+    #: Files that are not there as recorded, by what can be done about it; known at the end.
+    not_restored: NotRestored = NotRestored()
     error: str | None = None
     created_by: str = ""
 

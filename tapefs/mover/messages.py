@@ -406,6 +406,8 @@ class FramesFailed(_Message, frozen=True, kw_only=True):
     first: FrameNo
     last: FrameNo
     message: str
+    #: What arrivals call it: `damaged`, `locked`, or `read_failed` for what is no fault of the tape.
+    error: str = "read_failed"
 
 
 class VerifyProgress(_Message, frozen=True, kw_only=True):

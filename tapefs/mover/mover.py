@@ -59,7 +59,7 @@ from tapefs.mover.post import Post, SidecarGone
 from tapefs.mover.tending import identify_tape, tend_tape
 from tapefs.mover.verifying import PostVerifyWatcher
 from tapefs.recall.locates import LocateLog, learn
-from tapefs.recall.stager import Stager
+from tapefs.recall.stager import Loss, Stager
 from tapefs.reclaim.run import reclaim_tape
 from tapefs.sets.finish import finish_all
 from tapefs.standing_back import coming_forward
@@ -305,11 +305,18 @@ class Mover:
         if self._stager is None:
             announcer = _Announcer(self._post)
             locates = LocateLog(self._home.drives, self._name, self._drive)
-            self._stager = Stager(self._home, self._ledger, self._drive, command.volume_id, announcer, locates)
+            self._stager = Stager(
+                self._home, self._ledger, self._drive, command.volume_id, announcer, locates, self._may_be_to_blame
+            )
         for wish in command.frames:
             self._post.check_cancelled(command.id)
             self._stager.fetch(wish.segment_id, wish.first, wish.last)
         self._stager.read_on(self._may_read_on, command.read_on_bytes)
+
+    def _may_be_to_blame(self) -> bool:
+        """Does the drive ask to be cleaned? What it cannot read then, another may read well."""
+        self._drive.look()
+        return self._drive.wants_cleaning or self._drive.must_be_cleaned
 
     def _recommend(self, command: Recommend) -> Done:
         """Ask the drive for its order; a better order is worth no failure, so that an error is only noted."""
@@ -449,8 +456,8 @@ class _Announcer:
     def arrived(self, segment_id: SegmentId, first: FrameNo, last: FrameNo) -> None:
         self._post.send(FramesArrived(segment_id=segment_id, first=first, last=last))
 
-    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str) -> None:
-        self._post.send(FramesFailed(segment_id=segment_id, first=first, last=last, message=message))
+    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str, error: Loss) -> None:
+        self._post.send(FramesFailed(segment_id=segment_id, first=first, last=last, message=message, error=error.value))
 
 
 def _free_bytes(home: Home) -> int:

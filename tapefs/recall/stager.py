@@ -1,5 +1,8 @@
 """Frames from tape into the staging cache, and reading on while nothing else is wanted. Runs in the drive's thread.
 
+A frame that is not what was written is read a second time, and then noted in the ledger as damage of this copy: others
+are read first from then on. What may be the drive's fault, or that of the way to it, is told and not noted.
+
 Reading on costs nothing while the tape runs, but disk space and the drive's time for others. So it goes a few frames
 far at first, and twice as far each time that what is wanted next follows on what was read.
 """
@@ -8,11 +11,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from enum import Enum
 from typing import Protocol
 
 import structlog
 
-from catalog.errors import NotFound
+from catalog.errors import CatalogError, NotFound
 from catalog.ids import FrameNo, SegmentId, VolumeId
 from catalog.ledger import Ledger
 from catalog.records import CopyState
@@ -21,7 +25,7 @@ from drivers.interface import Drive
 from drivers.virtual.generations import GENERATIONS
 from drivers.virtual.motion import motion_of
 from tapefs.codecs import codec_of_format
-from tapefs.errors import BadStructure, KeyMissing, KeyUnfit
+from tapefs.errors import BadStructure, ContentDamaged, KeyMissing, KeyUnfit
 from tapefs.home import Home
 from tapefs.keys.driving import give_key, take_key
 from tapefs.keys.reading import open_payload
@@ -30,6 +34,7 @@ from tapefs.recall.locates import LocateLog
 from tapefs.recall.payload import PayloadReader
 from tapefs.staging.stage import SegmentStage
 from tapefs.taf.recall import ArchiveReader
+from tapefs.verify.noting import note_frames
 
 #: How far the mover reads on behind the first wish; plain bytes.
 FIRST_READ_ON_BYTES = 16 * 1024**2
@@ -44,6 +49,17 @@ _PASSED_PART = 8
 log = structlog.get_logger(__name__)
 
 
+class Loss(Enum):
+    """Why frames cannot be had from a tape, as the arrivals call it."""
+
+    #: They are not what was written, on this tape.
+    DAMAGED = "damaged"
+    #: They are encrypted, and the key is locked or not here.
+    LOCKED = "locked"
+    #: Something else, which says nothing about the tape.
+    UNREAD = "read_failed"
+
+
 class Listener(Protocol):
     """Who hears about frames."""
 
@@ -51,7 +67,7 @@ class Listener(Protocol):
         """These frames are staged."""
         ...
 
-    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str) -> None:
+    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str, error: Loss) -> None:
         """These frames cannot be had from this tape."""
         ...
 
@@ -67,13 +83,20 @@ class Stager:
         volume_id: VolumeId,
         listener: Listener,
         locates: LocateLog | None = None,
+        may_be_to_blame: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`may_be_to_blame` asks the drive whether what it cannot read may be its own fault, as when it is dirty."""
         self._home = home
         self._ledger = ledger
         self._drive = drive
         self._volume_id = volume_id
         self._listener = listener
         self._locates = locates
+        self._may_be_to_blame = may_be_to_blame
+        #: Damaged frames of the segment at hand that are still to be noted, and why the first is.
+        self._to_note: list[int] = []
+        self._reason = ""
+        self._is_known_damaged = False
         self._reader: PayloadReader | ArchiveReader | None = None
         self._stage: SegmentStage | None = None
         #: The drive has the key of the tape, if it takes one.
@@ -93,8 +116,15 @@ class Stager:
         try:
             stage = self._open(segment_id)
         except (BadStructure, KeyMissing, KeyUnfit) as error:
-            self._listener.failed(segment_id, first, last, str(error))
+            loss = Loss.UNREAD if isinstance(error, BadStructure) else Loss.LOCKED
+            self._listener.failed(segment_id, first, last, str(error), loss)
             return
+        try:
+            self._fetch(stage, segment_id, first, last)
+        finally:
+            self._note_rest()
+
+    def _fetch(self, stage: SegmentStage, segment_id: SegmentId, first: FrameNo, last: FrameNo) -> None:
         failures, number, is_first = 0, first, True
         self._passed_left_bytes = _room_bytes(self._home) // _PASSED_PART
         while number <= last:
@@ -110,7 +140,7 @@ class Stager:
             failures = 0 if self._fetch_one(number) else failures + 1
             number = FrameNo(number + 1)
             if failures == _FAILURES_IN_A_ROW and number <= last:
-                self._listener.failed(segment_id, number, last, "too many damaged frames before it")
+                self._listener.failed(segment_id, number, last, "too many damaged frames before it", Loss.DAMAGED)
                 return
 
     def read_on(self, is_wanted: Callable[[], bool], most_bytes: int) -> None:
@@ -143,6 +173,7 @@ class Stager:
 
     def close(self) -> None:
         """Let go of the segment at hand."""
+        self._note_rest()
         if isinstance(self._reader, ArchiveReader):
             self._reader.close()
         if self._stage is not None:
@@ -179,6 +210,7 @@ class Stager:
                 self._drive, copies[0], rows, codec, self._locates, self._read_over_bytes, unsealer
             )
         self._stage = SegmentStage.create(self._home.staging, segment_id, rows)
+        self._is_known_damaged = copies[0].state is CopyState.DAMAGED
         return self._stage
 
     def _passed(self, number: int, plain: bytes) -> None:
@@ -220,9 +252,10 @@ class Stager:
             raise AssertionError("no segment is open")
         segment_id = reader.copy.segment_id
         try:
-            plain = reader.plain(number)
+            plain = self._plain(reader, number)
         except (ReadFailed, BadStructure) as error:
-            self._listener.failed(segment_id, number, number, str(error))
+            loss = self._judge(reader, number, error)
+            self._listener.failed(segment_id, number, number, str(error), loss)
             return False
         except PositionLost:
             reader.forget()
@@ -230,6 +263,54 @@ class Stager:
         stage.publish(number, plain)
         self._listener.arrived(segment_id, number, number)
         return True
+
+    def _plain(self, reader: PayloadReader | ArchiveReader, number: int) -> bytes:
+        """Return a frame; a first damage of a copy counts only if the frame cannot be read twice.
+
+        Later ones only where that costs no more than a locate: before a drive gives up a block it tries for a minute.
+        """
+        try:
+            return reader.plain(number)
+        except (ReadFailed, BadStructure) as error:
+            is_cheap = isinstance(error, BadStructure) and isinstance(reader, PayloadReader)
+            if self._is_known_damaged and not is_cheap:
+                raise
+            log.info("a frame is read once more", segment=reader.copy.segment_id, frame=number, error=str(error))
+        return reader.plain(number)
+
+    # -- damage ------------------------------------------------------------------------------------------------------
+
+    def _judge(self, reader: PayloadReader | ArchiveReader, number: int, error: Exception) -> Loss:
+        """Return what a frame that cannot be read says of its copy, having noted the first of its damage."""
+        if isinstance(reader, ArchiveReader) and not isinstance(error, ContentDamaged):
+            return Loss.UNREAD
+        if not self._is_known_damaged and self._may_be_to_blame():
+            log.warning(
+                "not noted as damage: the drive asks to be cleaned", segment=reader.copy.segment_id, error=str(error)
+            )
+            return Loss.UNREAD
+        self._reason = self._reason or str(error)
+        self._to_note.append(number)
+        if not self._is_known_damaged:
+            self._is_known_damaged = True
+            self._note_rest()
+        return Loss.DAMAGED
+
+    def _note_rest(self) -> None:
+        """Have the ledger know of damage. If that does not go, what can be read is worth more than the note."""
+        frames, reason, reader = self._to_note, self._reason, self._reader
+        self._to_note, self._reason = [], ""
+        if not frames or reader is None:
+            return
+        copy = next(
+            (each for each in self._ledger.copies(reader.copy.segment_id) if each.volume_id == self._volume_id), None
+        )
+        if copy is None:
+            return  # It was given up meanwhile.
+        try:
+            note_frames(self._home, self._ledger, copy, reader.rows, frames, reason)
+        except (OSError, CatalogError) as error:
+            log.error("damage could not be noted", segment=copy.segment_id, frames=frames, error=str(error))
 
 
 def _room_bytes(home: Home) -> int:

@@ -36,7 +36,7 @@ class Recalls:
             for frame in range(arrival.first, arrival.last + 1):
                 if arrival.error:
                     reason = arrival.message or arrival.error
-                    self._failures[arrival.segment, frame] = NotFetched(reason, is_locked=arrival.error == "locked")
+                    self._failures[arrival.segment, frame] = NotFetched(reason, arrival.error)
                 else:
                     self._failures.pop((arrival.segment, frame), None)
 

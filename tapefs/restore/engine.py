@@ -19,7 +19,15 @@ from pathlib import Path
 from catalog.errors import CatalogError
 from catalog.ids import SegmentId, SegmentNo
 from catalog.index.model import Entry, EntryFlag
-from tapefs.errors import BadStructure, HomeError, RecallFailed, RecallLocked, RecallTimedOut
+from tapefs.errors import (
+    BadStructure,
+    HomeError,
+    RecallDamaged,
+    RecallFailed,
+    RecallLocked,
+    RecallOffline,
+    RecallTimedOut,
+)
 from tapefs.home import Home
 from tapefs.restore.contents import Content, contents_of
 from tapefs.restore.links import Links
@@ -187,8 +195,12 @@ class _Restore:
             raise
         except RecallLocked as error:
             self._tally.lock_out(path, str(error))
-        except (RecallFailed, BadStructure, CatalogError, _Mismatch) as error:
+        except RecallOffline as error:
+            self._tally.miss(path, str(error))
+        except (RecallDamaged, BadStructure, CatalogError, _Mismatch) as error:
             self._tally.damage(path, str(error))
+        except RecallFailed as error:
+            self._tally.leave_unread(path, str(error))
         except (OSError, BadName) as error:
             self._tally.fail(path, reason_of(error))
         else:

@@ -18,6 +18,7 @@ import msgspec
 
 from catalog.errors import CatalogError
 from catalog.index.reader import IndexReader
+from catalog.recovery_records import NotRestored
 from tapefs.access.places import open_target
 from tapefs.client.presence import connected
 from tapefs.errors import TapefsError
@@ -25,6 +26,7 @@ from tapefs.home import open_home
 from tapefs.restore.calling import Recalls
 from tapefs.restore.engine import restore
 from tapefs.restore.records import RestoreProgress, RestoreReport, Trouble
+from tapefs.restore.words import missing_of
 
 #: Problems that are told one by one.
 _TOLD = 5
@@ -50,6 +52,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     files_total: int = 0
     bytes: int = 0
     bytes_total: int = 0
+    not_restored: NotRestored = NotRestored()
     is_over: bool = False
     #: Why it failed, for people; empty: it has not.
     error: str = ""
@@ -99,10 +102,18 @@ def _restore(order: Order, say: Callable[[Told], None]) -> RestoreReport:
 
 
 def _outcome(report: RestoreReport) -> Told:
-    total = report.files + report.damaged + report.locked + report.skipped
+    missing = NotRestored(
+        offline=report.offline,
+        damaged=report.damaged,
+        locked=report.locked,
+        unread=report.unread,
+        skipped=report.skipped,
+        failed=report.failed,
+    )
     return Told(
         files=report.files,
-        files_total=total,
+        files_total=report.files + missing.without_content + missing.skipped,
+        not_restored=missing,
         bytes=report.bytes,
         bytes_total=report.bytes,
         is_over=True,
@@ -111,11 +122,12 @@ def _outcome(report: RestoreReport) -> Told:
 
 
 def _why(report: RestoreReport) -> str:
+    missing = missing_of(report)
     refused = [f"{each.what} of {each.count} names: {each.reason}" for each in report.refusals if not each.is_expected]
     troubles = [_line(each) for each in report.troubles[:_TOLD]]
     rest = report.trouble_count - len(troubles)
     more = [f"and {rest} more"] if rest > 0 else []
-    said = [each for each in [report.stopped, *troubles, *more, *refused] if each]
+    said = [each for each in [report.stopped, missing, *troubles, *more, *refused] if each]
     return "; ".join(said) or "not everything is as it was recorded"
 
 

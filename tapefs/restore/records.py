@@ -54,8 +54,8 @@ class NotFetched:
 
     #: For the operator.
     reason: str
-    #: It is encrypted, and the key is locked or not here.
-    is_locked: bool = False
+    #: What arrivals call it: `offline`, `damaged`, `locked` …; see docs/http.md.
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +126,14 @@ class RestoreReport:
     specials: int
     #: Left alone because something of that name was there.
     skipped: int
-    #: Files whose content could not be had, or did not match its SHA-256; nothing was left under their names.
+    #: Files of which nothing was left under their names. Their content lies on tapes that are not here;
+    offline: int
+    #: it is not what was written, or is on no tape at all, as far as is known here;
     damaged: int
-    #: Files whose content is on tape, but encrypted, and the key is locked or not here.
+    #: it is encrypted, and the key is locked or not here;
     locked: int
+    #: it was not read for another reason, as a drive that failed.
+    unread: int
     #: What else could not be restored as recorded.
     failed: int
     #: Restored files that had changed while they were backed up: the content is what was read then.
@@ -147,4 +151,5 @@ class RestoreReport:
     def is_complete(self) -> bool:
         """Is everything that was chosen there as recorded (but for owners, if only root could set them)?"""
         is_refused = any(not refusal.is_expected for refusal in self.refusals)
-        return not (self.skipped or self.damaged or self.locked or self.failed or self.stopped or is_refused)
+        without = self.offline or self.damaged or self.locked or self.unread
+        return not (without or self.skipped or self.failed or self.stopped or is_refused)

@@ -29,7 +29,8 @@ class Tally:
         self.files = self.files_total = self.bytes = self.bytes_total = 0
         self._refused: dict[Refused, tuple[int, bytes]] = {}
         self.directories = self.symlinks = self.links = self.specials = 0
-        self.skipped = self.damaged = self.locked = self.failed = self.changed = 0
+        self.skipped = self.failed = self.changed = 0
+        self.offline = self.damaged = self.locked = self.unread = 0
         self.stopped = ""
 
     def skip(self, path: bytes) -> None:
@@ -37,8 +38,18 @@ class Tally:
         self.skipped += 1
         self._trouble(path, "exists already, left alone")
 
+    def miss(self, path: bytes, reason: str) -> None:
+        """The content lies on a tape that is not here."""
+        self.offline += 1
+        self._trouble(path, reason)
+
+    def leave_unread(self, path: bytes, reason: str) -> None:
+        """The content was not read this time."""
+        self.unread += 1
+        self._trouble(path, reason)
+
     def damage(self, path: bytes, reason: str) -> None:
-        """The content cannot be had."""
+        """The content is not what was written, or is nowhere."""
         self.damaged += 1
         self._trouble(path, reason)
 
@@ -92,8 +103,10 @@ class Tally:
             links=self.links,
             specials=self.specials,
             skipped=self.skipped,
+            offline=self.offline,
             damaged=self.damaged,
             locked=self.locked,
+            unread=self.unread,
             failed=self.failed,
             changed=self.changed,
             refusals=self._refusals(),

@@ -14,13 +14,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from catalog.ids import SegmentId, SegmentNo
-from tapefs.errors import RecallFailed, RecallLocked, RecallTimedOut
+from tapefs.errors import RecallDamaged, RecallFailed, RecallLocked, RecallOffline, RecallTimedOut
 from tapefs.restore.records import FrameWish, Index, NotFetched
 from tapefs.staging.stage import Pin, SegmentStage, runs
 
 #: Wishes that brought nothing for so long are made again: whoever had them may have been started anew.
 ASK_AGAIN_S = 30.0
 _STAGES_OPEN = 4
+#: What arrivals call failures that mean something to a person; others are merely failures.
+_FAILURES: dict[str, type[RecallFailed]] = {
+    "offline": RecallOffline,
+    "damaged": RecallDamaged,
+    "no_copy": RecallDamaged,
+    "not_found": RecallDamaged,
+    "locked": RecallLocked,
+}
 
 
 class FrameKey(NamedTuple):
@@ -192,7 +200,7 @@ class Window:
     def wait_until_staged(self, key: FrameKey, behind: range) -> None:
         """Return once the frame is staged and pinned; `behind` are the frames of the same file that will follow it.
 
-        Raises RecallFailed if the frame cannot be had (RecallLocked for want of a key), RecallTimedOut if nothing came
+        Raises RecallFailed if the frame cannot be had (its subclasses say more), RecallTimedOut if nothing came
         for too long.
         """
         if self._holds(key):
@@ -205,7 +213,7 @@ class Window:
                 self._begin_again(key.segment)
             why = recalls.failed().get((self._stages[key.segment].segment_id, key.frame))
             if why is not None:
-                raise (RecallLocked if why.is_locked else RecallFailed)(why.reason)
+                raise _FAILURES.get(why.error, RecallFailed)(why.reason)
             if key not in self._outstanding:
                 # Evicted meanwhile, or dropped because it was damaged: the same will be true of those behind it.
                 self._ask([key, *self._missing(key.segment, behind)])

@@ -18,7 +18,7 @@ from catalog.index.model import FrameRow
 from catalog.records import ForeignArchive, Segment, SegmentCopy
 from drivers.errors import DeviceGone, NoSuchFile
 from drivers.interface import Drive, HoldsFiles
-from tapefs.errors import BadStructure, CodecFailed
+from tapefs.errors import BadStructure, CodecFailed, ContentDamaged
 from tapefs.format.frames import frame_checksum
 from tapefs.taf.sevenzip import contents_of_7z
 from tapefs.taf.streams import DAMAGE, STREAMS, Stream
@@ -64,7 +64,7 @@ class ArchiveReader:
             self._go_to(number)
             plain = self._read(row.plain_bytes)
             if len(plain) != row.plain_bytes or frame_checksum(plain) != row.checksum:
-                raise BadStructure(f"{self.name} is not what it was when it was imported, or it is damaged")
+                raise ContentDamaged(f"{self.name} is not what it was when it was imported, or it is damaged")
         except BaseException:
             self.forget()
             raise
@@ -110,7 +110,7 @@ class ArchiveReader:
             is_whole = self._at == row.plain_offset
             plain = self._read(end - self._at)
             if self._at != end:
-                raise BadStructure(f"{self.name} ends too early: it is not what it was, or it is damaged")
+                raise ContentDamaged(f"{self.name} ends too early: it is not what it was, or it is damaged")
             if is_whole and frame_checksum(plain) == row.checksum:
                 self._passed(place, plain)
             place += 1
@@ -155,7 +155,7 @@ def _failing(name: str) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        raise BadStructure(f"{name} is damaged: {str(error) or type(error).__name__}") from error
+        raise ContentDamaged(f"{name} is damaged: {str(error) or type(error).__name__}") from error
     except CodecFailed as error:
         raise BadStructure(f"{name} cannot be unpacked: {error}") from error
     except OSError as error:

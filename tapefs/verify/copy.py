@@ -148,12 +148,12 @@ def _write_damage(home: Home, ledger: Ledger, segment: Segment, finding: Finding
         tape=volume.label,
         found_at_ns=time.time_ns(),
         problems=finding.problems,
-        frames=_runs(finding.frames),
+        frames=runs_of(finding.frames),
     )
     finding.files = write_damage(home, damage, paths)
 
 
-def _runs(numbers: list[int]) -> list[tuple[int, int]]:
+def runs_of(numbers: list[int]) -> list[tuple[int, int]]:
     """Return ascending numbers as runs: the first, and how many."""
     groups = groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])
     runs = [[number for _, number in group] for _, group in groups]
@@ -286,7 +286,7 @@ class _Reading:
         if sums.wrong:
             self.problem(f"PAYLOAD: the SHA-256 of {len(sums.wrong)} members is another, though their frames are whole")
         spans = [(frame.start, frame.end) for frame in sums.damaged]
-        self._spans = _joined([*spans, *((content.at, content.end) for content in sums.wrong)])
+        self._spans = joined([*spans, *((content.at, content.end) for content in sums.wrong)])
 
     def _wrong_as_a_whole(self) -> str:
         """Say what is wrong with the payload that no frame tells."""
@@ -340,7 +340,7 @@ class _Reading:
             yield path
 
 
-def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return spans (start, end) sorted, and those that touch as one."""
     joined: list[tuple[int, int]] = []
     for start, end in sorted(spans):

@@ -9,14 +9,19 @@ import pytest
 
 from catalog.ids import FrameNo, SegmentId, SetId
 from catalog.index.reader import IndexReader
-from catalog.records import SegmentCopy
+from catalog.records import CopyState, SegmentCopy
 from drivers.virtual.faults import FaultyDrive, ReadError
-from tapefs.recall.stager import FIRST_READ_ON_BYTES, Stager
+from tapefs.recall.stager import FIRST_READ_ON_BYTES, Loss, Stager
 from tapefs.staging.area import StagingArea
 from tapefs.staging.stage import SegmentStage
+from tapefs.verify.chain import lost_segment
+from tapefs.verify.copy import verify_copy
+from tapefs.verify.damage import Damage, read_damage
 from tests.backup.rig import Rig
 from tests.backup.trees import entries, random_files
 from tests.staging.content import as_of_an_earlier_boot, flip
+from tests.test_trust_end_to_end import flip as flip_byte
+from tests.verify.conftest import Follower
 
 
 @dataclass
@@ -25,12 +30,14 @@ class Heard:
 
     arrivals: list[int] = field(default_factory=list)
     failures: list[tuple[int, int, str]] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
 
     def arrived(self, segment_id: SegmentId, first: FrameNo, last: FrameNo) -> None:
         self.arrivals.extend(range(first, last + 1))
 
-    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str) -> None:
+    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str, error: Loss) -> None:
         self.failures.append((first, last, message))
+        self.losses.append(error)
 
 
 @dataclass
@@ -245,3 +252,129 @@ def test_a_flipped_bit_is_never_staged(archived: Archived) -> None:
     assert archived.heard.arrivals == [0, 2]
     assert "damaged" in archived.heard.failures[0][2]
     assert not archived.stage().has(range(1, 2))
+
+
+# -- what the ledger learns of damage ----------------------------------------------------------------------------------
+
+
+def bad_block(archived: Archived, frame: int) -> int:
+    """A block in the middle of a frame."""
+    with IndexReader(archived.rig.home.index(archived.set_id)) as reader:
+        row = reader.frame(0, frame)  # type: ignore[arg-type]
+    return archived.copy.payload_block + (row.offset + row.stored_bytes // 2) // archived.copy.block_size
+
+
+def flip_frame(archived: Archived, frame: int) -> None:
+    with IndexReader(archived.rig.home.index(archived.set_id)) as reader:
+        row = reader.frame(0, frame)  # type: ignore[arg-type]
+    payload = archived.rig.home.library / "cartridges/TP0001L9" / f"{archived.copy.header_file + 1:05}"
+    flip_byte(payload, row.offset + 1000)
+
+
+def known(archived: Archived) -> SegmentCopy:
+    (copy,) = archived.rig.ledger.copies(archived.copy.segment_id)
+    return copy
+
+
+def noted(archived: Archived) -> tuple[Damage, set[bytes]]:
+    read = read_damage(archived.rig.home.damage(archived.copy.segment_id, archived.copy.volume_id))
+    assert read is not None
+    return read[0], set(read[1])
+
+
+def files_in(archived: Archived, frames: set[int]) -> set[bytes]:
+    """The files with content in these frames, by the index."""
+    with IndexReader(archived.rig.home.index(archived.set_id)) as reader:
+        rows = [reader.frame(0, each) for each in frames]  # type: ignore[arg-type]
+        return {
+            b"/" + path
+            for path, entry in entries(reader).items()
+            for row in rows
+            if entry.offset < row.plain_offset + row.plain_bytes and row.plain_offset < entry.offset + entry.size
+            if entry.mode & 0o170000 == 0o100000
+        }
+
+
+def test_a_damaged_frame_is_noted(archived: Archived) -> None:
+    """Before the reader is told: the copy is damaged, its frames and files are known; it was not read back by that."""
+    flip_frame(archived, 3)
+    flip_frame(archived, 9)
+    stager = archived.stager()
+    stager.fetch(archived.copy.segment_id, FrameNo(2), FrameNo(4))
+    copy = known(archived)
+    assert (copy.state, copy.verified_at_ns) == (CopyState.DAMAGED, 0)
+    assert archived.heard.losses == [Loss.DAMAGED]
+    damage, files = noted(archived)
+    assert damage.frames == [(3, 1)]
+    assert files == files_in(archived, {3})
+    assert lost_segment(archived.rig.home, archived.rig.ledger, archived.rig.ledger.backup_set(archived.set_id))
+    # What comes later joins it, and the event is told once.
+    stager.fetch(archived.copy.segment_id, FrameNo(8), FrameNo(9))
+    damage, files = noted(archived)
+    assert damage.frames == [(3, 1), (9, 1)]
+    assert files == files_in(archived, {3, 9})
+    assert len(damage.problems) == 1
+    told = [event.kind for event in archived.rig.ledger.events_since(0)]
+    assert told.count("copy.damaged") == 1
+    stager.close()
+
+
+def test_an_unreadable_block_is_noted_only_when_it_is_so_twice(archived: Archived) -> None:
+    """What comes the second time was the drive's, or of the way to it."""
+    drive = archived.rig.drive
+    archived.rig.drive = FaultyDrive(drive, [ReadError(block=bad_block(archived, 4), times=1)])  # type: ignore[arg-type]
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(3), FrameNo(5))
+    assert archived.heard.arrivals == [3, 4, 5]
+    assert known(archived).state is CopyState.GOOD
+    archived.rig.drive = FaultyDrive(drive, [ReadError(block=bad_block(archived, 8), times=0)])  # type: ignore[arg-type]
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(8), FrameNo(8))
+    assert known(archived).state is CopyState.DAMAGED
+    assert noted(archived)[0].frames == [(8, 1)]
+
+
+@pytest.mark.log_warnings
+def test_a_drive_that_wants_cleaning_damages_nothing(archived: Archived) -> None:
+    rig = archived.rig
+    rig.drive = FaultyDrive(rig.drive, [ReadError(block=bad_block(archived, 4), times=0)])  # type: ignore[arg-type]
+    stager = Stager(
+        rig.home, rig.ledger, rig.drive, archived.copy.volume_id, archived.heard, may_be_to_blame=lambda: True
+    )
+    stager.fetch(archived.copy.segment_id, FrameNo(4), FrameNo(4))
+    assert archived.heard.losses == [Loss.UNREAD]
+    assert known(archived).state is CopyState.GOOD
+
+
+def test_what_reading_back_has_found_stays_beside_what_was_met(archived: Archived) -> None:
+    """A reader who meets more adds it; reading back says anew how all of it is, and a copy that is good again is."""
+    flip_frame(archived, 3)
+    rig = archived.rig
+    verify_copy(rig.home, rig.ledger, rig.drive, archived.copy, Follower())
+    at_ns, before = known(archived).verified_at_ns, noted(archived)[0]
+    flip_frame(archived, 20)
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(20), FrameNo(20))
+    damage, files = noted(archived)
+    assert (damage.problems[:-1], damage.frames) == (before.problems, [(3, 1), (20, 1)])
+    assert files == files_in(archived, {3, 20})
+    assert known(archived).verified_at_ns == at_ns
+    for frame in (3, 20):
+        flip_frame(archived, frame)
+    verify_copy(rig.home, rig.ledger, rig.drive, archived.copy, Follower())
+    assert known(archived).state is CopyState.GOOD
+    assert read_damage(rig.home.damage(archived.copy.segment_id, archived.copy.volume_id)) is None
+
+
+def test_without_a_trailer_the_index_names_the_files(archived: Archived) -> None:
+    archived.rig.home.trailer(archived.copy.segment_id).unlink()
+    flip_frame(archived, 5)
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(5), FrameNo(5))
+    assert noted(archived)[1] == files_in(archived, {5})
+
+
+@pytest.mark.log_warnings
+def test_damage_that_cannot_be_noted_stops_no_reader(archived: Archived) -> None:
+    """The disk is full: what can be read comes all the same."""
+    archived.rig.home.reports.rename(archived.rig.home.path / "elsewhere")
+    archived.rig.home.reports.write_text("in the way")
+    flip_frame(archived, 5)
+    archived.stager().fetch(archived.copy.segment_id, FrameNo(4), FrameNo(6))
+    assert archived.heard.arrivals == [4, 6]

@@ -203,6 +203,17 @@ class SegmentsContract:
             ("copy.good", stage.volume.volume_id),
         ]
 
+    def test_damage_that_was_met_is_no_reading_back(self, ledger: Ledger, stage: Stage, again: Again) -> None:
+        """The time stays that of the reading back, and the same damage is told once."""
+        segment = stage.commit(ledger, "segment 0", 0, 4, 2)
+        ledger.mark_copy(segment.segment_id, stage.volume.volume_id, CopyState.GOOD, NOW + 50)
+        before = newest(ledger)
+        for now_ns in (NOW + 60, NOW + 70):
+            ledger.mark_copy(segment.segment_id, stage.volume.volume_id, CopyState.DAMAGED, now_ns, wholly=False)
+        (marked,) = again().copies_on(stage.volume.volume_id)
+        assert (marked.state, marked.verified_at_ns) == (CopyState.DAMAGED, NOW + 50)
+        assert kinds(ledger, before) == [("copy.damaged", stage.volume.volume_id)]
+
     def test_a_marked_copy_may_be_committed_again(self, ledger: Ledger, stage: Stage) -> None:
         """The answer to the commit was lost for long; what was found meanwhile stays."""
         segment = stage.commit(ledger, "segment 0", 0, 4, 2)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from catalog.ids import FrameNo, SegmentId, SetId
 from catalog.index.reader import IndexReader
-from tapefs.recall.stager import Stager
+from tapefs.recall.stager import Loss, Stager
 from tapefs.restore import FrameWish, RestoreReport, restore
 from tapefs.restore.records import NotFetched
 from tests.backup.rig import Rig
@@ -44,7 +44,7 @@ class _Fetcher:
         for frame in range(first, last + 1):
             self.failures.pop((segment_id, frame), None)
 
-    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str) -> None:
+    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str, error: Loss) -> None:
         self.failures |= {(segment_id, frame): NotFetched(message) for frame in range(first, last + 1)}
 
     def close(self) -> None:

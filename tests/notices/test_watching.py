@@ -16,7 +16,7 @@ from sidecar.notices.events import Events
 from sidecar.notices.following import Following
 from sidecar.notices.watching import disk_states, expiry_states, pool_states
 from tapefs.retention.pools import SCRATCH, Pools
-from tests.catalog.builders import NOW, Stage, staged, volume_of
+from tests.catalog.builders import NOW, Stage, copy_of, end_of, labelled, staged, volume_of
 
 DAY_NS = 86_400 * 10**9
 
@@ -72,6 +72,25 @@ async def test_what_the_ledgers_events_mean(tmp_path: Path) -> None:
         assert next(text for kind, text in first if kind == "backup.failed").endswith("has failed: no tape is left")
         assert ("tape.error", f"Tape {volume.label} is not written any more: it smokes") in first
         assert await told(ledger) == first, "nothing twice"
+
+
+async def test_a_damaged_copy_is_told_with_what_is_left(tmp_path: Path) -> None:
+    """With a whole copy elsewhere readers are served; without one that is said."""
+    with LmdbLedger.create(tmp_path / "ledger", NOW) as ledger:
+        stage: Stage = staged(ledger)
+        await told(ledger)
+        segment = stage.commit(ledger, "segment 0", 0, 4, 2)
+        second, claim = labelled(ledger, "T00002L9")
+        ledger.commit_segment(segment, copy_of(segment, second, 4, 2), claim, end_of(10, 5), second.label)
+        for volume_id in (stage.volume.volume_id, second.volume_id):
+            for now_ns in (NOW, NOW + 1):
+                ledger.mark_copy(segment.segment_id, volume_id, CopyState.DAMAGED, now_ns, wholly=False)
+            await told(ledger)
+        first, last = [text for kind, text in await told(ledger) if kind == "copy.damaged"]
+        assert "Readers take it from T00002L9" not in last
+        assert "No tape has a whole copy" in last
+        # Both events were followed one by one.
+        assert "Readers take it from T00002L9" in first
 
 
 async def test_what_happened_before_notices_were_kept_is_not_told(tmp_path: Path) -> None:

@@ -295,8 +295,8 @@ class Mover(threading.Thread):
         self.asked: list[FrameWish] = []
         #: Frames that the tape does not give.
         self.unreadable: set[tuple[SegmentId, int]] = set()
-        #: It is for want of a key.
-        self.is_locked = False
+        #: What arrivals would call that.
+        self.refusal = "damaged"
         #: Frames that come damaged so many times.
         self.damaged: dict[tuple[SegmentId, int], int] = {}
         #: Frames that are staged only when asked a second time, as if evicted again at once.
@@ -335,7 +335,7 @@ class Mover(threading.Thread):
         for frame in range(wish.first, wish.last + 1):
             key = (wish.segment_id, frame)
             if key in self.unreadable:
-                self.failures[key] = NotFetched("the tape cannot be read there", is_locked=self.is_locked)
+                self.failures[key] = NotFetched("the tape cannot be read there", self.refusal)
             elif key in self.lost_once:
                 self.lost_once.discard(key)
             else:

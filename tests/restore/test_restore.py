@@ -8,6 +8,7 @@ from catalog.index.model import EntryFlag, Extent
 from tapefs.errors import NoSuchThing, RecallTimedOut, Unreachable, UsageError
 from tapefs.home import Home
 from tapefs.restore import restore
+from tapefs.restore.words import missing_of
 from tapefs.settings.backup import StagingSettings
 from tapefs.settings.whole import Settings
 from tapefs.staging.area import StagingArea
@@ -283,10 +284,33 @@ def test_a_frame_that_the_tape_does_not_give_costs_its_files_only(bring_back, ta
 def test_files_whose_key_is_locked_are_not_damaged(bring_back, mover):
     archive = Archive(Dir({b"%d" % number: File(noise(25_000, number)) for number in range(8)}))
     asked = mover(archive)
-    asked.unreadable, asked.is_locked = {(segment_id(0), 9)}, True
+    asked.unreadable, asked.refusal = {(segment_id(0), 9)}, "locked"
     report = bring_back(archive, mover=asked)
     assert (report.locked, report.damaged, report.failed) == (1, 0, 0)
     assert not report.is_complete
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        ("offline", "offline", "put them in"),
+        ("damaged", "damaged", "another copy"),
+        ("no_copy", "damaged", "another copy"),
+        ("read_failed", "unread", "try again"),
+        ("mover_died", "unread", "try again"),
+    ],
+)
+def test_what_a_person_can_do_about_it_is_counted_apart(bring_back, mover, error, kind, words):
+    """A tape to be put in, content that is lost here, a drive that failed: no two of them are one."""
+    archive = Archive(Dir({b"%d" % number: File(noise(25_000, number)) for number in range(8)}))
+    asked = mover(archive)
+    asked.unreadable, asked.refusal = {(segment_id(0), 9)}, error
+    report = bring_back(archive, mover=asked)
+    counts = {name: getattr(report, name) for name in ("offline", "damaged", "locked", "unread", "failed")}
+    assert counts == dict.fromkeys(counts, 0) | {kind: 1}
+    assert not report.is_complete
+    assert missing_of(report).startswith("1 ")
+    assert words in missing_of(report)
 
 
 def test_wrong_bytes_are_read_again_and_then_right(bring_back, target, mover):

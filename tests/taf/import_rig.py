@@ -22,7 +22,7 @@ from drivers.registry import open_drive
 from tapefs.cli import group
 from tapefs.errors import SetDamaged
 from tapefs.home import Home, open_home
-from tapefs.recall.stager import Stager
+from tapefs.recall.stager import Loss, Stager
 from tapefs.restore.contents import contents_of
 from tapefs.settings.library import LibrarySettings
 from tapefs.setup_home import NewHome, create_home
@@ -131,7 +131,7 @@ class Imports:
     def arrived(self, segment_id: SegmentId, first: FrameNo, last: FrameNo) -> None:
         self.arrivals += [(segment_id, number) for number in range(first, last + 1)]
 
-    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str) -> None:
+    def failed(self, segment_id: SegmentId, first: FrameNo, last: FrameNo, message: str, error: Loss) -> None:
         self.failures.append(message)
 
 
