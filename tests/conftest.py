@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +41,14 @@ TAPE_BYTES = 32 * 1024**2
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long; within a module the order stays."""
     items.sort(key=lambda item: not any(part in item.nodeid for part in LONG))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Take the folder away that `scripts/test` has made for this run, if it went well and all workers have ended."""
+    folder = os.environ.get("TAPEFS_TESTS_FOLDER")
+    if folder and exitstatus == pytest.ExitCode.OK and not hasattr(session.config, "workerinput"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Warnings(logging.Handler):

@@ -32,7 +32,7 @@ def serving(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.
     # The process outlives this mover.
     monkeypatch.setattr(post, "_GRACE_S", 10_000.0)
     ours, theirs = socket.socketpair()
-    ours.settimeout(20)
+    ours.settimeout(60)
     with ours, theirs:
         thread = threading.Thread(target=Mover(rig.home, rig.ledger, rig.drive, "drive0", Post(theirs)).run)
         thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -106,6 +107,14 @@ def test_what_somebody_writes_to_stays(rig: Rig, tree: Path) -> None:
     assert kept(rig) == {"a": "not removed: somebody has it open for writing"}
 
 
+def wait_for_lease_breaker(inode: int) -> None:
+    """Until somebody waits in `open` for the lease on that file."""
+    deadline_s = time.monotonic() + 60
+    while not re.search(rf"LEASE +BREAKING .*:{inode} ", Path("/proc/locks").read_text()):
+        assert time.monotonic() < deadline_s, "nobody opens the file for writing"
+        time.sleep(0.01)
+
+
 def test_a_writer_that_comes_meanwhile_waits_and_ends_nothing(
     rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,13 +127,13 @@ def test_a_writer_that_comes_meanwhile_waits_and_ends_nothing(
     def slow(name: bytes, *, dir_fd: int) -> None:
         if name == b"a":
             writers.append(subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE))
-            time.sleep(1.0)
+            wait_for_lease_breaker(os.stat(name, dir_fd=dir_fd).st_ino)
         unlink(name, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "unlink", slow)
     assert remove(rig, set_id, tree).kept == 0
     monkeypatch.undo()
-    out, _ = writers[0].communicate(timeout=20)
+    out, _ = writers[0].communicate(timeout=60)
     assert out.strip() == b"0"
     assert names(tree) == set()
 

@@ -122,7 +122,7 @@ def test_it_is_taken_while_it_comes_and_its_beginning_let_go(rig: Rig, tmp_path:
 
     def feed() -> None:
         for piece in pieces[2:]:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             # Not before the part that came first is on tape.
             while not inflow.freed[len(seen) :] and time.monotonic() < deadline:
                 time.sleep(0.01)

@@ -184,7 +184,7 @@ def test_a_reader_that_has_seen_enough(home):
         [sys.executable, "-m", "tapefs", "tapes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     command.stdout.close()
-    _, errors = command.communicate(timeout=30)
+    _, errors = command.communicate(timeout=60)
     assert errors == b""
     assert command.returncode == 1
 

@@ -129,7 +129,7 @@ def test_a_served_drive_tells_how_far_it_is(server: TapeServer, folder: Path) ->
     hand, other = Hand(server), Hand(server, "other")
     assert hand(LOAD_AT_ONCE).sense == ""
     seen = Heard()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (got := hand(TUR)).sense == "2 0401":
         share = progress(got.raw)
         if share is not None:
@@ -155,7 +155,7 @@ def test_a_load_that_is_waited_for_tells_others(server: TapeServer) -> None:
     hand, other = Hand(server), Hand(server, "other")
     loading = threading.Thread(target=lambda: hand.good(LOAD_CDB))
     loading.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while other(TUR).sense != "2 0401":
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -172,7 +172,7 @@ def test_the_robot_does_not_take_a_tape_that_is_measured(server: TapeServer, fol
     server.inserted()
     assert robot("A5 00 00 00 01 00 10 01 00 00 00 00").sense == "5 5303"
     hand = Hand(server, greet=False)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while hand(TUR).sense:
         assert time.monotonic() < deadline
         time.sleep(0.02)

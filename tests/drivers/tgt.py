@@ -19,9 +19,10 @@ import pytest
 
 from drivers.errors import DeviceFailed
 from drivers.iscsi.libiscsi import libiscsi
+from tests.ports import free_port
 
 TARGET = "iqn.2026-11.test:tgt"
-START_S = 10.0
+START_S = 60.0
 #: Addresses of the changer's elements.
 FIRST_DRIVE, FIRST_SLOT = 256, 1000
 #: The socket's path has room for 107 bytes.
@@ -67,7 +68,7 @@ class Tgt:
         self._environment = {**os.environ, "PATH": _path(), "TGT_IPC_SOCKET": str(self.folder / "ipc")}
         with (self.folder / "log").open("ab") as log:
             self._daemon = subprocess.Popen(
-                ["tgtd", "-f", "-C", "1", "--iscsi", f"portal=127.0.0.1:{port}"],
+                ["tgtd", "-f", "-C", "1", "--iscsi", f"portal=127.0.0.1:{port or free_port()}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -184,4 +185,4 @@ class Tgt:
         self._run("tgtadm", "-C", "1", "--lld", "iscsi", "--mode", "account", "--op", operation, *arguments)
 
     def _run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, env=self._environment, capture_output=True, text=True, check=check, timeout=20)
+        return subprocess.run(command, env=self._environment, capture_output=True, text=True, check=check, timeout=60)

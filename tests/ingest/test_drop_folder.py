@@ -46,6 +46,7 @@ def test_what_has_settled_is_moved_behind_the_tape(site: Site, drop: Path, tmp_p
     content = (drop / "sub" / "a").read_bytes()
     settle()
     (drop / "fresh").write_text("just now")
+    os.utime(drop / "fresh", (time.time() + 3600,) * 2)  # However long the script takes to begin.
     [line] = site.run("drop_folder", drop, "--done", tmp_path / "done", "--name", "moved", "--copies", 2, *SETTLE)
     assert (line["ok"], line["files"], line["gone"], line["kept"]) == (True, 2, 2, [])
     assert {path.name for path in drop.iterdir()} == {
@@ -147,7 +148,7 @@ def test_two_at_once_and_bad_arguments(site: Site, drop: Path, tmp_path: Path) -
     (drop / "later").write_text("later")
     wait_until(lambda: not (drop / "later").exists(), "archived by the one that watches")
     watching.terminate()
-    watching.communicate(timeout=30)
+    watching.communicate(timeout=60)
     site.run("drop_folder", drop, code=64)
     site.run("drop_folder", tmp_path / "none", "--remove", code=64)
     site.run("drop_folder", drop, "--remove", "--settle", "0", code=64)

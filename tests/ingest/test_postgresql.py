@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,8 +86,8 @@ def test_a_cluster_comes_back(site: Site, tmp_path: Path, postgres: str) -> None
 def another_server(tar: Path) -> Iterator[str]:
     """As docs/ingest.md says: unpacked, verified with its WAL, started."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
-    folder = Path("/tmp") / f"tafpgbase{os.getpid()}"
-    (folder / "data").mkdir(parents=True, mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix="tafpgbase-"))
+    (folder / "data").mkdir(mode=0o700)
     try:
         become = as_postgres(folder)
         os.chown(folder / "data", folder.stat().st_uid, folder.stat().st_gid)
@@ -98,7 +100,7 @@ def another_server(tar: Path) -> Iterator[str]:
         try:
             yield f"postgresql://taf@/postgres?host={folder}"
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)
             server.wait(timeout=60)
     finally:
         shutil.rmtree(folder)

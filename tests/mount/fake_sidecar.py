@@ -47,7 +47,7 @@ class FakeSidecar:
         ready = threading.Event()
         self._thread = threading.Thread(target=trio.run, args=(self._main, ready))
         self._thread.start()
-        assert ready.wait(10)
+        assert ready.wait(60)
         return self
 
     def stop(self) -> None:

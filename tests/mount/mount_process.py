@@ -37,7 +37,7 @@ class Mounted:
     def end(self) -> int:
         """Ask it to end; return its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10)
+        return self.process.wait(60)
 
 
 @contextmanager
@@ -55,10 +55,10 @@ def mounted(home: Path, path: Path, log: Path) -> Iterator[Mounted]:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(10)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(10)
+                process.wait(60)
         process.stdout.close()
         while find_mount(path) is not None:
             subprocess.run(["umount", "-l", str(path)], check=True)

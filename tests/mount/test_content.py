@@ -28,6 +28,8 @@ from tests.staging.content import as_of_an_earlier_boot, flip
 pytestmark = pytest.mark.fuse
 
 MAPPED = "import mmap; print(mmap.mmap(os.open(path, 0), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)[0])"
+#: Sooner than by any deadline of the mount's, on the busiest machine.
+SOON_S = 30
 ATTRIBUTES = {"state", "tape", "segment", "position", "sha256"}
 
 
@@ -47,10 +49,10 @@ def readers(
         for process in processes:
             process.kill()
         for process in processes:
-            process.communicate(timeout=10)
+            process.communicate(timeout=60)
 
 
-def wait_until_waiting(rig: Rig, count: int = 1, seconds: float = 20) -> None:
+def wait_until_waiting(rig: Rig, count: int = 1, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while len(rig.sidecar.waiters) < count:
         assert time.monotonic() < deadline, f"only {len(rig.sidecar.waiters)} reads wait"
@@ -99,7 +101,7 @@ def test_private_mapping(evicted: Rig, staged: bool) -> None:
         "sys.stdout.buffer.write(view)"
     )
     with readers([evicted.root / "medium.bin"], program) as [process]:
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=60)
     assert output == (evicted.source / "medium.bin").read_bytes(), errors
 
 
@@ -121,7 +123,7 @@ def test_a_program_runs_from_the_mount(evicted: Rig, tmp_path: Path) -> None:
     time.sleep(0.05)
     program = evicted.mount.path / "jobs/programs/latest" / str(tmp_path).lstrip("/") / "bin/true"
     # Through `env`: until its child has called exec Python holds the interpreter lock; the sidecar is a thread of ours.
-    assert subprocess.run(["env", str(program)], timeout=20).returncode == 0
+    assert subprocess.run(["env", str(program)], timeout=60).returncode == 0
 
 
 def test_a_pinned_file_is_not_evicted(evicted: Rig) -> None:
@@ -163,7 +165,7 @@ def test_a_cold_read_waits_and_gets_the_bytes(evicted: Rig) -> None:
     evicted.sidecar.delay_s = 0.5
     started = time.monotonic()
     assert same(evicted, "medium.bin")
-    assert 0.4 < time.monotonic() - started < 5
+    assert 0.4 < time.monotonic() - started < SOON_S
     [waiter] = evicted.sidecar.waiters[:1]
     assert waiter["segment"] == evicted.segment_of(evicted.root / "medium.bin")
     assert waiter["uid"] == os.getuid()
@@ -219,7 +221,7 @@ def test_a_sidecar_that_forgets_to_tell(evicted: Rig) -> None:
     evicted.sidecar.silent = True
     started = time.monotonic()
     assert same(evicted, "text")
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < SOON_S
 
 
 def test_a_failed_recall_is_an_io_error(evicted: Rig) -> None:
@@ -239,7 +241,7 @@ def test_a_refused_recall(evicted: Rig, word: str, number: str) -> None:
     with fails_with(getattr(errno, number)):
         os.read(descriptor, 100)
     os.close(descriptor)
-    copy = subprocess.run(["cp", str(evicted.root / "text"), "/dev/null"], capture_output=True, text=True, timeout=20)
+    copy = subprocess.run(["cp", str(evicted.root / "text"), "/dev/null"], capture_output=True, text=True, timeout=60)
     assert copy.returncode == 1
     assert os.strerror(getattr(errno, number)) in copy.stderr
     evicted.sidecar.refusal = None
@@ -282,9 +284,9 @@ def test_two_hundred_waiting_readers_stop_nobody(evicted: Rig) -> None:
             took_s.append(time.monotonic() - started)
             time.sleep(0.01)
         assert os.getxattr(cold[0], "user.tapefs.state") == b"staging"
-    # 20 ms of it is the listing of 2,500 names. The median: on a busy machine single turns wait for a processor.
-    assert sorted(took_s)[10] < 0.25
-    deadline = time.monotonic() + 5
+    # 20 ms of it is the listing of 2,500 names. Behind the waiting ones it would not end; a busy machine is slow, too.
+    assert sorted(took_s)[10] < 2
+    deadline = time.monotonic() + 60
     while len(evicted.sidecar.cancelled) < len(cold) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(evicted.sidecar.cancelled) >= len(cold)
@@ -361,7 +363,7 @@ def test_five_hundred_readers_wait_and_stop_nobody(evicted: Rig) -> None:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(program.pid, signal.SIGKILL)
-        program.wait(10)
+        program.wait(60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -372,8 +374,8 @@ def test_a_killed_reader_ends(evicted: Rig, number: signal.Signals) -> None:
         time.sleep(0.1)
         started = time.monotonic()
         process.send_signal(number)
-        process.wait(5)
-        assert time.monotonic() - started < 1
+        process.wait(60)
+        assert time.monotonic() - started < SOON_S
         assert process.returncode in (-number, 1)
 
 
@@ -392,7 +394,7 @@ def test_a_reader_that_did_not_open_the_file_itself_ends(evicted: Rig) -> None:
         child = int(process.stdout.readline())
         wait_until_waiting(evicted)
         os.kill(child, signal.SIGKILL)
-        deadline = time.monotonic() + 4
+        deadline = time.monotonic() + 60
         while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         state = Path(f"/proc/{child}/status")
@@ -410,8 +412,8 @@ def test_a_file_that_the_shell_has_opened(evicted: Rig) -> None:
         assert evicted.sidecar.waiters[0]["pid"] == process.pid, "it is known by who opened it"
         started = time.monotonic()
         os.kill(reader, signal.SIGTERM)
-        process.wait(5)
-    assert time.monotonic() - started < 3
+        process.wait(60)
+    assert time.monotonic() - started < SOON_S
 
 
 def test_o_nonblock_waits_as_on_a_disk(evicted: Rig) -> None:
@@ -424,7 +426,7 @@ def test_o_nonblock_waits_as_on_a_disk(evicted: Rig) -> None:
 
 
 def test_a_command_is_known_when_it_reads_what_its_shell_opened(evicted: Rig) -> None:
-    subprocess.run(["bash", "-c", 'cat < "$0" > /dev/null', str(evicted.root / "text")], check=True, timeout=20)
+    subprocess.run(["bash", "-c", 'cat < "$0" > /dev/null', str(evicted.root / "text")], check=True, timeout=60)
     assert "cat" in evicted.sidecar.waiters[0]["commands"]  # type: ignore[operator]
 
 
@@ -452,7 +454,7 @@ def test_opening_what_a_mapping_waits_for_waits_for_nothing(evicted: Rig) -> Non
     with readers([path], MAPPED):
         wait_until_waiting(evicted)
         with readers([path], "os.close(os.open(path, 0)); print('opened')") as [process]:
-            assert process.communicate(timeout=10)[0] == b"opened\n"
+            assert process.communicate(timeout=60)[0] == b"opened\n"
 
 
 @pytest.mark.parametrize("interrupts", [0, 1])
@@ -472,7 +474,7 @@ def test_a_caught_alarm_does_not_break_a_read(evicted: Rig, interrupts: int) -> 
         "print(count, ctypes.get_errno(), buffer.value)"
     )
     with readers([evicted.root / "text"], program) as [process]:
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=60)
     assert output == b"6 0 b'hello\\n'\n", errors
 
 

@@ -364,7 +364,7 @@ def as_user(uid: int, gid: int, program: str, *paths: Path) -> list[str]:
         "    except OSError as error: print(error.strerror)\n"
     )
     command = [sys.executable, "-c", code, *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

@@ -288,7 +288,7 @@ async def test_a_reader_that_is_ending(bench: Bench, autojump_clock: Clock, monk
 
 async def until_one_ended(bench: Bench) -> None:
     """The search runs in a thread, for which trio's clock does not wait."""
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while not bench.results:
         assert time.monotonic() < deadline_s, "nobody was woken"
         await trio.sleep(0.5)
@@ -340,7 +340,7 @@ async def test_the_lock_excludes_and_loses_nobody() -> None:
                 inside -= 1
             done += 1
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             for number in range(20):
                 nursery.start_soon(worker, number * 3)

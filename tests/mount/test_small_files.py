@@ -128,8 +128,8 @@ def test_opening_does_not_wait_for_a_page_that_is_on_its_way(fresh: Rig) -> None
             fresh.shelf.stage_all()
             for _ in range(20):
                 with readers([path], "os.close(os.open(path, 0)); print('opened')") as [process]:
-                    assert process.communicate(timeout=10)[0] == b"opened\n"
-            assert mapping.communicate(timeout=20)[0] == b"104\n"
+                    assert process.communicate(timeout=60)[0] == b"opened\n"
+            assert mapping.communicate(timeout=60)[0] == b"104\n"
     finally:
         fresh.sidecar.delay_s = 0.0
 
@@ -165,7 +165,7 @@ def test_small_files_by_many_readers_while_frames_are_dropped(fresh: Rig) -> Non
         for process in processes:
             process.kill()
     for process in processes:
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors.decode()
 
 

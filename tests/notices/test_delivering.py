@@ -36,7 +36,7 @@ def hook(name: str, url: str, *events: str) -> NotifySettings:
 
 
 async def until(is_true: Callable[[], bool]) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while not is_true():
             await trio.sleep(0.01)
 

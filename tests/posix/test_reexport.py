@@ -23,6 +23,7 @@ import pytest
 from tapefs.staging.area import StagingArea
 from tests.mount.fake_sidecar import FakeSidecar
 from tests.mount.mount_process import mounted
+from tests.ports import free_port
 from tests.vfs.shelf import Shelf
 
 pytestmark = [
@@ -103,12 +104,6 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
             sidecar.stop()
 
 
-def free_port() -> int:
-    with socket.socket() as end:
-        end.bind(("127.0.0.1", 0))
-        return int(end.getsockname()[1])
-
-
 @contextmanager
 def serving(command: Sequence[str], port: int) -> Iterator[None]:
     """Run a server until the end of the block; it is ready when its port answers."""
@@ -123,10 +118,10 @@ def serving(command: Sequence[str], port: int) -> Iterator[None]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(20)
+            process.wait(60)
 
 
 def _answers(port: int) -> bool:

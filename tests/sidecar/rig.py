@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +22,12 @@ from tapefs.home import Home
 from tapefs.setup_home import NewHome, create_home
 from tests.catalog.builders import job_of
 from tests.forking.client import Process, start
+from tests.ports import free_port
 from tests.sidecar import seeds
 
 ROOT = Path(__file__).parents[2]
-START_S = 30.0
+#: What is slower hangs: nobody waits so long for an answer or an end, on the slowest machine.
+PATIENCE_S = 60.0
 
 
 def make_home(folder: Path, *, tapes: int = 3, drives: int = 1, tape_bytes: int = 4 * 1024**2) -> Home:
@@ -51,12 +52,6 @@ def seed_set(
         return ledger.segments(backup_set.set_id)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass
 class Answer:
     status: int
@@ -79,18 +74,18 @@ class Rig:
         return self.home.token.read_text().strip()
 
     def unix(self, method: str, path: str, body: object = None, *, raw: bytes | None = None) -> Answer:
-        return _ask(SocketConnection(self.home.socket, 20), method, path, body, raw, {})
+        return _ask(SocketConnection(self.home.socket, PATIENCE_S), method, path, body, raw, {})
 
     def tcp(self, method: str, path: str, body: object = None, *, token: str | None = "", **headers: str) -> Answer:
         """`token` None sends none; empty the right one."""
         if token is not None:
             headers["Authorization"] = f"Bearer {token or self.token}"
-        return _ask(HTTPConnection("127.0.0.1", self.port, timeout=20), method, path, body, None, headers)
+        return _ask(HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S), method, path, body, None, headers)
 
     @contextmanager
     def arrivals(self) -> Iterator[Iterator[dict[str, Any]]]:
         """The stream, behind its greeting, without pings."""
-        stream = LineStream(self.home.socket, "/api/v1/arrivals", 20)
+        stream = LineStream(self.home.socket, "/api/v1/arrivals", PATIENCE_S)
         try:
             lines = (json.loads(line) for line in stream)
             assert next(lines) == {"hello": 1}
@@ -129,7 +124,7 @@ class Rig:
     def _child(self, word: str) -> int:
         """The pid of the child that has this word among its arguments or at the end of one."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        found = [pid for pid in children if any(part.endswith(word) for part in _arguments(pid))]
+        found = [pid for pid in children if any(part.endswith(word) for part in arguments_of(pid))]
         assert len(found) == 1, children
         return int(found[0])
 
@@ -137,11 +132,15 @@ class Rig:
         """SIGTERM; return exit code and seconds."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20), time.monotonic() - began
+        return self.process.wait(PATIENCE_S), time.monotonic() - began
 
 
-def _arguments(pid: str) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+def arguments_of(pid: str) -> list[str]:
+    """The command line; empty when it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _ask(
@@ -200,13 +199,13 @@ def _end(process: Process) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:
-        process.wait(20)
+        process.wait(PATIENCE_S)
     finally:
         process.kill()
         process.wait()
 
 
-def wait_until(is_true: Callable[[], bool], message: str, seconds: float = 60.0) -> None:
+def wait_until(is_true: Callable[[], bool], message: str, seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < deadline, message

@@ -26,7 +26,7 @@ ENTRY = Entry(at="2026-11-23T10:00:00Z", who="ada", operation="DELETE /x", outco
 
 def metrics_of(rig: Rig) -> dict[str, Any]:
     """All families by name."""
-    connection = SocketConnection(rig.home.socket, 20)
+    connection = SocketConnection(rig.home.socket, 60)
     connection.request("GET", "/metrics")
     answer = connection.getresponse()
     assert answer.status == 200

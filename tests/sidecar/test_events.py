@@ -33,7 +33,7 @@ STREAM_BYTES = 130_000
 @contextmanager
 def stream(rig: Rig, query: str = "", **headers: str) -> Iterator[HTTPResponse]:
     """An open stream; its lines are read one by one."""
-    with closing(SocketConnection(rig.home.socket, 30)) as connection:
+    with closing(SocketConnection(rig.home.socket, 60)) as connection:
         connection.request(
             "GET", f"/api/v1/events{query}", headers={k.replace("_", "-"): v for k, v in headers.items()}
         )
@@ -101,7 +101,7 @@ def test_who_is_nobody_is_told_nothing(rig: Rig) -> None:
 def test_a_revoked_token_ends_its_stream(tmp_path: Path) -> None:
     with running(make_home(tmp_path / "home"), listen=True) as rig:
         token = rig.unix("POST", "/api/v1/tokens", {"role": "viewer"}).body
-        with closing(HTTPConnection("127.0.0.1", rig.port, timeout=40)) as connection:
+        with closing(HTTPConnection("127.0.0.1", rig.port, timeout=60)) as connection:
             connection.request("GET", "/api/v1/events", headers={"Authorization": f"Bearer {token['secret']}"})
             answer = connection.getresponse()
             assert answer.status == 200
@@ -122,7 +122,7 @@ def test_nothing_is_lost_when_the_sidecar_is_killed(tmp_path: Path) -> None:
                 if event.kind == "backup.started":
                     break
         rig.process.send_signal(signal.SIGKILL)
-        rig.process.wait(20)
+        rig.process.wait(60)
     with running(home) as rig:
         rig.wait_job(rig.submit("two"), "completed")
         wait_until(lambda: told(rig)[-1]["kind"] == "backup.succeeded", "not told")
@@ -149,14 +149,14 @@ def test_the_end_of_the_sidecar_is_told_and_ends_the_stream(tmp_path: Path) -> N
             events.append(event)
         assert isinstance(events[-1], NoticeView)
         assert events[-1].kind == "system.stopping"
-        assert rig.process.wait(20) == 0
+        assert rig.process.wait(60) == 0
 
 
 def test_who_only_follows_does_not_keep_a_sidecar_that_ends_by_itself(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home")
     with running(home, "--until-idle") as rig:
         assert all(isinstance(event, ProgressView) for event in follow(home.socket))
-        assert rig.process.wait(20) == 0
+        assert rig.process.wait(60) == 0
 
 
 def test_a_thousand_streams(tmp_path: Path) -> None:
@@ -250,4 +250,4 @@ def test_the_command_tells_what_was_and_what_is(tmp_path: Path) -> None:
         assert json.loads(follower.stdout.readline())["kind"] == "system.stopping"
     finally:
         follower.send_signal(signal.SIGINT)
-        follower.communicate(timeout=30)
+        follower.communicate(timeout=60)

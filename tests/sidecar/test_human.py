@@ -21,7 +21,8 @@ from drivers.virtual.library import add_blank
 from tapefs.home import Home
 from tapefs.setup_home import NewHome, create_home
 from tests.drivers.human.player import Hands
-from tests.sidecar.rig import ROOT, Rig, free_port, make_home, wait_until
+from tests.ports import free_port
+from tests.sidecar.rig import ROOT, Rig, make_home, wait_until
 from tests.tape.foreign import FOREIGN, write
 
 
@@ -48,7 +49,7 @@ def serving(home: Home) -> Iterator[Rig]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(60)
         finally:
             process.kill()
             process.wait()

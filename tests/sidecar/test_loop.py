@@ -72,12 +72,18 @@ def test_no_call_that_looks_blocks_the_loop(tmp_path: Path) -> None:
         assert len(asked) > 50
         slow: dict[str, str] = {}
         for target in asked:
-            status = ask(home, target)
-            assert status < 500 or status in (501, 503), (target, status)
-            if steps.exists():
-                slow[target] = steps.read_text()
-                steps.unlink()
+            # What a call does it does every time; what a busy machine or a collection of garbage adds it does not.
+            if all(is_slow(home, target, steps) for _ in range(5)):
+                slow[target] = "five times"
         assert slow == {}
+
+
+def is_slow(home: Home, target: str, steps: Path) -> bool:
+    """Ask; tell whether a step took long meanwhile."""
+    steps.unlink(missing_ok=True)
+    status = ask(home, target)
+    assert status < 500 or status in (501, 503), (target, status)
+    return steps.exists()
 
 
 def ask(home: Home, target: str) -> int:

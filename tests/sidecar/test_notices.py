@@ -73,7 +73,7 @@ def test_what_was_not_told_before_a_kill_is_told_behind_it(tmp_path: Path) -> No
         with running(home) as rig:
             rig.wait_job(rig.submit("home"), "completed")
             rig.process.send_signal(signal.SIGKILL)
-            rig.process.wait(20)
+            rig.process.wait(60)
         receiver.posted.clear()
         receiver.answers = [(200, {}, b"")]
         with running(home) as rig:

@@ -272,7 +272,7 @@ def test_the_history_outlives_the_sidecar(home: Home) -> None:
 def test_unknown_users_in_the_settings_are_told_at_start(home: Home) -> None:
     settle(home, '\n\n[[recall.rules]]\naction = "deny"\nusers = ["nobody-of-that-name"]')
     process = spawn(home)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "there is no user 'nobody-of-that-name'" in errors
 

@@ -45,7 +45,7 @@ def began(rig: Rig) -> list[int]:
 
 def kill(rig: Rig) -> None:
     rig.process.kill()
-    rig.process.wait(30)
+    rig.process.wait(60)
 
 
 def test_the_most_urgent_runs_first(home: Home) -> None:
@@ -242,12 +242,12 @@ def test_a_sidecar_that_nobody_holds_waits_for_no_try_that_is_far(home: Home) ->
             wait_until(lambda: rig.job(far)["not_before"] is not None, "it does not wait")
             time.sleep(1.5)
             assert rig.process.poll() is None
-        assert rig.process.wait(30) == 0
+        assert rig.process.wait(60) == 0
     with LmdbLedger.open(home.ledger, readonly=True) as ledger:
         assert ledger.job(JobNumber(far)).state is JobState.QUEUED
     with running(home, "--until-idle") as rig:
         near = submit(rig, "fail", retries=1, retry_first_s=2)
-        assert rig.process.wait(30) == 0
+        assert rig.process.wait(60) == 0
     with LmdbLedger.open(home.ledger, readonly=True) as ledger:
         assert ledger.job(JobNumber(far)).state is JobState.QUEUED
         assert ledger.job(JobNumber(near)).error.endswith("(tried 2 times)")

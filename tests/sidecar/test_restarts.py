@@ -36,7 +36,7 @@ def kill(rig: Rig) -> None:
     mover = rig.mover_pid()
     os.kill(mover, signal.SIGKILL)
     rig.process.kill()
-    rig.process.wait(20)
+    rig.process.wait(60)
 
 
 def test_an_erase_that_was_killed_is_known_and_what_waited_is_done(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_cancelled_before_it_begins_and_while_it_runs(tmp_path: Path, monkeypatc
         await restorations.cancel(early)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(restorations.run, goes_on=True))
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 while not (tmp_path / "begun").exists():
                     await trio.sleep(0.02)
                 assert restorations.find(late).state is RecoveryState.RUNNING
@@ -200,7 +200,7 @@ def test_a_sidecar_that_was_killed(tmp_path: Path, overwrites: bool) -> None:
         rig.wait_job(rig.submit("data", source), "completed")
         set_id = rig.unix("GET", "/api/recovery/sets").body["backup_sets"][0]["set_id"]
         rig.process.send_signal(signal.SIGKILL)
-        rig.process.wait(20)
+        rig.process.wait(60)
     target = tmp_path / "target"
     with LmdbLedger.open(home.ledger) as ledger:
         for name, state in (("begun", RecoveryState.RUNNING), ("waiting", RecoveryState.PENDING)):

@@ -28,7 +28,7 @@ class Searched:
 
     def ask(self, call: str, **parameters: object) -> tuple[int, list[Any]]:
         """Return the status, and the lines or the answer."""
-        connection = SocketConnection(self.rig.home.socket, 20)
+        connection = SocketConnection(self.rig.home.socket, 60)
         try:
             connection.request("GET", f"/api/v1/{call}?{urlencode(parameters, doseq=True)}")
             answer = connection.getresponse()
@@ -103,7 +103,7 @@ def test_versions(searched: Searched) -> None:
         (2, False, False),
     ]
     gone = os.fsencode(searched.tree) + b"/caf\xe9"
-    connection = SocketConnection(searched.rig.home.socket, 20)
+    connection = SocketConnection(searched.rig.home.socket, 60)
     connection.request("GET", f"/api/v1/versions?path={quote_from_bytes(gone)}")
     assert connection.getresponse().read().splitlines() == [b'{"end":true,"found":0}']
     connection.close()
@@ -150,7 +150,7 @@ def test_clients_that_leave_hold_no_search(searched: Searched) -> None:
 
 
 def test_a_slow_client_keeps_its_answer_whole(searched: Searched) -> None:
-    connection = SocketConnection(searched.rig.home.socket, 20)
+    connection = SocketConnection(searched.rig.home.socket, 60)
     connection.request("GET", "/api/v1/find?pattern=m*&pattern=many")
     answer = connection.getresponse()
     first = answer.readline()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ import psycopg
 import pytest
 
 from tests.notices.receiver import receiving
+from tests.ports import free_port
 from tests.sidecar.rig import Rig, make_home, running
 
 
@@ -204,8 +206,7 @@ def postgresql() -> Iterator[int]:
         shutil.chown(data, "nobody", "nogroup")
     subprocess.run([*user, binaries / "initdb", "-D", data, "--no-sync", "-A", "trust", "-U", "taf"], check=True,
                    capture_output=True)  # fmt: skip
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [*user, binaries / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"],
         stderr=subprocess.DEVNULL,
@@ -219,8 +220,8 @@ def postgresql() -> Iterator[int]:
             time.sleep(0.05)
         yield port
     finally:
-        server.terminate()
-        server.wait(30)
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
         shutil.rmtree(data)
 
 

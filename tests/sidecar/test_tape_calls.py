@@ -256,7 +256,7 @@ def test_unloading_waits_for_the_drive_and_holds_up_nobody(tmp_path: Path) -> No
         assert rig.unix("GET", answer.body["poll"]).body["state"] == "waiting"
         assert rig.unix("POST", "/api/tape/operations/unload").status == 409
         rig.process.kill()
-        rig.process.wait(20)
+        rig.process.wait(60)
     with running(home) as rig:
         # The job goes on, too, unless the tape has left by then.
         rig.unix("POST", f"/api/v1/jobs/{job}/cancel")

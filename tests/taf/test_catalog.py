@@ -6,8 +6,10 @@ import hashlib
 import os
 import pwd
 import shutil
+import signal
 import sqlite3
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -79,8 +81,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of its own, on a private socket."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     assert programs, "scripts/setup installs postgresql"
-    folder = Path("/tmp") / f"tafpg{os.getpid()}"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="tafpg-"))
     try:
         become = as_postgres(folder)
         data = folder / "data"
@@ -99,7 +100,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                     database.execute(statement)
             yield url
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # Waits for no client.
             server.wait(timeout=60)
     finally:
         shutil.rmtree(folder)

@@ -38,7 +38,7 @@ class Initiator:
     """One connection."""
 
     def __init__(self, host: str, port: int, isid: bytes = bytes.fromhex("80 00 00 00 00 01")) -> None:
-        self.socket = socket.create_connection((host, port), timeout=10)
+        self.socket = socket.create_connection((host, port), timeout=60)
         self.isid = isid
         self.number = 100
         self.tag = 0

@@ -211,19 +211,19 @@ def test_a_paced_drive_is_becoming_ready_meanwhile(tmp_path: Path) -> None:
 
     def sleep(seconds: float) -> None:
         threading_now.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
 
     tape = TapeServer(VirtualDrive(folder, 0, "real", sleep=sleep), is_paced=True)
     changer = ChangerServer(VirtualChanger(folder), [tape], "LIBRARY1")
     drive, robot = Hand(tape), Hand(changer)
     robot.good(move(0x1000, 0x100))
     for expected in ("6 2800", ""):
-        assert threading_now.wait(20)
+        assert threading_now.wait(60)
         assert drive(TUR).sense == "2 0401"
         assert drive("08 00 00 10 00 00").sense == "2 0401"
         assert drive.good("03 00 00 00 12 00")[2:14:10] == bytes([2, 4])
         go_on.set()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (got := drive(TUR)).sense == "2 0401":
             assert time.monotonic() < deadline
             time.sleep(0.01)

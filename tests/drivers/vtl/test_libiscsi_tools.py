@@ -17,7 +17,7 @@ CREDENTIALS = Credentials("joe", b"a secret of joe", "vtl", b"a secret of vtl")
 
 
 def run(*command: str) -> tuple[int, str]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -182,7 +182,7 @@ def test_requests_at_one_time_are_counted(tmp_path: Path) -> None:
     with serving(tmp_path / "home", "", "requests_at_once = 2") as rig:
         held = []
         for _ in range(2):
-            peer = socket.create_connection(("127.0.0.1", rig.port), timeout=20)
+            peer = socket.create_connection(("127.0.0.1", rig.port), timeout=60)
             head = f"GET /api/v1/arrivals HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {rig.token}\r\n\r\n"
             peer.sendall(head.encode())
             assert peer.recv(100).startswith(b"HTTP/1.1 200")

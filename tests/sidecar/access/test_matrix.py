@@ -28,7 +28,7 @@ from tapefs.access.scopes import implied
 from tapefs.keys.identity import Identity
 from tapefs.keys.store import KeyStore
 from tests.sidecar.access.rig import home_with
-from tests.sidecar.rig import Rig, running
+from tests.sidecar.rig import Rig, arguments_of, running
 from tests.sidecar.test_calls import OPEN, Parts
 
 PASSWORD = "canary horse battery staple"
@@ -128,7 +128,7 @@ def is_refused(call: Call, method: str) -> bool:
 def ask(rig: Rig, call: Call, method: str, headers: dict[str, str]) -> tuple[int, bytes]:
     """The status and the beginning of the answer; some never end."""
     path = re.sub(r"\{[^}]*\}", "999999", call.path)
-    connection = HTTPConnection("127.0.0.1", rig.port, timeout=30)
+    connection = HTTPConnection("127.0.0.1", rig.port, timeout=60)
     try:
         body = b"[" if method in ("POST", "PUT", "PATCH") else None
         connection.request(method, path, body, headers | {"Depth": "0"})
@@ -178,7 +178,7 @@ def test_the_unix_socket_may_all(rig: Rig) -> None:
         if method == "GET" and "arrivals" not in call.path and "events" not in call.path:
             path = re.sub(r"\{[^}]*\}", "999999", call.path)
             with socket.socket(socket.AF_UNIX) as peer:
-                peer.settimeout(30)
+                peer.settimeout(60)
                 peer.connect(str(rig.home.socket))
                 peer.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
                 assert peer.recv(100).split()[1] not in (b"401", b"403"), path
@@ -206,13 +206,16 @@ def test_secrets_stand_nowhere(rig: Rig, senders: dict[str, Sender], secrets: se
         assert not [secret for secret in PLANTED if secret in json.dumps([tried.body, shown.body])], name
     log = (rig.home.path / "stderr.log").read_text()
     pids = [str(rig.process.pid), *_children(rig.process.pid)]
-    lines = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
+    lines = " ".join(part for pid in pids for part in arguments_of(pid))
     for secret in secrets | PLANTED:
         assert secret not in log
-        assert secret.encode() not in lines
+        assert secret not in lines
     for path in rig.home.path.rglob("*"):
         if path.is_file() and path not in (rig.home.token, rig.home.path / "taf-database.json"):
-            data = path.read_bytes()
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                continue  # The sidecar is at work: what was to get its name in one step has got it.
             assert not [secret for secret in secrets if secret.encode() in data], path
 
 

@@ -54,7 +54,7 @@ def write_pair(folder: Path, name: str = "localhost", passphrase: bytes = b"") -
 
 def connection(rig: Rig) -> http.client.HTTPSConnection:
     context = ssl.create_default_context(cafile=str(rig.home.path / "tls.crt"))
-    return http.client.HTTPSConnection("127.0.0.1", rig.port, timeout=20, context=context)
+    return http.client.HTTPSConnection("127.0.0.1", rig.port, timeout=60, context=context)
 
 
 def test_tcp_speaks_tls_only(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def _check_the_cookie_over_tls(rig: Rig, secret: str) -> None:
 
 
 def _check_no_plain_text(rig: Rig) -> None:
-    with socket.create_connection(("127.0.0.1", rig.port), timeout=20) as peer:
+    with socket.create_connection(("127.0.0.1", rig.port), timeout=60) as peer:
         peer.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert not peer.recv(100).startswith(b"HTTP/")
 
@@ -102,7 +102,7 @@ def _check_no_old_tls(rig: Rig) -> None:
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
-    with socket.create_connection(("127.0.0.1", rig.port), timeout=20) as peer:
+    with socket.create_connection(("127.0.0.1", rig.port), timeout=60) as peer:
         with pytest.raises(OSError, match=r"(?i)version|reset|eof|alert"):
             context.wrap_socket(peer)
 

@@ -150,7 +150,7 @@ def test_parts_and_conditions(site: Site) -> None:
 
 def test_who_has_lost_patience_gets_it_the_next_time(site: Site) -> None:
     """davfs2 waits 30 s, and a tape may take longer: what was asked for is fetched all the same."""
-    with socket.create_connection(("127.0.0.1", site.rig.port), timeout=30) as peer:
+    with socket.create_connection(("127.0.0.1", site.rig.port), timeout=60) as peer:
         head = f"GET {site.at('large')} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {site.rig.token}\r\n\r\n"
         peer.sendall(head.encode())
     path = site.at("large").removeprefix("/dav")

@@ -276,7 +276,7 @@ def test_a_request_goes_on_after_the_sidecar_was_killed(home: tuple[Home, Path],
         request_id = site.stage("one", "two", lifetime="PT600S")
         wait_until(lambda: site.progress(request_id)["files"][0]["state"] == "STARTED", "started")
         rig.process.send_signal(signal.SIGKILL)
-        rig.process.wait(20)
+        rig.process.wait(60)
     with running(backup.home, listen=True, is_real=True) as rig:
         site = Site(rig, folder)
         assert [file["state"] for file in site.progress(request_id)["files"]] == ["STARTED"] * 2
