@@ -380,6 +380,13 @@ class Ledger(JobLedger, Protocol):
         """
         ...
 
+    def damaged_sets(self, *, by_copies: bool = False) -> frozenset[SetId]:
+        """Return the sets of which some segment has no good copy, from an index.
+
+        With `by_copies` all copies are read for that: whoever lets something go trusts no index.
+        """
+        ...
+
     def index_copies(self, set_id: SetId) -> list[IndexCopy]:
         """Return where the set's SET INDEX structures lie."""
         ...

@@ -13,7 +13,7 @@ import msgspec
 
 from catalog.errors import Conflict
 from catalog.ids import InstallationId, JobNumber, SetId, SetNumber
-from catalog.ledger_store import appending, giving_up, job_indexes, segments, sets
+from catalog.ledger_store import appending, damaged_segments, giving_up, job_indexes, segments, sets
 from catalog.ledger_store.jobs import ACTIVE
 from catalog.ledger_store.tables import (
     COPIES,
@@ -93,6 +93,8 @@ def adopt(tx: Writer, found: Adoption, now_ns: int) -> None:
         _adopt_segment(tx, segment)
     for copy in found.copies:
         _adopt_copy(tx, copy)
+    touched = {each.segment_id for each in found.segments} | {each.segment_id for each in found.copies}
+    damaged_segments.note_all(tx, sorted(touched))
     for index in found.indexes:
         _adopt_index(tx, index)
     for intent in found.intents:

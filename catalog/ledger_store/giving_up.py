@@ -13,7 +13,7 @@ import msgspec
 
 from catalog.errors import Conflict
 from catalog.ids import SegmentId, SetId, VolumeId
-from catalog.ledger_store import segments, sets, volumes
+from catalog.ledger_store import damaged_segments, segments, sets, volumes
 from catalog.ledger_store.appending import intents_on
 from catalog.ledger_store.jobs import is_active_with
 from catalog.ledger_store.tables import (
@@ -147,6 +147,7 @@ def _drop(tx: Writer, volume: Volume) -> None:
         touched.add(segments.get(tx, copy.segment_id).set_id)
         tx.delete(COPIES, copy_key(SegmentId(copy.segment_id), volume.volume_id))
         tx.delete(COPIES_BY_VOLUME, copy_by_volume_key(volume.volume_id, copy.header_block))
+        damaged_segments.note(tx, copy.segment_id)
     for key, index in list(tx.scan(INDEX_COPIES)):
         if index.volume_id == volume.volume_id:
             touched.add(index.set_id)

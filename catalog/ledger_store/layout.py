@@ -9,6 +9,7 @@ from pathlib import Path
 
 from catalog.errors import Conflict, Damaged, StorageFailed, WrongVersion
 from catalog.ids import InstallationId, new_uuid
+from catalog.ledger_store import damaged_segments
 from catalog.ledger_store.environment import MAP_SIZE_BYTES, open_lmdb, operation
 from catalog.ledger_store.tables import (
     DATABASES,
@@ -56,6 +57,7 @@ def _fill(draft: Path, now_ns: int) -> None:
             writer.insert(LAYOUT, LAYOUT_KEY, Layout(version=LAYOUT_VERSION, lmdb=version))
             installation = Installation(installation_id=InstallationId(new_uuid()), created_at_ns=now_ns)
             writer.insert(INSTALLATION, INSTALLATION_KEY, installation)
+            damaged_segments.state_built(writer)
 
 
 def _put_in_place(draft: Path, path: Path) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from catalog.errors import Conflict
 from catalog.ids import SetId, VolumeId
-from catalog.ledger_store import segments, sets, volumes
+from catalog.ledger_store import damaged_segments, segments, sets, volumes
 from catalog.ledger_store.tables import (
     COPIES,
     COPIES_BY_VOLUME,
@@ -47,6 +47,7 @@ def leave(tx: Writer, set_id: SetId, volume_id: VolumeId, now_ns: int) -> None:
     for copy in copies:
         tx.delete(COPIES, copy_key(copy.segment_id, volume_id))
         tx.delete(COPIES_BY_VOLUME, copy_by_volume_key(volume_id, copy.header_block))
+        damaged_segments.note(tx, copy.segment_id)
     for index in indexes:
         tx.delete(INDEX_COPIES, index_copy_key(set_id, index.index_id, volume_id))
     sets.leave_tape(tx, set_id, volume.label)

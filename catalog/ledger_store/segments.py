@@ -6,7 +6,7 @@ import msgspec
 
 from catalog.errors import Conflict, NotFound
 from catalog.ids import SegmentId, SetId, VolumeId
-from catalog.ledger_store import appending, sets, volumes
+from catalog.ledger_store import appending, damaged_segments, sets, volumes
 from catalog.ledger_store.tables import (
     COPIES,
     COPIES_BY_VOLUME,
@@ -66,6 +66,7 @@ def commit(tx: Writer, segment: Segment, copy: SegmentCopy, token: int, end: Vol
     new = _record(tx, segment, backup_set)
     tx.insert(COPIES, copy_key(copy.segment_id, copy.volume_id), copy)
     tx.insert(COPIES_BY_VOLUME, copy_by_volume_key(copy.volume_id, copy.header_block), copy.segment_id)
+    damaged_segments.note(tx, copy.segment_id)
     appending.move_end(tx, volume, end, segment.committed_at_ns)
     sets.count_segment(tx, backup_set, label, new_segments=int(new))
     tx.tell("segment.committed", segment.segment_id, label, segment.committed_at_ns)
@@ -83,6 +84,7 @@ def mark_copy(
     marked = msgspec.structs.replace(known, verified_at_ns=verified_at_ns, state=state)
     if marked != known:
         tx.put(COPIES, key, marked)
+        damaged_segments.note(tx, segment_id)
         tx.tell(f"copy.{state.value}", segment_id, volume_id, now_ns)
 
 

@@ -8,6 +8,7 @@
                       `counter.tape-task|cleaning|verification` the same of tasks
                       `counter.followed`                      number of the event up to which notices were made
                       `counter.name.STEM`                     the same of tapes' names such as STEM01
+                      `index.damaged_segments`                1, once `damaged_segments` is kept
     volumes           volume id                               Volume
     volume_labels     label                                   volume id
     jobs              job number (8)                          Job
@@ -22,6 +23,7 @@
     segments_by_set   set id, 0, number within the set (4)    segment id
     copies            segment id, 0, volume id                SegmentCopy
     copies_by_volume  volume id, 0, header's block (8)        segment id
+    damaged_segments  segment id                              set id, while no copy of the segment is good
     index_copies      set id, 0, index id, 0, volume id       IndexCopy
     intents           volume id, 0, order of opening (8)      Intent; only open ones are kept
     pins              pin id                                  StagePin
@@ -45,7 +47,7 @@
 Numbers in keys are unsigned, big-endian, of the length in parentheses, so that LMDB's order is theirs. Texts are UTF-8
 (see `text_key` for the odd ones). Every value is sealed by `catalog.checked` under its database's name. A database that
 points to another (`volume_labels`, `job_ids`, `jobs_by_state`, `jobs_by_name`, `jobs_to_check`, `schedule_ids`,
-`set_numbers`, `segments_by_set`, `copies_by_volume`) changes in the same transaction as its target.
+`set_numbers`, `segments_by_set`, `copies_by_volume`, `damaged_segments`) changes in the same transaction as its target.
 """
 
 from __future__ import annotations
@@ -126,6 +128,7 @@ SEGMENTS = _table("segments", Segment)
 SEGMENTS_BY_SET = _table("segments_by_set", str)
 COPIES = _table("copies", SegmentCopy)
 COPIES_BY_VOLUME = _table("copies_by_volume", str)
+DAMAGED_SEGMENTS = _table("damaged_segments", str)
 INDEX_COPIES = _table("index_copies", IndexCopy)
 INTENTS = _table("intents", Intent)
 EVENTS = _table("events", Event)
@@ -185,6 +188,7 @@ LATER_DATABASES = (
     "channels",
     "conditions",
     "tasks",
+    "damaged_segments",
 )
 DATABASES = (*_FIRST, *LATER_DATABASES)
 #: Fixed when an environment is opened; more than there are, so that a newer minor version may add some.
@@ -210,6 +214,7 @@ TASK_COUNTERS = {
 FOLLOWED_COUNTER = b"counter.followed"
 #: Followed by the stem of the names that it counts.
 NAME_COUNTER = b"counter.name."
+DAMAGED_SEGMENTS_KEY = b"index.damaged_segments"
 
 
 def text_key(text: str) -> bytes:

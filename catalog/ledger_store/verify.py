@@ -16,7 +16,7 @@ import lmdb
 
 from catalog.errors import Damaged, WrongVersion
 from catalog.ids import JobNumber
-from catalog.ledger_store import job_indexes
+from catalog.ledger_store import damaged_segments, job_indexes
 from catalog.ledger_store.environment import MAP_SIZE_BYTES, PROBLEMS_EXIT, open_databases, open_lmdb
 from catalog.ledger_store.tables import (
     CHANNELS,
@@ -25,6 +25,7 @@ from catalog.ledger_store.tables import (
     COPIES_BY_VOLUME,
     COUNTERS,
     CREDENTIALS,
+    DAMAGED_SEGMENTS,
     DELIVERIES,
     EVENT_COUNTER,
     EVENTS,
@@ -102,6 +103,7 @@ def problems(tx: Reader) -> list[str]:
             *_sets(tx),
             *_segments(tx),
             *_copies(tx),
+            *_damaged_segments(tx),
             *_pointers(tx),
             *_queue(tx),
             *_staging(tx),
@@ -206,6 +208,19 @@ def _copies(tx: Reader) -> Problems:
         volume = tx.find(VOLUMES, text_key(copy.volume_id))
         if volume is None or copy.end_block > volume.end_block:
             yield f"{what} lies behind the end of its tape's data, or the tape is missing"
+
+
+def _damaged_segments(tx: Reader) -> Problems:
+    """A ledger of an earlier version has no such index."""
+    if not damaged_segments.is_stated(tx):
+        return
+    stated = {key: set_id for key, set_id in tx.scan(DAMAGED_SEGMENTS)}
+    for segment in damaged_segments.by_their_copies(tx):
+        if stated.pop(text_key(segment.segment_id), None) != segment.set_id:
+            yield f"{DAMAGED_SEGMENTS.name} lacks segment {segment.segment_id}, of which no copy is good"
+    for key in stated:
+        named = key.decode(errors="replace")
+        yield f"{DAMAGED_SEGMENTS.name} names segment {named}, which has a good copy or is missing"
 
 
 def _pointers(tx: Reader) -> Problems:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
-from catalog.errors import StorageFailed
-from catalog.ledger_store import events, job_indexes, layout, verify
+from catalog.errors import Damaged, StorageFailed, WrongVersion
+from catalog.ledger_store import damaged_segments, events, job_indexes, layout, verify
 from catalog.ledger_store.environment import MAP_SIZE_BYTES, Operation, SharedEnvironment, acquire, operation, release
 from catalog.ledger_store.transaction import Reader, Writer
 from catalog.records import Event, Installation
 
 _INDEX_JOBS = operation("index_jobs")
+_INDEX_DAMAGE = operation("index_damage")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,12 +49,22 @@ class LmdbBase:
         try:
             environment.read(layout.check, path)
             ledger = cls(environment, readonly=readonly)
-            if not readonly and not environment.read(job_indexes.is_built):
-                ledger.index_jobs()
+            if not readonly:
+                ledger._index()
         except BaseException:
             release(environment)
             raise
         return ledger
+
+    def _index(self) -> None:
+        """Make what a ledger of an earlier version lacks."""
+        # Of a record that cannot be read tells who needs it, and `verify`: without its index a ledger is slower only.
+        with suppress(Damaged, WrongVersion):
+            if not self._read(job_indexes.is_built):
+                self.index_jobs()
+        with suppress(Damaged, WrongVersion):
+            if not self._read(damaged_segments.is_built):
+                self.index_damage()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -77,6 +89,10 @@ class LmdbBase:
     def index_jobs(self) -> None:
         """Make the indexes of jobs anew, as it is done once with a ledger of an earlier version."""
         self._write(_INDEX_JOBS, job_indexes.build)
+
+    def index_damage(self) -> None:
+        """Make the index of segments without a good copy anew, as it is done once likewise."""
+        self._write(_INDEX_DAMAGE, damaged_segments.build)
 
     def copy_to(self, folder: Path) -> None:
         """Write a copy of all that is committed now to the existing folder; writers go on meanwhile.

@@ -6,7 +6,7 @@ See `catalog.lmdb_ledger` for threads and durability.
 from __future__ import annotations
 
 from catalog.ids import InstallationId, SegmentId, SetId, VolumeId
-from catalog.ledger_store import adopting, appending, segments, sets
+from catalog.ledger_store import adopting, appending, damaged_segments, segments, sets
 from catalog.ledger_store.environment import operation
 from catalog.lmdb_ledger.base import LmdbBase
 from catalog.records import Adoption, CopyState, IndexCopy, Intent, Segment, SegmentCopy, VolumeEnd
@@ -66,6 +66,10 @@ class SegmentOperations(LmdbBase):
     ) -> None:
         """Record what reading a copy has found. Idempotent. Raises NotFound."""
         self._write(_MARK_COPY, segments.mark_copy, segment_id, volume_id, state, now_ns, wholly=wholly)
+
+    def damaged_sets(self, *, by_copies: bool = False) -> frozenset[SetId]:
+        """Return the sets of which some segment has no good copy; with `by_copies` all copies are read for that."""
+        return self._read(damaged_segments.their_sets, by_copies=by_copies)
 
     def index_copies(self, set_id: SetId) -> list[IndexCopy]:
         """Return where the set's SET INDEX structures lie, by tape and block."""

@@ -21,14 +21,36 @@ from pathlib import Path
 from statistics import median
 from uuid import UUID
 
-from catalog.ids import JobId, JobNumber, SetId, SetNumber
+from catalog.ids import (
+    BlockNo,
+    FileNo,
+    InstallationId,
+    JobId,
+    JobNumber,
+    SegmentId,
+    SetId,
+    SetNumber,
+    VolumeId,
+)
 from catalog.lmdb_ledger import LmdbLedger
-from catalog.records import Adoption, BackupSet, Job, JobState, SetState
+from catalog.records import (
+    Adoption,
+    BackupSet,
+    Job,
+    JobState,
+    Segment,
+    SegmentCopy,
+    SetState,
+    Volume,
+    VolumeState,
+)
 from tapefs.bench.http_load import Load, load
 from tapefs.bench.stand import Result, Stand, tapefs
 from tapefs.home import Home
 
 JOBS, SETS, ENTRIES, STREAMS = 100_000, 10_000, 130_000, 1000
+#: Of each set, and the tapes that all of them lie on.
+SEGMENTS, TAPES = 3, 100
 #: Connections that ask at one time, and for how long.
 CONNECTIONS, SECONDS = 16, 5.0
 RATE = 1000.0
@@ -103,6 +125,7 @@ def _pages(ours: _Server, theirs: _Server, home: Home, folder: Path) -> list[Res
         (f"a page of {JOBS:,} jobs by state", f"/api/v1/jobs?limit=50&offset={JOBS // 5}&state=failed", None),
         (f"a page of a folder with {ENTRIES:,} entries", f"{inside}?start={ENTRIES // 2}", 20.0),
         ("a page of a thousand of it", f"{inside}?limit=1000", None),
+        (f"what becomes of {SETS:,} sets, the first page", "/api/v1/expire?limit=50", 200.0),
     ):
         ms = _one_by_one(ours, [target])
         lines.append(_result(what, f"{ms:.1f} ms", f"{other:.1f} ms", ms / other, goal_ms, ms))
@@ -206,13 +229,67 @@ def _fill(home: Home) -> None:
             codec="zstd",
             level=3,
             sources=(b"/srv/data",),
-            state=SetState.FAILED,
+            state=SetState.COMPLETE,
             started_at_ns=now - number * 10**9,
+            tapes=(_label(number),),
         )
         for number in range(1, SETS + 1)
     )
+    volumes = tuple(_volume(number, now) for number in range(TAPES))
+    segments = tuple(_segment(each, number) for each in sets for number in range(SEGMENTS))
+    copies = tuple(_copy(place, segment, sets[place // SEGMENTS]) for place, segment in enumerate(segments))
     with LmdbLedger.open(home.ledger) as ledger:
-        ledger.adopt(Adoption(jobs=jobs, sets=sets), now)
+        ledger.adopt(Adoption(volumes=volumes, jobs=jobs, sets=sets, segments=segments, copies=copies), now)
+
+
+def _label(number: int) -> str:
+    return f"BN{number % TAPES:04}L9"
+
+
+def _volume(number: int, now: int) -> Volume:
+    return Volume(
+        volume_id=VolumeId(_uuid(3, number)),
+        label=_label(number),
+        pool="default",
+        installation_id=InstallationId(_uuid(4, 0)),
+        generation=9,
+        capacity_bytes=18 * 10**12,
+        block_size=256 << 10,
+        state=VolumeState.FULL,
+        created_at_ns=now,
+        labelled_at_ns=now,
+        end_block=BlockNo(10 * SETS * SEGMENTS),
+        end_file=FileNo(3 * SETS * SEGMENTS),
+    )
+
+
+def _segment(backup_set: BackupSet, number: int) -> Segment:
+    return Segment(
+        segment_id=SegmentId(_uuid(5, backup_set.number * SEGMENTS + number)),
+        set_id=backup_set.set_id,
+        number=number,
+        codec="zstd",
+        plain_bytes=4 << 30,
+        stored_bytes=2 << 30,
+        members=1000,
+        frames=1024,
+        payload_sha256=bytes(32),
+        committed_at_ns=backup_set.started_at_ns,
+    )
+
+
+def _copy(place: int, segment: Segment, backup_set: BackupSet) -> SegmentCopy:
+    first = 10 * place
+    return SegmentCopy(
+        segment_id=segment.segment_id,
+        volume_id=VolumeId(_uuid(3, backup_set.number % TAPES)),
+        header_file=FileNo(3 * place),
+        header_block=BlockNo(first),
+        payload_block=BlockNo(first + 2),
+        trailer_block=BlockNo(first + 6),
+        end_block=BlockNo(first + 9),
+        block_size=256 << 10,
+    )
 
 
 def _uuid(kind: int, number: int) -> str:

@@ -6,7 +6,7 @@ removes them. An index that somebody has open stays readable for him until he cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import structlog
 
 from catalog.crash import crash_point
 from catalog.errors import Conflict, NotFound
-from catalog.ids import SegmentId, SetId
+from catalog.ids import JobId, SegmentId, SetId
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, CopyState, Job, SetState
 from tapefs.home import Home
@@ -42,14 +42,17 @@ class Expiry:
     freed_bytes: int
 
 
-def verdicts_of(ledger: Ledger, now_ns: int, wish: Wish = NOTHING_MORE) -> list[Verdict]:
-    """Return what would become of every set now. Raises NotFound for a set named that is not there."""
+def verdicts_of(ledger: Ledger, now_ns: int, wish: Wish = NOTHING_MORE, *, by_copies: bool = False) -> list[Verdict]:
+    """Return what would become of every set now. Raises NotFound for a set named that is not there.
+
+    With `by_copies` no index is trusted to say what is damaged.
+    """
     for set_id in wish.named:
         ledger.backup_set(set_id)
     sets = ledger.backup_sets()
     complete = [each for each in sets if each.state is SetState.COMPLETE]
-    verified = [each.set_id for each in complete if each.type == MIRROR and is_verified(ledger, each)]
-    damaged = [each.set_id for each in complete if is_damaged(ledger, each)]
+    verified = _verified_mirrors(ledger, complete)
+    damaged = ledger.damaged_sets(by_copies=by_copies)
     holds = holds_on(ledger, complete)
     return decide(sets, _jobs_of_failed(ledger, sets), now_ns, wish, verified, damaged, holds)
 
@@ -66,18 +69,19 @@ def _jobs_of_failed(ledger: Ledger, sets: Iterable[BackupSet]) -> list[Job]:
     return found
 
 
+def _verified_mirrors(ledger: Ledger, complete: Sequence[BackupSet]) -> list[SetId]:
+    """Return of each job the newest mirror that was read back: only that one takes the place of others."""
+    found: dict[JobId, SetId] = {}
+    for each in reversed(complete):
+        if each.type == MIRROR and each.job_id not in found and is_verified(ledger, each):
+            found[each.job_id] = each.set_id
+    return list(found.values())
+
+
 def is_verified(ledger: Ledger, backup_set: BackupSet) -> bool:
     """Was every segment of the set read back from some tape and found whole?"""
     return backup_set.state is SetState.COMPLETE and all(
         any(copy.verified_at_ns and copy.state is CopyState.GOOD for copy in ledger.copies(segment.segment_id))
-        for segment in ledger.segments(backup_set.set_id)
-    )
-
-
-def is_damaged(ledger: Ledger, backup_set: BackupSet) -> bool:
-    """Is there a segment of the set of which every copy was found damaged?"""
-    return any(
-        all(copy.state is CopyState.DAMAGED for copy in ledger.copies(segment.segment_id))
         for segment in ledger.segments(backup_set.set_id)
     )
 
@@ -94,7 +98,7 @@ def expire(
     With `only`, of those for which it is true; their verdicts are as if all went.
     Raises NotFound for a set named that is not there, OSError when a file cannot be removed; the rest stays done.
     """
-    verdicts = verdicts_of(ledger, now_ns, wish)
+    verdicts = verdicts_of(ledger, now_ns, wish, by_copies=True)
     expired = []
     # The newest first: what builds on another goes before it.
     for verdict in sorted(verdicts, key=lambda each: each.backup_set.number, reverse=True):

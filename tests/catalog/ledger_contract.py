@@ -23,6 +23,7 @@ from tests.catalog.builders import (
 from tests.catalog.contract_access import AccessContract
 from tests.catalog.contract_adopting import AdoptingContract
 from tests.catalog.contract_base import ODD_TEXTS, Again, newest
+from tests.catalog.contract_damage import DamageContract
 from tests.catalog.contract_giving_up import GivingUpContract
 from tests.catalog.contract_jobs import JobsContract
 from tests.catalog.contract_leaving import LeavingContract
@@ -46,6 +47,7 @@ class LedgerContract(
     JobsContract,
     SetsContract,
     SegmentsContract,
+    DamageContract,
     PinsContract,
     RecoveriesContract,
     StagingContract,

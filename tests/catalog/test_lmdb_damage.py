@@ -17,7 +17,7 @@ from catalog.ledger_store.transaction import Reader
 from catalog.ledger_store.verify import problems
 from catalog.lmdb_ledger import LmdbLedger
 from catalog.pool_records import Pool
-from catalog.records import JobState
+from catalog.records import CopyState, JobState
 from tests.catalog.builders import NOW, Stage, credential_of, end_of, index_of, job_of, pin_of, set_of, staged, user_of
 from tests.catalog.contract_notices import new_of
 from tests.catalog.ledger_steps import HELD, MOUNTING, NIGHTLY, RECOVERY, RUN, STAGE, TASK
@@ -28,7 +28,8 @@ from tests.catalog.lmdb_tools import Dump, dump, raw, store
 def stage(ledger: LmdbLedger) -> Stage:
     """A closed ledger with a record in every database."""
     stage = staged(ledger)
-    stage.commit(ledger, "segment", 0, 4, 2)
+    segment = stage.commit(ledger, "segment", 0, 4, 2)
+    ledger.mark_copy(segment.segment_id, stage.volume.volume_id, CopyState.DAMAGED, NOW)
     index = index_of("index", stage.backup_set, stage.volume, 10, 5)
     ledger.commit_index(index, stage.claim, end_of(12, 6), NOW)
     number = ledger.add_job(job_of("checked", then_verify="all")).number

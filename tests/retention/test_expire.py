@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from catalog.index.reader import IndexReader
+from catalog.ledger_store.tables import text_key
 from catalog.records import CopyState, JobState, SetState
 from tapefs.errors import NoSuchThing
 from tapefs.report.files import troubles_path
@@ -20,6 +21,7 @@ from tapefs.vfs.archive import Archive
 from tests.backup.rig import Rig
 from tests.backup.trees import entries
 from tests.catalog.builders import set_of
+from tests.catalog.lmdb_tools import store
 from tests.forking.client import run
 
 LATER_NS = 40 * 86_400 * 10**9
@@ -190,6 +192,20 @@ def test_what_was_found_damaged_keeps_the_one_before(rig: Rig, tree: Path) -> No
     assert expire(rig.home, rig.ledger, time.time_ns() + LATER_NS).expired == []
     rig.ledger.mark_copy(segment.segment_id, copy.volume_id, CopyState.GOOD, time.time_ns())
     assert expire(rig.home, rig.ledger, time.time_ns() + LATER_NS).expired == [made[0]]
+
+
+def test_an_index_that_does_not_know_of_damage_lets_nothing_go(rig: Rig, tree: Path) -> None:
+    """An earlier program has marked the copy: what is shown may be behind, what is done is not."""
+    first = rig.queued(tree, retention_days=30)
+    made = [rig.run(first), rig.again(first)]
+    segment = rig.ledger.segments(made[1])[0]
+    (copy,) = rig.ledger.copies(segment.segment_id)
+    rig.ledger.mark_copy(segment.segment_id, copy.volume_id, CopyState.DAMAGED, time.time_ns())
+    rig.close()
+    store(rig.home.ledger, "damaged_segments", text_key(segment.segment_id), None)
+    rig.open()
+    assert [each.goes for each in verdicts_of(rig.ledger, time.time_ns() + LATER_NS)] == [True, False]
+    assert expire(rig.home, rig.ledger, time.time_ns() + LATER_NS).expired == []
 
 
 CHILD = """
