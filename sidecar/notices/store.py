@@ -5,14 +5,13 @@ Blocking; one thread at a time (the sidecar holds a lock around changes). A chan
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from tapefs.durable import sync_folder
+from tapefs.durable import replace_file
 from tapefs.errors import HomeError
 from tapefs.notice_kinds import FLAGS
 from tapefs.settings.notices import NotifySettings
@@ -83,15 +82,7 @@ def read_stored(path: Path) -> Stored:
 
 def write_stored(path: Path, stored: Stored) -> None:
     """Replace the file. Raises HomeError."""
-    draft = path.with_name(f".{path.name}.part")
     try:
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(stored)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-        sync_folder(path.parent)
+        replace_file(path, msgspec.json.format(msgspec.json.encode(stored)) + b"\n")
     except OSError as error:
         raise HomeError(f"cannot write {path}: {error.strerror}") from error

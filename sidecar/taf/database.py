@@ -26,7 +26,7 @@ from sidecar.http.request_notes import note_values
 from sidecar.http.requests import Invalid, body_of
 from sidecar.service import Service
 from sidecar.taf.notification import MASK, Said
-from tapefs.durable import sync_folder
+from tapefs.durable import replace_file
 from tapefs.errors import HomeError, TapefsError
 
 #: A server that does not answer within this is not there.
@@ -288,15 +288,7 @@ def read_config(path: Path) -> DatabaseConfig | None:
 
 def write_config(path: Path, config: DatabaseConfig) -> None:
     """Replace what was set; on disk when it returns. Blocking. Raises HomeError."""
-    draft = path.with_name(f".{path.name}.part")
     try:
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(config))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-        sync_folder(path.parent)
+        replace_file(path, msgspec.json.encode(config))
     except OSError as error:
         raise HomeError(f"cannot write {path}: {error.strerror}") from error

@@ -29,6 +29,7 @@ from catalog.records import JobState
 from tapefs.backup.lease import deaf_to_writers
 from tapefs.client.api import Client, JobView
 from tapefs.client.job_fields import JobFields, encoded
+from tapefs.durable import replace_file, sync_folder
 from tapefs.errors import NotNow, UsageError
 from tapefs.ingest.manners import (
     DONE,
@@ -40,9 +41,7 @@ from tapefs.ingest.manners import (
     require_own,
     run,
     sidecar,
-    sync_folder,
     tell,
-    write_whole,
 )
 from tapefs.restore.beneath import BadName, Beneath
 
@@ -168,7 +167,7 @@ def work_off(drop: Drop, client: Client) -> int:
         # What stays where it is comes again with the next run, not in this one.
         seen.update(file.path for file in files)
         journal = Journal(batch=str(uuid.uuid4()), job=None, files=files)
-        write_whole(drop.journal, msgspec.json.encode(journal))
+        replace_file(drop.journal, msgspec.json.encode(journal))
         code = max(code, _ask(drop, client, journal))
     return code
 
@@ -198,7 +197,7 @@ def _ask(drop: Drop, client: Client, journal: Journal) -> int:
         keep_sources=True, description=_mark(journal),
     )  # fmt: skip
     job = client.submit(fields)
-    write_whole(drop.journal, msgspec.json.encode(msgspec.structs.replace(journal, job=job.number)))
+    replace_file(drop.journal, msgspec.json.encode(msgspec.structs.replace(journal, job=job.number)))
     return _settle(drop, client, journal, client.wait_job(job.number))
 
 

@@ -106,19 +106,6 @@ def sidecar(home: Path | None, url: str | None, token_file: Path | None = None) 
         yield presence.client
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file at once, and have that last through a power failure. No link that lies there is followed."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    sync_folder(path.parent)
-
-
 def read_own(path: Path) -> bytes:
     """Return what a file of ours holds. Raises UsageError for one that somebody else may have written."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
@@ -133,15 +120,6 @@ def require_own(path: Path, status: os.stat_result) -> None:
             f"{path} is not ours alone (uid {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}): whoever can "
             "write there could have any file removed; take it away, or name another folder with --state"
         )
-
-
-def sync_folder(path: Path) -> None:
-    """Have the names in a folder last."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def facts_of(job: JobView) -> dict[str, object]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from catalog.crash import crash_point
-from tapefs.durable import sync_folder
+from tapefs.durable import replace_file, sync_folder
 from tapefs.errors import BadStructure, HomeError, KeyMissing, NoSuchThing, NotNow, UsageError
 from tapefs.keys.identity import Identity, Recipient, is_fingerprint
 
@@ -118,9 +118,9 @@ class KeyStore:
         )
         self._folder.mkdir(mode=0o700, exist_ok=True)
         if isinstance(key, Identity):
-            self._write(f"{made.title}.age", _wrapped(made, key, passphrase))
+            replace_file(self._folder / f"{made.title}.age", _wrapped(made, key, passphrase))
             _after_identity()
-        self._write(f"{made.title}.json", msgspec.json.format(msgspec.json.encode(made)) + b"\n")
+        replace_file(self._folder / f"{made.title}.json", msgspec.json.format(msgspec.json.encode(made)) + b"\n")
         _after_key()
         return made
 
@@ -130,7 +130,7 @@ class KeyStore:
             raise UsageError(f"this secret is not that of key {key.title}")
         if self.can_read(key):
             raise NotNow(f"this key is here already, as {key.title}")
-        self._write(f"{key.title}.age", _wrapped(key, identity, passphrase))
+        replace_file(self._folder / f"{key.title}.age", _wrapped(key, identity, passphrase))
 
     def can_read(self, key: Key) -> bool:
         """Is its identity here, too?"""
@@ -170,10 +170,10 @@ class KeyStore:
             # Half of a key that a crash has left counts for nothing.
             if other.can_read(key) and (known is None or not self.can_read(known)):
                 self._folder.mkdir(mode=0o700, exist_ok=True)
-                self._write(f"{new.title}.age", (other._folder / f"{key.title}.age").read_bytes())
+                replace_file(self._folder / f"{new.title}.age", (other._folder / f"{key.title}.age").read_bytes())
             if known is None:
                 self._folder.mkdir(mode=0o700, exist_ok=True)
-                self._write(f"{new.title}.json", msgspec.json.format(msgspec.json.encode(new)) + b"\n")
+                replace_file(self._folder / f"{new.title}.json", msgspec.json.format(msgspec.json.encode(new)) + b"\n")
                 taken.append(new)
         return taken
 
@@ -199,18 +199,6 @@ class KeyStore:
             raise HomeError(f"cannot read {path}: {error.strerror}") from error
         except msgspec.DecodeError as error:
             raise HomeError(f"{path} is damaged: {error}; bring it back from a backup") from error
-
-    def _write(self, name: str, content: bytes) -> None:
-        """Write a file for its owner alone, durably, whole or not at all."""
-        temporary = self._folder / f".{name}"
-        temporary.unlink(missing_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
-        temporary.rename(self._folder / name)
-        sync_folder(self._folder)
 
 
 def identity_text(key: Key, identity: Identity) -> str:

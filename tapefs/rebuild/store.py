@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import msgspec
 
 from catalog.crash import crash_point
 from catalog.errors import Damaged, StorageFailed
-from tapefs.durable import sync_folder
+from tapefs.durable import replace_file
 from tapefs.rebuild.records import Survey
 
 _after_survey = crash_point("rebuild.survey.after")
@@ -42,15 +41,9 @@ class SurveyStore:
     def keep(self, survey: Survey) -> None:
         """Keep what a tape says; in place of what it said before. Raises StorageFailed."""
         path = self.folder / f"{survey.tape.volume_id}.json"
-        part = path.with_suffix(".part")
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
-            with part.open("wb") as file:
-                file.write(msgspec.json.encode(survey))
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(path)
-            sync_folder(self.folder)
+            replace_file(path, msgspec.json.encode(survey))
         except OSError as error:
             raise StorageFailed(f"cannot write {path}: {error.strerror}", retryable=False) from error
         _after_survey()

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import msgspec
 
 from catalog.ids import SetId
-from tapefs.durable import sync_folder
+from tapefs.durable import replace_file
 from tapefs.format.records import as_text
 from tapefs.home import Home
 from tapefs.report.records import RunReport, Trouble
@@ -30,17 +30,7 @@ def write_report(home: Home, report: RunReport) -> None:
     """Put it in place, durably. Raises OSError; then the older one is still there."""
     place = report_path(home, report.set_id)
     place.parent.mkdir(mode=0o700, exist_ok=True)
-    draft = place.with_suffix(".part")
-    try:
-        with draft.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(place)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    sync_folder(place.parent)
+    replace_file(place, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
 def read_report(home: Home, set_id: SetId) -> RunReport | None:

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from catalog.records import JobState
+from tapefs.durable import replace_file
 from tapefs.ingest.drop_folder import Drop, Journal, Noted, _leave
-from tapefs.ingest.manners import write_whole
 from tests.ingest.conftest import Site
 from tests.sidecar.rig import wait_until
 
@@ -210,7 +210,7 @@ def test_a_journal_names_nothing_outside(tmp_path: Path, drop: Path) -> None:
 def test_a_link_is_not_written_through(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("of root")
-    (tmp_path / "batch.json.new").symlink_to(victim)
-    write_whole(tmp_path / "batch.json", b"{}")
+    (tmp_path / ".batch.json.part").symlink_to(victim)
+    replace_file(tmp_path / "batch.json", b"{}")
     assert victim.read_text() == "of root"
     assert (tmp_path / "batch.json").read_bytes() == b"{}"
