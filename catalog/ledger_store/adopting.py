@@ -14,7 +14,7 @@ import msgspec
 from catalog.errors import Conflict
 from catalog.ids import InstallationId, JobNumber, SetId, SetNumber
 from catalog.ledger_store import appending, damaged_segments, giving_up, job_indexes, segments, sets
-from catalog.ledger_store.jobs import ACTIVE
+from catalog.ledger_store.jobs import ACTIVE, forgetting_its_run
 from catalog.ledger_store.tables import (
     COPIES,
     COPIES_BY_VOLUME,
@@ -213,21 +213,14 @@ def _refresh_runs(tx: Writer, known: Job, job: Job) -> None:
     if known.state in ACTIVE or job.set_id is None or job.started_at_ns <= begun_ns:
         return
     ran = msgspec.structs.replace(
-        known,
+        forgetting_its_run(known),
         state=job.state,
         runs=max(known.runs, job.runs),
         run_type="",
         set_id=job.set_id,
-        resume=False,
-        moves=(),
-        tries=(),
-        not_before_ns=0,
-        paused_at_ns=0,
-        check=None,
         queued_at_ns=job.queued_at_ns,
         started_at_ns=job.started_at_ns,
         finished_at_ns=job.finished_at_ns,
-        error="",
     )
     job_indexes.store(tx, known, ran)
 

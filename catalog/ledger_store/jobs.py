@@ -97,34 +97,38 @@ def delete(tx: Writer, number: JobNumber, now_ns: int) -> None:
     tx.tell("job.deleted", number, job.name, now_ns)
 
 
+def forgetting_its_run(job: Job) -> Job:
+    """Return the job without what is noted of how its newest run went; state, set and count of runs stay."""
+    return msgspec.structs.replace(
+        job,
+        resume=False,
+        moves=(),
+        tries=(),
+        not_before_ns=0,
+        paused_at_ns=0,
+        check=None,
+        hooks_begun_at_ns=0,
+        hooks=(),
+        started_at_ns=0,
+        finished_at_ns=0,
+        error="",
+    )
+
+
 def queue(tx: Writer, number: JobNumber, now_ns: int, run_type: str) -> Job:
     """Begin a new run: the job becomes QUEUED and forgets its last run. Raises NotFound, Conflict."""
     job = get(tx, number)
     if job.state in ACTIVE:
         raise Conflict(f"job {number} is {job.state.value} already")
-    return change(
-        tx,
-        msgspec.structs.replace(
-            job,
-            state=JobState.QUEUED,
-            runs=job.runs + 1,
-            run_type=run_type,
-            set_id=None,
-            resume=False,
-            moves=(),
-            tries=(),
-            not_before_ns=0,
-            paused_at_ns=0,
-            check=None,
-            hooks_begun_at_ns=0,
-            hooks=(),
-            queued_at_ns=now_ns,
-            started_at_ns=0,
-            finished_at_ns=0,
-            error="",
-        ),
-        now_ns,
+    queued = msgspec.structs.replace(
+        forgetting_its_run(job),
+        state=JobState.QUEUED,
+        runs=job.runs + 1,
+        run_type=run_type,
+        set_id=None,
+        queued_at_ns=now_ns,
     )
+    return change(tx, queued, now_ns)
 
 
 def resume(tx: Writer, number: JobNumber, now_ns: int) -> Job:
@@ -135,22 +139,7 @@ def resume(tx: Writer, number: JobNumber, now_ns: int) -> Job:
     backup_set = tx.find(SETS, text_key(job.set_id)) if job.set_id is not None else None
     if backup_set is None or backup_set.state not in _RESUMABLE:
         raise Conflict(f"job {number} has no set to go on with: run it anew")
-    queued = msgspec.structs.replace(
-        job,
-        state=JobState.QUEUED,
-        resume=True,
-        moves=(),
-        tries=(),
-        not_before_ns=0,
-        paused_at_ns=0,
-        check=None,
-        hooks_begun_at_ns=0,
-        hooks=(),
-        queued_at_ns=now_ns,
-        started_at_ns=0,
-        finished_at_ns=0,
-        error="",
-    )
+    queued = msgspec.structs.replace(forgetting_its_run(job), state=JobState.QUEUED, resume=True, queued_at_ns=now_ns)
     return change(tx, queued, now_ns)
 
 
