@@ -19,32 +19,9 @@ from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
-from uuid import UUID
 
-from catalog.ids import (
-    BlockNo,
-    FileNo,
-    InstallationId,
-    JobId,
-    JobNumber,
-    SegmentId,
-    SetId,
-    SetNumber,
-    VolumeId,
-)
-from catalog.lmdb_ledger import LmdbLedger
-from catalog.records import (
-    Adoption,
-    BackupSet,
-    Job,
-    JobState,
-    Segment,
-    SegmentCopy,
-    SetState,
-    Volume,
-    VolumeState,
-)
 from tapefs.bench.http_load import Load, load
+from tapefs.bench.made_catalog import fill_ledger
 from tapefs.bench.stand import Result, Stand, tapefs
 from tapefs.home import Home
 
@@ -63,7 +40,7 @@ def run(place: Stand) -> list[Result]:
     """Measure, and return the lines of the table."""
     with ExitStack() as stack:
         home = place.new_home("home")
-        _fill(home)
+        fill_ledger(home, jobs=JOBS, sets=SETS, tapes=TAPES, segments=SEGMENTS)
         folder = place.folder / "many"
         folder.mkdir()
         for number in range(ENTRIES):
@@ -202,98 +179,6 @@ def _result(
 ) -> Result:
     goal = "" if goal_ms is None else f"<= {goal_ms:.0f} ms"
     return Result(what, ours, "a constant", theirs, ratio, goal, None if goal_ms is None else ms <= goal_ms)
-
-
-def _fill(home: Home) -> None:
-    """Have the ledger know many jobs that have ended, and sets."""
-    now = time.time_ns()
-    jobs = tuple(
-        Job(
-            number=JobNumber(number),
-            job_id=JobId(_uuid(1, number)),
-            name=f"job{number % 97}",
-            sources=(b"/srv/data",),
-            state=JobState.FAILED if number % 3 else JobState.COMPLETED,
-            created_at_ns=now - number,
-        )
-        for number in range(1, JOBS + 1)
-    )
-    sets = tuple(
-        BackupSet(
-            set_id=SetId(_uuid(2, number)),
-            number=SetNumber(number),
-            job_id=jobs[number].job_id,
-            job_number=jobs[number].number,
-            name=jobs[number].name,
-            type="full",
-            codec="zstd",
-            level=3,
-            sources=(b"/srv/data",),
-            state=SetState.COMPLETE,
-            started_at_ns=now - number * 10**9,
-            tapes=(_label(number),),
-        )
-        for number in range(1, SETS + 1)
-    )
-    volumes = tuple(_volume(number, now) for number in range(TAPES))
-    segments = tuple(_segment(each, number) for each in sets for number in range(SEGMENTS))
-    copies = tuple(_copy(place, segment, sets[place // SEGMENTS]) for place, segment in enumerate(segments))
-    with LmdbLedger.open(home.ledger) as ledger:
-        ledger.adopt(Adoption(volumes=volumes, jobs=jobs, sets=sets, segments=segments, copies=copies), now)
-
-
-def _label(number: int) -> str:
-    return f"BN{number % TAPES:04}L9"
-
-
-def _volume(number: int, now: int) -> Volume:
-    return Volume(
-        volume_id=VolumeId(_uuid(3, number)),
-        label=_label(number),
-        pool="default",
-        installation_id=InstallationId(_uuid(4, 0)),
-        generation=9,
-        capacity_bytes=18 * 10**12,
-        block_size=256 << 10,
-        state=VolumeState.FULL,
-        created_at_ns=now,
-        labelled_at_ns=now,
-        end_block=BlockNo(10 * SETS * SEGMENTS),
-        end_file=FileNo(3 * SETS * SEGMENTS),
-    )
-
-
-def _segment(backup_set: BackupSet, number: int) -> Segment:
-    return Segment(
-        segment_id=SegmentId(_uuid(5, backup_set.number * SEGMENTS + number)),
-        set_id=backup_set.set_id,
-        number=number,
-        codec="zstd",
-        plain_bytes=4 << 30,
-        stored_bytes=2 << 30,
-        members=1000,
-        frames=1024,
-        payload_sha256=bytes(32),
-        committed_at_ns=backup_set.started_at_ns,
-    )
-
-
-def _copy(place: int, segment: Segment, backup_set: BackupSet) -> SegmentCopy:
-    first = 10 * place
-    return SegmentCopy(
-        segment_id=segment.segment_id,
-        volume_id=VolumeId(_uuid(3, backup_set.number % TAPES)),
-        header_file=FileNo(3 * place),
-        header_block=BlockNo(first),
-        payload_block=BlockNo(first + 2),
-        trailer_block=BlockNo(first + 6),
-        end_block=BlockNo(first + 9),
-        block_size=256 << 10,
-    )
-
-
-def _uuid(kind: int, number: int) -> str:
-    return str(UUID(int=(kind << 100) | (4 << 76) | (8 << 60) | number))
 
 
 def _free_port() -> int:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-from catalog.ids import JobId, JobNumber, SetId, SetNumber
-from catalog.lmdb_ledger import LmdbLedger
-from catalog.records import Adoption, BackupSet, Job, JobState, SetState
+from tapefs.bench.made_catalog import fill_ledger, set_id_of
 from tapefs.client.transport import SocketConnection
 from tapefs.home import Home
 from tests.sidecar.rig import make_home, running
@@ -21,49 +17,9 @@ JOBS, SETS = 20_000, 10_000
 LONGEST_S = 0.05
 
 
-def fill(home: Home, jobs: int = JOBS, sets: int = SETS) -> None:
-    """Have the ledger know many jobs that have ended, and sets of theirs."""
-    now = time.time_ns()
-    states = (JobState.COMPLETED, JobState.FAILED, JobState.PENDING)
-    many = tuple(
-        Job(
-            number=JobNumber(number),
-            job_id=JobId(uuid_of(1, number)),
-            name=f"job{number % 97}",
-            sources=(b"/srv/data",),
-            state=states[number % 3],
-            created_at_ns=now - number,
-        )
-        for number in range(1, jobs + 1)
-    )
-    their = tuple(
-        BackupSet(
-            set_id=SetId(uuid_of(2, number)),
-            number=SetNumber(number),
-            job_id=many[number].job_id,
-            job_number=many[number].number,
-            name=many[number].name,
-            type="full",
-            codec="zstd",
-            level=3,
-            sources=(b"/srv/data",),
-            state=SetState.COMPLETE,
-            finished_at_ns=now - number * 10**9,
-            started_at_ns=now - number * 10**9,
-        )
-        for number in range(1, sets + 1)
-    )
-    with LmdbLedger.open(home.ledger) as ledger:
-        ledger.adopt(Adoption(jobs=many, sets=their), now)
-
-
-def uuid_of(kind: int, number: int) -> str:
-    return str(UUID(int=(kind << 100) | (4 << 76) | (8 << 60) | number))
-
-
 def test_no_call_that_looks_blocks_the_loop(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home")
-    fill(home)
+    fill_ledger(home, jobs=JOBS, sets=SETS)
     steps = tmp_path / "steps"
     (home.path / "steps.json").write_text(json.dumps({"path": str(steps), "longest_s": LONGEST_S}))
     with running(home, listen=True) as rig:
@@ -98,7 +54,7 @@ def targets(document: Any) -> list[str]:
     """All calls that only look, with the numbers of a job or set where they want one."""
     found = []
     for path, methods in document["paths"].items():
-        target = path.replace("{number}", "500").replace("{task_id}", "500").replace("{set_id}", uuid_of(2, 500))
+        target = path.replace("{number}", "500").replace("{task_id}", "500").replace("{set_id}", set_id_of(500))
         is_stream = path in ("/api/v1/events", "/api/v1/arrivals")
         if "get" in methods and not is_stream and "{" not in target and "/docs" not in path:
             found.append(target)

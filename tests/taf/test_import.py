@@ -25,6 +25,7 @@ from tests.drivers.ltfs_bench import BARCODE, UUID, make_volume
 from tests.forking.client import run
 from tests.taf.import_rig import Imports
 from tests.taf.test_taf import KIB, SET, SUFFIXES, archive_of
+from tests.taf.trees import make_source
 
 MIB = 1024 * KIB
 
@@ -41,17 +42,7 @@ def imports(tmp_path: Path, root: Path) -> Imports:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    (folder / "sub" / "deep").mkdir(parents=True)
-    (folder / "empty").mkdir()
-    (folder / "a").write_bytes(b"hello")
-    (folder / "zero").touch()
-    (folder / "sub" / "noise").write_bytes(os.urandom(5 * MIB))
-    (folder / "sub" / "deep" / "文件 ü").write_bytes(b"x" * 5000)
-    (folder / "link").symlink_to("sub/noise")
-    (folder / "a").chmod(0o640)
-    os.utime(folder / "a", ns=(0, 981_173_106_000_000_000))
-    return folder
+    return make_source(tmp_path / "source", noise_bytes=5 * MIB)
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

@@ -21,6 +21,7 @@ from tapefs.restore.records import RestoreReport
 from tapefs.taf.reading import check_archives, extract_archives
 from tapefs.taf.volume import TafVolume, open_volume
 from tests.drivers.ltfs_bench import make_volume
+from tests.taf.trees import make_source
 
 SET = "2026-11_000001"
 SUFFIXES = [".tar.gz", ".tar.zst", ".tar", ".7z"]
@@ -35,17 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    (folder / "sub" / "deep").mkdir(parents=True)
-    (folder / "empty").mkdir()
-    (folder / "a").write_bytes(b"hello")
-    (folder / "zero").touch()
-    (folder / "sub" / "noise").write_bytes(os.urandom(700 * KIB))
-    (folder / "sub" / "deep" / "文件 ü").write_bytes(b"x" * 5000)
-    (folder / "link").symlink_to("sub/noise")
-    (folder / "a").chmod(0o640)
-    os.utime(folder / "a", ns=(0, 981_173_106_000_000_000))
-    return folder
+    return make_source(tmp_path / "source", noise_bytes=700 * KIB)
 
 
 def archive_of(root: Path, source: Path, suffix: str, *, number: int = 1, set_id: str = SET) -> Path:

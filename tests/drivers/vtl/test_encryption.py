@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from drivers.vtl.tape import TapeServer
-from tests.drivers.vtl.bench import Hand, make_tape
+from tests.drivers.vtl.bench import Hand
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 REWIND, LOAD, UNLOAD = "01 00 00 00 00 00", "1B 00 00 00 01 00", "1B 00 00 00 00 00"
 BLOCK = b"not for everybody " * 100
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[TapeServer]:
-    server = make_tape(tmp_path / "library")
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def hand(server: TapeServer) -> Hand:
-    return Hand(server)
 
 
 def page(
