@@ -31,6 +31,7 @@ import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -194,17 +195,33 @@ def open_home(path: Path) -> Home:
         raise HomeError(f"{path} is no state folder: make one with `tapefs --home {path} init`") from None
     except OSError as error:
         raise HomeError(f"cannot read {path}/tapefs.toml: {error.strerror}") from error
+    raw = _parsed(path, text)
     try:
-        raw = tomllib.loads(text.decode())
         if raw.get("format") != FORMAT:
             raise HomeError(
                 f"{path} has layout {raw.get('format')}, this tapefs knows {FORMAT}: use the tapefs that made it"
             )
-        home = Home(path.absolute(), msgspec.convert(with_environment(raw, path), Settings))
+        raw = with_environment(raw, path)
+        home = Home(path.absolute(), msgspec.convert(raw, Settings))
         _check_library(home)
-    except (ValueError, msgspec.ValidationError) as error:
+    except msgspec.ValidationError as error:
+        from tapefs.settings.wording import in_words  # Hardly anybody needs it.
+
+        raise HomeError(f"{path}/tapefs.toml: {in_words(error, raw, Settings)}") from error
+    except ValueError as error:
         raise HomeError(f"{path}/tapefs.toml: {error}") from error
     return home
+
+
+def _parsed(path: Path, text: bytes) -> dict[str, Any]:
+    """Return what stands in tapefs.toml. Raises HomeError."""
+    try:
+        return tomllib.loads(text.decode())
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        raise HomeError(f"{path}/tapefs.toml, line {line}: this is not UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise HomeError(f"{path}/tapefs.toml is no TOML: {error}") from error
 
 
 def _check_library(home: Home) -> None:
