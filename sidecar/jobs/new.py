@@ -193,7 +193,9 @@ def check_excludes(patterns: Sequence[str], field: str) -> tuple[str, ...]:
         try:
             parse(_text(pattern, field))
         except BadPattern as error:
-            raise Invalid("value_error", ["body", field, place], f"matches nothing: {error}", pattern) from error
+            raise Invalid(
+                "value_error", ["body", field, place], f"{pattern!r} matches nothing: {error}", pattern
+            ) from error
     return tuple(patterns)
 
 

@@ -9,6 +9,8 @@ import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from catalog.errors import NotFound
+from catalog.ids import JobNumber
 from catalog.schedule_records import BUSY_RUNS, RunState, Schedule, ScheduleNumber, ScheduleRun
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Role
@@ -19,6 +21,7 @@ from sidecar.own.job_views import hook_view
 from sidecar.schedules.new import changed_schedule, new_schedule, refuse_unknown
 from sidecar.service import Service
 from tapefs.client.schedules import Occurrence, RunView, ScheduleFields, ScheduleView, Statistics
+from tapefs.schedule.deeds import describe_action
 from tapefs.schedule.policies import change_of_clocks, preview
 from tapefs.schedule.rules import describe
 from tapefs.schedule.zones import NS_PER_S, aware, zone_of
@@ -128,6 +131,12 @@ class ScheduleCalls:
         work = partial(changed_schedule, service.home, service.ledger, known, fields, scheduler.now_ns())
         return await scheduler.put(known, await trio.to_thread.run_sync(work))
 
+    def _job_name(self, number: JobNumber) -> str | None:
+        try:
+            return self._service.ledger.job(number).name
+        except NotFound:
+            return None
+
     def _view(self, schedule: Schedule) -> ScheduleView:
         scheduler = self._service.scheduler
         next_ns = scheduler.next_ns(schedule)
@@ -137,6 +146,7 @@ class ScheduleCalls:
         return ScheduleView(
             **fields,
             when=describe(schedule.rule),
+            what=describe_action(schedule.action, self._job_name),
             state="running" if is_busy else still,
             next_at=None if next_ns is None else moment(next_ns),
             remark=change_of_clocks(schedule, scheduler.now_ns()),

@@ -132,7 +132,9 @@ def _bracket(segment: str, place: int) -> tuple[str, int]:
             raise BadPattern(f"the range {low}-{high} is empty")
         members.append(f"{re.escape(low)}-{re.escape(high)}")
     if place >= len(segment):
-        raise BadPattern(f"the bracket before {segment[start:]!r} is not closed: write \\[ for the character")
+        raise BadPattern(
+            f"its bracket in {segment[start - 1 :]!r} is not closed: add ], or write \\[ for the character itself"
+        )
     return f"(?!/)[{'^' if is_negated else ''}{''.join(members)}]", place + 1
 
 

@@ -8,9 +8,10 @@ import click
 from msgspec import UNSET, structs, to_builtins
 
 from tapefs.cli.backup import absolute, submitting, wait_ended, wait_unless, with_sources
+from tapefs.cli.job_facts import job_facts
 from tapefs.cli.job_options import check_level_of, job_options, set_or
 from tapefs.cli.jobs import find_job, job_json, job_number, list_jobs, remark
-from tapefs.cli.output import level_text, print_json, printable
+from tapefs.cli.output import print_json
 from tapefs.cli.place import Place, ledger_of, sidecar_of
 from tapefs.cli.values import TYPES, JobName
 from tapefs.client.job_fields import JobFields, encoded
@@ -64,7 +65,6 @@ def show_command(place: Place, job: str, as_json: bool) -> None:
     if as_json:
         _print_job(shown, as_json)
         return
-    shown["level"] = level_text(found.level)
     with ledger_of(place) as ledger:
         shown["remarks"] = remark(found, is_held=ledger.queue_state().is_paused)
     _print_job(shown, as_json)
@@ -74,17 +74,8 @@ def _print_job(shown: Mapping[str, object], as_json: bool) -> None:
     if as_json:
         print_json(shown)
         return
-    for key, value in shown.items():
-        for line in value if isinstance(value, list | tuple) and value else [value]:
-            click.echo(f"{key:<16}{_text(line)}".rstrip())
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {each}" for name, each in value.items() if not isinstance(each, dict))
-    return "-" if value in (None, "", [], ()) else printable(str(value))
+    for title, value in job_facts(shown):
+        click.echo(f"{title:<16}{value}")
 
 
 @job_command.command("edit")

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import click
 from msgspec import UNSET, UnsetType
 
-from tapefs.cli.output import level_text
+from tapefs.backup.patterns import BadPattern, parse
+from tapefs.cli.output import level_text, printable
 from tapefs.cli.values import TYPES, Age, Level, RetentionDays, Size
 from tapefs.client.job_fields import MOST_RETRIES, JobFields
 from tapefs.codecs import CODECS, check_level
@@ -168,7 +169,7 @@ def job_options(function: Function) -> Function:
 
 
 def _fields(given: dict[str, object]) -> JobFields:
-    patterns = [_utf8("--exclude", pattern) for pattern in _many(given.pop("excludes"))]
+    patterns = [_checked("--exclude", pattern) for pattern in _many(given.pop("excludes"))]
     for file in _many(given.pop("exclude_from")):
         patterns += patterns_in(file)
     copy_pools = _many(given["copy_pools"])
@@ -203,16 +204,20 @@ def patterns_in(file: bytes) -> list[str]:
         lines = stream.read().removeprefix(BOM_UTF8).splitlines()
     place = os.fsdecode(file)
     numbered = ((f"{place}:{number}", os.fsdecode(line)) for number, line in enumerate(lines, start=1))
-    return [_utf8(where, line) for where, line in numbered if line.strip() and not line.startswith("#")]
+    return [_checked(where, line) for where, line in numbered if line.strip() and not line.startswith("#")]
 
 
-def _utf8(where: str, pattern: str) -> str:
-    """Return a pattern that the ledger and HTTP can hold. Raises click.UsageError."""
+def _checked(where: str, pattern: str) -> str:
+    """Return a pattern that the ledger and HTTP can hold, and that matches something. Raises click.UsageError."""
     try:
         pattern.encode()
     except UnicodeEncodeError:
         shown = os.fsencode(pattern).decode("utf-8", "backslashreplace")
         raise click.UsageError(f"{where} {shown}: not UTF-8; write ? for each byte that is not") from None
+    try:
+        parse(pattern)
+    except BadPattern as error:
+        raise click.UsageError(f"{where} {printable(pattern)}: matches nothing: {error}") from None
     return pattern
 
 

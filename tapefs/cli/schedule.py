@@ -9,7 +9,7 @@ from datetime import datetime
 import click
 import msgspec
 
-from tapefs.cli.output import print_json, print_table
+from tapefs.cli.output import print_json, print_table, printable
 from tapefs.cli.place import Place, sidecar_of
 from tapefs.cli.schedule_options import ACTIONS, POLICIES, RULES, fields_of
 from tapefs.client.schedules import RunView, ScheduleClient, ScheduleView
@@ -91,10 +91,10 @@ def list_command(place: Place, as_json: bool) -> None:
         ("NO", "NAME", "WHEN", "WHAT", "STATE", "NEXT", "LAST RUN", "OK", "FAILED", "ERROR"),
         [
             (
-                view.number,
+                str(view.number),
                 view.name,
                 f"{view.when} ({view.zone})",
-                _what(view),
+                view.what,
                 view.state,
                 _moment(view.next_at),
                 _moment(view.statistics.last_run_at),
@@ -119,7 +119,7 @@ def show_command(place: Place, wanted: str, as_json: bool) -> None:
         print_json(msgspec.to_builtins(view))
         return
     for key, value in _facts(view):
-        click.echo(f"{key:<14}{value}")
+        click.echo(f"{key:<14}{printable(value)}")
 
 
 def _facts(view: ScheduleView) -> Iterator[tuple[str, str]]:
@@ -128,7 +128,7 @@ def _facts(view: ScheduleView) -> Iterator[tuple[str, str]]:
     if view.description:
         yield "description", view.description
     yield "when", f"{view.when}, by the clocks of {view.zone}"
-    yield "what", _what(view)
+    yield "what", view.what
     yield "state", view.state
     yield "next", _moment(view.next_at)
     yield (
@@ -158,15 +158,6 @@ def _facts(view: ScheduleView) -> Iterator[tuple[str, str]]:
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-
-
-def _what(view: ScheduleView) -> str:
-    """Return the action as it would be asked for."""
-    fields = msgspec.to_builtins(view.action)
-    kind = fields.pop("kind")
-    return " ".join(
-        [kind, *(f"{name}={value}" for name, value in fields.items() if value not in ("", 0, [], (), False))]
-    )
 
 
 @schedule_command.command("delete")

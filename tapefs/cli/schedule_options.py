@@ -188,9 +188,9 @@ def _action(place: Place, name: str, options: Mapping[str, object]) -> Action:
     value = options[name]
     fields: dict[str, object] = {"kind": {"clean": "cleaning", "copy_catalog": "catalog"}.get(name, name)}
     if name == "backup":
-        from tapefs.cli.jobs import find_job
+        from tapefs.cli.jobs import job_number
 
-        fields |= {"job": find_job(place, str(value)).number, "type": options.get("run_type") or ""}
+        fields |= {"job": job_number(place, str(value)), "type": options.get("run_type") or ""}
     elif name == "verify":
         fields["tapes"] = _many(options, "tapes")
         fields |= {each: options[each] for each in ("sample", "unless_days") if options.get(each)}

@@ -73,6 +73,8 @@ class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
     when: str
     zone: str
     action: Action
+    #: The action in words.
+    what: str = ""
     before: tuple[str, ...]
     after: tuple[str, ...]
     missed: Missed

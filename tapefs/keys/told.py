@@ -5,6 +5,7 @@ The secrets are in no file. What the file says counts while a sidecar answers: i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import msgspec
 
 
 def tell_unlocked(path: Path, fingerprints: Iterable[str]) -> None:
-    """Replace the file. Not synced: the next sidecar writes it anew. Raises OSError."""
+    """Replace the file; only its owner may read it. Not synced: the next sidecar writes it anew. Raises OSError."""
     temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(msgspec.json.encode(sorted(fingerprints)))
+    temporary.unlink(missing_ok=True)  # One that was left keeps its mode.
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(sorted(fingerprints)))
     temporary.rename(path)
 
 

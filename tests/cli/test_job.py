@@ -79,7 +79,12 @@ def test_options_that_leave_out(tree, tmp_path):
     job = json.loads(done("job", "show", number, "--json"))
     assert (job["exclude_caches"], job["one_file_system"], job["max_bytes"], job["min_bytes"]) == (False, False, 0, 1)
     assert "no file would be left" in refused("job", "edit", number, "--min-size", "2k", "--max-size", "1k")[1]
-    assert "matches nothing" in refused("job", "edit", number, "--exclude", "[a")[1]
+    assert "--exclude [a: matches nothing: its bracket" in refused("job", "edit", number, "--exclude", "[a")[1]
+    (tmp_path / "patterns").write_bytes(b"ok\n!/\n")
+    assert (
+        "patterns:2 !/: matches nothing: it names nothing"
+        in refused("backup", str(tree), "--exclude-from", str(tmp_path / "patterns"))[1]
+    )
     (tmp_path / "patterns").write_bytes(b"ok\n\xff\n")
     assert (
         "patterns:2 \\xff: not UTF-8" in refused("backup", str(tree), "--exclude-from", str(tmp_path / "patterns"))[1]

@@ -113,6 +113,7 @@ def test_a_schedule_is_made_shown_changed_and_forgotten(rig: Rig) -> None:
     assert made in rig.unix("GET", f"{URL}?limit=1000").body
     assert (made["state"], made["missed"], made["overlap"], made["enabled"]) == ("waiting", "once", "skip", True)
     assert made["when"] == "cron 30 2 * * *"
+    assert made["what"] == "tells which sets may go"
     changed = rig.unix("PATCH", path, {"rule": {"kind": "calendar", "expression": "*-*-* 02:30"}, "jitter_s": 9}).body
     assert changed["rule"] == {"kind": "calendar", "expression": "*-*-* 02:30"}
     assert "left out" in changed["remark"]
