@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Protocol
 
 from catalog.access_records import Credential, User
-from catalog.ids import InstallationId, JobNumber, PinId, SegmentId, SetId, VolumeId
+from catalog.ids import InstallationId, JobId, JobNumber, PinId, SegmentId, SetId, VolumeId
 from catalog.ledger_jobs import JobLedger
 from catalog.life_records import CartridgeLife, MediumFacts, Mounting
 from catalog.notice_records import ChannelRecord, Condition, Delivery, NewNotice, Notice
@@ -286,6 +286,10 @@ class Ledger(JobLedger, Protocol):
 
     def backup_sets(self) -> list[BackupSet]:
         """Return all sets in whatever state, oldest first."""
+        ...
+
+    def sets_of(self, job_id: JobId) -> list[BackupSet]:
+        """Return the sets of a job, which may be deleted by now, in whatever state; oldest first."""
         ...
 
     def seal_set(

@@ -13,7 +13,7 @@ import msgspec
 
 from catalog.errors import Conflict
 from catalog.ids import InstallationId, JobNumber, SetId, SetNumber
-from catalog.ledger_store import appending, damaged_segments, giving_up, job_indexes, segments, sets
+from catalog.ledger_store import appending, damaged_segments, giving_up, job_indexes, segments, sets, sets_by_job
 from catalog.ledger_store.jobs import ACTIVE, forgetting_its_run
 from catalog.ledger_store.tables import (
     COPIES,
@@ -254,10 +254,12 @@ def _adopt_set(tx: Writer, backup_set: BackupSet, now_ns: int) -> None:
         kept = _on_tapes(_in_place_of(known, backup_set) if is_unfinished else known, backup_set.tapes)
         if kept != known:
             tx.put(SETS, key, kept)
+            sets_by_job.link(tx, kept, known)
         return
     adopted = msgspec.structs.replace(backup_set, number=_free_set_number(tx, backup_set.number))
     tx.insert(SETS, key, adopted)
     tx.insert(SET_NUMBERS, set_number_key(adopted.number), adopted.set_id)
+    sets_by_job.link(tx, adopted)
     tx.tell("set.adopted", adopted.set_id, adopted.name, now_ns)
 
 

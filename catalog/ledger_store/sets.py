@@ -9,7 +9,7 @@ import msgspec
 
 from catalog.errors import Conflict, NotFound
 from catalog.ids import SetId, SetNumber
-from catalog.ledger_store import appending, jobs, volumes
+from catalog.ledger_store import appending, jobs, sets_by_job, volumes
 from catalog.ledger_store.tables import (
     INDEX_COPIES,
     SET_COUNTER,
@@ -70,6 +70,7 @@ def begin(tx: Writer, backup_set: BackupSet) -> BackupSet:
     jobs.start(tx, job, begun)
     tx.insert(SETS, text_key(begun.set_id), begun)
     tx.insert(SET_NUMBERS, set_number_key(begun.number), begun.set_id)
+    sets_by_job.link(tx, begun)
     tx.tell("set.running", begun.set_id, begun.name, begun.started_at_ns)
     return begun
 

@@ -19,6 +19,7 @@
     queue             `state`                                 QueueState; none: it is not held
     sets              set id                                  BackupSet
     set_numbers       set number (4)                          set id; a number is never given out twice
+    sets_by_job       job id, 0, set number (4)               set id
     segments          segment id                              Segment
     segments_by_set   set id, 0, number within the set (4)    segment id
     copies            segment id, 0, volume id                SegmentCopy
@@ -47,7 +48,8 @@
 Numbers in keys are unsigned, big-endian, of the length in parentheses, so that LMDB's order is theirs. Texts are UTF-8
 (see `text_key` for the odd ones). Every value is sealed by `catalog.checked` under its database's name. A database that
 points to another (`volume_labels`, `job_ids`, `jobs_by_state`, `jobs_by_name`, `jobs_to_check`, `schedule_ids`,
-`set_numbers`, `segments_by_set`, `copies_by_volume`, `damaged_segments`) changes in the same transaction as its target.
+`set_numbers`, `sets_by_job`, `segments_by_set`, `copies_by_volume`, `damaged_segments`) changes in the same
+transaction as its target.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ import msgspec
 
 from catalog.access_records import Credential, User
 from catalog.checked import Codec
-from catalog.ids import BlockNo, JobNumber, SegmentId, SetId, SetNumber, VolumeId
+from catalog.ids import BlockNo, JobId, JobNumber, SegmentId, SetId, SetNumber, VolumeId
 from catalog.life_records import CartridgeLife, Mounting
 from catalog.notice_records import ChannelRecord, Condition, Delivery, Notice
 from catalog.pool_records import Pool
@@ -124,6 +126,7 @@ JOBS_TO_CHECK = _table("jobs_to_check", int)
 QUEUE = _table("queue", QueueState)
 SETS = _table("sets", BackupSet)
 SET_NUMBERS = _table("set_numbers", str)
+SETS_BY_JOB = _table("sets_by_job", str)
 SEGMENTS = _table("segments", Segment)
 SEGMENTS_BY_SET = _table("segments_by_set", str)
 COPIES = _table("copies", SegmentCopy)
@@ -189,6 +192,7 @@ LATER_DATABASES = (
     "conditions",
     "tasks",
     "damaged_segments",
+    "sets_by_job",
 )
 DATABASES = (*_FIRST, *LATER_DATABASES)
 #: Fixed when an environment is opened; more than there are, so that a newer minor version may add some.
@@ -258,6 +262,11 @@ def event_key(number: int) -> bytes:
 def set_number_key(number: SetNumber) -> bytes:
     """Key in `set_numbers`."""
     return number.to_bytes(4, "big")
+
+
+def set_by_job_key(job_id: JobId, number: SetNumber) -> bytes:
+    """Key in `sets_by_job`."""
+    return parts(job_id) + set_number_key(number)
 
 
 def segment_by_set_key(set_id: SetId, number: int) -> bytes:

@@ -16,7 +16,7 @@ import lmdb
 
 from catalog.errors import Damaged, WrongVersion
 from catalog.ids import JobNumber
-from catalog.ledger_store import damaged_segments, job_indexes
+from catalog.ledger_store import damaged_segments, job_indexes, sets_by_job
 from catalog.ledger_store.environment import MAP_SIZE_BYTES, PROBLEMS_EXIT, open_databases, open_lmdb
 from catalog.ledger_store.tables import (
     CHANNELS,
@@ -61,6 +61,7 @@ from catalog.ledger_store.tables import (
     SET_COUNTER,
     SET_NUMBERS,
     SETS,
+    SETS_BY_JOB,
     STAGE_REQUESTS,
     TASK_COUNTERS,
     TASKS,
@@ -80,6 +81,7 @@ from catalog.ledger_store.tables import (
     run_key,
     schedule_key,
     segment_by_set_key,
+    set_by_job_key,
     set_number_key,
     task_key,
     text_key,
@@ -101,6 +103,7 @@ def problems(tx: Reader) -> list[str]:
             *_jobs(tx),
             *_jobs_by_state(tx),
             *_sets(tx),
+            *_sets_by_job(tx),
             *_segments(tx),
             *_copies(tx),
             *_damaged_segments(tx),
@@ -182,6 +185,17 @@ def _sets(tx: Reader) -> Problems:
         # The job itself may have been deleted.
         if backup_set.job_number > (tx.find(COUNTERS, JOB_COUNTER) or 0):
             yield f"{what} names job {backup_set.job_number}, which there never was"
+
+
+def _sets_by_job(tx: Reader) -> Problems:
+    """A ledger of an earlier version has no such index."""
+    if not (count := sum(1 for _ in tx.scan(SETS_BY_JOB))):
+        return
+    if not sets_by_job.is_built(tx):
+        yield f"{SETS_BY_JOB.name} has {count} entries for {tx.count(SETS)} records"
+    for _, backup_set in tx.scan(SETS):
+        key = set_by_job_key(backup_set.job_id, backup_set.number)
+        yield from _points(tx, SETS_BY_JOB, key, backup_set.set_id, f"set {backup_set.set_id}")
 
 
 def _segments(tx: Reader) -> Problems:

@@ -9,13 +9,14 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from catalog.errors import Damaged, StorageFailed, WrongVersion
-from catalog.ledger_store import damaged_segments, events, job_indexes, layout, verify
+from catalog.ledger_store import damaged_segments, events, job_indexes, layout, sets_by_job, verify
 from catalog.ledger_store.environment import MAP_SIZE_BYTES, Operation, SharedEnvironment, acquire, operation, release
 from catalog.ledger_store.transaction import Reader, Writer
 from catalog.records import Event, Installation
 
 _INDEX_JOBS = operation("index_jobs")
 _INDEX_DAMAGE = operation("index_damage")
+_INDEX_SETS = operation("index_sets")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,6 +66,9 @@ class LmdbBase:
         with suppress(Damaged, WrongVersion):
             if not self._read(damaged_segments.is_built):
                 self.index_damage()
+        with suppress(Damaged, WrongVersion):
+            if not self._read(sets_by_job.is_built):
+                self.index_sets()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -93,6 +97,10 @@ class LmdbBase:
     def index_damage(self) -> None:
         """Make the index of segments without a good copy anew, as it is done once likewise."""
         self._write(_INDEX_DAMAGE, damaged_segments.build)
+
+    def index_sets(self) -> None:
+        """Make the index of sets by job anew, as it is done once likewise."""
+        self._write(_INDEX_SETS, sets_by_job.build)
 
     def copy_to(self, folder: Path) -> None:
         """Write a copy of all that is committed now to the existing folder; writers go on meanwhile.

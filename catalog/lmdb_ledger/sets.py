@@ -5,8 +5,8 @@ See `catalog.lmdb_ledger` for threads and durability.
 
 from __future__ import annotations
 
-from catalog.ids import SetId
-from catalog.ledger_store import sets
+from catalog.ids import JobId, SetId
+from catalog.ledger_store import sets, sets_by_job
 from catalog.ledger_store.environment import operation
 from catalog.lmdb_ledger.base import LmdbBase
 from catalog.records import BackupSet, IndexCopy, SetTotals, VolumeEnd
@@ -37,6 +37,10 @@ class SetOperations(LmdbBase):
     def backup_sets(self) -> list[BackupSet]:
         """Return all sets in whatever state, oldest first."""
         return self._read(sets.all_by_number)
+
+    def sets_of(self, job_id: JobId) -> list[BackupSet]:
+        """Return the sets of a job in whatever state, oldest first."""
+        return self._read(sets_by_job.of_job, job_id)
 
     def seal_set(
         self, set_id: SetId, totals: SetTotals, index: IndexCopy, claim: int, end: VolumeEnd, now_ns: int

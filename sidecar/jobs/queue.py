@@ -350,7 +350,7 @@ class Jobs:
         return self._line.place_of(number)
 
     async def look_for_earlier(self, run: Run) -> None:
-        """Note the newest complete set of the job of a run that begins: in a thread, for that reads all sets."""
+        """Note the newest complete set of the job of a run that begins: in a thread, for that may be many sets."""
         try:
             run.earlier = await trio.to_thread.run_sync(self._newest_set, run.job)
         except CatalogError as error:  # Then nobody is told how far the run is of all.
@@ -358,7 +358,7 @@ class Jobs:
 
     def _newest_set(self, number: JobNumber) -> BackupSet | None:
         job = self._ledger.job(number)
-        of_job = (each for each in reversed(self._ledger.backup_sets()) if each.job_id == job.job_id)
+        of_job = reversed(self._ledger.sets_of(job.job_id))
         return next((each for each in of_job if each.state is SetState.COMPLETE), None)
 
     def running(self) -> list[Run]:

@@ -298,11 +298,8 @@ def choose_base(home: Home, ledger: Ledger, job: Job) -> Choice:
         return Choice(wanted)
     found = [
         each
-        for each in ledger.backup_sets()
-        if each.job_id == job.job_id
-        and each.state is SetState.COMPLETE
-        and each.type in _BASES[wanted]
-        and not each.is_imported
+        for each in ledger.sets_of(job.job_id)
+        if each.state is SetState.COMPLETE and each.type in _BASES[wanted] and not each.is_imported
     ]
     if not found:
         return Choice(FULL, reason=f"the job has no complete set that a set of type {wanted} could build on")

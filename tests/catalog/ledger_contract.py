@@ -37,6 +37,7 @@ from tests.catalog.contract_recoveries import RecoveriesContract
 from tests.catalog.contract_schedules import SchedulesContract
 from tests.catalog.contract_segments import SegmentsContract
 from tests.catalog.contract_sets import SetsContract
+from tests.catalog.contract_sets_of_jobs import SetsOfJobsContract
 from tests.catalog.contract_staging import StagingContract
 from tests.catalog.contract_tasks import TasksContract
 from tests.catalog.contract_volumes import VolumesContract
@@ -46,6 +47,7 @@ class LedgerContract(
     VolumesContract,
     JobsContract,
     SetsContract,
+    SetsOfJobsContract,
     SegmentsContract,
     DamageContract,
     PinsContract,

@@ -108,7 +108,7 @@ LmdbLedger.create(Path(sys.argv[1]), 1)
 
 def test_the_steps_pass_every_crash_point() -> None:
     operations = {name.split(".")[1] for name in known_points() if name.startswith("ledger.")}
-    assert {name for name, _ in STEPS} | {"create", "index_jobs", "index_damage"} == operations
+    assert {name for name, _ in STEPS} | {"create", "index_jobs", "index_damage", "index_sets"} == operations
 
 
 FIRST_OF_EACH = {name: number for number, (name, _) in reversed(list(enumerate(STEPS)))}
