@@ -82,13 +82,15 @@ class PlaceCalls:
     async def explain(self, request: Request) -> Response:
         """Say all of a tape, by its label or barcode, or of a set, by whatever names it. A tape's label comes first."""
         what = str(request.path_params["what"])
+        return json_answer(Explained(await trio.to_thread.run_sync(self._explained, what)))
+
+    def _explained(self, what: str) -> list[str]:
+        """Blocking: verdicts on all sets. Of the library only what it knows is read."""
         try:
             volume = tape_called(self._service.ledger, what)
         except NotFound:
-            sentences = await trio.to_thread.run_sync(self._of_set, what)
-        else:
-            sentences = self._of_tape(volume)
-        return json_answer(Explained(sentences))
+            return self._of_set(what)
+        return self._of_tape(volume)
 
     def _of_set(self, what: str) -> list[str]:
         ledger = self._service.ledger

@@ -87,7 +87,7 @@ class PoolCalls:
     async def show(self, request: Request) -> Response:
         """Show one pool, with the tape that is written next, and why no other is."""
         pool = self._pools().get(_name(request))
-        choice = None if pool.name == SCRATCH else self._weigh(pool)
+        choice = None if pool.name == SCRATCH else await trio.to_thread.run_sync(self._weigh, pool)
         return json_answer(self._view(pool, choice))
 
     async def create(self, request: Request) -> Response:

@@ -99,7 +99,7 @@ class ReclaimCalls:
         service = self._service
         await service.library.refresh()
         chosen = await trio.to_thread.run_sync(self._chosen, body)
-        views = [self._view(each) for each in chosen]
+        views = await trio.to_thread.run_sync(lambda: [self._view(each) for each in chosen])
         absent = [f"tape {view.tape} is not reclaimed: {view.obstacle}" for view in views if view.obstacle]
         if body.apply and body.tapes and absent:
             raise NotNow("; ".join(absent))
@@ -126,6 +126,7 @@ class ReclaimCalls:
         return msgspec.structs.replace(view, task=task_view(self._service.tape_tasks.add(living.volume, command)))
 
     def _view(self, living: Living) -> ReclaimableView:
+        """In a thread: all sets say which tape is written next. Of the library only what it knows is read."""
         volume = living.volume
         place = self._service.library.place_of(volume.code)
         onto = None if living.obstacle else self._onto(volume)

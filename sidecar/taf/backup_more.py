@@ -232,7 +232,7 @@ class BackupMoreCalls:
     async def delete(self, request: Request) -> Response:
         """Let go of a set whatever its age; 409 while something builds on it. What is on tape stays until that goes."""
         service = self._service
-        named = set_called(service.ledger, str(request.path_params["set_id"]))
+        named = await trio.to_thread.run_sync(set_called, service.ledger, str(request.path_params["set_id"]))
         await trio.to_thread.run_sync(partial(self._let_go, named.set_id))
         message = f"Set {named.name} was let go of; its tapes can be written over when nothing else lives on them"
         return json_answer(Said(True, message))

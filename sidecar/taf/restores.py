@@ -11,6 +11,7 @@ from functools import partial
 from typing import Annotated
 
 import msgspec
+import trio
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
@@ -103,7 +104,7 @@ class RestoreCalls:
         """Have files of a set restored beneath a folder of this host; 202 with the id to ask for."""
         body, caller, service = await body_of(request, RecoveryRequest), caller_of(request), self._service
         target, paths = _target(body.target_path), _paths(body.files)
-        backup_set = set_called(service.ledger, str(body.backup_set_id))
+        backup_set = await trio.to_thread.run_sync(set_called, service.ledger, str(body.backup_set_id))
         recovery = await new_restore(service, caller, backup_set, paths, target, over=body.overwrite)
         poll = f"/api/recovery/tasks/{recovery.recovery_id}/status"
         message = f"{len(paths)} paths of set {backup_set.name} are being restored: see GET {poll}"

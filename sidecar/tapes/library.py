@@ -62,6 +62,9 @@ class Library:
         self._thread = DeviceThread("changer")
         self._moving = trio.Lock()
         self._elements: list[Element] = []
+        #: Labels of tapes in drives, by code, as they were at that event of the ledger.
+        self._labels: dict[str, str] = {}
+        self._labels_as_of = -1
         self._holders: dict[VolumeId, int] = {}
         #: Tapes that a drive waits for while they are in another one, and that drive.
         self._awaited: dict[VolumeId, int] = {}
@@ -109,6 +112,14 @@ class Library:
         code = self.in_drive(drive)
         if code is None:
             return None
+        # Asked for with every status call: where labels are not barcodes, the ledger reads all tapes, 5 ms for 2,000.
+        if (newest := self._ledger.newest_event()) != self._labels_as_of:
+            self._labels, self._labels_as_of = {}, newest
+        if code not in self._labels:
+            self._labels[code] = self._label_of(code)
+        return self._labels[code]
+
+    def _label_of(self, code: str) -> str:
         try:
             return self._ledger.volume_by_code(code).label
         except NotFound:

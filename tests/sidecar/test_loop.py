@@ -12,19 +12,21 @@ from tapefs.client.transport import SocketConnection
 from tapefs.home import Home
 from tests.sidecar.rig import make_home, running
 
-JOBS, SETS = 20_000, 10_000
+JOBS, SETS, TAPES = 20_000, 10_000, 200
 #: A step of a task takes no longer, in processor time: 10 to 15 ms on a quiet machine, twice that on a busy one.
 LONGEST_S = 0.05
 
 
 def test_no_call_that_looks_blocks_the_loop(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home")
-    fill_ledger(home, jobs=JOBS, sets=SETS)
+    fill_ledger(home, jobs=JOBS, sets=SETS, tapes=TAPES, segments=1)
     steps = tmp_path / "steps"
     (home.path / "steps.json").write_text(json.dumps({"path": str(steps), "longest_s": LONGEST_S}))
     with running(home, listen=True) as rig:
         steps.unlink(missing_ok=True)  # The start reads much, and nobody waits for it yet.
         asked = targets(rig.unix("GET", "/openapi.json").body)
+        tape = rig.unix("GET", "/api/v1/tapes?limit=1").body[0]["label"]
+        asked += [f"/api/v1/explain/{tape}", f"/api/v1/tapes/{tape}", "/api/v1/pools/default"]
         assert len(asked) > 50
         slow: dict[str, str] = {}
         for target in asked:
