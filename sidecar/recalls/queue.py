@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from catalog.ids import BlockNo, FrameNo, SegmentId, VolumeId
+from catalog.ids import FrameNo, SegmentId, VolumeId
+from sidecar.recalls.wanted import Place, Waiter, Wanted, without
 from tapefs.mover.messages import FrameRange
 from tapefs.planner.tapes import Demand, next_tape, weight_of
 from tapefs.spans import Spans
@@ -27,24 +27,6 @@ _LOCATE_S = 20.0
 _FRAME_S = 0.014
 #: So many movers may die over the same segment before its recall is given up.
 MOST_DEATHS = 3
-
-
-class Place(NamedTuple):
-    """Where a copy of a segment lies."""
-
-    volume_id: VolumeId
-    payload_block: BlockNo
-    #: Blocks of the payload, and how many frames they hold: frames are taken for equally long.
-    payload_blocks: int = 0
-    frames: int = 1
-
-    def block(self, frame: int) -> int:
-        """Return the block where a frame begins, about."""
-        return self.payload_block + frame * self.payload_blocks // self.frames
-
-    def frame_behind(self, frame: int, blocks: int) -> int:
-        """Return the frame that begins so many blocks behind the beginning of `frame`, about."""
-        return frame + blocks * self.frames // max(1, self.payload_blocks)
 
 
 class Request(NamedTuple):
@@ -66,110 +48,11 @@ class Stretch(NamedTuple):
     eta_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Waiter:
-    """A reader that waits for frames."""
-
-    #: Chosen by the client, unique.
-    waiter_id: str
-    frames: FrameRange
-    since_s: float
-    #: When it gives up; infinite for never.
-    deadline_s: float
-
-
-@dataclass(slots=True)
-class _Wanted:
-    """What is wanted of one segment."""
-
-    places: tuple[Place, ...]
-    since_s: float
-    todo: dict[VolumeId, Spans] = field(default_factory=dict)
-    asked: dict[VolumeId, Spans] = field(default_factory=dict)
-    #: Frames that a tape could not give.
-    refused: dict[VolumeId, Spans] = field(default_factory=dict)
-    #: Frames to fetch whether anybody waits or not.
-    ordered: Spans = field(default_factory=Spans)
-    #: Of these, what somebody waits for all the same, as a restore does, and since when.
-    awaited: Spans = field(default_factory=Spans)
-    awaited_since_s: float = math.inf
-    waiters: dict[str, Waiter] = field(default_factory=dict)
-    deaths: int = 0
-
-    def sets(self) -> Iterator[Spans]:
-        yield from self.todo.values()
-        yield from self.asked.values()
-
-    def is_open(self, first: int, last: int) -> bool:
-        """Is any frame of the range to do or asked?"""
-        return any(spans.overlaps(first, last) for spans in self.sets())
-
-    def waited_since_s(self, spans: Spans) -> float:
-        """Return since when somebody has waited for any of these frames; infinite for nobody."""
-        waiting = [
-            waiter.since_s
-            for waiter in self.waiters.values()
-            if spans.overlaps(waiter.frames.first, waiter.frames.last)
-        ]
-        if any(spans.overlaps(*run) for run in self.awaited):
-            waiting.append(self.awaited_since_s)
-        return min(waiting, default=math.inf)
-
-    def is_over(self) -> bool:
-        return not self.waiters and not any(self.sets())
-
-    def want(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Put the frames of the range that are not wanted yet to do; return the runs that no place is left for."""
-        new = Spans()
-        new.add(first, last)
-        for spans in self.sets():
-            for run in spans.within(first, last):
-                new.remove(*run)
-        return [lost for run in new for lost in self.spread(*run)]
-
-    def spread(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Put every frame of the range to do on its first place; return the runs that no place is left for."""
-        left = Spans()
-        left.add(first, last)
-        for place in self.places:
-            refused = self.refused.get(place.volume_id, Spans())
-            for run in left:
-                possible = _minus(run, refused)
-                for piece in possible:
-                    self.todo.setdefault(place.volume_id, Spans()).add(*piece)
-                    left.remove(*piece)
-        return list(left)
-
-    def unwant(self, first: int, last: int) -> None:
-        """Forget what is to do in the range and neither ordered nor waited for."""
-        for spans in self.todo.values():
-            before = spans.within(first, last)
-            spans.remove(first, last)
-            for low, high in before:
-                for kept in self._still_wanted(low, high):
-                    spans.add(*kept)
-
-    def _still_wanted(self, low: int, high: int) -> Iterator[tuple[int, int]]:
-        yield from self.ordered.within(low, high)
-        for waiter in self.waiters.values():
-            first, last = max(low, waiter.frames.first), min(high, waiter.frames.last)
-            if first <= last:
-                yield first, last
-
-
-def _minus(run: tuple[int, int], holes: Spans) -> list[tuple[int, int]]:
-    left = Spans()
-    left.add(*run)
-    for hole in holes.within(*run):
-        left.remove(*hole)
-    return list(left)
-
-
 class RecallQueue:
     """Everything that is wanted from tape."""
 
     def __init__(self) -> None:
-        self._segments: dict[SegmentId, _Wanted] = {}
+        self._segments: dict[SegmentId, Wanted] = {}
         #: Waiter to its segment.
         self._homes: dict[str, SegmentId] = {}
         #: Grows whenever there may be more to do on some tape.
@@ -376,7 +259,7 @@ class RecallQueue:
         for spans in (*wanted.sets(), wanted.ordered):
             spans.remove(frames.first, frames.last)
         settled = [
-            waiter for waiter in _touched(wanted, frames) if not wanted.is_open(waiter.frames.first, waiter.frames.last)
+            waiter for waiter in wanted.touched(frames) if not wanted.is_open(waiter.frames.first, waiter.frames.last)
         ]
         for waiter in settled:
             self._release(waiter.waiter_id)
@@ -427,7 +310,7 @@ class RecallQueue:
                 if other.segment_id == frames.segment_id:
                     again.add(other.first, other.last)
             for run in wanted.asked.get(volume_id, Spans()).within(frames.first, frames.last):
-                found += [_frames(frames.segment_id, left) for left in _minus(run, again)]
+                found += [_frames(frames.segment_id, left) for left in without(run, again)]
         return found
 
     def ask_again(self, volume_id: VolumeId, ranges: Iterable[FrameRange]) -> None:
@@ -458,7 +341,7 @@ class RecallQueue:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _want(self, wanted: _Wanted, frames: FrameRange) -> list[FrameRange]:
+    def _want(self, wanted: Wanted, frames: FrameRange) -> list[FrameRange]:
         self.news += 1
         lost = [_frames(frames.segment_id, run) for run in wanted.want(frames.first, frames.last)]
         for piece in lost:
@@ -466,9 +349,9 @@ class RecallQueue:
         self._sweep(frames.segment_id)
         return lost
 
-    def _wanted(self, segment_id: SegmentId, places: Sequence[Place], now_s: float) -> _Wanted:
+    def _wanted(self, segment_id: SegmentId, places: Sequence[Place], now_s: float) -> Wanted:
         if segment_id not in self._segments:
-            self._segments[segment_id] = _Wanted(tuple(places), now_s)
+            self._segments[segment_id] = Wanted(tuple(places), now_s)
         return self._segments[segment_id]
 
     def _release(self, waiter_id: str) -> tuple[SegmentId, Waiter]:
@@ -476,9 +359,9 @@ class RecallQueue:
         self._released.append(waiter_id)
         return segment_id, self._segments[segment_id].waiters.pop(waiter_id)
 
-    def _give_up(self, wanted: _Wanted, frames: FrameRange) -> None:
+    def _give_up(self, wanted: Wanted, frames: FrameRange) -> None:
         wanted.ordered.remove(frames.first, frames.last)
-        for waiter in _touched(wanted, frames):
+        for waiter in wanted.touched(frames):
             self._release(waiter.waiter_id)
             wanted.unwant(waiter.frames.first, waiter.frames.last)
 
@@ -498,22 +381,14 @@ def _frames(segment_id: SegmentId, run: tuple[int, int]) -> FrameRange:
     return FrameRange(segment_id, FrameNo(run[0]), FrameNo(run[1]))
 
 
-def _touched(wanted: _Wanted, frames: FrameRange) -> list[Waiter]:
-    return [
-        waiter
-        for waiter in wanted.waiters.values()
-        if waiter.frames.first <= frames.last and frames.first <= waiter.frames.last
-    ]
-
-
-def _weight(wanted: _Wanted, now_s: float) -> float:
+def _weight(wanted: Wanted, now_s: float) -> float:
     waiting = sum(weight_of(now_s - waiter.since_s) for waiter in wanted.waiters.values())
     return waiting + weight_of(now_s - wanted.since_s, ORDER_WEIGHT)
 
 
-def _weight_of(wanted: _Wanted, run: tuple[int, int], now_s: float) -> float:
+def _weight_of(wanted: Wanted, run: tuple[int, int], now_s: float) -> float:
     """Return what a run of frames weighs, which several may wait for or nobody."""
-    waiting = sum(weight_of(now_s - waiter.since_s) for waiter in _touched(wanted, _frames(SegmentId(""), run)))
+    waiting = sum(weight_of(now_s - waiter.since_s) for waiter in wanted.touched(_frames(SegmentId(""), run)))
     return waiting + weight_of(now_s - wanted.since_s, ORDER_WEIGHT)
 
 

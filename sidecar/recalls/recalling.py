@@ -23,9 +23,10 @@ from sidecar.recalls.arrivals import Arrivals
 from sidecar.recalls.desk import Choice, Desk, standing_of
 from sidecar.recalls.guard import Action, Mode, Reader
 from sidecar.recalls.log import Entry
-from sidecar.recalls.queue import Place, RecallQueue, Waiter
+from sidecar.recalls.queue import RecallQueue
 from sidecar.recalls.readings import Outcome, Reading, Wait
 from sidecar.recalls.walks import Walks
+from sidecar.recalls.wanted import Place, Waiter
 from sidecar.recalls.whereabouts import Whereabouts
 from sidecar.tapes.library import Library
 from tapefs.errors import KeyMissing

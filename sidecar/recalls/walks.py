@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from catalog.ids import FrameNo, SegmentId, VolumeId
-from sidecar.recalls.queue import Place
+from sidecar.recalls.wanted import Place
 from tapefs.mover.messages import FrameRange
 from tapefs.spans import Spans
 

@@ -10,7 +10,7 @@ from catalog.ids import SegmentId, VolumeId
 from catalog.ledger import Ledger
 from catalog.records import CopyState, SegmentCopy, Volume, VolumeState
 from drivers.interface import ElementKind
-from sidecar.recalls.queue import Place
+from sidecar.recalls.wanted import Place
 from sidecar.tapes.library import Library
 from tapefs.staging.worth import MOUNT_S, Tape
 

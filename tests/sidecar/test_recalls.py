@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.ids import BlockNo, FrameNo, SegmentId, VolumeId
-from sidecar.recalls.queue import MOST_DEATHS, Place, RecallQueue, Waiter
+from sidecar.recalls.queue import MOST_DEATHS, RecallQueue
+from sidecar.recalls.wanted import Place, Waiter
 from tapefs.mover.messages import FrameRange
 from tapefs.planner.rounds import AGEING_S
 from tapefs.planner.tapes import OVERDUE_S

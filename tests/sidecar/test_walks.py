@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from catalog.ids import BlockNo, FrameNo, SegmentId, VolumeId
-from sidecar.recalls.queue import Place
 from sidecar.recalls.walks import LEASE_S, Walks
+from sidecar.recalls.wanted import Place
 from tapefs.mover.messages import FrameRange
 
 A, B = VolumeId("tape-a"), VolumeId("tape-b")
