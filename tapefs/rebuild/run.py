@@ -20,12 +20,13 @@ from drivers.interface import Drive, HoldsFiles
 from tapefs.errors import KeyMissing, KeyUnfit, NoTape, NotBlank, NotNow, TapeError, WrongPassphrase
 from tapefs.home import Home
 from tapefs.rebuild.known import Known, begun_anew, fitted, known_of, leave_out_contradictions
+from tapefs.rebuild.labels import Blank
 from tapefs.rebuild.payloads import members_file
 from tapefs.rebuild.plan import Plan, adoption_of, installation_of, plan_of
 from tapefs.rebuild.records import Method, Survey
 from tapefs.rebuild.scribe import Outcome, enter
 from tapefs.rebuild.store import SurveyStore
-from tapefs.rebuild.walk import Blank, survey_tape
+from tapefs.rebuild.walk import survey_tape
 
 log = structlog.get_logger(__name__)
 

@@ -13,17 +13,16 @@ from pathlib import Path
 
 import structlog
 
-from catalog.ids import SegmentId, VolumeId
+from catalog.ids import SegmentId
 from drivers.errors import EndOfData, ReadFailed
 from drivers.interface import BlockNo, Drive, FileNo, Position
-from tapefs.errors import BadStructure, NotBlank, WrongTape
+from tapefs.errors import BadStructure
 from tapefs.format.identify import foreign_format, is_ours
-from tapefs.format.records import AGE, DRIVE, End, Header, Label
-from tapefs.format.structures import read_header, read_label, read_set_label
+from tapefs.format.records import AGE, End, Header
+from tapefs.format.structures import read_header
 from tapefs.home import Home
-from tapefs.keys.driving import key_for, read_with, take_key
-from tapefs.keys.policy import Seal
 from tapefs.keys.reading import open_file
+from tapefs.rebuild.labels import Labels, give_key
 from tapefs.rebuild.orientation import is_header, is_index, last_file_before
 from tapefs.rebuild.payloads import members_file, take_payload
 from tapefs.rebuild.records import Index, Method, Segment, Survey, Tape, Torn
@@ -34,16 +33,11 @@ log = structlog.get_logger(__name__)
 
 #: How every zstd frame begins.
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_LABEL_FILES = 2
 #: To find where an index begins takes some ten short locates; a segment that is passed over forwards takes three stops.
 _WORTH_A_SEARCH = 4
 
 #: Told what is being read, for people: tape, tape file, segments so far.
 Tell = Callable[[str, int, int], None]
-
-
-class Blank(WrongTape):
-    """There is nothing on the tape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +96,12 @@ class _Walk:
     def run(self) -> Survey:
         """Read it."""
         found = self._found
-        tape, label_bytes = self._labels()
+        labels = Labels(self._home, self._drive, self._reader)
+        tape, label_bytes = labels.read()
+        found.ignored += labels.ignored
         begin = found.end = self._drive.position()
         stop = None
-        self._give_key(tape)
+        give_key(self._home, self._drive, tape)
         # Of a tape with age files each TRAILER is read, because its SHA-256 is not known otherwise.
         if self._method is Method.INDEX and (tape.by_drive or not tape.key_fingerprint):
             stop = self._from_the_end(tape, begin)
@@ -200,98 +196,6 @@ class _Walk:
         while block in starts and starts[block] < block:
             block = starts[block]
         return block
-
-    # -- labels ------------------------------------------------------------------------------------------------------
-
-    def _labels(self) -> tuple[Tape, int]:
-        """Return who the tape is; the head stands behind its labels then."""
-        drive = self._drive
-        drive.rewind()
-        label, label_bytes, foreign = self._label()
-        drive.rewind()
-        key, way, is_known = "", "", False
-        try:
-            drive.space_filemarks(1)
-            second = bytes(self._reader.read())
-            set_label = read_set_label(second)
-            volume, key, is_known = set_label.volume, set_label.key_fingerprint or "", True
-            way = set_label.encryption or ""
-            label_bytes += len(second)
-        except (EndOfData, ReadFailed, BadStructure) as error:
-            if foreign is not None:
-                raise foreign from None
-            if label is None:
-                raise BadStructure(f"neither LABEL nor SET LABEL of this tape can be read: {error}") from error
-            self._found.ignored.append(f"the SET LABEL cannot be read: {error}")
-            volume = label.volume
-        drive.rewind()
-        try:
-            drive.space_filemarks(_LABEL_FILES)
-        except EndOfData:
-            drive.seek_end()
-        header = None if label is not None and is_known else self._first_header()
-        if header is not None and not is_known:
-            key, way = header.key_fingerprint or "", header.encryption or ""
-        return self._who(label, header, volume, Seal(key, way == DRIVE)), label_bytes
-
-    def _give_key(self, tape: Tape) -> None:
-        """Have the drive read what it has encrypted. Raises KeyMissing, KeyUnfit, drive errors."""
-        if tape.by_drive:
-            read_with(self._drive, key_for(self._home, tape.key_fingerprint, tape.volume_id), tape.label)
-        else:
-            take_key(self._drive)
-
-    def _label(self) -> tuple[Label | None, int, NotBlank | None]:
-        """Return the LABEL if it is whole, its length, and whose it seems to be if it does not even begin as ours."""
-        try:
-            block = bytes(self._reader.read())
-        except EndOfData:
-            raise Blank("there is nothing on the tape") from None
-        except ReadFailed as error:
-            self._found.ignored.append(f"the LABEL cannot be read: {error}")
-            return None, 0, None
-        try:
-            return read_label(block), len(block), None
-        except NotBlank as error:
-            # A damaged one of ours if a SET LABEL follows.
-            self._found.ignored.append("the LABEL cannot be read: it does not begin as one")
-            return None, len(block), error
-        except BadStructure as error:
-            self._found.ignored.append(f"the LABEL cannot be read: {error}")
-            return None, len(block), None
-
-    def _who(self, label: Label | None, header: Header | None, volume: VolumeId, seal: Seal) -> Tape:
-        status = self._drive.status()
-        if label is not None and label.volume != volume:
-            raise BadStructure(f"the LABEL says that this is tape {label.volume}, the SET LABEL says {volume}")
-        if label is None and header is None:
-            raise BadStructure("the LABEL of this tape cannot be read, and there is no HEADER that tells whose it is")
-        told = label or header
-        if told is None:
-            raise AssertionError("one of them is there")
-        return Tape(
-            volume_id=volume,
-            installation_id=told.installation,
-            label=label.label if label is not None else status.barcode or volume,
-            barcode=status.barcode or "",
-            pool=label.pool if label is not None else self._home.settings.backup.pool,
-            created_ns=told.created_ns,
-            block_size=told.block_size,
-            generation=status.medium_generation or 0,
-            capacity_bytes=status.capacity_bytes,
-            key_fingerprint=seal.fingerprint,
-            by_drive=seal.by_drive,
-        )
-
-    def _first_header(self) -> Header | None:
-        """Return what the HEADER behind the labels says, for a tape one of whose labels is gone."""
-        at = self._drive.position()
-        try:
-            return read_header(bytes(self._reader.read()))
-        except (EndOfData, ReadFailed, BadStructure):
-            return None
-        finally:
-            self._drive.locate(at.block)
 
     # -- structures --------------------------------------------------------------------------------------------------
 
