@@ -138,6 +138,7 @@ async def run_sidecar(home: Home, ledger: Ledger, options: Options, unix: Unix, 
                 servers.start_soon(http.serve, listeners)
                 await _work(service, options, http, signals)
         finally:
+            service.files.close()
             await service.library.close()
     log.info("sidecar ended")
 
@@ -149,8 +150,6 @@ async def _work(service: Service, options: Options, http: HttpServer, signals: A
         nursery.start_soon(_wait_signal, signals, end)
         for drive in service.drives:
             nursery.start_soon(drive.run)
-        nursery.start_soon(_bring_back, service, options)
-        nursery.start_soon(service.files.run)
         for name, run in _parts(service, options).items():
             if options.until_idle:  # Who waits for this sidecar is better told at once, by its end.
                 nursery.start_soon(run)
@@ -183,6 +182,9 @@ def _parts(service: Service, options: Options) -> dict[str, Callable[[], Awaitab
         "notices": service.notices.run,
         "events": service.live.run,
         "progress": _looking(service).run,
+        "reads over HTTP": service.files.run_waits,
+        "reading ahead over HTTP": service.files.run_walks,
+        "what was staged before": partial(_bring_back, service, options),
         "restores": partial(service.restorations.run, goes_on=not options.until_idle),
         "upkeep": service.upkeep.run,
         "figures": service.lag.run,
@@ -227,7 +229,10 @@ async def _get_ready(
 
 
 async def _bring_back(service: Service, options: Options) -> None:
-    """Have the staging area as it was: what the machine's last run has left, and pinned frames that are missing."""
+    """Have the staging area as it was: what the machine's last run has left, and pinned frames that are missing.
+
+    Done twice it changes nothing more.
+    """
     await service.evictor.revive()
     if not options.until_idle:
         # A sidecar that a command has started for itself moves no tape for others.

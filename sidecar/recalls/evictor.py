@@ -50,7 +50,8 @@ class Evictor:
     async def revive(self) -> None:
         """Compare what the machine's last run has left with its checksums, so that it need not come from tape again.
 
-        To be run once, beside everything else. What readers want meanwhile is compared by movers, at once.
+        To be run at the start, beside everything else; again it finds nothing to do. What readers want meanwhile is
+        compared by movers, at once.
         """
         frames = 0
         try:

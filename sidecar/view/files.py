@@ -12,7 +12,6 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -101,7 +100,7 @@ class Item:
 
 
 class Files:
-    """Names and contents. `run` must run meanwhile for contents that are on tape."""
+    """Names and contents. `run_waits` and `run_walks` must run meanwhile for contents that are on tape."""
 
     def __init__(self, home: Home, ledger: Ledger, recalls: Recalls, arrivals: Arrivals) -> None:
         self._recalls = recalls
@@ -120,13 +119,18 @@ class Files:
         self._residency = Residency(ledger, self._stages.look, self._waits.is_awaited, lambda: True, home.keyring.has)
         self._description = Description(self._residency)
 
-    async def run(self) -> None:
-        """Bring reads that wait together with what arrives, until cancelled."""
-        with closing(self._archive), closing(self._stages):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._waits.run)
-                nursery.start_soon(self._walks.run)
-                await trio.sleep_forever()
+    def close(self) -> None:
+        """Close indexes and what is staged; nothing may run any more."""
+        self._archive.close()
+        self._stages.close()
+
+    async def run_waits(self) -> None:
+        """Bring reads that wait together with what arrives, until cancelled. May be begun again."""
+        await self._waits.run()
+
+    async def run_walks(self) -> None:
+        """Look ahead of readers, until cancelled. May be begun again."""
+        await self._walks.run()
 
     # -- names -------------------------------------------------------------------------------------------------------
 

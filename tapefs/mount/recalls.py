@@ -274,7 +274,8 @@ class Recalls:
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Talk to the sidecar until cancelled."""
+        """Talk to the sidecar until cancelled. May be begun again when it has failed: who waits is posted once more."""
+        self._connected = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow_arrivals)
             nursery.start_soon(self._post_forever)

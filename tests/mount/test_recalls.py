@@ -36,6 +36,7 @@ class FakeLink:
         self.cancelled: list[str] = []
         self.is_up = True
         self.refusal: RecallFailed | None = None
+        self.bug: Exception | None = None
         self._send, self._receive = trio.open_memory_channel[Arrival | None](100)
 
     async def post_waiters(self, waiters: Sequence[WaiterMessage]) -> None:
@@ -44,6 +45,8 @@ class FakeLink:
             raise Unreachable("down")
         if self.refusal is not None:
             raise self.refusal
+        if self.bug is not None:
+            raise self.bug
         self.posted += waiters
 
     async def cancel(self, ids: Sequence[str]) -> None:

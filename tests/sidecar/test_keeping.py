@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -14,7 +15,10 @@ from catalog.ledger_store.tables import job_key, schedule_key
 from catalog.schedule_records import ScheduleNumber
 from sidecar.keeping import LONGEST_PAUSE_S, SHOWN_S, Keeping
 from tapefs.home import Home
+from tapefs.mount.recalls import Recalls, Wanted
+from tapefs.mount.sidecar_link import SidecarLink
 from tests.catalog.lmdb_tools import dump, store
+from tests.mount.test_recalls import CALLER, SEGMENT, FakeLink
 from tests.sidecar.rig import Rig, make_home, running, wait_until
 from tests.sidecar.test_schedules import URL, make, run
 
@@ -52,6 +56,37 @@ async def test_a_part_that_fails_is_begun_again_and_the_others_go_on(autojump_cl
         await trio.sleep(SHOWN_S)
         assert keeping.troubles() == {}
         assert ticks == int(trio.current_time())
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.log_warnings
+async def test_who_waits_for_tape_is_asked_for_again_when_that_part_has_failed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What came from tape in the meantime is told to nobody: so all who wait are posted once more."""
+    async with trio.open_nursery() as nursery:
+        keeping, link, results = Keeping(), FakeLink(), []
+        waits, is_staged = Recalls(cast(SidecarLink, link), 10, 10), False
+
+        async def wait(first: int) -> None:
+            await waits.wait(Wanted(SEGMENT, first, first), CALLER, math.inf, lambda: is_staged)
+            results.append(first)
+
+        nursery.start_soon(keeping.keep, "reads", waits.run)
+        nursery.start_soon(wait, 3)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [message.first for message in link.posted] == [3]
+        link.bug = KeyError("nobody expected it")
+        nursery.start_soon(wait, 5)
+        await trio.testing.wait_all_tasks_blocked()
+        assert keeping.troubles() == {"reads": "KeyError: 'nobody expected it'"}
+        link.bug = None
+        await trio.sleep(2)
+        assert {message.first for message in link.posted[1:]} == {3, 5}
+        is_staged = True
+        link.tell(0, 9)
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(results) == [3, 5]
         nursery.cancel_scope.cancel()
 
 
