@@ -26,7 +26,7 @@ from drivers.errors import (
     WriteProtected,
 )
 from drivers.health import DriveHealth
-from drivers.interface import Busy, DriveKey, DriveStatus, Encryption, Lengthy, Listener, NextBlock
+from drivers.interface import DriveKey, DriveStatus, Encryption, Listener, NextBlock
 from drivers.lto import can_read, can_write
 from drivers.tape_files import MovesOverFiles
 from drivers.virtual.cartridge import Cartridge
@@ -41,19 +41,18 @@ from drivers.virtual.condition import (
 )
 from drivers.virtual.drive_state import DriveRecord, read_drive, write_drive
 from drivers.virtual.layout import cartridge_folder, drive_lock_path, library_lock, read_library
+from drivers.virtual.measuring import FirstLoads
 from drivers.virtual.mechanics import Mechanics
 from drivers.virtual.memory import Attribute, MemoryRecord, read_memory, write_memory
 from drivers.virtual.pace import Pace, parse_mode
 from drivers.virtual.sealing import Cipher
 from drivers.virtual.spacing import Spaced, plan_blocks
-from drivers.virtual.state import StateRecord, read_state, set_measured
+from drivers.virtual.state import StateRecord, read_state
 
 #: SCSI gives the length of a block 24 bits.
 MAX_BLOCK_BYTES = 2**24 - 1
 _MIN_RESERVE_BYTES = 8 * 1024 * 1024
 _CLOSED = -1
-#: How often it is told how far the first load of a cartridge is.
-_MEASURING_STEPS = 100
 
 
 def reserve_bytes(capacity_bytes: int) -> int:
@@ -85,13 +84,13 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
         #: Why nothing works any more, "" while it does.
         self._dead = ""
         self._cartridge: Cartridge | None = None
-        self._listener: Listener = lambda busy: None
         self._keys = DriveCipher()
         self._position_lost = False
         try:
             record = read_drive(folder, number)
             self._compresses = record.compresses
             self._mechanics = Mechanics(bay.generation, record.counters, pace)
+            self._first_loads = FirstLoads(folder, number, bay.generation, self._mechanics)
             self._threaded = record.threaded if record.threaded == bay.barcode else None
             if self._threaded is not None:
                 self._resume(self._threaded, record.head_block)
@@ -141,7 +140,7 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
         if self._threaded is not None:
             self.rewind()
             return
-        self._measure()
+        self._first_loads.measure()
         # The changer looks whether a cartridge is threaded under the same lock.
         with library_lock(self._folder):
             barcode = read_library(self._folder).bay(self._number).barcode
@@ -170,20 +169,7 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
 
     def watch(self, listener: Listener) -> None:
         """Tell how far a first load is. See `TellsProgress.watch`."""
-        self._listener = listener
-
-    def _measure(self) -> None:
-        """Measure a cartridge that never was; one that is taken away or loses power meanwhile is measured anew."""
-        seconds = self._first_load_s()
-        if not seconds:
-            return
-        try:
-            for number in range(_MEASURING_STEPS):
-                self._listener(Busy(Lengthy.MEASURING, number / _MEASURING_STEPS))
-                self._mechanics.measure(seconds / _MEASURING_STEPS)
-        finally:
-            self._listener(None)
-        self._note_measured()
+        self._first_loads.listener = listener
 
     def first_load_s(self) -> float:
         """Return the seconds by the clock that measuring the cartridge in the drive will take.
@@ -191,26 +177,13 @@ class VirtualDrive(MovesOverFiles[Cartridge]):
         0 when that was done, or when this drive waits for nothing.
         """
         self._check_alive()
-        return self._mechanics.waited_s(self._first_load_s())
+        return 0.0 if self._threaded is not None else self._first_loads.waited_s()
 
     def skip_measuring(self) -> None:
         """The cartridge in the drive is measured: somebody has waited for that."""
         self._check_alive()
-        self._mechanics.measured(self._first_load_s())
-        self._note_measured()
-
-    def _first_load_s(self) -> float:
-        barcode = read_library(self._folder).bay(self._number).barcode
-        if barcode is None or self._threaded is not None:
-            return 0.0
-        state = read_state(cartridge_folder(self._folder, barcode))
-        return state.first_load_s if self._can_write(state.generation) else 0.0
-
-    def _note_measured(self) -> None:
-        with library_lock(self._folder):
-            barcode = read_library(self._folder).bay(self._number).barcode
-            if barcode is not None:
-                set_measured(cartridge_folder(self._folder, barcode))
+        if self._threaded is None:
+            self._first_loads.skip()
 
     def unload(self) -> None:
         """Sync, rewind, unthread and eject. See `Drive.unload`."""
