@@ -55,6 +55,10 @@ $bb poweroff -f
 """
 
 
+#: What takes a guest a minute or two takes ten where others use the machine.
+LONG_S = 1800.0
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How a job in the guest ended."""
@@ -165,7 +169,7 @@ class Machine:
         )
 
 
-def run(job: str, share: Path, *, timeout_s: float = 120, memory_mib: int = 512, disk: Path | None = None) -> Ended:
+def run(job: str, share: Path, *, timeout_s: float = LONG_S, memory_mib: int = 512, disk: Path | None = None) -> Ended:
     """Boot, run `job`, halt."""
     with Machine(job, share, memory_mib=memory_mib, disk=disk) as machine:
         return machine.wait(timeout_s)

@@ -25,7 +25,7 @@ SELECTED = f"({IN_FULL}) and not written_once"
 @pytest.mark.slow
 def test_contracts_of_drive_and_changer(tmp_path: Path) -> None:
     job = guest.attached(16 * MIB) + guest.selection("contract", arguments=f"-k '{SELECTED}'")
-    ended = run(job, tmp_path, timeout_s=600)
+    ended = run(job, tmp_path)
     print(ended.output)
     assert ended.status == 0, ended.output
     assert "skipped" not in ended.output

@@ -21,6 +21,6 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 def test_stenc_reads_what_the_drive_has_encrypted(tmp_path: Path) -> None:
     """With the key of the tape, and with nothing else; what is plain says how to make it."""
     job = guest.product(GIB) + guest.script("drive_key")
-    ended = run(job, tmp_path / "share", timeout_s=600, disk=make_disk(tmp_path / "disk"))
+    ended = run(job, tmp_path / "share", disk=make_disk(tmp_path / "disk"))
     print(ended.output)
     assert ended.status == 0, ended.output

@@ -21,6 +21,6 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 def test_end_to_end(tmp_path: Path) -> None:
     """The product backs up, restores and mounts; mt, dd, zstd and tar read it, as the tape says; all is compared."""
     job = guest.product(GIB) + guest.script("end_to_end")
-    ended = run(job, tmp_path / "share", timeout_s=600, disk=make_disk(tmp_path / "disk"))
+    ended = run(job, tmp_path / "share", disk=make_disk(tmp_path / "disk"))
     print(ended.output)
     assert ended.status == 0, ended.output

@@ -22,6 +22,6 @@ export TAPEFS_FAULTS='[{"kind": "delay", "operation": "write_block", "seconds": 
 def test_a_reset_within_a_segment(tmp_path: Path) -> None:
     """A reset by somebody else, told by the real st: the job goes on by itself, and everything is on tape."""
     job = SLOW + guest.product(GIB) + guest.script("fabric")
-    ended = run(job, tmp_path / "share", timeout_s=600, disk=make_disk(tmp_path / "disk"))
+    ended = run(job, tmp_path / "share", disk=make_disk(tmp_path / "disk"))
     print(ended.output)
     assert ended.status == 0, ended.output

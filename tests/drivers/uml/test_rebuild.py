@@ -22,6 +22,6 @@ def test_rebuild(tmp_path: Path) -> None:
     """By each of the three ways and from an old copy every record, number, attribute and byte is as before; then the
     next backup goes on, and untape.py alone restores all of it."""
     job = guest.product(GIB) + guest.script("rebuild")
-    ended = run(job, tmp_path / "share", timeout_s=600, disk=make_disk(tmp_path / "disk"))
+    ended = run(job, tmp_path / "share", disk=make_disk(tmp_path / "disk"))
     print(ended.output)
     assert ended.status == 0, ended.output

@@ -32,7 +32,7 @@ tapefs=tapefs
 stage "mounted: nothing is staged, so every file that is opened comes from the tape"
 "$tapefs" evict --all
 read_before=$("$tapefs" drives --json | field counters.bytes_read)
-tries_long cmp /disk/mnt/sets/"$first"/disk/source/random /disk/first/random
+tries cmp /disk/mnt/sets/"$first"/disk/source/random /disk/first/random
 same /disk/first "/disk/mnt/sets/$first/disk/source"
 same /disk/source "/disk/mnt/jobs/source/latest/disk/source"
 "$tapefs" drives

@@ -15,9 +15,9 @@ in_segment() {
 
 stage "a reset of the drive by somebody else, in the middle of the second segment"
 reset=$("$tapefs" backup /disk/source --name reset --no-wait)
-tries_long in_segment 1
+tries in_segment 1
 sg_reset --device "$(node_of 1 2)"
-tries_long job_ended "$reset"
+tries job_ended "$reset"
 "$tapefs" jobs
 finished "$reset"
 

@@ -18,11 +18,11 @@ states() { [[ $("$tapefs" sets --json | field state | paste -sd' ') == "$1" ]]; 
 stage "the torn set is not shown; its job goes on behind its last whole segment and writes over the torn one"
 mkdir /disk/mnt
 serve --mount /disk/mnt
-tries_long states 'complete failed'
+tries states 'complete failed'
 "$tapefs" sets
 [[ $(ls /disk/mnt/jobs) == whole ]]
 "$tapefs" jobs resume
-tries_long job_ended "$job"
+tries job_ended "$job"
 finished "$job"
 states 'complete complete'
 files /disk/whole/more

@@ -23,7 +23,7 @@ in_a_payload() {
 }
 
 stage "another, until its second segment has reached the medium in part"
-tries_long in_a_payload $((10#$before + 4))
+tries in_a_payload $((10#$before + 4))
 # No filemark, but what the drive has in its buffer.
 sg_raw "$(node_of 1 2)" 10 00 00 00 00 00 2>>"$SHARE"/sg.log
 echo cut me off >"$SHARE"/cut

@@ -104,7 +104,7 @@ serve() {
         kill -0 "$sidecar" || { cat "$SHARE"/serve.log >&2; return 1; }
         sleep 0.05
     done
-    [[ ${1-} != --mount ]] || tries_long test -d "$2"/jobs
+    [[ ${1-} != --mount ]] || tries test -d "$2"/jobs
 }
 
 serve_no_more() {

@@ -5,16 +5,9 @@ trap 'echo "guest: failed in line $LINENO: $BASH_COMMAND" >&2' ERR
 IQN=iqn.2026-11.test:library
 PORT=3260
 
-# tries COMMAND...: until it succeeds, for five seconds.
-tries() { tries_for 100 "$@"; }
-
-# tries_long COMMAND...: for a minute.
-tries_long() { tries_for 1200 "$@"; }
-
-# tries_for TWENTIETHS COMMAND...
-tries_for() {
-    local rest=$1
-    shift
+# tries COMMAND...: until it succeeds, for minutes: others may use the machine.
+tries() {
+    local rest=2400
     until "$@" >/dev/null 2>&1; do
         ((rest-- > 0)) || { echo "guest: gave up waiting for: $*" >&2; return 1; }
         sleep 0.05
@@ -38,7 +31,7 @@ serve_library() {
     PYTHONPATH=$PROJECT "$PROJECT"/.venv/bin/python "$PROJECT"/tests/drivers/uml/guest/serve_library.py \
         "$LIBRARY" "$PORT" "$@" >"$SHARE"/library.log 2>&1 &
     target=$!
-    tries_long grep -q serving "$SHARE"/library.log
+    tries grep -q serving "$SHARE"/library.log
 }
 
 # start_tgt: tgt without any unit yet.
