@@ -40,7 +40,7 @@ def serving(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.
             yield ours, thread
         finally:
             ours.close()
-            thread.join(20)
+            thread.join(60)
         assert not thread.is_alive()
 
 
@@ -122,7 +122,7 @@ def test_a_message_that_is_none_ends_the_mover(rig: Rig, monkeypatch: pytest.Mon
     """It would wait for ever for what it can no longer understand."""
     with serving(rig, monkeypatch) as (ours, thread):
         ours.sendall(b"\0\0\0\3???")
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 

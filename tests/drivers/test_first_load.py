@@ -162,7 +162,7 @@ def test_a_load_that_is_waited_for_tells_others(server: TapeServer) -> None:
     # What needs no tape is answered all the while, and by its own attentions.
     assert other.good("12 00 00 00 24 00")
     assert other("1A 00 3F 00 FF 00").sense == ""
-    loading.join(30)
+    loading.join(60)
     assert not loading.is_alive()
     assert hand(TUR).sense == ""
 

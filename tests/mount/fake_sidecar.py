@@ -52,7 +52,7 @@ class FakeSidecar:
 
     def stop(self) -> None:
         trio.from_thread.run_sync(self._ending.set, trio_token=self._token)
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     @property

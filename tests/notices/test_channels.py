@@ -166,7 +166,7 @@ async def test_apprise_sends_mail(tmp_path: Path) -> None:
         thread.start()
         url = f"mailto://127.0.0.1:{server.getsockname()[1]}?from=tapefs@example.org&to=ops@example.org&mode=insecure"
         await open_channel(settings_of("apprise", url), tmp_path, OWN).send(FAILED)
-        thread.join(30)
+        thread.join(60)
     assert not thread.is_alive()
     text = "\n".join(lines)
     assert "RCPT TO:<ops@example.org>" in text.replace("rcpt", "RCPT").replace("RCPT to", "RCPT TO").replace(" <", "<")

@@ -185,7 +185,7 @@ def test_a_redis_server_is_asked(rig: Rig) -> None:
         thread.start()
         config = {"db_type": "redis", "db_host": "127.0.0.1", "db_port": server.getsockname()[1], "db_password": "pw"}
         assert rig.unix("POST", "/api/system/database/test", config).body["success"] is True
-        thread.join(30)
+        thread.join(60)
 
 
 def _initdb() -> str | None:

@@ -27,21 +27,25 @@ SECONDS = 3.0
 
 def test_readers_get_the_right_bytes_or_none_while_frames_come_and_go(tmp_path):
     folder = tmp_path / "staging"
+    # That all of them were at work: published frames, freed bytes, hits, cold reads, held pins.
+    enough = (50, 50 * FRAME_BYTES, 500, 20, 5)
+    done = (0,) * len(enough)
     with ProcessPoolExecutor(5, mp_context=SPAWN) as pool:
-        published = pool.submit(keep_publishing, folder, SECONDS)
-        freed = pool.submit(keep_evicting, folder, SECONDS, 1)
-        readers = [pool.submit(read_and_compare, folder, SECONDS, seed) for seed in (2, 3)]
-        pins = pool.submit(keep_pinning, folder, SECONDS, 4)
-        hits, cold, wrong = (sum(counts) for counts in zip(*(reader.result() for reader in readers), strict=True))
-        held, wrong_pinned = pins.result()
-    assert wrong == 0
-    assert wrong_pinned == 0
-    # Figures that tell that all of them were at work.
-    assert published.result() > 50
-    assert freed.result() > 50 * FRAME_BYTES
-    assert hits > 500
-    assert cold > 20
-    assert held > 5
+        for turn in range(20):
+            published = pool.submit(keep_publishing, folder, SECONDS)
+            freed = pool.submit(keep_evicting, folder, SECONDS, turn)
+            readers = [pool.submit(read_and_compare, folder, SECONDS, 100 * turn + seed) for seed in (2, 3)]
+            pins = pool.submit(keep_pinning, folder, SECONDS, turn)
+            hits, cold, wrong = (sum(counts) for counts in zip(*(reader.result() for reader in readers), strict=True))
+            held, wrong_pinned = pins.result()
+            assert (wrong, wrong_pinned) == (0, 0)
+            counts = (published.result(), freed.result(), hits, cold, held)
+            done = tuple(each + more for each, more in zip(done, counts, strict=True))
+            # On a busy machine some may have begun when others had ended.
+            if all(each > least for each, least in zip(done, enough, strict=True)):
+                break
+        else:
+            raise AssertionError(done)
 
 
 def test_create_from_four_processes_at_once_makes_one_stage(tmp_path):

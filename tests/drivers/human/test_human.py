@@ -67,17 +67,17 @@ def loading(changer: HumanChanger, slot: int, drive: int) -> Iterator[list[Excep
     thread.start()
     try:
         yield errors
-        thread.join(10)
+        thread.join(60)
     finally:
         stuck = thread.is_alive()
         changer.interrupt()
-        thread.join(10)
+        thread.join(60)
     assert not stuck
 
 
 def wait_prompt(desk: Desk, holds: Callable[[Prompt], bool]) -> Prompt:
     """Wait for a prompt."""
-    end_s = time.monotonic() + 10
+    end_s = time.monotonic() + 60
     while time.monotonic() < end_s:
         found = next(filter(holds, desk.open()), None)
         if found is not None:
