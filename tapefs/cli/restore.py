@@ -149,10 +149,8 @@ def tell_report(report: RestoreReport, command: str = "restore", what: str = "al
     """Say what was done, by which command. Raises TapefsError when something is not as it was recorded."""
     for refusal in report.refusals:
         first = printable(os.fsdecode(refusal.path))
-        click.echo(
-            f"{command}: not restored: {refusal.what} of {refusal.count:,} names: {refusal.reason}; the first: {first}",
-            err=True,
-        )
+        whose = f"{refusal.what} of {counted(refusal.count, 'name')}"
+        click.echo(f"{command}: not restored: {whose}: {refusal.reason}; the first: {first}", err=True)
     for trouble in report.troubles[:TROUBLES]:
         click.echo(f"{command}: {_line(trouble)}", err=True)
     if report.trouble_count > TROUBLES:

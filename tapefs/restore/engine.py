@@ -11,6 +11,7 @@ segments, one frame's bytes at a time.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -110,9 +111,10 @@ def _scratch(home: Home) -> tuple[Plan, Directories, Links]:
         home.staging.mkdir(mode=0o700, exist_ok=True)
         return Plan(home.staging), Directories(home.staging), Links(home.staging)
     except OSError as error:
-        raise HomeError(
-            f"cannot write to {home.staging}: {error.strerror}; become the owner of the state folder"
-        ) from error
+        do = (
+            "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "become the owner of the state folder"
+        )
+        raise HomeError(f"cannot write to {home.staging}: {error.strerror}; {do}") from error
 
 
 class _Mismatch(Exception):
@@ -148,13 +150,12 @@ class _Restore:
             self._plan.sort()
             self._tally.enter_stage("write")
             self._write_files(recalls)
-        except TargetFull as error:
+        except (TargetFull, HomeError) as error:
             self._tally.stopped = str(error)
         finally:
             self._tally.enter_stage("finish")
-            self._link_others()
-            self._finish_directories()
-            self._sync()
+            for last in (self._link_others, self._finish_directories, self._sync):
+                self._do_at_the_end(last)
 
     # -- files -------------------------------------------------------------------------------------------------------
 
@@ -270,12 +271,16 @@ class _Restore:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
+    def _do_at_the_end(self, what: Callable[[], None]) -> None:
+        """What comes last is done as far as that goes, also when a disk is full."""
+        try:
+            what()
+        except (TargetFull, HomeError) as error:
+            self._tally.stopped = str(error)
+
     def _link_others(self) -> None:
         """Also when the restore ends early: without its other names a file is not complete."""
-        try:
-            self._maker.link_others()
-        except TargetFull as error:
-            self._tally.stopped = str(error)
+        self._maker.link_others()
 
     def _finish_directories(self) -> None:
         for path, number, made in self._directories.newest_first():

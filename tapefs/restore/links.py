@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from catalog.ids import EntryNo
-from tapefs.restore.plan import RUN_FILES, SortedRecords, pread, scratch_file
+from tapefs.restore.plan import RUN_FILES, SortedRecords, flush, forget, pread, roomy, scratch_file
 from tapefs.restore.writer import Identity
 
 #: Big-endian: the number that the file has in the index, a name's entry, place of its directory, is that new.
@@ -44,11 +44,11 @@ class Links:
         self._groups = 0
 
     def add(self, name: LinkedName) -> None:
-        """Take a name in. Raises OSError if the scratch file cannot grow."""
+        """Take a name in. Raises HomeError if the scratch file cannot grow."""
         self._names.add(_NAME.pack(*name))
 
     def sort(self) -> None:
-        """Bring the names of a file together; called once, after the last `add`. Raises OSError."""
+        """Bring the names of a file together; called once, after the last `add`. Raises OSError, HomeError."""
         self._names.sort()
 
     def choose(self, is_free: Callable[[LinkedName], bool]) -> Iterator[tuple[int, LinkedName]]:
@@ -66,7 +66,7 @@ class Links:
                 yield group, chosen
 
     def made(self, group: int, identity: Identity) -> None:
-        """The content is there, under the name that was chosen. Raises OSError."""
+        """The content is there, under the name that was chosen. Raises HomeError."""
         self._write(group, self._read(group)[0], identity, is_made=True)
 
     def others(self) -> Iterator[tuple[LinkedName, Identity | None, Iterator[LinkedName]]]:
@@ -84,18 +84,19 @@ class Links:
             yield group, map(_unpack, records)
 
     def _write(self, group: int, before: int, identity: Identity, *, is_made: bool) -> None:
-        self._results.seek(group * _RESULT.size)
-        self._results.write(_RESULT.pack(before, *identity, is_made))
+        with roomy():
+            self._results.seek(group * _RESULT.size)
+            self._results.write(_RESULT.pack(before, *identity, is_made))
 
     def _read(self, group: int) -> tuple[int, Identity, bool]:
-        self._results.flush()
+        flush(self._results)
         before, dev, ino, is_made = _RESULT.unpack(pread(self._results, _RESULT.size, group * _RESULT.size))
         return before, Identity(dev, ino), is_made
 
     def close(self) -> None:
         """Give the scratch space back."""
         self._names.close()
-        self._results.close()
+        forget(self._results)
 
 
 def _first_of(record: bytes) -> bytes:

@@ -11,11 +11,13 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from catalog.ids import DirectoryNo, EntryNo, SegmentNo
+from tapefs.errors import HomeError
 from tapefs.restore.writer import MadeDirectory
 
 RUN_FILES = 200_000
@@ -52,11 +54,11 @@ class Plan:
         self._records = SortedRecords(scratch, _FILE.size, run_files)
 
     def add(self, file: PlannedFile) -> None:
-        """Take a file in. Raises OSError if the scratch file cannot grow."""
+        """Take a file in. Raises HomeError if the scratch file cannot grow."""
         self._records.add(_FILE.pack(*file))
 
     def sort(self) -> None:
-        """Put the files in order; called once, after the last `add`. Raises OSError."""
+        """Put the files in order; called once, after the last `add`. Raises OSError, HomeError."""
         self._records.sort()
 
     def __iter__(self) -> Iterator[PlannedFile]:
@@ -82,28 +84,30 @@ class SortedRecords:
         self._file: BinaryIO | None = None
 
     def add(self, record: bytes) -> None:
-        """Take a record in. Raises OSError if the scratch file cannot grow."""
+        """Take a record in. Raises HomeError if the scratch file cannot grow."""
         self._records.append(record)
         if len(self._records) >= self._run_records:
             self._spill()
 
     def _spill(self) -> None:
         if self._file is None:
-            self._file = scratch_file(self._scratch)
+            with roomy():
+                self._file = scratch_file(self._scratch)
         self._records.sort()
         begin = self._runs[-1][1] if self._runs else 0
         self._runs.append((begin, begin + _append(self._file, self._records)))
         self._records.clear()
 
     def sort(self) -> None:
-        """Put them in order; called once, after the last `add`. Raises OSError."""
+        """Put them in order; called once, after the last `add`. Raises OSError, HomeError."""
         if self._file is None:
             self._records.sort()
             return
         self._spill()
         runs = self._file
         merged = heapq.merge(*(self._read(runs, begin, end) for begin, end in self._runs))
-        self._file = scratch_file(self._scratch)
+        with roomy():
+            self._file = scratch_file(self._scratch)
         end = 0
         batch: list[bytes] = []
         for record in merged:
@@ -112,14 +116,14 @@ class SortedRecords:
                 end += _append(self._file, batch)
                 batch.clear()
         end += _append(self._file, batch)
-        runs.close()
+        forget(runs)
         self._runs = [(0, end)]
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._records) if self._file is None else self._read(self._file, *self._runs[0])
 
     def _read(self, file: BinaryIO, begin: int, end: int) -> Iterator[bytes]:
-        file.flush()
+        flush(file)
         size = self._record_bytes
         step = _READ_BYTES // size * size
         for at in range(begin, end, step):
@@ -130,7 +134,7 @@ class SortedRecords:
     def close(self) -> None:
         """Give the scratch space back."""
         if self._file is not None:
-            self._file.close()
+            forget(self._file)
 
 
 class Directories:
@@ -145,7 +149,7 @@ class Directories:
         self.path = lru_cache(_NEWEST_PATHS)(self._path)
 
     def add(self, path: bytes, number: DirectoryNo, made: MadeDirectory) -> int:
-        """Take a directory in; return its place. Raises OSError."""
+        """Take a directory in; return its place. Raises HomeError."""
         head = _MADE.pack(self._newest, number, made.dev, made.ino, made.is_new, len(path))
         self._newest = self._end
         self._end += _append(self._file, [head, path])
@@ -162,13 +166,13 @@ class Directories:
             yield path, DirectoryNo(number), MadeDirectory(is_new, dev, ino)
 
     def _at(self, place: int) -> tuple[tuple[int, int, int, int, bool, int], bytes]:
-        self._file.flush()
+        flush(self._file)
         head = cast("tuple[int, int, int, int, bool, int]", _MADE.unpack(pread(self._file, _MADE.size, place)))
         return head, pread(self._file, head[5], place + _MADE.size)
 
     def close(self) -> None:
         """Give the scratch space back."""
-        self._file.close()
+        forget(self._file)
 
 
 def scratch_file(folder: Path) -> BinaryIO:
@@ -176,8 +180,33 @@ def scratch_file(folder: Path) -> BinaryIO:
     return cast("BinaryIO", tempfile.TemporaryFile(dir=folder))
 
 
+def flush(file: BinaryIO) -> None:
+    """Have all that was written read by `pread`. Raises HomeError when the state folder has no room for it."""
+    with roomy():
+        file.flush()
+
+
+def forget(file: BinaryIO) -> None:
+    """Close a scratch file; what did not fit on the disk is of no use any more."""
+    with suppress(OSError):
+        file.close()
+
+
 def _append(file: BinaryIO, parts: list[bytes]) -> int:
-    return file.write(b"".join(parts))
+    with roomy():
+        return file.write(b"".join(parts))
+
+
+@contextmanager
+def roomy() -> Iterator[None]:
+    """Make what the disk below a scratch file says an error that names it: the target may be elsewhere."""
+    try:
+        yield
+    except OSError as error:
+        raise HomeError(
+            f"the disk of the state folder does not take the list of what is to be restored ({error.strerror}): make "
+            "room there, then restore again; files that are complete are left alone"
+        ) from error
 
 
 def pread(file: BinaryIO, length: int, at: int) -> bytes:

@@ -7,6 +7,7 @@ chosen paths only.
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -134,7 +135,7 @@ class Walk:
             made = self._writer.make_directory(path)
             place = self._directories.add(path, directory.number, made)
         except (OSError, BadName, CatalogError) as error:
-            self._tally.fail(path, f"nothing in it is restored: {reason_of(error)}")
+            self._tally.fail(path, f"nothing in it is restored: {_why_not_entered(error)}")
             return None
         self._tally.directories += made.is_new
         self._tally.tell(path)
@@ -167,3 +168,10 @@ def _without_nested(chosen: Sequence[tuple[bytes, ...]]) -> list[tuple[bytes, ..
         if not kept or components[: len(kept[-1])] != kept[-1]:
             kept.append(components)
     return kept
+
+
+def _why_not_entered(error: Exception) -> str:
+    """Return why a directory cannot be entered. Raises TargetFull."""
+    if isinstance(error, NotADirectoryError) or (isinstance(error, OSError) and error.errno == errno.ELOOP):
+        return "a link, or a file, stands where the directory belongs; links at the target are not followed"
+    return reason_of(error)

@@ -111,7 +111,8 @@ def explain_tape(
         return [*said, *_writing(volume, choice)]
     verdicts = {each.backup_set.set_id: each for each in verdicts_of(ledger, now_ns)}
     live = [each for each in sets if each.state is not SetState.EXPIRED]
-    said.append(f"It holds {len(live)} sets that live, and what is left of {len(sets) - len(live)} that have expired.")
+    living = "one set that lives" if len(live) == 1 else f"{len(live)} sets that live"
+    said.append(f"It holds {living}, and what is left of {len(sets) - len(live)} that have expired.")
     said += [f"Set {called(each)}: {_short_fate(verdicts[each.set_id])}." for each in live[:MOST_SETS]]
     if len(live) > MOST_SETS:
         said.append(f"… and {len(live) - MOST_SETS} sets more.")

@@ -130,5 +130,5 @@ def test_a_restore_whose_tape_is_elsewhere_does_not_say_that_it_is_damaged(home,
     assert run("library", "export", "TP0002L9", str(tmp_path / "shelf"))[0] == 0
     code, _, err = run("restore", set_id, "--to", str(tmp_path / "back"))
     assert code == 1
-    assert "1 without their content, which is damaged or whose tape could not be read; see" in err
+    assert "1 on tapes that are not here (put them in: the lines name them); see" in err
     assert "TP0002L9 is not in the library" in err

@@ -1,6 +1,10 @@
 import random
 
+import pytest
+
 from catalog.ids import DirectoryNo, EntryNo, SegmentNo
+from tapefs.errors import HomeError
+from tapefs.restore import plan as plan_module
 from tapefs.restore.plan import TARGET, Directories, Plan, PlannedFile
 from tapefs.restore.writer import MadeDirectory
 
@@ -53,3 +57,23 @@ def test_directories_by_place_and_newest_first(tmp_path):
     assert list(directories.newest_first()) == made[::-1]
     directories.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_below_the_lists_is_named(tmp_path, monkeypatch):
+    """It is that of the state folder, which nobody thinks of who restores to another one."""
+    monkeypatch.setattr(plan_module, "scratch_file", lambda _: open("/dev/full", "w+b", buffering=100))  # noqa: SIM115
+    directories, plan = Directories(tmp_path), Plan(tmp_path, 10)
+
+    def fill_directories() -> None:
+        for number in range(10):
+            directories.add(b"name" * 10, DirectoryNo(number), MadeDirectory(True, 1, 2))
+
+    def fill_plan() -> None:
+        for file in random_files(20):
+            plan.add(file)
+
+    for fill in (fill_directories, fill_plan):
+        with pytest.raises(HomeError, match=r"disk of the state folder .*No space left.*make room there"):
+            fill()
+    directories.close()
+    plan.close()

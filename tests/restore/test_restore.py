@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 
@@ -8,6 +9,7 @@ from catalog.index.model import EntryFlag, Extent
 from tapefs.errors import NoSuchThing, RecallTimedOut, Unreachable, UsageError
 from tapefs.home import Home
 from tapefs.restore import restore
+from tapefs.restore.plan import Directories, roomy
 from tapefs.restore.words import missing_of
 from tapefs.settings.backup import StagingSettings
 from tapefs.settings.whole import Settings
@@ -467,3 +469,18 @@ def test_an_index_without_a_root_is_an_error(bring_back):
     archive._directories.clear()
     with pytest.raises(CatalogError):
         bring_back(archive)
+
+
+def test_a_full_state_folder_ends_the_restore_with_a_report(bring_back, monkeypatch):
+    """Also at its very end, where the lists are read once more; what was restored is told."""
+    archive = Archive(Dir({b"a": Dir({b"b": File(noise(100))})}))
+    monkeypatch.setattr(Directories, "newest_first", lambda _: fails())
+
+    def fails():
+        with roomy():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    report = bring_back(archive)
+    assert report.files == 1
+    assert "state folder" in report.stopped
+    assert not report.is_complete
