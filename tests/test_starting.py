@@ -39,3 +39,19 @@ def test_a_start_loads_nothing_heavy(arguments: list[str], allowed: set[str], tm
     loaded = set(done.stderr.split())
     assert "tapefs.errors" in loaded
     assert loaded & HEAVY == allowed
+
+
+def test_streams_that_are_closed_lead_nowhere(tmp_path: Path) -> None:
+    """Else the first file that is opened, perhaps a tape of the virtual library, gets what is printed."""
+    program = """
+import os
+from tapefs.__main__ import open_streams
+open_streams()
+print("lost")
+assert [os.readlink(f"/proc/self/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+assert os.system("test -e /proc/self/fd/0 -a -e /proc/self/fd/1 -a -e /proc/self/fd/2") == 0
+assert os.open("file", os.O_CREAT) > 2
+"""
+    script = 'exec "$0" -c "$1" <&- >&- 2>&-'
+    command = ["sh", "-c", script, sys.executable, program]
+    assert subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}).returncode == 0

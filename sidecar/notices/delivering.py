@@ -158,8 +158,9 @@ class Delivering:
         try:
             return self._entries[name]
         except KeyError:
-            known = ", ".join(sorted(self._entries)) or "none"
-            raise NoSuchThing(f"there is no channel {name}: there is {known}") from None
+            known = ", ".join(sorted(self._entries))
+            hint = f"there is {known}" if known else "write it into tapefs.toml, under [[notify]]"
+            raise NoSuchThing(f"there is no channel {name}: {hint}") from None
 
     async def test(self, name: str, phone: str = "") -> None:
         """Send a test at once, past the queue; `phone` is who gets it from a gateway. Raises DeliveryFailed."""

@@ -114,7 +114,7 @@ class AccessCalls:
         name = str(request.path_params["name"])
         user = self._registry.user_named(name)
         if user is None:
-            raise NoSuchThing(f"there is no user {name}")
+            raise NoSuchThing(f"there is no user {name}: `tapefs user list` has their names")
         return user
 
     def _token_view(self, token: Credential) -> TokenView:

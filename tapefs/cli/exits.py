@@ -18,6 +18,7 @@ UNREAD = 3
 TABLE: tuple[tuple[type[BaseException], int], ...] = (
     (UsageError, USAGE),
     (click.UsageError, USAGE),
+    (UnicodeEncodeError, USAGE),
     (FilesUnread, UNREAD),
     (TapefsError, FAILED),
     (CatalogError, FAILED),
@@ -43,6 +44,8 @@ WAYS_OUT: tuple[tuple[type[CatalogError], str], ...] = (
 
 def exit_code(error: BaseException) -> int | None:
     """Return the exit code of an expected error, None for any other."""
+    if isinstance(error, UnicodeEncodeError) and not _is_of_bytes(error):
+        return None
     return next((code for kind, code in TABLE if isinstance(error, kind)), None)
 
 
@@ -65,11 +68,24 @@ def _sentence(error: BaseException) -> str:
         return error.format_message()
     if isinstance(error, click.Abort | KeyboardInterrupt):
         return "interrupted"
+    if isinstance(error, UnicodeEncodeError):
+        return f"{_around(error)} is not UTF-8: only paths of files may be any bytes"
     if isinstance(error, OSError) and error.strerror:
         place = f"{_text(error.filename)}: " if error.filename is not None else ""
         return f"{place}{error.strerror}"
     way_out = next((f"; {words}" for kind, words in WAYS_OUT if isinstance(error, kind)), "")
     return (str(error) or type(error).__name__) + way_out
+
+
+def _is_of_bytes(error: UnicodeEncodeError) -> bool:
+    """Was a word of the command line, whose bytes are not UTF-8, to go into a request or the catalog?"""
+    return error.encoding == "utf-8" and error.reason == "surrogates not allowed"
+
+
+def _around(error: UnicodeEncodeError) -> str:
+    from tapefs.cli.output import printable
+
+    return printable(error.object[max(0, error.start - 20) : error.end + 20])
 
 
 def _usage(error: click.UsageError) -> str:

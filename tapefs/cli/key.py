@@ -10,6 +10,7 @@ from uuid import UUID
 
 import click
 
+from tapefs.cli.asking import secret
 from tapefs.cli.output import print_json, print_table
 from tapefs.cli.place import Place
 from tapefs.errors import KeyUnfit, NotNow, Unreachable, UsageError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from catalog.records import Volume
     from tapefs.keys.store import Key, KeyStore
 
+_OTHERWISE = "give --passphrase-file FILE, or - for stdin"
 _passphrase_file = click.option(
     "--passphrase-file",
     type=click.Path(path_type=Path, allow_dash=True),
@@ -317,15 +319,13 @@ def _unlocked(home: Home) -> list[str] | None:
 def _passphrase(key: Key, file: Path | None) -> bytes:
     if file is not None:
         return _from_file(file)
-    text: str = click.prompt(f"Passphrase of key {key.title}", hide_input=True, err=True)
-    return text.encode()
+    return secret(f"Passphrase of key {key.title}", _OTHERWISE).encode()
 
 
 def _new_passphrase(file: Path | None) -> bytes:
     if file is not None:
         return _from_file(file)
-    text: str = click.prompt("New passphrase", hide_input=True, confirmation_prompt="Once more", err=True)
-    return text.encode()
+    return secret("New passphrase", _OTHERWISE, is_new=True).encode()
 
 
 def _from_file(file: Path) -> bytes:

@@ -100,6 +100,8 @@ def _input() -> bytes:
 
 
 def _answer(text: bytes) -> Json:
+    if not text.strip():
+        raise UsageError("nothing came on stdin: `tapefs plan --help` has what is to be sent")
     task = _decode(text, _Task, "stdin")
     if isinstance(task.model, _Linear):
         return _linear(task.model, _decode(task.requests, list[_LinearWish], "requests"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tapefs.cli.asking import secret
 from tapefs.cli.output import print_table, printable, short_time, size
 from tapefs.cli.place import Place
 from tapefs.cli.progress import reporting
@@ -142,8 +143,7 @@ def _ask(sentence: str) -> bool:
 def _ask_passphrase(key: str) -> bytes | None:
     if not sys.stdin.isatty():
         return None
-    text: str = click.prompt(f"passphrase of key {key}", default="", hide_input=True, show_default=False, err=True)
-    return text.encode() or None
+    return secret(f"Passphrase of key {key}", "run it at a terminal", default="").encode() or None
 
 
 # -- what was found --------------------------------------------------------------------------------------------------

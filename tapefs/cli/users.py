@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from tapefs.cli.asking import secret
 from tapefs.cli.output import print_json, print_table
 from tapefs.cli.place import Place, sidecar_of
 from tapefs.client.access import AccessClient, NewUser, UserBody
@@ -118,8 +119,7 @@ def delete_command(place: Place, name: str) -> None:
 
 def _new_password(file: Path | None) -> str:
     if file is None:
-        text: str = click.prompt("New password", hide_input=True, confirmation_prompt="Once more", err=True)
-        return text
+        return secret("New password", "give --password-file FILE, or - for stdin", is_new=True)
     from tapefs.keys.opening import read_passphrase
 
     data = sys.stdin.buffer.readline().rstrip(b"\r\n") if str(file) == "-" else read_passphrase(file)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every
+from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every, in_path
 
 
 class TokenView(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +104,7 @@ class AccessCalls:
     @staticmethod
     def revoke_token(token_id: str) -> Ask[None]:
         """End a token."""
-        return Ask("DELETE", f"/api/v1/tokens/{quote(token_id, safe='')}", None, Revoked).giving(lambda _: None)
+        return Ask("DELETE", f"/api/v1/tokens/{in_path(token_id)}", None, Revoked).giving(lambda _: None)
 
     @call
     @staticmethod
@@ -123,13 +122,13 @@ class AccessCalls:
     @staticmethod
     def change_user(name: str, body: UserBody) -> Ask[UserView]:
         """Change what the body names."""
-        return Ask("PATCH", f"/api/v1/users/{quote(name, safe='')}", msgspec.to_builtins(body), UserView)
+        return Ask("PATCH", f"/api/v1/users/{in_path(name)}", msgspec.to_builtins(body), UserView)
 
     @call
     @staticmethod
     def delete_user(name: str) -> Ask[None]:
         """Forget a user; what he has open ends."""
-        return Ask("DELETE", f"/api/v1/users/{quote(name, safe='')}", None, type(None))
+        return Ask("DELETE", f"/api/v1/users/{in_path(name)}", None, type(None))
 
 
 class AccessClient(AccessCalls, Family):

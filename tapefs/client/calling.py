@@ -10,10 +10,11 @@ import re
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from urllib.parse import quote
 
 import msgspec
 
-from tapefs.errors import TapefsError
+from tapefs.errors import TapefsError, UsageError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,6 +53,13 @@ class Ask(Generic[T]):
         """Return what an answer stands for. Raises TapefsError when it is none of ours."""
         told: Any = None if self.kind is type(None) else decode(head.data or b"null", self.kind)
         return cast(T, told) if self.then is None else self.then(told)
+
+
+def in_path(name: str) -> str:
+    """Return a name as one step of a path. Raises UsageError for one that can name nothing."""
+    if not name:
+        raise UsageError("an empty name names nothing")
+    return quote(name, safe="")
 
 
 @dataclass(frozen=True)

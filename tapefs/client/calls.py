@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 
 from catalog.ids import JobNumber, SegmentId, SetId
 from catalog.records import JobState
-from tapefs.client.calling import Ask, Steps, call, every
+from tapefs.client.calling import Ask, Steps, call, every, in_path
 from tapefs.client.job_fields import JobFields
 from tapefs.client.streaming import stream_path
 from tapefs.client.views import (
@@ -57,7 +57,7 @@ class Calls:
     @staticmethod
     def retry_drive(drive: str) -> Ask[None]:
         """Have a drive that has failed tried again now. Raises NoSuchThing, NotNow when it works."""
-        return Ask("POST", f"/api/v1/drives/{quote(drive, safe='')}/retry", None, type(None))
+        return Ask("POST", f"/api/v1/drives/{in_path(drive)}/retry", None, type(None))
 
     @call
     @staticmethod
@@ -334,7 +334,7 @@ class Calls:
     @staticmethod
     def lock_key(fingerprint: str) -> Ask[None]:
         """Have a secret forgotten. Raises NoSuchThing when it is not unlocked."""
-        return Ask("DELETE", f"/api/v1/keys/{quote(fingerprint, safe='')}", None, type(None))
+        return Ask("DELETE", f"/api/v1/keys/{in_path(fingerprint)}", None, type(None))
 
     @call
     @staticmethod
@@ -346,7 +346,7 @@ class Calls:
     @staticmethod
     def remove_tape(tape: str) -> Ask[None]:
         """Say that a tape does not lie on the shelf any more. Raises NotNow, UsageError."""
-        return Ask("DELETE", f"/api/v1/shelf/{quote(tape, safe='')}", None, type(None))
+        return Ask("DELETE", f"/api/v1/shelf/{in_path(tape)}", None, type(None))
 
 
 def _body(fields: JobFields) -> dict[str, object]:

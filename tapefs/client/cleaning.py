@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from urllib.parse import quote
 
 import msgspec
 
-from tapefs.client.calling import Ask, Family, WaitingFamily, call
+from tapefs.client.calling import Ask, Family, WaitingFamily, call, in_path
 
 
 class _View(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +80,7 @@ class CleaningCalls:
     @staticmethod
     def clean(drive: str, cartridge: str) -> Ask[CleaningView]:
         """Have a drive cleaned. Raises NoSuchThing, NotNow."""
-        path = f"/api/v1/drives/{quote(drive, safe='')}/clean"
+        path = f"/api/v1/drives/{in_path(drive)}/clean"
         return Ask("POST", path, {"cartridge": cartridge}, CleaningView)
 
     @call

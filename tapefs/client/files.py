@@ -20,7 +20,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tapefs.client.calling import Ask, Fetch, Head, Pause, Steps, Taker, Work, call
+from tapefs.client.calling import Ask, Fetch, Head, Pause, Steps, Taker, Work, call, in_path
 from tapefs.client.transport import retry_after_s
 from tapefs.client.waits import until
 from tapefs.errors import NotNow, RecallFailed, TapefsError, TooManyRequests, Unreachable
@@ -120,7 +120,7 @@ class FileCalls:
     @staticmethod
     def staging(staging_id: str) -> Ask[StagingView]:
         """Tell how far a staging is. Raises NoSuchThing."""
-        return Ask("GET", f"/api/v1/stagings/{quote(staging_id, safe='')}", None, StagingView)
+        return Ask("GET", f"/api/v1/stagings/{in_path(staging_id)}", None, StagingView)
 
     @call
     @staticmethod

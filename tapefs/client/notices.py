@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from urllib.parse import quote
 
 import msgspec
 
-from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every
+from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every, in_path
 
 
 class NoticeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,13 +75,13 @@ class NoticeCalls:
     @staticmethod
     def channel(name: str) -> Ask[ChannelView]:
         """Return one with what it has not delivered."""
-        return Ask("GET", f"/api/v1/notify/{quote(name, safe='')}", None, ChannelView)
+        return Ask("GET", f"/api/v1/notify/{in_path(name)}", None, ChannelView)
 
     @call
     @staticmethod
     def try_channel(name: str) -> Ask[TestView]:
         """Have a test sent by a channel."""
-        return Ask("POST", f"/api/v1/notify/{quote(name, safe='')}/test", None, TestView)
+        return Ask("POST", f"/api/v1/notify/{in_path(name)}/test", None, TestView)
 
     @call
     @staticmethod

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every
+from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every, in_path
 
 
 class PoolFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,7 +102,7 @@ class PoolCalls:
     @staticmethod
     def show(name: str) -> Ask[PoolView]:
         """Ask for one, and for what is said of its tapes."""
-        return Ask("GET", f"/api/v1/pools/{_part(name)}", None, PoolView)
+        return Ask("GET", f"/api/v1/pools/{in_path(name)}", None, PoolView)
 
     @call
     @staticmethod
@@ -115,26 +114,26 @@ class PoolCalls:
     @staticmethod
     def edit(name: str, fields: PoolFields) -> Ask[PoolView]:
         """Change the rules of a pool."""
-        return Ask("PATCH", f"/api/v1/pools/{_part(name)}", fields.changes(), PoolView)
+        return Ask("PATCH", f"/api/v1/pools/{in_path(name)}", fields.changes(), PoolView)
 
     @call
     @staticmethod
     def delete(name: str) -> Ask[None]:
         """Forget a pool that nobody uses."""
-        return Ask("DELETE", f"/api/v1/pools/{_part(name)}", None, type(None))
+        return Ask("DELETE", f"/api/v1/pools/{in_path(name)}", None, type(None))
 
     @call
     @staticmethod
     def assign(name: str, tapes: Sequence[str]) -> Ask[Sequence[str]]:
         """Put blank tapes into a pool; returns their labels."""
         body = {"tapes": list(tapes)}
-        return Ask("POST", f"/api/v1/pools/{_part(name)}/tapes", body, _Assigned).giving(lambda told: told.tapes)
+        return Ask("POST", f"/api/v1/pools/{in_path(name)}/tapes", body, _Assigned).giving(lambda told: told.tapes)
 
     @call
     @staticmethod
     def move(tape: str, location: str) -> Ask[None]:
         """Note where a tape lies; empty for the library."""
-        return Ask("PUT", f"/api/v1/tapes/{_part(tape)}/location", {"location": location}, type(None))
+        return Ask("PUT", f"/api/v1/tapes/{in_path(tape)}/location", {"location": location}, type(None))
 
     @call
     @staticmethod
@@ -146,7 +145,7 @@ class PoolCalls:
     @staticmethod
     def explain(what: str) -> Ask[Sequence[str]]:
         """Ask for all that is to be said of a tape or a set."""
-        return Ask("GET", f"/api/v1/explain/{_part(what)}", None, _Explained).giving(lambda told: told.sentences)
+        return Ask("GET", f"/api/v1/explain/{in_path(what)}", None, _Explained).giving(lambda told: told.sentences)
 
 
 class PoolClient(PoolCalls, Family):
@@ -155,7 +154,3 @@ class PoolClient(PoolCalls, Family):
 
 class WaitingPoolClient(PoolCalls, WaitingFamily):
     """The calls, by a trio client."""
-
-
-def _part(text: str) -> str:
-    return quote(text, safe="")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from urllib.parse import quote
 
 import msgspec
 
 from catalog.ids import SetId
 from catalog.recovery_records import NotRestored
-from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every
+from tapefs.client.calling import Ask, Family, Steps, WaitingFamily, call, every, in_path
 from tapefs.client.waits import until
 
 _URL = "/api/v1/restores"
@@ -62,19 +61,19 @@ class RestoreCalls:
     @staticmethod
     def show(restore_id: str) -> Ask[RestoreView]:
         """Ask how far one is."""
-        return Ask("GET", f"{_URL}/{quote(restore_id, safe='')}", None, RestoreView)
+        return Ask("GET", f"{_URL}/{in_path(restore_id)}", None, RestoreView)
 
     @call
     @staticmethod
     def cancel(restore_id: str) -> Ask[RestoreView]:
         """Give one up; what it has written stays."""
-        return Ask("POST", f"{_URL}/{quote(restore_id, safe='')}/cancel", None, RestoreView)
+        return Ask("POST", f"{_URL}/{in_path(restore_id)}/cancel", None, RestoreView)
 
     @call
     @staticmethod
     def wait(restore_id: str, on_progress: Callable[[RestoreView], object] | None = None) -> Steps[RestoreView]:
         """Wait until one has ended, good or bad."""
-        ask = Ask("GET", f"{_URL}/{quote(restore_id, safe='')}", None, RestoreView)
+        ask = Ask("GET", f"{_URL}/{in_path(restore_id)}", None, RestoreView)
         return until(ask, lambda view: not view.is_open, on_progress)
 
 

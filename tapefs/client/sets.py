@@ -6,13 +6,13 @@ from base64 import b64decode
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 
 from catalog.ids import JobId, JobNumber, SetId, SetNumber
 from catalog.records import BackupSet, CopyState, SetState
-from tapefs.client.calling import PAGE, Ask, Steps, call, every
+from tapefs.client.calling import PAGE, Ask, Steps, call, every, in_path
 from tapefs.client.views import SetVerdict
 
 if TYPE_CHECKING:
@@ -125,13 +125,13 @@ class SetCalls:
     @staticmethod
     def set(set_id: str) -> Ask[SetDetail]:
         """Tell of one, and where it lies; by its whole id. Raises NoSuchThing, UsageError."""
-        return Ask("GET", f"/api/v1/sets/{quote(set_id, safe='')}", None, SetDetail)
+        return Ask("GET", f"/api/v1/sets/{in_path(set_id)}", None, SetDetail)
 
     @call
     @staticmethod
     def set_parts(set_id: str) -> Steps[list[SetPartView]]:
         """List all parts of one, by number. Raises NoSuchThing, UsageError."""
-        return every(f"/api/v1/sets/{quote(set_id, safe='')}/parts", SetPartView)
+        return every(f"/api/v1/sets/{in_path(set_id)}/parts", SetPartView)
 
     @call
     @staticmethod
@@ -139,7 +139,7 @@ class SetCalls:
         """Tell how the run of one went, with all troubles. Raises NoSuchThing, UsageError."""
         from tapefs.report.views import FullReport
 
-        url = f"/api/v1/sets/{quote(set_id, safe='')}/report?limit={PAGE}"
+        url = f"/api/v1/sets/{in_path(set_id)}/report?limit={PAGE}"
         report: FullReport = yield Ask("GET", url, None, FullReport)
         troubles, page = [*report.trouble_list], report.trouble_list
         while len(page) == PAGE:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 
 from catalog.ids import JobNumber, SetId
 from tapefs.client.address import Address
+from tapefs.client.calling import in_path
 from tapefs.client.transport import connection_errors, connection_to, error_of
 
 
@@ -24,7 +24,7 @@ class StreamStored(msgspec.Struct, frozen=True, kw_only=True):
 
 def stream_path(name: str) -> str:
     """Return the path of a stream's calls."""
-    return f"/api/v1/streams/{quote(name, safe='')}"
+    return f"/api/v1/streams/{in_path(name)}"
 
 
 def send_stream(where: Path | Address, name: str, job: JobNumber, pieces: Iterator[bytes]) -> StreamStored:

@@ -147,14 +147,14 @@ class Transport:
     def exchange(self, method: str, path: str, body: object = None) -> Head:
         """Send one request and return its answer with the headers. Raises as request."""
         head = self._exchange(method, path, {}, body, None)
-        if head.status >= 400:
+        if head.status >= 300:
             raise self._refusal(path, head)
         return head
 
     def fetch(self, path: str, headers: Mapping[str, str], taker: Taker) -> Head:
         """Have the bytes of an answer taken; one that the taker does not want comes as `data`. Raises as request."""
         head = self._exchange("GET", path, headers, None, taker)
-        if head.status >= 400 and head.status != 416:
+        if head.status >= 300 and head.status != 416:
             raise self._refusal(path, head)
         return head
 
@@ -230,7 +230,7 @@ class Transport:
 def _receive(answer: http.client.HTTPResponse, taker: Taker | None) -> Head:
     headers = {name.lower(): value for name, value in answer.getheaders()}
     head = Head(answer.status, headers)
-    if taker is None or answer.status >= 400:
+    if taker is None or answer.status >= 300:
         return Head(answer.status, headers, answer.read())
     if not taker.begin(head):
         return Head(answer.status, headers, answer.read(NOT_TAKEN_BYTES))
@@ -258,7 +258,7 @@ class LineStream:
             with connection_errors(self._address):
                 self._connection.request("GET", target, headers=self._address.headers() | dict(headers or {}))
                 self._answer = self._connection.getresponse()
-                refusal = self._answer.read() if self._answer.status >= 400 else None
+                refusal = self._answer.read() if self._answer.status >= 300 else None
             if refusal is not None:
                 raise error_of(self._answer.status, refusal, dict(self._answer.getheaders()))
         except BaseException:

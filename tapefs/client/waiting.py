@@ -88,7 +88,7 @@ class AsyncClient(Calls, SetCalls, WaitCalls, FileCalls, Waiting):
         try:
             asked = PLAIN | dict(headers or {})
             async with self._http.stream("GET", target, timeout=timeout, headers=asked) as answer:
-                if answer.status_code >= 400:
+                if answer.status_code >= 300:
                     raise error_of(answer.status_code, await answer.aread(), answer.headers)
                 pieces = answer.aiter_raw()
                 try:
@@ -171,7 +171,7 @@ class AsyncClient(Calls, SetCalls, WaitCalls, FileCalls, Waiting):
             answer = await self._http.request(ask.method, ask.target, json=ask.body)
         except httpx.HTTPError as error:
             raise self._meant(error) from error
-        if answer.status_code >= 400:
+        if answer.status_code >= 300:
             raise await self._refusal(ask.target, answer.status_code, answer.content, answer.headers)
         return Head(answer.status_code, answer.headers, answer.content)
 
@@ -179,7 +179,7 @@ class AsyncClient(Calls, SetCalls, WaitCalls, FileCalls, Waiting):
         try:
             async with self._http.stream("GET", fetch.target, headers=dict(fetch.headers)) as answer:
                 head = Head(answer.status_code, dict(answer.headers))
-                if answer.status_code >= 400 and answer.status_code != 416:
+                if answer.status_code >= 300 and answer.status_code != 416:
                     data = await answer.aread()
                     raise await self._refusal(fetch.target, answer.status_code, data, answer.headers)
                 if answer.status_code == 416 or not await trio.to_thread.run_sync(fetch.taker.begin, head):

@@ -167,6 +167,17 @@ def test_checks_and_copies(there: Tapefs, tapefs: Tapefs, site: Site, tmp_path: 
     assert there("catalog", "backup", "--folder", "/nowhere/at/all", code=2).err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("pool", "show"), ("pool", "delete"), ("tape", "show"), ("tape", "clean"), ("user", "delete"), ("explain",)],
+)
+def test_names_that_name_nothing(there: Tapefs, arguments: tuple[str, ...]) -> None:
+    """They are refused in a line: what is no text, and what is empty, which would be asked of the whole list."""
+    assert "\\xff is not UTF-8" in there(*arguments, "\udcff", code=2).one_line()
+    if arguments != ("tape", "show"):
+        assert "an empty name" in there(*arguments, "", code=2).one_line()
+
+
 def test_evicting(there: Tapefs, site: Site, tmp_path: Path) -> None:  # noqa: F811
     site.evict()
     assert "nothing was staged" in there("evict", "data").err

@@ -216,3 +216,10 @@ def test_a_sidecar_that_does_not_know_a_call_is_to_be_restarted(server: Server, 
             transport.request("GET", path)
     with pytest.raises(NoSuchThing, match="nothing here"):
         transport.request("GET", "/api/v1/jobs/4")
+
+
+def test_a_redirect_is_no_success(server):
+    """What is asked of one thing must not look done when the answer leads to another."""
+    server.answers["/api/v1/status"] = (307, {})
+    with pytest.raises(TapefsError, match="307"):
+        Client(server.path).status()

@@ -166,6 +166,11 @@ def test_version(tapefs):
         (StorageFailed("full", retryable=True), 1, "full"),
         (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied"),
         (KeyboardInterrupt(), 1, "interrupted"),
+        (
+            UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"),
+            2,
+            "a\\xff is not UTF-8: only paths of files may be any bytes",
+        ),
     ],
 )
 def test_every_expected_error_is_one_line(capsys, error, code, line):
@@ -174,8 +179,9 @@ def test_every_expected_error_is_one_line(capsys, error, code, line):
 
 
 def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        exits.report(ZeroDivisionError())
+    for error in (ZeroDivisionError(), UnicodeEncodeError("ascii", "é", 0, 1, "ordinal not in range(128)")):
+        with pytest.raises(type(error)):
+            exits.report(error)
 
 
 def test_a_reader_that_has_seen_enough(home):
