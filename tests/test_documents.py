@@ -15,6 +15,11 @@ def test_the_list_of_documents_has_all() -> None:
     assert listed == {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
 
 
+def test_the_list_of_documents_has_the_pages_about_http() -> None:
+    listed = set(re.findall(r"\(http/([a-z-]+\.md)\)", (ROOT / "docs/README.md").read_text()))
+    assert listed == {path.name for path in (ROOT / "docs/http").glob("*.md")}
+
+
 def test_all_commands_are_told_in_the_order_of_the_help() -> None:
     """Section by section; what stands in a row may be told together."""
     page = (ROOT / "docs/commands.md").read_text()
@@ -32,13 +37,15 @@ def test_changes_begin_with_their_kind() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    """Files, and headings of the guide, whose table of contents is by hand."""
-    for path in (*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "ARCHITECTURE.md"):
-        text = path.read_text()
-        for target in re.findall(r"\]\(([a-z][A-Za-z/_.-]+\.md)(?:#[^)]*)?\)", text):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
-    guide = (ROOT / "docs/operations.md").read_text()
-    headings = {
-        re.sub(r"[^a-z -]", "", line[3:].lower()).replace(" ", "-") for line in re.findall("^## .*", guide, re.M)
-    }
-    assert set(re.findall(r"\(#([^)]*)\)", guide)) <= headings
+    """Files, and headings in them, as GitHub and GitLab name those."""
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]
+    for page in pages:
+        for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+            there = (page.parent / target).resolve() if target else page
+            assert there.exists(), f"{page}: {target}"
+            assert not heading or heading in anchors(there), f"{page}: {target}#{heading}"
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}

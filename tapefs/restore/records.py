@@ -54,7 +54,7 @@ class NotFetched:
 
     #: For the operator.
     reason: str
-    #: What arrivals call it: `offline`, `damaged`, `locked` …; see docs/http.md.
+    #: What arrivals call it: `offline`, `damaged`, `locked` …; see docs/http/recalls.md.
     error: str = ""
 
 
