@@ -27,6 +27,7 @@ SECTIONS = {
         "doctor": "tapefs.cli.doctor",
         "serve": "tapefs.cli.service",
         "version": "tapefs.cli.setting_up",
+        "completion": "tapefs.cli.completion",
     },
     "Back up": {
         "backup": "tapefs.cli.backup",

@@ -77,7 +77,7 @@ def test_wrong_usage(tapefs, home_path, arguments):
 
 
 @pytest.mark.parametrize(
-    "command", [name for name in COMMANDS if name not in ("doctor", "init", "plan", "taf", "version")]
+    "command", [name for name in COMMANDS if name not in ("completion", "doctor", "init", "plan", "taf", "version")]
 )
 def test_without_a_state_folder(tapefs, home_path, command):
     arguments = {
