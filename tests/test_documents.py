@@ -46,6 +46,18 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert not heading or heading in anchors(there), f"{page}: {target}#{heading}"
 
 
+def test_the_map_names_what_there_is() -> None:
+    """Every room, and no file or folder that is gone."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    packages = [ROOT / name for name in ("tapefs", "sidecar", "catalog", "drivers")]
+    named = re.findall(r"`((?:tapefs|sidecar|catalog|drivers|tests|scripts)/[a-z_/.]*)`", text)
+    assert [each for each in named if not (ROOT / each).exists()] == []
+    rooms = [
+        f"{folder.parent.name}/{folder.name}/" for each in packages for folder in each.iterdir() if folder.is_dir()
+    ]
+    assert [room for room in rooms if not room.endswith("__pycache__/") and room not in text] == []
+
+
 def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
     return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
