@@ -55,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
         for line in lines:
             self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
         self.wfile.flush()
-        self.server.hold.wait(10)
+        self.server.hold.wait(60)
         self.close_connection = True
 
     def log_message(self, *_: object) -> None:
@@ -179,7 +179,7 @@ def test_a_path_longer_than_a_socket_address(tmp_path):
 
 def test_lines_come_as_they_are_sent_and_end_when_we_say(server):
     server.answers["/api/v1/arrivals"] = (200, [b'{"hello":1}\n', b'{"segment":"g"', b',"first":1}\n'])
-    stream = LineStream(server.path, "/api/v1/arrivals", 10.0)
+    stream = LineStream(server.path, "/api/v1/arrivals", 60.0)
     lines = iter(stream)
     assert next(lines) == b'{"hello":1}\n'
     assert next(lines) == b'{"segment":"g","first":1}\n'
@@ -194,7 +194,7 @@ def test_lines_come_as_they_are_sent_and_end_when_we_say(server):
 
 def test_silence_means_gone(server):
     server.answers["/api/v1/arrivals"] = (200, [b'{"hello":1}\n'])
-    stream = LineStream(server.path, "/api/v1/arrivals", 0.1)
+    stream = LineStream(server.path, "/api/v1/arrivals", 3.0)
     lines = iter(stream)
     next(lines)
     with pytest.raises(Unreachable, match="in time"):

@@ -30,7 +30,7 @@ from tests.test_end_to_end import Installation
 #: Less than the source has, so that the evictor has work; and small frames, so that a file has several.
 SETTINGS = "backup frame_bytes = 262144\nstaging limit_bytes = 8000000"
 #: A reader that was killed ends at once; this is for a machine with other work.
-_END_S = 20.0
+_END_S = 60.0
 #: A program that nobody kills ends within this.
 _DONE_S = 300.0
 #: Signals that end a reader; the last one does because none of the programs handles it.

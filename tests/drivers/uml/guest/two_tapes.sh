@@ -25,7 +25,8 @@ mtx -f "$changer" unload 2 1
 mkdir /disk/by-hand
 for slot in 1 2; do
     mtx -f "$changer" load $slot 0
-    mt -f "$tape" setblk 0
+    # A drive that has just got its tape may refuse what is asked first; whoever sits there asks again.
+    tries mt -f "$tape" setblk 0
     by_hand "$spanning" /disk/by-hand
     mt -f "$tape" offline
     mtx -f "$changer" unload $slot 0
