@@ -19,6 +19,7 @@ from drivers.errors import DeviceFailed, EndOfMedium, ReadFailed, WriteFailed
 from drivers.ltfs.notes import Note, note_name, read_note, write_note
 from drivers.ltfs.readme import README, README_NAME
 from drivers.ltfs.volume import Volume
+from drivers.reading_files import read_error
 from drivers.tape_files import TapeFile, TapeFiles
 from drivers.virtual.runs import BlockRuns
 
@@ -153,7 +154,7 @@ class Tape(TapeFiles[_TapeFile]):
         super().pass_filemark()
 
     def read_into(self, block: memoryview) -> None:
-        """Fill `block`, as long as `next_size` told, and move on. Raises ReadFailed; the head then stays."""
+        """Fill `block`, as long as `next_size` told, and move on. Raises ReadFailed or DeviceFailed: the head stays."""
         done = 0
         try:
             if self._descriptor < 0:
@@ -165,7 +166,7 @@ class Tape(TapeFiles[_TapeFile]):
                 done += count
         except OSError as error:
             self._let_go()
-            raise ReadFailed(f"{self._path(self._file)}: {error.strerror}", self.head_block) from error
+            raise read_error(self._path(self._file), error, self.head_block) from error
         self._block += 1
         self._byte += len(block)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from drivers.errors import DeviceFailed, DiskFull, ReadFailed, WriteFailed
+from drivers.reading_files import read_error
 from drivers.tape_files import TapeFile, TapeFiles
 from drivers.virtual.payloads import PayloadFiles
 from drivers.virtual.runs import BlockRuns
@@ -119,18 +120,18 @@ class Cartridge(TapeFiles[_TapeFile]):
         return current.first_block, current.first_block + current.runs.blocks
 
     def record_of_next(self) -> bytes:
-        """Return what the drive noted of the next block when it encrypted it. Raises ReadFailed."""
+        """Return what the drive noted of the next block when it encrypted it. Raises ReadFailed, DeviceFailed."""
         try:
             return self._seals.read(self._file, self._block)
         except OSError as error:
-            raise ReadFailed(f"{self._seals.path(self._file)}: {error.strerror}", self.head_block) from error
+            raise read_error(self._seals.path(self._file), error, self.head_block) from error
 
     def read_into(self, block: memoryview) -> None:
-        """Fill `block`, as long as `next_size` told, and move on. Raises ReadFailed; the head then stays."""
+        """Fill `block`, as long as `next_size` told, and move on. Raises ReadFailed or DeviceFailed: the head stays."""
         try:
             complete = self._payloads.read_into(self._file, block, self._byte)
         except OSError as error:
-            raise ReadFailed(f"{self._payloads.path(self._file)}: {error.strerror}", self.head_block) from error
+            raise read_error(self._payloads.path(self._file), error, self.head_block) from error
         if not complete:
             path = self._payloads.path(self._file)
             raise ReadFailed(f"{path} is shorter than the cartridge's state says", self.head_block)

@@ -98,6 +98,7 @@ def _findings(home: Home | None) -> Iterator[Finding]:
 
 def _of_library(home: Home) -> Iterator[Finding]:
     from sidecar.ownership import owned
+    from tapefs.doctor.damage import look_at_damage
     from tapefs.doctor.findings import Finding, Grade
     from tapefs.doctor.generations import look_at_generations
     from tapefs.doctor.library import look_at_library
@@ -112,6 +113,7 @@ def _of_library(home: Home) -> Iterator[Finding]:
             grade=Grade.NOTE, about=str(home.path), says=f"its library is in use, so it is not asked ({error})",
             shows="tapefs drives",
         )  # fmt: skip
+    yield from look_at_damage(home)
 
 
 def _printed(findings: Iterable[Finding]) -> Iterator[Finding]:

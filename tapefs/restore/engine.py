@@ -229,7 +229,11 @@ class _Restore:
         self._window.drop(content.segment, self._stages[content.segment].frames_for(content.offset, content.length))
         out.cut(content.runs[0][0])
         if self._copy(content, out, is_first=False) != expected:
-            raise _Mismatch("its content does not match its SHA-256, also when read from tape again: not restored")
+            # The frames are as they were written, so no reader of frames has noted anything.
+            raise _Mismatch(
+                "its content does not match its SHA-256, also when read from tape again: not restored; `tapefs verify` "
+                "of the set notes which copies have that"
+            )
 
     def _copy(self, content: Content, out: NewFile, *, is_first: bool) -> bytes:
         """Write the content, each run at its place, and return its SHA-256."""
