@@ -58,13 +58,6 @@ def next_event(answer: HTTPResponse) -> dict[str, Any]:
             fields[name] = value
 
 
-def until(answer: HTTPResponse, kind: str) -> dict[str, Any]:
-    while True:
-        event = next_event(answer)
-        if event["data"].get("kind") == kind:
-            return event
-
-
 def test_notices_and_progress_come_while_a_job_runs(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home")
     (home.path / "fake.json").write_text(json.dumps({"slow_s": 0.2}))
