@@ -31,6 +31,13 @@ LONG = (
     "posix/",
     "mount/test_soak",
     "codecs/test_sevenzip",
+    "codecs/test_through",
+    "sidecar/access/test_matrix",
+    "sidecar/test_failover",
+    "sidecar/test_fuzzing",
+    "sidecar/test_human",
+    "sidecar/test_lifecycle",
+    "sidecar/test_streams",
     "compare/",
 )
 

@@ -357,7 +357,7 @@ def test_five_hundred_readers_wait_and_stop_nobody(evicted: Rig) -> None:
         times_s = sorted(hot_and_listing_s(evicted, hot) for _ in range(60))
         # Half of them take 3 ms, unless the machine is busy with something else; behind those who wait all would take
         # seconds.
-        assert times_s[20] < max(0.05, 3 * quiet_s[20]), times_s
+        assert times_s[20] < max(0.5, 3 * quiet_s[20]), times_s
         evicted.shelf.stage_all()
         assert int(program.communicate(timeout=60)[0]) == sum(counts)
     finally:

@@ -13,9 +13,9 @@ from tests.drivers.uml.machine import LONG_S, MKFS, Machine, make_disk, run, why
 GIB = 1024**3
 MISSING = why_not(MKFS, "iscsistart", "mt", "zstd", "rsync", "sg_raw", "setcap", "setfacl", "setfattr")
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
-#: A block of 256 KiB takes so long, and a segment six seconds: the cut falls into one on a slow machine, too.
+#: A block of 256 KiB takes so long, and a segment twelve seconds: the cut falls into one on a slow machine, too.
 SLOW = """
-export TAPEFS_FAULTS='[{"kind": "delay", "operation": "write_block", "seconds": 0.4}]'
+export TAPEFS_FAULTS='[{"kind": "delay", "operation": "write_block", "seconds": 0.8}]'
 """
 
 
