@@ -20,7 +20,7 @@ from tapefs.mount.sidecar_link import SidecarLink
 from tests.catalog.lmdb_tools import dump, store
 from tests.mount.test_recalls import CALLER, SEGMENT, FakeLink
 from tests.sidecar.rig import Rig, make_home, running, wait_until
-from tests.sidecar.test_schedules import URL, make, run
+from tests.sidecar.schedules.test_schedules import URL, make, run
 
 
 @pytest.mark.log_warnings

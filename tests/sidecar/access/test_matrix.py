@@ -28,8 +28,8 @@ from tapefs.access.scopes import implied
 from tapefs.keys.identity import Identity
 from tapefs.keys.store import KeyStore
 from tests.sidecar.access.rig import home_with
+from tests.sidecar.http.test_calls import OPEN, Parts
 from tests.sidecar.rig import Rig, arguments_of, running
-from tests.sidecar.test_calls import OPEN, Parts
 
 PASSWORD = "canary horse battery staple"
 PASSPHRASE = "canary-passphrase-of-a-key"

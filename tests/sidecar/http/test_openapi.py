@@ -20,7 +20,7 @@ from sidecar.own.docs import DocsCalls
 from sidecar.own.job_views import JobRequest
 from sidecar.service import Service
 from tapefs.client.job_fields import JobFields
-from tests.sidecar.test_calls import Parts
+from tests.sidecar.http.test_calls import Parts
 
 CALLS = calls_of(cast(Service, Parts()))
 DOCUMENT: dict[str, Any] = document(CALLS, ["https://login.example"])

@@ -17,8 +17,8 @@ import pytest
 from sidecar.http.app import calls_of
 from sidecar.service import Service
 from tapefs.home import open_home
+from tests.sidecar.http.test_calls import Parts
 from tests.sidecar.rig import Answer, Rig, make_home, running, wait_until
-from tests.sidecar.test_calls import Parts
 
 NOTHING: dict[str, Any] = {}
 

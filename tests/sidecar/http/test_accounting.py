@@ -17,10 +17,10 @@ from sidecar.service import Service
 from tapefs.audit import AuditLog, Entry, check_log, entries_of, files_of, without_secrets
 from tapefs.cli import run
 from tapefs.client.transport import SocketConnection
+from tests.sidecar.http.test_calls import Parts
 from tests.sidecar.rig import Rig, make_home, running, wait_until
-from tests.sidecar.test_calls import Parts
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENTRY = Entry(at="2026-11-23T10:00:00Z", who="ada", operation="DELETE /x", outcome="done")
 
 

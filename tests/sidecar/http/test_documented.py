@@ -9,8 +9,8 @@ from typing import cast
 from sidecar.http.app import calls_of
 from sidecar.http.calls import Call
 from sidecar.service import Service
+from tests.sidecar.http.test_calls import Parts
 from tests.sidecar.rig import ROOT
-from tests.sidecar.test_calls import Parts
 
 STALE = "docs/http/calls.md does not say what the calls say of themselves: run scripts/fix"
 PAGE = ROOT / "docs/http/calls.md"

@@ -10,7 +10,7 @@ import pytest
 
 from catalog.lmdb_ledger import LmdbLedger
 from tests.sidecar.rig import Rig, make_home, running, wait_until
-from tests.sidecar.test_schedules import make_hooks
+from tests.sidecar.schedules.test_schedules import make_hooks
 
 SOURCE = str(Path(__file__).parent)
 

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from tapefs.cli import group
 from tapefs.home import Home
+from tests.sidecar.recalls.test_recall_calls import arrived, asked, recall, script
 from tests.sidecar.rig import Rig, make_home, running, seed_set, spawn, wait_until, waiter
 from tests.sidecar.seeds import FRAME_BYTES
-from tests.sidecar.test_recall_calls import arrived, asked, recall, script
 
 CAT = {"uid": 1000, "pid": 77, "commands": ["cat"], "path": "/mnt/a", "size_bytes": 9000}
 MINER = {"uid": 1000, "pid": 78, "commands": ["tracker-miner-fs-3", "tracker-miner-f"], "path": "/mnt/b"}

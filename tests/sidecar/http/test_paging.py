@@ -24,8 +24,8 @@ from tapefs.client import connect, connect_trio
 from tapefs.client.access import NewUser, TokenBody
 from tapefs.client.job_fields import JobFields
 from tapefs.client.pools import PoolFields
+from tests.sidecar.http.test_calls import Parts
 from tests.sidecar.rig import Rig, make_home, running, seed_set
-from tests.sidecar.test_calls import Parts
 
 #: Their parameters say how much is wanted, and from where on.
 OTHERWISE = {"/api/v1/schedules/{number}/next", "/api/v1/notices"}
