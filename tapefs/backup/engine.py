@@ -79,7 +79,9 @@ class Engine:
             self._walk = StreamWalk(context.backup_set.started_at_ns, job, watcher.trouble)
         self._layout = layout_of(context.codec)
         self._fills = FillCounts()
-        self._workers = Workers(threads, context.codec, job.level, self._pool, self._fills, settings.niceness)
+        self._workers = Workers(
+            threads, context.codec, job.level, self._pool, self._fills, settings.niceness, settings.buffer_bytes
+        )
         self._intake = Intake(
             self._pool, self._workers, self._watcher.trouble, self._look_around, Tally(), self._layout
         )

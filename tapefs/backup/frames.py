@@ -2,8 +2,9 @@
 
 One thread fills a frame and submits it; worker threads make SHA-256 sums and the stored bytes, and one more the sums
 of what runs over frames (all release the GIL); one thread takes the frames out in the order they were submitted.
-Buffers are allocated once and used again: a fresh one for every frame cost four times as much in page faults. Memory:
-as many frames as `frames_for` says, plain and stored.
+Buffers are allocated once and used again: a fresh one for every frame cost four times as much in page faults. What is
+stored lies on a shelf (`codecs/shelf.py`) and goes back there when the last block of it is written. Memory: as many
+frames as `frames_for` says, plain and stored, and what waits for the drive.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from typing import NamedTuple
 
 from tapefs.backup.levels import LevelControl, Pressure
 from tapefs.codecs import Codec, Encoder, is_open
+from tapefs.codecs.shelf import Shelf
 from tapefs.format.frames import frame_checksum
 from tapefs.standing_back import stand_back
 from tapefs.tape.fill import FillCounts
 
 _BETWEEN_THREADS = 8
+#: What compressing makes of a frame that does not compress is so much longer, and a 128th.
+_MORE_BYTES = 4096
 #: Weight of the newest frame in a running mean.
 _NEWEST = 0.2
 
@@ -77,7 +81,7 @@ class Frame:
         self.drafts: list[object] = []
         self.spans: list[Span] = []
         self.pieces: list[Piece] = []
-        self.stored = b""
+        self.stored: bytes | memoryview = b""
         self.checksum = b""
         #: SHA-256 by draft number.
         self.sums: dict[int, bytes] = {}
@@ -101,6 +105,7 @@ class Pool:
 
     free: queue.SimpleQueue[Frame]
     count: int
+    frame_bytes: int
     #: Seconds that the thread which takes frames has waited for one.
     waited_s: float = 0.0
 
@@ -110,7 +115,7 @@ class Pool:
         free: queue.SimpleQueue[Frame] = queue.SimpleQueue()
         for _ in range(count):
             free.put(Frame(frame_bytes))
-        return cls(free, count)
+        return cls(free, count, frame_bytes)
 
     def take(self) -> Frame:
         """Wait for a free frame. For one thread."""
@@ -128,12 +133,27 @@ class Pool:
 class Workers:
     """Threads that turn submitted frames into stored ones; each has compressors of its own."""
 
-    def __init__(self, count: int, codec: Codec, level: int, pool: Pool, fills: FillCounts, niceness: int = 0) -> None:
-        """Where `level` leaves it open, `pool` and `fills` tell what the run waits for. Raises UsageError."""
+    def __init__(
+        self,
+        count: int,
+        codec: Codec,
+        level: int,
+        pool: Pool,
+        fills: FillCounts,
+        niceness: int = 0,
+        buffer_bytes: int = 0,
+    ) -> None:
+        """Where `level` leaves it open, `pool` and `fills` tell what the run waits for.
+
+        `buffer_bytes` of what is stored are kept before the drive. Raises UsageError.
+        """
         codec.encoder(level)
         self._codec = codec
         self._level = level
         self._niceness = niceness
+        frame_bytes = pool.frame_bytes
+        kept_bytes = buffer_bytes + pool.count * frame_bytes // 2
+        self._shelf = Shelf(frame_bytes + frame_bytes // 128 + _MORE_BYTES, kept_bytes)
         self._control = LevelControl(codec.auto_levels, count) if is_open(codec, level) else None
         #: See `Pressure.lateness`.
         self._lateness = 0.0
@@ -186,7 +206,7 @@ class Workers:
             try:
                 level = self._begin()
                 if level not in encoders:
-                    encoders[level] = self._codec.encoder(level)
+                    encoders[level] = self._codec.encoder(level, self._shelf)
                 _process(frame, encoders[level])
             except BaseException as error:  # noqa: BLE001 - handed to the thread that takes the frame out
                 frame.error = error

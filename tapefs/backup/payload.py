@@ -70,8 +70,8 @@ class ByteSink(Protocol):
         """Taken in so far."""
         ...
 
-    def write(self, data: Octets) -> None:
-        """Take in bytes. Raises drive errors, or OSError."""
+    def write(self, data: Octets | memoryview) -> None:
+        """Take in bytes, which do not change afterwards. Raises drive errors, or OSError."""
         ...
 
 
@@ -146,7 +146,7 @@ class ArchivePayload:
                 return
             is_cut = bool(frame.pieces) and frame.pieces[-1].draft < 0
             if not is_cut:
-                frame.stored += END_OF_STREAM
+                frame.stored = bytes(frame.stored) + END_OF_STREAM
                 frame.checksum = frame_checksum(frame.stored)
             self._spool.write(frame.stored)
             self.place += len(frame.stored)

@@ -61,7 +61,7 @@ class _SpoolFile:
         self.file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - its owner closes it
         self.bytes = 0
 
-    def write(self, data: Octets) -> None:
+    def write(self, data: Octets | memoryview) -> None:
         """Write all of it. Raises OSError."""
         rest = memoryview(data)
         while rest:

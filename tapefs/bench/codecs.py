@@ -34,7 +34,7 @@ class _Way:
     level: int
     make: _Maker
 
-    def encode(self, plain: memoryview) -> bytes:
+    def encode(self, plain: memoryview) -> bytes | memoryview:
         """Compress a frame."""
         return self.make(self.level)(plain)
 
@@ -112,7 +112,9 @@ def _read(tar: subprocess.Popen[bytes]) -> Iterator[bytes]:
         yield frame
 
 
-def _timed(items: Sequence[memoryview], work: Callable[[memoryview], bytes]) -> tuple[list[bytes], float]:
+def _timed(
+    items: Sequence[memoryview], work: Callable[[memoryview], bytes | memoryview]
+) -> tuple[list[bytes | memoryview], float]:
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         list(threads.map(int, range(8)))
         begin = time.perf_counter()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tapefs.errors import BadStructure, UsageError
+
+if TYPE_CHECKING:
+    from tapefs.codecs.shelf import Shelf
 
 #: A frame holds at most this many plain bytes: bounds what a hostile tape can make a reader allocate.
 MAX_FRAME_BYTES = 64 << 20
@@ -13,8 +16,9 @@ MAX_FRAME_BYTES = 64 << 20
 #: The level of a job that leaves it to the run to choose one for each frame; of codecs that have `auto_levels`.
 AUTO_LEVEL = -1
 
-#: Turns the plain bytes of one frame into its stored bytes. Belongs to one thread; releases the GIL while it works.
-Encoder = Callable[[bytes | memoryview], bytes]
+#: Turns the plain bytes of one frame into its stored bytes, which never change: a view of them is read-only. Belongs to
+#: one thread; releases the GIL while it works.
+Encoder = Callable[[bytes | memoryview], bytes | memoryview]
 
 
 class Codec(Protocol):
@@ -65,8 +69,10 @@ class Codec(Protocol):
         """Is the payload compressed, so that a drive need not try?"""
         ...
 
-    def encoder(self, level: int) -> Encoder:
+    def encoder(self, level: int, shelf: Shelf | None = None) -> Encoder:
         """Return an encoder for one thread; each of its calls makes one frame that decodes on its own.
+
+        Frames may come in memory of the `shelf`, which is used again when no view of them is left.
 
         With AUTO_LEVEL where there are `auto_levels` it is one of the highest of them.
 

@@ -12,9 +12,13 @@ import lzma
 import shutil
 import subprocess
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tapefs.codecs.interface import MAX_FRAME_BYTES, Encoder, check_claim, check_level, check_plain
 from tapefs.errors import BadStructure, CodecFailed, UsageError
+
+if TYPE_CHECKING:
+    from tapefs.codecs.shelf import Shelf
 
 #: Ends an LZMA2 stream.
 END_OF_STREAM = b"\0"
@@ -74,7 +78,7 @@ class Py7zrCodec(_Lzma2Codec):
     levels = range(10)
     default_level = 5
 
-    def encoder(self, level: int) -> Encoder:
+    def encoder(self, level: int, shelf: Shelf | None = None) -> Encoder:
         """Return an encoder for one thread. Takes about 12 times a frame of memory, 16 at level 9."""
         check_level(self, level)
 
@@ -93,7 +97,7 @@ class SevenZipCommandCodec(_Lzma2Codec):
     levels = range(1, 10)
     default_level = 5
 
-    def encoder(self, level: int) -> Encoder:
+    def encoder(self, level: int, shelf: Shelf | None = None) -> Encoder:
         """Return an encoder for one thread. Raises UsageError when the program is not installed."""
         check_level(self, level)
         program = next(filter(None, map(shutil.which, PROGRAMS)), None)

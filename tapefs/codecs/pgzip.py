@@ -12,7 +12,7 @@ import io
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import pgzip
 from isal import igzip_lib, isal_zlib
@@ -20,6 +20,9 @@ from zlib_ng import zlib_ng
 
 from tapefs.codecs.interface import Encoder, check_claim, check_level, check_plain
 from tapefs.errors import BadStructure, UsageError
+
+if TYPE_CHECKING:
+    from tapefs.codecs.shelf import Shelf
 
 #: A gzip member with a window of 32 KiB, in the language of zlib.
 _GZIP = 16 + 15
@@ -94,12 +97,12 @@ class PgzipCodec:
             raise UsageError(f"there is no gzip engine {engine!r}: use one of {', '.join(ENGINES)}")
         self._engine = ENGINES[engine]
 
-    def encoder(self, level: int) -> Encoder:
+    def encoder(self, level: int, shelf: Shelf | None = None) -> Encoder:
         """Return an encoder for one thread."""
         check_level(self, level)
         compress = self._engine(level)
 
-        def encode(plain: bytes | memoryview) -> bytes:
+        def encode(plain: bytes | memoryview) -> bytes | memoryview:
             check_plain(plain)
             return compress(plain)
 

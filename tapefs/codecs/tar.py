@@ -6,9 +6,13 @@ A slice has no check of its own; the frame's checksum in the trailer has to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tapefs.codecs.interface import Encoder, check_claim, check_level, check_plain
 from tapefs.errors import BadStructure
+
+if TYPE_CHECKING:
+    from tapefs.codecs.shelf import Shelf
 
 
 class TarCodec:
@@ -24,13 +28,13 @@ class TarCodec:
     default_level = 0
     is_compressed = False
 
-    def encoder(self, level: int) -> Encoder:
+    def encoder(self, level: int, shelf: Shelf | None = None) -> Encoder:
         """Return an encoder for one thread. It copies, because the buffer of a frame is used again."""
         check_level(self, level)
 
-        def encode(plain: bytes | memoryview) -> bytes:
+        def encode(plain: bytes | memoryview) -> bytes | memoryview:
             check_plain(plain)
-            return bytes(plain)
+            return bytes(plain) if shelf is None else shelf.copy(plain)
 
         return encode
 

@@ -10,6 +10,7 @@ import pytest
 from tapefs.backup.frames import Frame, Pool, Workers, frames_for
 from tapefs.backup.levels import LevelControl, Pressure
 from tapefs.codecs import AUTO_LEVEL, CODECS, Encoder
+from tapefs.codecs.shelf import Shelf
 from tapefs.codecs.zstd import ZstdCodec
 from tapefs.report.files import read_report
 from tapefs.tape.fill import FillCounts
@@ -64,10 +65,10 @@ class GatedCodec(ZstdCodec):
         super().__init__()
         self.gate = threading.Semaphore(0)
 
-    def encoder(self, level: int) -> Encoder:
-        encode = super().encoder(level)
+    def encoder(self, level: int, shelf: Shelf | None = None) -> Encoder:
+        encode = super().encoder(level, shelf)
 
-        def gated(plain: bytes | memoryview) -> bytes:
+        def gated(plain: bytes | memoryview) -> bytes | memoryview:
             self.gate.acquire()
             return encode(plain)
 
