@@ -10,6 +10,7 @@
     │   ├── LedgerDamaged   the ledger's file as a whole
     │   └── IndexDamaged    the index of a set as a whole
     ├── WrongVersion        written by another version of the format
+    │   └── OtherIndexVersion   the index of a set is; its trailers have what makes one of this version
     └── StorageFailed       the disk or LMDB failed; `retryable` tells whether a retry can help
 
 Messages are written for the operator; data is in attributes.
@@ -64,6 +65,10 @@ class IndexDamaged(Damaged):
 
 class WrongVersion(CatalogError):
     """The data was written by a version of the format that this program does not know."""
+
+
+class OtherIndexVersion(WrongVersion):
+    """The index of a set has a layout of another version; its trailers have what makes one of this version."""
 
 
 class StorageFailed(CatalogError):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import lmdb
 
-from catalog.errors import Damaged, WrongVersion
+from catalog.errors import Damaged, OtherIndexVersion
 from catalog.index import layout
 from catalog.index.layout import Table
 from catalog.index.model import Base, Claim, Meta
@@ -62,7 +62,7 @@ class Layer:
         if value is None or version is None:
             raise Damaged("this is not an index", str(self.path))
         if version != layout.VERSION:
-            raise WrongVersion(f"{self.path} has layout {version}, this program knows {layout.VERSION}")
+            raise OtherIndexVersion(f"{self.path} has layout {version}, this program knows {layout.VERSION}")
         return layout.decode_meta(value)
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from catalog.errors import CatalogError, IndexDamaged, LedgerDamaged, NoIndex, NoLedger
+from catalog.errors import CatalogError, IndexDamaged, LedgerDamaged, NoIndex, NoLedger, OtherIndexVersion
 from drivers.errors import DriveError
 from tapefs.errors import FilesUnread, TapefsError, UsageError
 
@@ -39,6 +39,7 @@ WAYS_OUT: tuple[tuple[type[CatalogError], str], ...] = (
     (LedgerDamaged, _FROM_COPIES),
     (NoIndex, _FROM_TRAILERS),
     (IndexDamaged, _FROM_TRAILERS),
+    (OtherIndexVersion, _FROM_TRAILERS),
 )
 
 

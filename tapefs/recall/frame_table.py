@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 
 import structlog
 
-from catalog.errors import Damaged, NotFound
+from catalog.errors import Damaged, NotFound, OtherIndexVersion
 from catalog.index.model import FrameRow
 from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
@@ -31,7 +31,7 @@ def frame_table(home: Home, ledger: Ledger, drive: Drive, copy: SegmentCopy) -> 
     segment = ledger.segment(copy.segment_id)
     try:
         return _from_index(home, segment)
-    except (NotFound, Damaged) as error:
+    except (NotFound, Damaged, OtherIndexVersion) as error:
         if segment.archive is not None:
             raise BadStructure(
                 f"what lies where in {os.fsdecode(segment.archive.path)} is not known any more"

@@ -11,7 +11,7 @@ from types import ModuleType
 import click
 import pytest
 
-from catalog.errors import Damaged, LedgerDamaged, NoIndex, StorageFailed
+from catalog.errors import Damaged, LedgerDamaged, NoIndex, OtherIndexVersion, StorageFailed
 from drivers.errors import DeviceFailed
 from tapefs import __main__ as entry
 from tapefs import __version__
@@ -163,6 +163,7 @@ def test_version(tapefs):
             " alone: see docs/rebuild.md",
         ),
         (NoIndex("no index"), 1, "no index; `tapefs check --repair` makes it anew"),
+        (OtherIndexVersion("layout 2"), 1, "layout 2; `tapefs check --repair` makes it anew"),
         (StorageFailed("full", retryable=True), 1, "full"),
         (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied"),
         (KeyboardInterrupt(), 1, "interrupted"),

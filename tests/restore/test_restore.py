@@ -484,3 +484,15 @@ def test_a_full_state_folder_ends_the_restore_with_a_report(bring_back, monkeypa
     assert report.files == 1
     assert "state folder" in report.stopped
     assert not report.is_complete
+
+
+def test_a_link_where_a_directory_belongs_is_named(bring_back, target, tmp_path):
+    """It is not followed, and what is behind it stays as it is."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    target.mkdir(exist_ok=True)
+    (target / "a").symlink_to(elsewhere)
+    report = bring_back(Archive(Dir({b"a": Dir({b"b": File(noise(100))})})))
+    (reason,) = [each.reason for each in report.troubles if each.path == b"a"]
+    assert "links at the target are not followed" in reason
+    assert list(elsewhere.iterdir()) == []
