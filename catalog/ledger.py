@@ -219,6 +219,13 @@ class Ledger(TapeLedger, SetLedger, JobLedger, Protocol):
         """Return up to which event notices were made; None: of none yet."""
         ...
 
+    def unreadable_records(self) -> list[tuple[str, str]]:
+        """Return (kind, what is wrong) of tapes, sets, jobs, schedules, tasks and such that cannot be read.
+
+        Reads all of them; returns 100 at most.
+        """
+        ...
+
     def newest_event(self) -> int:
         """Return the number of the newest event; 0: there was none."""
         ...

@@ -66,7 +66,7 @@ class JobLedger(Protocol):
     # -- the queue ---------------------------------------------------------------------------------------------------
 
     def jobs_in(self, states: Collection[JobState]) -> list[Job]:
-        """Return the jobs in these states, oldest first; no other is read."""
+        """Return the jobs in these states that can be read, oldest first; no other is read."""
         ...
 
     def jobs_named(self, name: str) -> list[Job]:
@@ -80,7 +80,10 @@ class JobLedger(Protocol):
     def job_page(
         self, limit: int, offset: int = 0, *, newest_first: bool = False, states: Collection[JobState] = ()
     ) -> list[Job]:
-        """Return a part of all jobs by number, or of those in `states`; of all only these are read."""
+        """Return a part of all jobs by number, or of those in `states`; of all only these are read.
+
+        What cannot be read is left out, and counts for `limit` and `offset`.
+        """
         ...
 
     def job_count(self, states: Collection[JobState] = ()) -> int:

@@ -38,6 +38,10 @@ class SetLedger(Protocol):
         """Return all sets in whatever state, oldest first."""
         ...
 
+    def readable_sets(self) -> list[BackupSet]:
+        """Return the sets that can be read, oldest first: for who only shows them, or brings them to an end."""
+        ...
+
     def sets_of(self, job_id: JobId) -> list[BackupSet]:
         """Return the sets of a job, which may be deleted by now, in whatever state; oldest first."""
         ...

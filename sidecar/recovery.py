@@ -20,8 +20,12 @@ Blocking; before any mover runs, the state folder being owned.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import structlog
 
+from catalog.errors import Damaged, WrongVersion
 from catalog.ledger import Ledger
 from catalog.records import JobState, SetState
 from sidecar.jobs.going_on import interrupt, stop
@@ -34,21 +38,36 @@ log = structlog.get_logger(__name__)
 
 
 def recover(home: Home, ledger: Ledger, now_ns: int) -> None:
-    """Bring everything that was running to an end. Raises what the ledger raises."""
+    """Bring everything that was running to an end. Raises what the ledger raises.
+
+    What a damaged record is in the way of stays as it is: RUNNING, so that nobody goes on with it or lets it go.
+    """
     for job in ledger.jobs_in([JobState.RUNNING]):
-        after = interrupt(home, ledger, job.number, INTERRUPTED, now_ns)
-        log.warning("job was interrupted", job=job.number, name=job.name, state=after.state.value)
+        with _going_on(job=job.number):
+            after = interrupt(home, ledger, job.number, INTERRUPTED, now_ns)
+            log.warning("job was interrupted", job=job.number, name=job.name, state=after.state.value)
     for job in ledger.jobs_in([JobState.QUEUED]):
         if job.stream:
-            stop(home, ledger, job.number, INTERRUPTED, now_ns)
-            log.warning("a stream was interrupted", job=job.number, name=job.name)
-    for backup_set in ledger.backup_sets():
+            with _going_on(job=job.number):
+                stop(home, ledger, job.number, INTERRUPTED, now_ns)
+                log.warning("a stream was interrupted", job=job.number, name=job.name)
+    for backup_set in ledger.readable_sets():
         if backup_set.state is SetState.RUNNING:
-            ledger.fail_set(backup_set.set_id, INTERRUPTED, now_ns)
-            end_interrupted(home, ledger, backup_set.set_id, INTERRUPTED, now_ns)
-            log.warning("set was interrupted", set=backup_set.set_id, job=backup_set.name)
+            with _going_on(set=backup_set.set_id):
+                ledger.fail_set(backup_set.set_id, INTERRUPTED, now_ns)
+                end_interrupted(home, ledger, backup_set.set_id, INTERRUPTED, now_ns)
+                log.warning("set was interrupted", set=backup_set.set_id, job=backup_set.name)
+
+
+@contextmanager
+def _going_on(**what: object) -> Iterator[None]:
+    """Have a damaged record keep nothing else from its end."""
+    try:
+        yield
+    except (Damaged, WrongVersion) as error:
+        log.error("what was interrupted cannot be brought to an end", error=str(error), **what)
 
 
 def has_sealed(ledger: Ledger) -> bool:
     """Is there a set whose index is still to be put in place?"""
-    return any(backup_set.state is SetState.SEALED for backup_set in ledger.backup_sets())
+    return any(backup_set.state is SetState.SEALED for backup_set in ledger.readable_sets())

@@ -53,6 +53,7 @@ from sidecar.recalls.pins import Pins
 from sidecar.recalls.recalling import Recalls
 from sidecar.recalls.unlocking import Unlocking
 from sidecar.recalls.walks import Walks
+from sidecar.records import Records
 from sidecar.restores.restoring import Restorations
 from sidecar.schedules.scheduling import Scheduler
 from sidecar.service import Service
@@ -190,6 +191,7 @@ def _parts(service: Service, options: Options) -> dict[str, Callable[[], Awaitab
         "figures": service.lag.run,
     }
     if not options.until_idle:
+        parts["records of the ledger"] = service.records.run
         parts["schedules"] = partial(service.scheduler.run, service)
     return parts
 
@@ -342,6 +344,7 @@ async def _assemble(home: Home, ledger: Ledger, options: Options) -> Service:
             figures=HttpFigures(),
             lag=Lag(drives),
             keeping=Keeping(),
+            records=Records(ledger),
             ends_by_itself=options.until_idle,
         )
     )

@@ -25,6 +25,7 @@ from sidecar.recalls.evictor import Evictor
 from sidecar.recalls.pins import Pins
 from sidecar.recalls.recalling import Recalls
 from sidecar.recalls.unlocking import Unlocking
+from sidecar.records import Records
 from sidecar.restores.restoring import Restorations
 from sidecar.schedules.scheduling import Scheduler
 from sidecar.tapes.library import Library
@@ -71,6 +72,7 @@ class Service:
     figures: HttpFigures
     lag: Lag
     keeping: Keeping
+    records: Records
     #: A command has started this sidecar for its own work, and somebody waits for the answer.
     ends_by_itself: bool
 
@@ -92,7 +94,7 @@ class Service:
 
     def troubles(self) -> dict[str, str]:
         """Return what has failed lately that nobody expected to fail, by its name, and why."""
-        return {**self.scheduler.broken, **self.keeping.troubles()}
+        return {**self.records.troubles(), **self.scheduler.broken, **self.keeping.troubles()}
 
     async def drive_failed(self, reason: str) -> None:
         """A drive has failed, or its mover has died. When no drive works at all, nobody is left waiting for one.

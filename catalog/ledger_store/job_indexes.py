@@ -11,6 +11,7 @@ from heapq import merge
 from itertools import islice
 
 from catalog.ids import JobNumber
+from catalog.ledger_store import unreadable
 from catalog.ledger_store.tables import (
     JOBS,
     JOBS_BY_NAME,
@@ -57,15 +58,11 @@ def is_built(tx: Reader) -> bool:
 
 
 def in_states(tx: Reader, states: Collection[JobState]) -> list[Job]:
-    """Return the jobs in these states, oldest first."""
+    """Return the jobs in these states that can be read, oldest first."""
     if not is_built(tx):
-        return [job for _, job in tx.scan(JOBS) if job.state in states]
-    found = [
-        tx.follow(JOBS, job_key(JobNumber(number)), f"jobs_by_state {state.value}")
-        for state in states
-        for _, number in tx.scan(JOBS_BY_STATE, parts(state.value))
-    ]
-    return sorted(found, key=lambda job: job.number)
+        return [job for _, job in unreadable.readable(tx, JOBS) if job.state in states]
+    keys = (key[-8:] for state in states for key in tx.keys(JOBS_BY_STATE, parts(state.value)))
+    return sorted(unreadable.readable_at(tx, JOBS, keys), key=lambda job: job.number)
 
 
 def named(tx: Reader, name: str) -> list[Job]:
@@ -78,23 +75,25 @@ def named(tx: Reader, name: str) -> list[Job]:
 
 def to_check(tx: Reader) -> list[Job]:
     """Return the jobs whose newest run is to be verified behind its end, oldest first."""
-    numbers = [number for _, number in tx.scan(JOBS_TO_CHECK)]
-    return [tx.follow(JOBS, job_key(JobNumber(number)), "jobs_to_check") for number in numbers]
+    return list(unreadable.readable_at(tx, JOBS, tx.keys(JOBS_TO_CHECK)))
 
 
 def page(tx: Reader, limit: int, offset: int, *, newest_first: bool, states: Collection[JobState] = ()) -> list[Job]:
-    """Return a part of all jobs, or of those in these states, by number; only these are read."""
+    """Return a part of all jobs, or of those in these states, by number; only these are read.
+
+    Those that cannot be read are left out, and count for `limit` and `offset`.
+    """
     if states and not is_built(tx):
         some = in_states(tx, states)
         return (some[::-1] if newest_first else some)[offset : offset + limit]
     if states:
-        return [tx.follow(JOBS, key, "jobs_by_state") for key in _keys_in(tx, states, limit, offset, newest_first)]
+        return list(unreadable.readable_at(tx, JOBS, _keys_in(tx, states, limit, offset, newest_first)))
     if offset <= tx.count(JOBS) // 2:
         wanted = list(islice(tx.keys(JOBS, backwards=newest_first), offset, offset + limit))
     else:  # It is nearer from the other end.
         last = tx.count(JOBS) - offset
         wanted = list(islice(tx.keys(JOBS, backwards=not newest_first), max(0, last - limit), max(0, last)))[::-1]
-    return [tx.follow(JOBS, key, "jobs") for key in wanted]
+    return list(unreadable.readable_at(tx, JOBS, wanted))
 
 
 def _keys_in(tx: Reader, states: Collection[JobState], limit: int, offset: int, newest_first: bool) -> list[bytes]:

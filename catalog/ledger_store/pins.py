@@ -8,6 +8,7 @@ import msgspec
 
 from catalog.errors import Conflict
 from catalog.ids import PinId, SegmentId
+from catalog.ledger_store import unreadable
 from catalog.ledger_store.tables import PINS, text_key
 from catalog.ledger_store.transaction import Reader, Writer, plain_text
 from catalog.records import PinnedFrames, StagePin
@@ -15,7 +16,7 @@ from catalog.records import PinnedFrames, StagePin
 
 def oldest_first(tx: Reader) -> list[StagePin]:
     """Return all pins."""
-    return sorted((pin for _, pin in tx.scan(PINS)), key=lambda pin: (pin.created_at_ns, pin.pin_id))
+    return sorted((pin for _, pin in unreadable.readable(tx, PINS)), key=lambda pin: (pin.created_at_ns, pin.pin_id))
 
 
 def put(tx: Writer, pin: StagePin) -> StagePin:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from catalog.errors import NotFound
+from catalog.ledger_store import unreadable
 from catalog.ledger_store.tables import RECOVERIES, text_key
 from catalog.ledger_store.transaction import Reader, Writer, plain_text
 from catalog.recovery_records import Recovery
 
 
 def oldest_first(tx: Reader) -> list[Recovery]:
-    """Return all restores."""
-    return sorted((each for _, each in tx.scan(RECOVERIES)), key=lambda each: (each.created_at_ns, each.recovery_id))
+    """Return all restores that can be read."""
+    return sorted(
+        (each for _, each in unreadable.readable(tx, RECOVERIES)),
+        key=lambda each: (each.created_at_ns, each.recovery_id),
+    )
 
 
 def get(tx: Reader, recovery_id: str) -> Recovery:

@@ -9,7 +9,7 @@ import msgspec
 
 from catalog.errors import Conflict, Damaged, NotFound, WrongVersion
 from catalog.ids import JobNumber
-from catalog.ledger_store import jobs
+from catalog.ledger_store import jobs, unreadable
 from catalog.ledger_store.tables import (
     COUNTERS,
     RUN_COUNTER,
@@ -147,14 +147,14 @@ def runs(tx: Reader, number: ScheduleNumber, limit: int, offset: int) -> list[Sc
     """Return the runs of a schedule that are kept, the newest first; at most `limit`, behind `offset`."""
     if not 0 < number <= _MAX_NUMBER:
         return []
-    found = [run for _, run in tx.scan(SCHEDULE_RUNS, schedule_key(number))]
+    found = [run for _, run in unreadable.readable(tx, SCHEDULE_RUNS, schedule_key(number))]
     found.reverse()
     return list(islice(found, max(offset, 0), max(offset, 0) + max(limit, 0)))
 
 
 def open_runs(tx: Reader) -> list[ScheduleRun]:
     """Return the runs of all schedules that have not ended, oldest first."""
-    found = [run for _, run in tx.scan(SCHEDULE_RUNS) if run.state in OPEN_RUNS]
+    found = [run for _, run in unreadable.readable(tx, SCHEDULE_RUNS) if run.state in OPEN_RUNS]
     return sorted(found, key=lambda run: run.number)
 
 

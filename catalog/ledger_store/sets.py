@@ -9,7 +9,7 @@ import msgspec
 
 from catalog.errors import Conflict, NotFound
 from catalog.ids import SetId, SetNumber
-from catalog.ledger_store import appending, jobs, sets_by_job, volumes
+from catalog.ledger_store import appending, jobs, sets_by_job, unreadable, volumes
 from catalog.ledger_store.tables import (
     INDEX_COPIES,
     SET_COUNTER,
@@ -41,6 +41,11 @@ def get(tx: Reader, set_id: SetId) -> BackupSet:
 def all_by_number(tx: Reader) -> list[BackupSet]:
     """Return all sets, oldest first."""
     return sorted((backup_set for _, backup_set in tx.scan(SETS)), key=lambda backup_set: backup_set.number)
+
+
+def readable(tx: Reader) -> list[BackupSet]:
+    """Return the sets that can be read, oldest first."""
+    return sorted((each for _, each in unreadable.readable(tx, SETS)), key=lambda backup_set: backup_set.number)
 
 
 def index_copies(tx: Reader, set_id: SetId) -> list[IndexCopy]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from catalog.ledger_store import unreadable
 from catalog.ledger_store.tables import STAGE_REQUESTS, text_key
 from catalog.ledger_store.transaction import Reader, Writer
 from catalog.stage_records import StageRequest
@@ -9,7 +10,10 @@ from catalog.stage_records import StageRequest
 
 def oldest_first(tx: Reader) -> list[StageRequest]:
     """Return all requests."""
-    return sorted((each for _, each in tx.scan(STAGE_REQUESTS)), key=lambda each: (each.created_at_ns, each.request_id))
+    return sorted(
+        (each for _, each in unreadable.readable(tx, STAGE_REQUESTS)),
+        key=lambda each: (each.created_at_ns, each.request_id),
+    )
 
 
 def put(tx: Writer, request: StageRequest) -> None:

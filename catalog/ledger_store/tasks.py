@@ -5,14 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from catalog.errors import Conflict, NotFound
+from catalog.ledger_store import unreadable
 from catalog.ledger_store.tables import TASK_COUNTERS, TASKS, parts, task_key
 from catalog.ledger_store.transaction import Reader, Writer, plain_text
 from catalog.task_records import KEPT_TASKS, TaskFamily, TaskRecord, TaskState
 
 
 def of_family(tx: Reader, family: TaskFamily) -> list[TaskRecord]:
-    """Return the tasks that are kept, oldest first."""
-    return [task for _, task in tx.scan(TASKS, parts(family.value))]
+    """Return the tasks that are kept and can be read, oldest first."""
+    return [task for _, task in unreadable.readable(tx, TASKS, parts(family.value))]
 
 
 def add(tx: Writer, wanted: TaskRecord) -> TaskRecord:
@@ -60,6 +61,6 @@ def _plain(task: TaskRecord) -> TaskRecord:
 def _forget_oldest(tx: Writer, family: TaskFamily) -> None:
     if tx.count(TASKS) <= KEPT_TASKS:  # Of all families together: the usual case, and cheap.
         return
-    ended = [key for key, task in tx.scan(TASKS, parts(family.value)) if not task.is_open]
+    ended = [key for key, task in unreadable.readable(tx, TASKS, parts(family.value)) if not task.is_open]
     for key in ended[:-KEPT_TASKS]:
         tx.delete(TASKS, key)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from catalog.errors import Damaged, StorageFailed, WrongVersion
-from catalog.ledger_store import damaged_segments, events, job_indexes, layout, sets_by_job, verify
+from catalog.ledger_store import damaged_segments, events, job_indexes, layout, sets_by_job, unreadable, verify
 from catalog.ledger_store.environment import MAP_SIZE_BYTES, Operation, SharedEnvironment, acquire, operation, release
 from catalog.ledger_store.transaction import Reader, Writer
 from catalog.records import Event, Installation
@@ -89,6 +89,10 @@ class LmdbBase:
     def verify(self) -> list[str]:
         """Read everything; return one sentence per damaged, missing or contradicting record, none when all is well."""
         return self._read(verify.problems)
+
+    def unreadable_records(self) -> list[tuple[str, str]]:
+        """Return (database, what is wrong) of records that cannot be read, 100 at most."""
+        return self._read(unreadable.sentences)
 
     def index_jobs(self) -> None:
         """Make the indexes of jobs anew, as it is done once with a ledger of an earlier version."""

@@ -38,6 +38,10 @@ class SetOperations(LmdbBase):
         """Return all sets in whatever state, oldest first."""
         return self._read(sets.all_by_number)
 
+    def readable_sets(self) -> list[BackupSet]:
+        """Return the sets that can be read, oldest first."""
+        return self._read(sets.readable)
+
     def sets_of(self, job_id: JobId) -> list[BackupSet]:
         """Return the sets of a job in whatever state, oldest first."""
         return self._read(sets_by_job.of_job, job_id)

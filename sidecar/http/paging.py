@@ -28,6 +28,8 @@ T = TypeVar("T")
 Key = int | str | tuple[int | str, ...]
 
 TOTAL = "X-Total-Count"
+#: Not there while all can be read; which they are says /health.
+UNREADABLE = "X-Unreadable-Count"
 #: What a cursor may count to.
 _HIGHEST = 2**63 - 1
 #: Parameters that say which part; all others say which list.
@@ -69,6 +71,13 @@ def page_answer(
     """Answer with the part of a list that a request asks for, each entry as `view` shows it. Raises Invalid."""
     part = part_of(request, items, key, falls=falls)
     return json_answer([view(each) for each in part.items], headers=part.headers)
+
+
+def missing(answer: Response, count: int) -> Response:
+    """Have the answer with a list say how many of its kind are not in it because their records cannot be read."""
+    if count:
+        answer.headers[UNREADABLE] = str(count)
+    return answer
 
 
 def counted_page(request: Request) -> Page:

@@ -19,7 +19,7 @@ from sidecar.access.places import check_fields, check_job
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Caller, Role, caller_of
 from sidecar.http.calls import PAGE, Call, Query
-from sidecar.http.paging import counted_headers, counted_page
+from sidecar.http.paging import counted_headers, counted_page, missing
 from sidecar.http.requests import Invalid, Page, body_of, number_in_path, text_of
 from sidecar.http.turns import in_turns
 from sidecar.jobs.going_on import OPEN_STATES
@@ -172,12 +172,17 @@ class JobCalls:
         states, jobs = _states(request), self._service.jobs
         if not {"limit", "offset", "cursor"}.isdisjoint(request.query_params):
             page = counted_page(request)
-            found = jobs.page(page.limit + 1, page.offset, states=states)
-            total = None if states else self._service.ledger.job_count()
-            headers = counted_headers(request, page, total, has_more=len(found) > page.limit)
-            return json_answer(await in_turns(self._view, found[: page.limit]), headers=headers)
-        newest = jobs.page(WHOLE_PAGE.limit, newest_first=True, states=states)
-        return json_answer(await in_turns(self._view, reversed(newest)))
+            found, count = jobs.page(page.limit, page.offset, states=states), self._service.ledger.job_count
+            behind = page.offset + page.limit
+            has_more = bool(jobs.page(1, behind, states=states))
+            if not has_more:  # The one behind may only be one that cannot be read: these have positions, too.
+                has_more = behind < await trio.to_thread.run_sync(count, states)
+            headers = counted_headers(request, page, None if states else count(), has_more=has_more)
+            answer = json_answer(await in_turns(self._view, found), headers=headers)
+        else:
+            newest = jobs.page(WHOLE_PAGE.limit, newest_first=True, states=states)
+            answer = json_answer(await in_turns(self._view, reversed(newest)))
+        return missing(answer, self._service.records.count("jobs"))
 
     async def show(self, request: Request) -> Response:
         """Show one job, and whether the drive streamed in its newest run. The report is read in a thread."""

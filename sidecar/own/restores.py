@@ -17,7 +17,7 @@ from catalog.recovery_records import NotRestored, Recovery, RecoveryState
 from sidecar.http.answers import json_answer, moment, shown
 from sidecar.http.callers import Role, caller_of
 from sidecar.http.calls import PAGE, Call
-from sidecar.http.paging import page_answer
+from sidecar.http.paging import missing, page_answer
 from sidecar.http.requests import Invalid, Uuid, body_of
 from sidecar.restores.new import new_restore
 from sidecar.service import Service
@@ -92,7 +92,8 @@ class OwnRestoreCalls:
     async def list(self, request: Request) -> Response:
         """List restores, newest first."""
         found = sorted(self._service.restorations.all(), key=_age_of, reverse=True)
-        return page_answer(request, found, _answer, _age_of, falls=True)
+        answer = page_answer(request, found, _answer, _age_of, falls=True)
+        return missing(answer, self._service.records.count("recoveries"))
 
     async def begin(self, request: Request) -> Response:
         """Have files of a set restored beneath a folder of this host; 202 with the id to ask for."""

@@ -15,7 +15,7 @@ from catalog.schedule_records import BUSY_RUNS, RunState, Schedule, ScheduleNumb
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Role
 from sidecar.http.calls import PAGE, Call, Query
-from sidecar.http.paging import counted_headers, counted_page, page_answer
+from sidecar.http.paging import counted_headers, counted_page, missing, page_answer
 from sidecar.http.requests import Invalid, body_of, number_in_path, number_of
 from sidecar.own.job_views import hook_view
 from sidecar.schedules.new import changed_schedule, new_schedule, refuse_unknown
@@ -63,9 +63,10 @@ class ScheduleCalls:
         ]
 
     async def list(self, request: Request) -> Response:
-        """Show all schedules, oldest first."""
-        found = await trio.to_thread.run_sync(self._service.ledger.schedules)
-        return page_answer(request, found, self._view, lambda schedule: schedule.number)
+        """Show all schedules that can be read, oldest first."""
+        found, damaged = await trio.to_thread.run_sync(self._service.ledger.sound_schedules)
+        answer = page_answer(request, found, self._view, lambda schedule: schedule.number)
+        return missing(answer, len(damaged))
 
     async def create(self, request: Request) -> Response:
         """Make a schedule."""

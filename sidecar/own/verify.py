@@ -15,7 +15,7 @@ from catalog.ids import SetId
 from sidecar.http.answers import json_answer, moment
 from sidecar.http.callers import Role
 from sidecar.http.calls import PAGE, Call
-from sidecar.http.paging import page_answer
+from sidecar.http.paging import missing, page_answer
 from sidecar.http.requests import Invalid, Uuid, body_of, number_in_path
 from sidecar.service import Service
 from sidecar.verifications.bases import with_bases
@@ -102,7 +102,8 @@ class VerifyCalls:
     async def list(self, request: Request) -> Response:
         """Show open verifications and the newest others, oldest first."""
         runs = self._service.verifications.runs()
-        return page_answer(request, runs, view_of, lambda run: run.number)
+        answer = page_answer(request, runs, view_of, lambda run: run.number)
+        return missing(answer, self._service.records.count("tasks"))
 
     async def show(self, request: Request) -> Response:
         """Show one verification, with what it has found."""

@@ -281,7 +281,7 @@ def _changed(job: Job, body: BackupTaskRequest, caller: Caller, home: Home) -> J
 def scheduled_jobs(ledger: Ledger) -> dict[JobNumber, bool]:
     """Return the jobs that schedules run, and of each whether one of these is enabled. Blocking."""
     found: dict[JobNumber, bool] = {}
-    for each in ledger.schedules():
+    for each in ledger.sound_schedules()[0]:
         if isinstance(each.action, BackUp):
             found[each.action.job] = found.get(each.action.job, False) or each.enabled
     return found

@@ -74,7 +74,7 @@ def copies(ledger: Ledger, folders: Iterable[str]) -> list[CatalogCopy]:
 
     Raises OSError for a folder that is there and cannot be read.
     """
-    scheduled = (each.action.folder for each in ledger.schedules() if isinstance(each.action, CopyCatalog))
+    scheduled = (each.action.folder for each in ledger.sound_schedules()[0] if isinstance(each.action, CopyCatalog))
     wanted = sorted({Path(folder) for folder in (*folders, *scheduled) if folder})
     found = [*_on_tape(ledger), *(each for folder in wanted for each in _in_folder(folder))]
     return sorted(found, key=lambda each: each.key, reverse=True)

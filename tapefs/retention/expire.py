@@ -6,7 +6,7 @@ removes them. An index that somebody has open stays readable for him until he cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ from pathlib import Path
 import structlog
 
 from catalog.crash import crash_point
-from catalog.errors import Conflict, NotFound
-from catalog.ids import JobId, SegmentId, SetId
+from catalog.errors import Conflict, Damaged, NotFound, WrongVersion
+from catalog.ids import JobId, JobNumber, SegmentId, SetId
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, CopyState, Job, SetState
 from tapefs.home import Home
@@ -54,19 +54,30 @@ def verdicts_of(ledger: Ledger, now_ns: int, wish: Wish = NOTHING_MORE, *, by_co
     verified = _verified_mirrors(ledger, complete)
     damaged = ledger.damaged_sets(by_copies=by_copies)
     holds = holds_on(ledger, complete)
-    return decide(sets, _jobs_of_failed(ledger, sets), now_ns, wish, verified, damaged, holds)
+    jobs, unreadable = _jobs_of(ledger, {each.job_number for each in sets if each.state is SetState.FAILED})
+    verdicts = decide(sets, jobs, now_ns, wish, verified, damaged, holds, unreadable)
+    # Nothing goes whose job may go on with it, for all that anybody knows; only these are looked at.
+    unreadable |= _jobs_of(ledger, {each.backup_set.job_number for each in verdicts if each.goes})[1]
+    return decide(sets, jobs, now_ns, wish, verified, damaged, holds, unreadable) if unreadable else verdicts
 
 
-def _jobs_of_failed(ledger: Ledger, sets: Iterable[BackupSet]) -> list[Job]:
-    """Return the jobs that may go on with a set, as no other counts: reading 100,000 takes 2 s."""
-    numbers = {each.job_number for each in sets if each.state is SetState.FAILED}
+def _jobs_of(ledger: Ledger, numbers: Collection[JobNumber]) -> tuple[list[Job], set[JobNumber]]:
+    """Return those of these jobs that are there, and which of them cannot be read.
+
+    Only they are read, unless that takes longer: reading 100,000 takes 2 s.
+    """
     if ALONE * len(numbers) > ledger.job_count():
-        return ledger.jobs()
-    found = []
+        with suppress(Damaged, WrongVersion):  # One by one it is seen which.
+            return ledger.jobs(), set()
+    found, unreadable = [], set()
     for number in numbers:
-        with suppress(NotFound):
+        try:
             found.append(ledger.job(number))
-    return found
+        except NotFound:
+            continue
+        except (Damaged, WrongVersion):
+            unreadable.add(number)
+    return found, unreadable
 
 
 def _verified_mirrors(ledger: Ledger, complete: Sequence[BackupSet]) -> list[SetId]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
-from catalog.ids import JobId, SetId
+from catalog.ids import JobId, JobNumber, SetId
 from catalog.records import AS_POOL, BackupSet, Job, JobState, SetState
 from tapefs.retention.rules import Hold
 
@@ -36,6 +36,7 @@ class Why(Enum):
     YOUNG = "young"
     RESUMABLE = "resumable"
     BASE = "base"
+    UNREADABLE = "unreadable"
     #: These go.
     AGED = "aged"
     FAILED = "failed"
@@ -84,16 +85,20 @@ def decide(
     verified: Collection[SetId] = frozenset(),
     damaged: Collection[SetId] = frozenset(),
     holds: Holds = NO_HOLDS,
+    unreadable: Collection[JobNumber] = frozenset(),
 ) -> list[Verdict]:
     """Return a verdict on every set that has not expired, by number.
 
     `verified` are sets all of whose data was read back from tape; only such a mirror replaces earlier ones. Of the
     `damaged` something is known to be on no tape any more: they are no reason to let an older one go. `holds` are the
-    rules of the pools on whose tapes sets lie.
+    rules of the pools on whose tapes sets lie. Of `unreadable` jobs nobody knows whether they go on with a set.
     """
     known = sorted((each for each in sets if each.state is not SetState.EXPIRED), key=lambda each: each.number)
     scene = _Scene(known, jobs, now_ns, wish, frozenset(verified), frozenset(damaged), holds)
     verdicts = {each.set_id: scene.verdict(each) for each in known}
+    for each in known:
+        if each.job_number in unreadable and verdicts[each.set_id].goes:
+            verdicts[each.set_id] = Verdict(each, Why.UNREADABLE, f"the record of its job {each.job_number} is damaged")
     # Newest first, so that a chain is held from its end.
     for each in reversed(known):
         parent = verdicts.get(each.parent_id) if each.parent_id is not None else None

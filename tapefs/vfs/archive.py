@@ -108,7 +108,7 @@ class Archive:
 
     def read(self, seen: Seen) -> Reading:
         """Read all sets, in whatever thread; `take` has them count."""
-        sets = self._ledger.backup_sets()
+        sets = self._ledger.readable_sets()
         if seen.roster is not None and seen.roster.sets == sets:
             return Reading(seen.event, seen.roster)
         return Reading(seen.event, Roster(sets))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from catalog.index.reader import IndexReader
-from catalog.ledger_store.tables import text_key
+from catalog.ledger_store.tables import job_key, text_key
 from catalog.records import CopyState, JobState, SetState
 from tapefs.errors import NoSuchThing
 from tapefs.report.files import troubles_path
@@ -21,7 +21,7 @@ from tapefs.vfs.archive import Archive
 from tests.backup.rig import Rig
 from tests.backup.trees import entries
 from tests.catalog.builders import set_of
-from tests.catalog.lmdb_tools import store
+from tests.catalog.lmdb_tools import dump, store
 from tests.forking.client import run
 
 LATER_NS = 40 * 86_400 * 10**9
@@ -206,6 +206,32 @@ def test_an_index_that_does_not_know_of_damage_lets_nothing_go(rig: Rig, tree: P
     rig.open()
     assert [each.goes for each in verdicts_of(rig.ledger, time.time_ns() + LATER_NS)] == [True, False]
     assert expire(rig.home, rig.ledger, time.time_ns() + LATER_NS).expired == []
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_sets_of_a_job_that_cannot_be_read_stay(rig: Rig, tree: Path, failed: bool) -> None:
+    """It may be about to go on with one of them. Sets of others go."""
+    damaged, sound = (rig.queued(tree, name=name, retention_days=30) for name in ("damaged", "sound"))
+    for job in (damaged, sound):
+        rig.run(job)
+        if failed:
+            now = time.time_ns()
+            begun = rig.ledger.begin_set(set_of(job.name, rig.ledger.queue_job(job.number, now), started_at_ns=now))
+            rig.ledger.fail_set(begun.set_id, "broken", now)
+            rig.ledger.finish_job(job.number, JobState.FAILED, "broken", now)
+        else:
+            rig.again(job)
+    rig.close()
+    key = job_key(damaged.number)
+    value = dict(dump(rig.home.ledger)["jobs"])[key]
+    store(rig.home.ledger, "jobs", key, value[:-1] + bytes([value[-1] ^ 1]))
+    rig.open()
+    now, wish = time.time_ns() + LATER_NS, Wish(failed=True)
+    verdicts = {each.backup_set.name: each for each in verdicts_of(rig.ledger, now, wish) if each.why is not Why.NEWEST}
+    assert verdicts["damaged"].why is Why.UNREADABLE
+    assert "the record of its job" in verdicts["damaged"].reason
+    outcome = expire(rig.home, rig.ledger, now, wish)
+    assert [rig.ledger.backup_set(each).name for each in outcome.expired] == ["sound"]
 
 
 CHILD = """

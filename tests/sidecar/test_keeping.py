@@ -112,7 +112,10 @@ def test_one_damaged_schedule_keeps_no_other_from_its_time(tmp_path: Path) -> No
         assert run(rig, second)["state"] == "completed"
         wait_until(lambda: health(rig)["status"] == "degraded", "nobody is told")
         assert "does not match its checksum" in health(rig)["troubles"]["schedules"]
-        assert "schedules: failed lately" in rig.unix("GET", "/api/v1/status").body["warnings"][-1]
+        assert "schedules: failed lately" in " ".join(rig.unix("GET", "/api/v1/status").body["warnings"])
+        listed = rig.unix("GET", URL)
+        assert [each["number"] for each in listed.body] == [second]
+        assert listed.headers["x-unreadable-count"] == "1"
         assert rig.unix("GET", "/api/system/health").body["checks"]["scheduler"] == "unhealthy"
         assert rig.process.poll() is None
     assert "schedules cannot be read, the others go on" in (home.path / "stderr.log").read_text()
@@ -144,15 +147,26 @@ def test_a_bug_in_a_drives_task_is_as_a_drive_that_fails(tmp_path: Path) -> None
 
 
 def test_one_damaged_job_keeps_no_other_from_running(tmp_path: Path) -> None:
-    """Which jobs have hooks is not known then: that part is tried again and again, and told."""
+    """It is told, in lists too, and stays as it is; the places of the others are what they were."""
     home = make_home(tmp_path / "home")
     with running(home) as rig:
-        number = rig.submit("quick")
-        rig.wait_job(number, "completed")
+        before, number, behind = (rig.submit("quick") for _ in range(3))
+        for each in (before, number, behind):
+            rig.wait_job(each, "completed")
     key = job_key(JobNumber(number))
     value = spoil(home, "jobs", key)
     with running(home) as rig:
-        wait_until(lambda: "hooks of jobs" in health(rig).get("troubles", {}), "nobody is told")
+        wait_until(lambda: "records of the ledger" in health(rig).get("troubles", {}), "nobody is told")
+        assert "jobs['" in health(rig)["troubles"]["records of the ledger"]
+        listed = rig.unix("GET", "/api/v1/jobs")
+        assert [each["number"] for each in listed.body] == [before, behind]
+        assert listed.headers["x-unreadable-count"] == "1"
+        pages, target = [], "/api/v1/jobs?limit=1"
+        while target:
+            page = rig.unix("GET", target)
+            pages.append([each["number"] for each in page.body])
+            target = page.headers.get("link", "").partition(">")[0].removeprefix("<")
+        assert pages == [[before], [], [behind]]
         rig.wait_job(rig.submit("ok"), "completed")
     store(home.ledger, "jobs", key, value)
     with running(home) as rig:
