@@ -27,6 +27,7 @@ from sidecar.own.docs import DocsCalls
 from sidecar.own.events import EventCalls
 from sidecar.own.expiry import ExpiryCalls
 from sidecar.own.files import FileCalls
+from sidecar.own.frames import FrameCalls
 from sidecar.own.jobs import JobCalls
 from sidecar.own.keys import KeyCalls
 from sidecar.own.notices import NoticeCalls
@@ -95,6 +96,7 @@ def calls_of(service: Service) -> list[Call]:
         RecallCalls(service),
         PolicyCalls(service),
         PinCalls(service),
+        FrameCalls(service),
         KeyCalls(service),
         PoolCalls(service),
         PlaceCalls(service),

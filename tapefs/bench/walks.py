@@ -19,9 +19,9 @@ from pathlib import Path
 from catalog.lmdb_ledger import LmdbLedger
 from drivers.virtual.motion import motion_of
 from tapefs.bench.stand import Result, Stand, mounted, out_of, tapefs, timed
-from tapefs.cli.spans import FrameRuns, add_tree
 from tapefs.home import Home, open_home
 from tapefs.setup_home import NewHome, create_home
+from tapefs.staging.trees import FrameRuns, add_tree
 from tapefs.vfs.archive import Archive
 
 GOAL = 0.9

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import click
 
-from catalog.ids import SegmentId
+from catalog.ids import FrameNo, SegmentId
 from catalog.records import PinnedFrames
 from tapefs.cli.output import iso_time, print_json, print_table, short_time, size
 from tapefs.cli.place import Place, catalog_of, ledger_of, sidecar_of, split_target
 from tapefs.cli.progress import reporting
 from tapefs.cli.values import Age
-from tapefs.client.api import Arrival, FrameSpan
-from tapefs.errors import NoSuchThing, RecallFailed
+from tapefs.client.api import Arrival, Client, FrameSpan, decode
+from tapefs.errors import NoSuchThing, RecallFailed, Unreachable
 from tapefs.sizes import counted
+from tapefs.staging.stage import runs
+
+if TYPE_CHECKING:
+    from tapefs.staging.area import StagingArea
 
 POLL_S = 0.5
 #: A sidecar that went away is noticed after this.
@@ -31,38 +36,101 @@ ASK_S = 5.0
 @click.pass_obj
 def stage_command(place: Place, targets: tuple[str, ...], pin_s: int | None, reason: str) -> None:
     """Fetch sets, or trees of them, from tape, so that reading them waits for nothing."""
-    from tapefs.client.presence import connected
-
     if reason and pin_s is None:
         raise click.UsageError("--reason is for --pin")
     if pin_s == 0:
         raise click.UsageError("--pin 0 would keep nothing: leave it out")
+    pin = None if pin_s is None else (pin_s, reason or " ".join(targets))
+    if place.is_here:
+        _stage_here(place, targets, pin)
+    else:
+        _stage_there(place, targets, pin)
+
+
+def _stage_here(place: Place, targets: tuple[str, ...], pin: tuple[int, str] | None) -> None:
+    from tapefs.client.presence import connected
+    from tapefs.staging.area import StagingArea
+
     home = place.home()
+    area = StagingArea(home.staging)
     spans = _spans(place, targets)
+    wanted = Wanted(spans, lambda missing: [each for span in missing for each in _missing(area, span)])
     if not spans:
         click.echo("stage: there is no content to fetch", err=True)
         return
-    wanted = Wanted(home.staging, spans)
+    with connected(home) as presence:
+        presence.listen(wanted.arrived)
+        _stage(presence.client, wanted, spans, _bytes_of(place, spans), pin)
+
+
+def _missing(area: StagingArea, span: FrameSpan) -> Iterator[FrameSpan]:
+    for run in area.missing_runs(span.segment, range(span.first, span.last + 1)):
+        yield FrameSpan(segment=span.segment, first=FrameNo(run.start), last=FrameNo(run.stop - 1))
+
+
+def _stage_there(place: Place, targets: tuple[str, ...], pin: tuple[int, str] | None) -> None:
+    from tapefs.cli.elsewhere import set_called
+
+    with sidecar_of(place) as client:
+        named = [split_target(target) for target in targets]
+        found = client.frames([(set_called(client, name).set_id, path) for name, path in named])
+        if not found.frames:
+            click.echo("stage: there is no content to fetch", err=True)
+            return
+        wanted = Wanted(found.segments, client.missing)
+        with _listening(client, wanted):
+            _stage(client, wanted, found.segments, found.bytes, pin)
+
+
+@contextmanager
+def _listening(client: Client, wanted: Wanted) -> Iterator[None]:
+    """Have what arrives at a sidecar elsewhere told to `wanted`. When it goes away the next call says so."""
+    from tapefs.client.presence import SILENCE_S
+    from tapefs.client.transport import LineStream
+
+    stream = LineStream(client.address, "/api/v1/arrivals", SILENCE_S)
+    lines = iter(stream)
+
+    def listen() -> None:
+        with suppress(Unreachable):
+            for line in lines:
+                if b'"segment"' in line:
+                    wanted.arrived(decode(line, Arrival))
+
+    thread = threading.Thread(target=listen, name="arrivals", daemon=True)
+    with closing(stream):
+        next(lines, b"")  # The greeting: from now on nothing is missed.
+        thread.start()
+        try:
+            yield
+        finally:
+            stream.end()
+            thread.join()
+
+
+def _stage(
+    client: Client, wanted: Wanted, spans: list[FrameSpan], count_bytes: int, pin: tuple[int, str] | None
+) -> None:
+    """Have frames staged, and wait for them."""
     wanted.look()
     there = wanted.total - wanted.missing
-    with connected(home) as presence, reporting("stage") as reporter:
-        presence.listen(wanted.arrived)
-        if pin_s is not None:
-            pin = presence.client.pin(spans, pin_s, reason or " ".join(targets))
-            until = f"{pin.expires_at:%Y-%m-%d %H:%M:%SZ}"
-            click.echo(f"stage: pin {pin.id} keeps {size(pin.bytes)} until {until}", err=True)
+    with reporting("stage") as reporter:
+        if pin is not None:
+            made = client.pin(spans, *pin)
+            until = f"{made.expires_at:%Y-%m-%d %H:%M:%SZ}"
+            click.echo(f"stage: pin {made.id} keeps {size(made.bytes)} until {until}", err=True)
         elif wanted.missing:
-            presence.client.stage(spans, awaited=True)
+            client.stage(spans, awaited=True)
         ask_s = time.monotonic() + ASK_S
         while wanted.missing:
             reporter.update(wanted.total - wanted.missing, wanted.total, f"{counted(wanted.missing, 'frame')} to come")
             wanted.wait(POLL_S)
             wanted.look()
             if time.monotonic() > ask_s:
-                presence.client.status()
+                client.status()
                 ask_s = time.monotonic() + ASK_S
     before = f"; {there:,} already there" if there else ""
-    click.echo(f"stage: {counted(wanted.total, 'frame')} staged, {size(_bytes_of(place, spans))}{before}", err=True)
+    click.echo(f"stage: {counted(wanted.total, 'frame')} staged, {size(count_bytes)}{before}", err=True)
 
 
 def _bytes_of(place: Place, spans: Iterable[FrameSpan]) -> int:
@@ -74,7 +142,7 @@ def _bytes_of(place: Place, spans: Iterable[FrameSpan]) -> int:
 
 
 def _spans(place: Place, targets: Iterable[str]) -> list[FrameSpan]:
-    from tapefs.cli.spans import FrameRuns, add_set, add_tree
+    from tapefs.staging.trees import FrameRuns, add_set, add_tree
 
     runs = FrameRuns()
     with catalog_of(place) as catalog:
@@ -94,8 +162,9 @@ class Wanted:
     One that came and was evicted again counts as come: what is wanted may be more than the staging area holds.
     """
 
-    def __init__(self, folder: Path, spans: Iterable[FrameSpan]) -> None:
-        self._folder = folder
+    def __init__(self, spans: Iterable[FrameSpan], find: Callable[[list[FrameSpan]], list[FrameSpan]]) -> None:
+        """`find` tells which frames are not staged now: what it asks tells the truth."""
+        self._find = find
         self._missing: dict[SegmentId, set[int]] = {}
         for span in spans:
             self._missing.setdefault(span.segment, set()).update(range(span.first, span.last + 1))
@@ -120,17 +189,21 @@ class Wanted:
             self._news.notify()
 
     def look(self) -> None:
-        """Look into the maps of the staging area, which tell the truth. Raises RecallFailed."""
-        from tapefs.staging.stage import SegmentStage
-
+        """Ask what is staged by now. Raises RecallFailed, and what the asking raises."""
         with self._news:
             if self._failure:
                 raise RecallFailed(self._failure)
+            wanted = [
+                FrameSpan(segment=segment_id, first=FrameNo(run.start), last=FrameNo(run.stop - 1))
+                for segment_id, frames in self._missing.items()
+                for run in runs(sorted(frames))
+            ]
+        still: dict[SegmentId, set[int]] = {}
+        for span in self._find(wanted) if wanted else ():
+            still.setdefault(span.segment, set()).update(range(span.first, span.last + 1))
+        with self._news:
             for segment_id, frames in self._missing.items():
-                stage = SegmentStage.open(self._folder, segment_id) if frames else None
-                if stage is not None:
-                    frames.difference_update([frame for frame in frames if stage.has(range(frame, frame + 1))])
-                    stage.close()
+                frames.intersection_update(still.get(segment_id, ()))
 
     def wait(self, timeout_s: float) -> None:
         """Wait for news from the sidecar, at most so long."""

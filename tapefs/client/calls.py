@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from datetime import datetime
 from urllib.parse import urlencode
@@ -18,6 +19,7 @@ from tapefs.client.views import (
     DriveView,
     Expired,
     FrameSpan,
+    FramesView,
     Freed,
     JobView,
     NewTapes,
@@ -235,6 +237,27 @@ class Calls:
             part: Accepted = yield Ask("POST", "/api/v1/stage", body, Accepted)
             accepted += part.accepted
         return accepted
+
+    @call
+    @staticmethod
+    def frames(trees: Sequence[tuple[str, bytes]]) -> Ask[FramesView]:
+        """Tell which frames hold sets, or what is at paths of them: whole ids, paths from a set's root.
+
+        Raises NoSuchThing, UsageError for what lies in too many pieces.
+        """
+        named = [{"set_id": set_id, "path_b64": b64encode(path).decode()} for set_id, path in trees]
+        return Ask("POST", "/api/v1/frames", {"trees": named}, FramesView)
+
+    @call
+    @staticmethod
+    def missing(spans: Sequence[FrameSpan]) -> Steps[list[FrameSpan]]:
+        """Tell which of these frames are not staged."""
+        found: list[FrameSpan] = []
+        for first in range(0, len(spans), SPANS):
+            body = {"segments": [msgspec.to_builtins(span) for span in spans[first : first + SPANS]]}
+            part: FramesView = yield Ask("POST", "/api/v1/frames", body, FramesView)
+            found += part.missing
+        return found
 
     @call
     @staticmethod

@@ -274,6 +274,15 @@ class NewTapes(_View, frozen=True, kw_only=True):
     new: list[str]
 
 
+class FramesView(_View, frozen=True, kw_only=True):
+    """Frames that hold something: how many, about how many bytes, those of trees, and those that are not staged."""
+
+    frames: int
+    bytes: int
+    segments: list[FrameSpan]
+    missing: list[FrameSpan]
+
+
 class Accepted(_View, frozen=True, kw_only=True):
     """How many spans were accepted."""
 

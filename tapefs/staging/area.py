@@ -125,6 +125,15 @@ class StagingArea:
                     missing += len(frames) if stage is None else len(stage.missing(frames))
         return missing
 
+    def missing_runs(self, segment_id: SegmentId, frames: range) -> list[range]:
+        """Return which of these frames of a segment are not staged; what it does not have is missing, too."""
+        with self._stage(segment_id) as stage:
+            if stage is None:
+                return [frames]
+            end = max(frames.start, min(frames.stop, stage.frame_count))
+            found = list(runs(stage.missing(range(frames.start, end))))
+        return [*found, range(end, frames.stop)] if end < frames.stop else found
+
     def evict_all(self, segments: Collection[SegmentId] | None = None, pinned: Runs | None = None) -> int:
         """Drop everything of these segments (None: of all) that is neither open nor in `pinned`.
 

@@ -178,6 +178,27 @@ def test_names_that_name_nothing(there: Tapefs, arguments: tuple[str, ...]) -> N
         assert "an empty name" in there(*arguments, "", code=2).one_line()
 
 
+def test_staging(there: Tapefs, tapefs: Tapefs, site: Site) -> None:  # noqa: F811
+    """Whole sets and trees of them come from tape, wherever the command runs; a pin keeps them."""
+    home = ("--home", str(site.rig.home.path))
+    site.evict()
+    one = there("stage", f"data:{site.tree}/text").err
+    assert "1 frame staged" in one
+    assert "already there" in there("stage", f"data:{site.tree}/text").err
+    assert "1 already there" in there("stage", "data").err
+    known = json.loads(tapefs(*home, "staging", "--json").out)
+    assert known["frames"] > 1
+    site.evict()
+    assert " keeps " in there("stage", "data", "--pin", "1h", "--reason", "to look at").err
+    assert json.loads(tapefs(*home, "staging", "--json").out)["frames"] == known["frames"]
+    assert "to look at" in tapefs(*home, "pins").out
+    assert "stay, which are open or pinned" in there("evict", "data").err
+    assert "no content" in there("stage", f"data:{site.tree}/empty").err
+    assert "no set nothing" in there("stage", "nothing", code=1).one_line()
+    assert there("stage", "data:/nowhere", code=1).one_line()
+    site.evict()
+
+
 def test_evicting(there: Tapefs, site: Site, tmp_path: Path) -> None:  # noqa: F811
     site.evict()
     assert "nothing was staged" in there("evict", "data").err
@@ -199,7 +220,7 @@ def test_events_and_the_queue(there: Tapefs) -> None:
     "arguments",
     [
         ("mount", "/mnt"), ("serve",), ("audit", "show"), ("catalog", "restore", "x"), ("doctor",), ("rebuild",),
-        ("key", "list"), ("init",), ("vtl",), ("taf", "import", "/x"), ("stage", "data"), ("staging", "check"),
+        ("key", "list"), ("init",), ("vtl",), ("taf", "import", "/x"), ("staging", "check"),
     ],
 )  # fmt: skip
 def test_what_works_beside_the_home_only(there: Tapefs, tmp_path: Path, arguments: tuple[str, ...]) -> None:

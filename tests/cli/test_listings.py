@@ -14,7 +14,7 @@ import pytest
 
 from tapefs.cli.library import DriveCounters, DriveReport
 from tapefs.cli.output import short_ids
-from tapefs.cli.spans import FrameRuns, add_set
+from tapefs.staging.trees import FrameRuns, add_set
 from tapefs.vfs.archive import Archive
 from tests.vfs.shelf import FRAME_BYTES, LABEL, Shelf
 

@@ -262,6 +262,36 @@ def test_evict(home: Home) -> None:
         assert rig.unix("POST", "/api/v1/evict", {"segments": None}).body == {"freed_bytes": 0, "left_bytes": 0}
 
 
+def test_frames_that_are_not_staged(home: Home) -> None:
+    """Also frames that a segment does not have, however many are named; what is no set or no path is refused."""
+    one, two = seed_set(home)
+
+    def span(segment: str, first: int, last: int) -> dict[str, object]:
+        return {"segment": segment, "first": first, "last": last}
+
+    with running(home) as rig, rig.arrivals() as lines:
+        recall(rig, waiter(one, 2, 3))
+        arrived(lines, one, 2, 3)
+        asked = [span(one.segment_id, 1, 4), span(two.segment_id, 0, 7), span(one.segment_id, 8, 2**31 - 1)]
+        body = rig.unix("POST", "/api/v1/frames", {"segments": asked}).body
+        staged = SegmentStage.open(home.staging, one.segment_id)
+        assert staged is not None
+        there = {frame for frame in range(1, 5) if staged.has(range(frame, frame + 1))}
+        staged.close()
+        assert {2, 3} <= there
+        missing = {(each["segment"], each["first"]) for each in body["missing"]}
+        assert {frame for frame in range(1, 5) if (one.segment_id, frame) in missing}.isdisjoint(there)
+        assert span(two.segment_id, 0, 7) in body["missing"]
+        assert body["missing"][-1]["last"] == 2**31 - 1
+        assert (body["segments"], body["frames"]) == ([], 4 + 8 + 2**31 - 8)
+        for trees, status in (
+            ([{"set_id": str(uuid4())}], 404),
+            ([{"set_id": "x"}], 422),
+            ([{"set_id": str(uuid4()), "path_b64": "?"}], 422),
+        ):
+            assert rig.unix("POST", "/api/v1/frames", {"trees": trees}).status == status
+
+
 def test_the_staging_area_is_kept_within_its_limit(home: Home) -> None:
     toml = home.path / "tapefs.toml"
     toml.write_text(toml.read_text().replace("[staging]", "[staging]\nlimit_bytes = 40960"))
