@@ -55,10 +55,13 @@ class StageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Files that a client wants staged, and kept for a time."""
 
     request_id: str
+    #: What he is called, for people.
     owner: str
     created_at_ns: int
     #: What keeps its files staged; empty: nothing does.
     pin_id: str = ""
+    #: Who he is; empty: of an earlier version, or nobody but one is called so.
+    owner_id: str = ""
     files: tuple[StageFile, ...]
 
     @property

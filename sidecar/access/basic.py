@@ -99,7 +99,7 @@ class BasicLogins:
         user = self._access.registry.user_named(pair.name)
         if user is None:
             raise Unauthorised("name or password is wrong")
-        return Caller(user.name, ROLES[user.role], user.uid, frozenset(), address)
+        return Caller(user.name, ROLES[user.role], user.uid, frozenset(), address, f"user {user.user_id}")
 
     async def _compare(self, digest: bytes, pair: Pair, address: str) -> None:
         from sidecar.access.logins import prove  # With Argon2, which most sidecars never need.

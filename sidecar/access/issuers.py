@@ -7,6 +7,7 @@ no symmetric ones: a public key is no secret), `aud` names us, and it is neither
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,7 +85,10 @@ def _check(issuer: Issuer, claims: dict[str, object]) -> None:
 def _caller(issuer: Issuer, claims: Claims, address: str) -> Caller:
     host = issuer.issuer.partition("://")[2].partition("/")[0] or issuer.issuer
     name = "".join(char for char in f"{claims['sub']}@{host}"[:LONGEST_NAME] if char.isprintable())
-    return Caller(name, _role(issuer, claims), _uid(issuer, claims), _scopes(issuer, claims), address)
+    # Whole, as the name may be cut, and of the issuer, as a host may have several.
+    whole = f"{issuer.issuer}\0{claims['sub']}".encode("utf-8", "surrogatepass")
+    identity = f"subject {hashlib.blake2b(whole, digest_size=16).hexdigest()}"
+    return Caller(name, _role(issuer, claims), _uid(issuer, claims), _scopes(issuer, claims), address, identity)
 
 
 def _role(issuer: Issuer, claims: Claims) -> Role | None:

@@ -95,9 +95,10 @@ class Registry:
         """Return who calls with it. A session's user has the role that he has now."""
         if credential.user_id:
             user = self._users[credential.user_id]
-            return Caller(user.name, ROLES[user.role], user.uid, frozenset(), address)
+            return Caller(user.name, ROLES[user.role], user.uid, frozenset(), address, f"user {user.user_id}")
         name = f"token {credential.name or credential.credential_id[:8]}"
-        return Caller(name, ROLES[credential.role], credential.uid, implied(credential.scopes), address)
+        identity = f"token {credential.credential_id}"
+        return Caller(name, ROLES[credential.role], credential.uid, implied(credential.scopes), address, identity)
 
     def users(self) -> list[User]:
         """Return all users, by name."""

@@ -86,7 +86,7 @@ class DavCalls:
         answer.close()
         if not is_free:
             raise Forbidden(NOT_FETCHED)
-        await self._service.bulk.add_once([to_stage(item)], caller.name)
+        await self._service.bulk.add_once([to_stage(item)], caller)
         # Not 202: clients of WebDAV take the body of any success for the file.
         detail = "it is on tape, and is being fetched: ask again"
         return json_answer({"detail": detail}, 503, {"Retry-After": str(RETRY_AFTER_S)})

@@ -41,6 +41,8 @@ class Caller:
     scopes: frozenset[str] = frozenset()
     #: Where he calls from; empty for the Unix socket.
     address: str = ""
+    #: What no other token or user has, whatever it is called; empty: the name is as good.
+    identity: str = ""
 
     def may(self, needs: Role | None, scopes: tuple[str, ...] = ()) -> bool:
         """May he make a call that needs this role, or one of these scopes (their names, without a path)?"""

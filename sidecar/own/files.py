@@ -205,7 +205,7 @@ class FileCalls:
         if not all(may_fetch(caller, item) for item in items):
             raise Forbidden(NOT_FETCHED)
         wanted = [to_stage(item) for item in items]
-        request = await self._service.bulk.add_once(wanted, caller.name)
+        request = await self._service.bulk.add_once(wanted, caller)
         url = f"{STAGINGS}/{request.request_id}"
         detail = f"it is on tape, and is being fetched: ask {url} until it is complete, then ask again"
         answer = json_answer(ColdView(detail=detail, staging=request.request_id, url=url), 202)

@@ -66,6 +66,11 @@ class _Work:
         )
 
 
+def is_of(request: StageRequest, caller: Caller) -> bool:
+    """Is it his? Two tokens may have one name; of requests of an earlier version only that is known."""
+    return request.owner_id == caller.identity if request.owner_id else request.owner == caller.name
+
+
 class BulkStaging:
     """All requests. `run` must run meanwhile."""
 
@@ -89,21 +94,26 @@ class BulkStaging:
 
     # -- for clients -------------------------------------------------------------------------------------------------
 
-    async def add(self, files: Sequence[StageFile], owner: str) -> StageRequest:
+    async def add(self, files: Sequence[StageFile], owner: Caller) -> StageRequest:
         """Record a request; what becomes of it is to be polled. Raises CatalogError."""
         request = StageRequest(
-            request_id=new_uuid(), owner=owner, created_at_ns=time.time_ns(), files=tuple(files), pin_id=new_uuid()
+            request_id=new_uuid(),
+            owner=owner.name,
+            owner_id=owner.identity,
+            created_at_ns=time.time_ns(),
+            files=tuple(files),
+            pin_id=new_uuid(),
         )
         await trio.to_thread.run_sync(self._ledger.put_stage_request, request)
         self._requests[request.request_id] = request
         self._news.set()
         return request
 
-    async def add_once(self, files: Sequence[StageFile], owner: str) -> StageRequest:
+    async def add_once(self, files: Sequence[StageFile], owner: Caller) -> StageRequest:
         """Return the open request of this owner for the same files, so that asking again adds none; else as `add`."""
         paths = [file.path for file in files]
         for known in self._requests.values():
-            if known.owner == owner and known.is_open and [file.path for file in known.files] == paths:
+            if is_of(known, owner) and known.is_open and [file.path for file in known.files] == paths:
                 return known
         return await self.add(files, owner)
 

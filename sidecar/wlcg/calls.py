@@ -23,6 +23,7 @@ from sidecar.http.statuses import BadRequest, Forbidden
 from sidecar.service import Service
 from sidecar.view.access import covers
 from sidecar.view.files import Item, names_of
+from sidecar.wlcg.bulk import is_of
 from sidecar.wlcg.models import (
     Accepted,
     ArchiveInfo,
@@ -96,7 +97,7 @@ class WlcgCalls:
             files.append(self._checked(StageFile(path=wanted.path, lifetime_s=lifetime_s), caller))
             if number % _PATHS == 0:
                 await trio.lowlevel.checkpoint()
-        made = await self._service.bulk.add(files, caller.name)
+        made = await self._service.bulk.add(files, caller)
         answer = json_answer(Accepted(made.request_id), 201)
         answer.headers["Location"] = str(request.url.replace(path=f"{ROOT}/stage/{made.request_id}", query=""))
         return answer
@@ -195,7 +196,7 @@ class WlcgCalls:
 
 def _owns(caller: Caller, request: StageRequest) -> bool:
     """May he change it? His own, and with a role any."""
-    return caller.role is not None or request.owner == caller.name
+    return caller.role is not None or is_of(request, caller)
 
 
 def _sees_all(caller: Caller, request: StageRequest) -> bool:

@@ -93,7 +93,13 @@ async def test_what_an_issuer_signs_counts(
 ) -> None:
     token = signed(claims(**changes), key, "ES256" if key is EC else "RS256")
     caller = await issuers.caller(token, "192.0.2.1")
-    assert caller == Caller("ada@iam.example.org", role, address="192.0.2.1")
+    assert caller is not None
+    assert caller == Caller("ada@iam.example.org", role, address="192.0.2.1", identity=caller.identity)
+    again = await issuers.caller(signed(claims(jti="another token")), "192.0.2.2")
+    other = await issuers.caller(signed(claims(sub="bob")), "192.0.2.1")
+    assert again is not None
+    assert other is not None
+    assert again.identity == caller.identity != other.identity
 
 
 async def test_clocks_may_differ_a_little(issuers: Issuers) -> None:
