@@ -98,6 +98,8 @@ let_go() {
 
 # serve [--mount FOLDER]: a sidecar that stays, until `serve_no_more`.
 serve() {
+    # One that is there was somebody's who has gone: a command would believe it, and start a sidecar of its own.
+    rm -f "$TAPEFS_HOME"/sidecar.sock
     "$PROJECT"/.venv/bin/tapefs serve --listen 127.0.0.1:0 "$@" >>"$SHARE"/serve.log 2>&1 &
     sidecar=$!
     until [[ -S $TAPEFS_HOME/sidecar.sock ]]; do
