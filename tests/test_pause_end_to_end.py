@@ -18,9 +18,9 @@ from tests.test_end_to_end import Installation, wait_until
 
 @pytest.fixture
 def installation(tmp_path: Path) -> Iterator[Installation]:
-    """Small segments, so that there are good places to pause, and a drive whose motion is accounted for."""
+    """Small segments, so that there are good places to pause, and a drive that waits as it starts and stops."""
     made = Installation(tmp_path)
-    made.run("init", "--drives", "1", "--tapes", "2", "--tape-size", "400M", "--motion", "account")
+    made.run("init", "--drives", "1", "--tapes", "2", "--tape-size", "400M", "--motion", "scaled:50")
     toml = made.home / "tapefs.toml"
     toml.write_text(toml.read_text().replace("[backup]\n", "[backup]\nsegment_bytes = 2097152\n"))
     try:
@@ -41,18 +41,27 @@ def segments(installation: Installation) -> int:
     return len(list((installation.home / "trailers").iterdir()))
 
 
+def stopped(installation: Installation, rig: Rig, number: int) -> int:
+    """Let the mover stand still in the middle of the backup, however quick the machine is."""
+    mover = installation.movers()[0]
+    os.kill(mover, signal.SIGSTOP)
+    assert rig.job(number)["state"] == "running", "the backup is over already: make it longer"
+    return mover
+
+
 def test_paused_resumed_killed_and_whole(installation: Installation, tmp_path: Path) -> None:
-    tree = random_files(tmp_path / "tree", 3000, 30_000, seed=5)
+    tree = random_files(tmp_path / "tree", 4000, 30_000, seed=5)
     process, rig = serve(installation)
-    number = int(installation.run("backup", tree, "--name", "long", "--no-wait"))
+    number = rig.unix("POST", "/api/v1/jobs", {"name": "long", "sources": [str(tree)]}).body["number"]
     wait_until(lambda: segments(installation) > 2, "the first segments")
+    mover = stopped(installation, rig, number)
     assert rig.unix("POST", f"/api/v1/jobs/{number}/pause").status in (200, 202)
+    os.kill(mover, signal.SIGCONT)
     wait_until(lambda: rig.job(number)["state"] == "paused", "the pause")
     done = segments(installation)
     assert rig.unix("POST", f"/api/v1/jobs/{number}/resume").status == 202
     wait_until(lambda: segments(installation) > done + 2, "further segments")
-    assert rig.job(number)["state"] == "running", "the backup is over before the kill: make it longer"
-    os.kill(installation.movers()[0], signal.SIGKILL)
+    os.kill(stopped(installation, rig, number), signal.SIGKILL)
     process.kill()
     process.wait()
     wait_until(lambda: not installation.movers(), "the end of the mover")

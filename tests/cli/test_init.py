@@ -142,8 +142,8 @@ def test_a_place_without_permission(tapefs, tmp_path):
         ('drives = ["/dev/nst0"]', "the virtual library has a number of drives"),
         ('changer = "/dev/sg0"', "no changer to be named"),
         ('drives = ["a", "a"]', "a drive is named twice"),
-        ("drives = []", "length >= 1"),
-        ("drives = 0", ">= 1"),
+        ("drives = []", "drives: must not be empty"),
+        ("drives = 0", "drives: must be at least 1, and is 0"),
     ],
 )
 def test_a_library_that_cannot_be_is_explained(tapefs, home_path, settings, reason):

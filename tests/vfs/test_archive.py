@@ -309,13 +309,13 @@ def test_what_has_nothing_to_do_with_sets_has_none_read(
     tree.node(ROOT)
     roster = archive.roster()
     reads: list[int] = []
-    original = type(shelf.ledger).backup_sets
+    original = type(shelf.ledger).readable_sets
 
     def counting(ledger: LmdbLedger) -> list[BackupSet]:
         reads.append(1)
         return original(ledger)
 
-    monkeypatch.setattr(type(shelf.ledger), "backup_sets", counting)
+    monkeypatch.setattr(type(shelf.ledger), "readable_sets", counting)
     shelf.ledger.add_job(job_of("other", job_id="11111111-1111-4111-8111-111111111111"))
     tree.node(ROOT)
     assert archive.roster() is roster
