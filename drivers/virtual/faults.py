@@ -77,7 +77,7 @@ class PowerCut(Fault, frozen=True, kw_only=True, tag="power_cut"):
 
 
 class Delay(Fault, frozen=True, kw_only=True, tag="delay"):
-    """A method of the drive takes `seconds` longer."""
+    """A method of the drive takes `seconds` longer; with `from_block` only when the head is there or behind it."""
 
     operation: Literal[
         "load",
@@ -92,6 +92,7 @@ class Delay(Fault, frozen=True, kw_only=True, tag="delay"):
         "erase",
     ]
     seconds: float
+    from_block: int = 0
     times: int = 0
 
 
@@ -411,7 +412,9 @@ class FaultyDrive:
 
     def _delay(self, operation: str) -> None:
         for each in self._active():
-            if isinstance(each, Delay) and each.operation == operation:
+            if not isinstance(each, Delay) or each.operation != operation:
+                continue
+            if not each.from_block or self._drive.position().block >= each.from_block:
                 self._spend(each)
                 self._sleep(each.seconds)
 

@@ -124,6 +124,20 @@ def test_a_delay(bench: FaultyBench) -> None:
     drive.close()
 
 
+def test_a_delay_from_a_block_on(bench: FaultyBench) -> None:
+    slept: list[float] = []
+    inner = super(FaultyBench, bench).open()
+    drive = FaultyDrive(inner, [Delay(operation="write_block", from_block=2, seconds=1.5)], sleep=slept.append)
+    drive.load()
+    for number in range(4):
+        drive.write_block(b"block")
+        assert len(slept) == max(0, number - 1)
+    drive.rewind()
+    drive.write_block(b"block")
+    assert slept == [1.5, 1.5]
+    drive.close()
+
+
 @pytest.mark.parametrize("fault", [WriteError(block=0, drive=1), WriteError(block=0, barcode="TP0002L9")])
 def test_faults_of_another_drive_or_tape_do_not_strike(bench: FaultyBench, fault: WriteError) -> None:
     drive = bench.open(fault)

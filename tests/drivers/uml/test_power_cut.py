@@ -13,9 +13,10 @@ from tests.drivers.uml.machine import LONG_S, MKFS, Machine, make_disk, run, why
 GIB = 1024**3
 MISSING = why_not(MKFS, "iscsistart", "mt", "zstd", "rsync", "sg_raw", "setcap", "setfacl", "setfattr")
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
-#: A block of 256 KiB takes so long, and a segment twelve seconds: the cut falls into one on a slow machine, too.
+#: From the second set on a block of 256 KiB takes so long that its second segment, of 16 blocks, is sure to be cut off
+#: in its middle, however slow the machine is that looks for that.
 SLOW = """
-export TAPEFS_FAULTS='[{"kind": "delay", "operation": "write_block", "seconds": 0.8}]'
+export TAPEFS_FAULTS='[{"kind": "delay", "operation": "write_block", "from_block": 28, "seconds": 1.0}]'
 """
 
 
