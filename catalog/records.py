@@ -305,13 +305,17 @@ class BackupSet(Record, frozen=True, kw_only=True):
     stored_bytes: int = 0
     #: Files that changed, shrank or vanished while they were read, or could not be read.
     troubled_files: int = 0
-    #: Of these, files that could not be read at all and directories that could not be listed: nothing of them is kept.
+    #: Of these, files that could not be read, or not to their end, and directories that could not be listed.
     unread_files: int = 0
+    #: Tells which these are from others: a sum over their paths. 0: there are none, or it was not noted.
+    unread_mark: int = 0
     segments: int = 0
     #: Labels of the tapes it lies on, in the order of writing.
     tapes: tuple[str, ...] = ()
     #: Why it failed.
     error: str = ""
+    #: More than one run has made it: what could not be read in those before the last was not all counted.
+    is_resumed: bool = False
     #: It was found on tapes, not made with this ledger.
     is_adopted: bool = False
     #: Another installation has made it: no later set builds on it.
@@ -343,6 +347,7 @@ class SetTotals(Record, frozen=True, kw_only=True):
     stored_bytes: int
     troubled_files: int
     unread_files: int = 0
+    unread_mark: int = 0
 
 
 class ForeignArchive(Record, frozen=True, kw_only=True):

@@ -180,7 +180,8 @@ def resume(tx: Writer, set_id: SetId, now_ns: int) -> BackupSet:
         raise Conflict(f"set {set_id} has expired: it cannot go on")
     jobs.restart(tx, jobs.get(tx, backup_set.job_number), backup_set, now_ns)
     if backup_set.state is SetState.FAILED:
-        backup_set = msgspec.structs.replace(backup_set, state=SetState.RUNNING, error="", finished_at_ns=0)
+        going_on = {"state": SetState.RUNNING, "error": "", "finished_at_ns": 0, "is_resumed": True}
+        backup_set = msgspec.structs.replace(backup_set, **going_on)
         _change(tx, backup_set, now_ns)
     return backup_set
 

@@ -21,6 +21,7 @@ from tapefs.backup.segment import CommittedSegment, PartProgress, SegmentPlan
 from tapefs.backup.session import STORED_PER_PLAIN, TapeSession
 from tapefs.backup.spool import spooled_segment_bytes
 from tapefs.backup.stream import Lost, TapeStream
+from tapefs.backup.tally import joined
 from tapefs.backup.watcher import Watcher
 from tapefs.keys.policy import seal_of
 from tapefs.tape.fill import FillCounts
@@ -291,4 +292,5 @@ class Cutter:
             stored_bytes=sum(segment.segment.stored_bytes for segment in self._tapes.segments),
             troubled_files=tally.troubled_files + self._walk.unlisted,
             unread_files=tally.unread_files + self._walk.unlisted,
+            unread_mark=joined(tally.unread_mark, self._walk.unlisted_mark),
         )  # fmt: skip

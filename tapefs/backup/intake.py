@@ -44,6 +44,9 @@ MEMBER_OVERHEAD_BYTES = 32 * 1024
 #: Names in one line of a directory's listing.
 _LONGEST_LISTING = 10_000
 
+#: How the problem begins of a file of which something could not be read; what has shrunk is all there.
+_FAILED = "reading failed"
+
 _LINKED = int(EntryFlag.LINKED)
 _SPLIT = int(EntryFlag.SPLIT)
 _CHANGED = int(EntryFlag.CHANGED)
@@ -365,7 +368,11 @@ class Intake:
 
     def _mark(self, source: Source, problem: str) -> int:
         reason = problem or "it changed while it was read"
-        self._trouble(source.directory.path + b"/" + source.name, f"kept with a mark: {reason}")
+        path = source.directory.path + b"/" + source.name
+        self._trouble(path, f"kept with a mark: {reason}")
+        if problem.startswith(_FAILED) and not source.is_unread:
+            source.is_unread = True
+            self.tally.note_unread(path)
         return _CHANGED
 
     def _count(self, directory: OpenDirectory, attributes: Attributes) -> None:
@@ -375,7 +382,7 @@ class Intake:
         flags = int(draft.flags)
         tally.files += 1
         if flags & _UNREADABLE:
-            tally.unread_files += 1
+            tally.note_unread(directory.path + b"/" + draft.name)
         elif (not flags & _LINKED or flags & _CHANGED) and stat.S_ISREG(draft.status.st_mode):
             tally.bytes += draft.status.st_size
         if attributes.problem:
@@ -481,7 +488,7 @@ def read_into(fd: int, view: memoryview, offset: int) -> str:
             got = os.preadv(fd, [view[done:] if done else view], offset + done)
         except OSError as error:
             _zero(view[done:])
-            return f"reading failed at byte {offset + done} ({error.strerror}); the rest is zeros"
+            return f"{_FAILED} at byte {offset + done} ({error.strerror}); the rest is zeros"
         if not got:
             _zero(view[done:])
             return f"it shrank to {offset + done} bytes while it was read; the rest is zeros"

@@ -26,6 +26,7 @@ from tapefs.backup.latecomers import Latecomers, status_of
 from tapefs.backup.rules import Rules
 from tapefs.backup.selection import Branch
 from tapefs.backup.standing import OpenLevel
+from tapefs.backup.tally import joined, mark_of
 
 #: In `OpenDirectory.places`: this name has no member.
 NOWHERE = 2**64 - 1
@@ -230,6 +231,7 @@ class Checkpoint:
     levels: tuple[Level, ...]
     next_number: int
     unlisted: int
+    unlisted_mark: int
 
 
 class Walk:
@@ -256,6 +258,8 @@ class Walk:
         #: Names and directories that should have been entered or listed and could not, and directories whose extended
         #: attributes could not be read.
         self.unlisted = 0
+        #: The sum of the marks of their paths.
+        self.unlisted_mark = 0
         self._push(None, b"", selection)
 
     def checkpoint(self) -> Checkpoint:
@@ -263,7 +267,7 @@ class Walk:
         levels = tuple(
             Level(d, d.announced, d.next_file, d.next_directory, len(d.children), len(d.elsewhere)) for d in self.stack
         )
-        return Checkpoint(levels, self._next_number, self.unlisted)
+        return Checkpoint(levels, self._next_number, self.unlisted, self.unlisted_mark)
 
     def go_back(self, checkpoint: Checkpoint) -> None:
         """Stand at `checkpoint` again, its segment not having come to be."""
@@ -275,7 +279,8 @@ class Walk:
         for level in checkpoint.levels:
             level.directory.go_back(level)
             self.stack.append(level.directory)
-        self._next_number, self.unlisted = checkpoint.next_number, checkpoint.unlisted
+        self._next_number = checkpoint.next_number
+        self.unlisted, self.unlisted_mark = checkpoint.unlisted, checkpoint.unlisted_mark
 
     def stand(self, levels: Sequence[OpenLevel], last_number: int, part: bytes | None) -> list[bytes]:
         """Stand where an interrupted walk stood; this one has only entered the root.
@@ -424,6 +429,7 @@ class Walk:
 
     def _miss(self, path: bytes, reason: str) -> None:
         self.unlisted += 1
+        self.unlisted_mark = joined(self.unlisted_mark, mark_of(path))
         self._trouble(path, reason)
 
     def _list(self, directory: OpenDirectory) -> None:

@@ -240,6 +240,7 @@ class SegmentWriter:
         return SetTotals(
             files=tally.files, directories=tally.directories, bytes=tally.bytes, stored_bytes=0,
             troubled_files=tally.troubled_files, unread_files=tally.unread_files,
+            unread_mark=tally.unread_mark,
         )  # fmt: skip
 
     def _end(self, payload_sha256: bytes) -> End:

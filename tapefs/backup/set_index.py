@@ -118,7 +118,9 @@ def _head(
         stored_bytes=totals.stored_bytes,
         troubled_files=totals.troubled_files,
         job_settings=job_settings(context.ledger, backup_set.job_number),
-        set_settings=set_settings(msgspec.structs.replace(backup_set, unread_files=totals.unread_files)),
+        set_settings=set_settings(
+            msgspec.structs.replace(backup_set, unread_files=totals.unread_files, unread_mark=totals.unread_mark)
+        ),
     )
 
 

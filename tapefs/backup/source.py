@@ -42,7 +42,7 @@ class Seen(NamedTuple):
 class Source:
     """A regular file of a directory, open for reading."""
 
-    __slots__ = ("attributes", "directory", "fd", "flags", "name", "runs", "status")
+    __slots__ = ("attributes", "directory", "fd", "flags", "is_unread", "name", "runs", "status")
 
     def __init__(
         self,
@@ -63,6 +63,8 @@ class Source:
         self.attributes = attributes
         self.runs = runs
         self.flags = flags
+        #: Something of it could not be read, and that has been counted.
+        self.is_unread = False
 
     @classmethod
     def open(

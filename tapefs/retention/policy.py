@@ -232,14 +232,23 @@ def _longest(holds: Sequence[Hold]) -> tuple[Hold | None, list[Hold]]:
 def what_is_missed(before: BackupSet, after: BackupSet) -> str:
     """Say why the later mirror cannot take the place of the earlier one; nothing when it can.
 
-    A source that is not mounted looks like an empty directory.
+    A source that is not mounted looks like an empty directory. What could not be read this time may have been read
+    the last time, if it is not the very same.
     """
+    if gone := next((each for each in before.sources if not _is_within(each, after.sources)), None):
+        return f"has nothing of {gone.decode(errors='backslashreplace')}, which is a source of this one"
     had, has = before.files + before.directories, after.files + after.directories
     if 2 * has < had:
         return f"has {has:,} entries, where this one has {had:,}"
-    if after.unread_files > before.unread_files:
+    if after.unread_files and (after.unread_files, after.unread_mark) != (before.unread_files, before.unread_mark):
         return f"could not read {after.unread_files:,} files or directories of the source"
+    if after.is_resumed:
+        return "was made in more than one run, and what could not be read in the first is not known"
     return ""
+
+
+def _is_within(source: bytes, sources: Iterable[bytes]) -> bool:
+    return any((source.rstrip(b"/") + b"/").startswith(each.rstrip(b"/") + b"/") for each in sources)
 
 
 def _called(each: BackupSet) -> str:

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from catalog.records import Job, SetState
 from drivers.virtual.faults import FaultyDrive, ReadError
 from tapefs.errors import SetDamaged, SourceError
 from tests.backup.rig import Rig
+from tests.backup.test_resume import SMALL, Interrupter, to_resume
 from tests.backup.trees import payloads
 
 
@@ -75,29 +77,108 @@ def test_a_source_that_has_lost_over_half_replaces_nothing(rig: Rig, tree: Path,
     assert all("is kept: " in reason for reason in told)
 
 
+def refusing(monkeypatch: pytest.MonkeyPatch, refused: bytes) -> None:
+    """Have nobody open what is called so."""
+    opened = os.open
+
+    def refuse(path: Any, *arguments: Any, **more: Any) -> int:
+        if path == refused:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
 def test_a_source_that_could_not_all_be_read_replaces_nothing(
     rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither when a file is unreadable nor when a directory cannot be listed; later, when it can, all is well."""
+    """Neither when a file is unreadable nor when a directory cannot be listed; later, when it can, all is well.
+
+    That the one before could not read as many does not help: it has what this one lacks.
+    """
     (tree / "sub").mkdir()
     (tree / "sub/inner").write_text("x")
     job = mirror(rig, tree)
     rig.run(job)
-    opened = os.open
     for name in (b"file 3", b"sub"):
-
-        def refusing(path: Any, *arguments: Any, _name: bytes = name, **more: Any) -> int:
-            if path == _name:
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            return opened(path, *arguments, **more)
-
-        monkeypatch.setattr(os, "open", refusing)
-        again(rig, job)
-        monkeypatch.setattr(os, "open", opened)
-    assert states(rig) == [SetState.COMPLETE, SetState.EXPIRED, SetState.COMPLETE]
+        with monkeypatch.context() as patch:
+            refusing(patch, name)
+            again(rig, job)
+    assert states(rig) == [SetState.COMPLETE] * 3
     assert [each.unread_files for each in rig.ledger.backup_sets()] == [0, 1, 1]
     again(rig, job)
     assert states(rig) == [SetState.EXPIRED] * 3 + [SetState.COMPLETE]
+
+
+@pytest.mark.parametrize("name", [b"file 3", b"sub"])
+def test_what_can_never_be_read_keeps_only_what_could(
+    rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    (tree / "sub").mkdir()
+    job = mirror(rig, tree)
+    rig.run(job)
+    refusing(monkeypatch, name)
+    again(rig, job)
+    again(rig, job)
+    assert states(rig) == [SetState.COMPLETE, SetState.EXPIRED, SetState.COMPLETE]
+
+
+@pytest.mark.parametrize("size", [40, 100_000, 9_000_000])
+def test_a_disk_that_fails_while_files_are_read_replaces_nothing(
+    rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """They can be opened, but what comes is an error: the set has zeros in their place, the one before has them."""
+    (tree / "file 3").write_bytes(os.urandom(size))
+    inode = (tree / "file 3").stat().st_ino
+    job = mirror(rig, tree)
+    rig.run(job)
+    read = os.preadv
+
+    def failing(fd: int, *arguments: Any) -> int:
+        if os.fstat(fd).st_ino == inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(fd, *arguments)
+
+    monkeypatch.setattr(os, "preadv", failing)
+    again(rig, job)
+    assert states(rig) == [SetState.COMPLETE] * 2
+    assert [each.unread_files for each in rig.ledger.backup_sets()] == [0, 1]
+
+
+def test_a_mirror_of_two_runs_replaces_nothing(
+    make_rig: Callable[..., Rig], tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its first run could not list, in a directory long left, the second does not know of."""
+    rig = make_rig(backup_settings=SMALL)
+    for name in ("a/lost", "b"):
+        (tree / name).mkdir(parents=True)
+    (tree / "a/lost/file").write_text("only in the first mirror")
+    for number in range(20):
+        (tree / f"b/{number}").write_text("x")
+    job = mirror(rig, tree)
+    rig.run(job)
+    interrupter = Interrupter(rig, monkeypatch)
+    with monkeypatch.context() as patch:
+        refusing(patch, b"lost")
+        assert interrupter.run(rig.ledger.queue_job(job.number, time.time_ns()), 6)
+    assert [reason for path, reason in rig.watcher.troubles if path.endswith(b"/lost")]
+    rig.run(to_resume(rig, job))
+    assert rig.ledger.backup_sets()[-1].unread_files == 0
+    assert states(rig) == [SetState.COMPLETE] * 2
+    again(rig, job)
+    assert states(rig) == [SetState.EXPIRED] * 2 + [SetState.COMPLETE]
+
+
+def test_a_mirror_of_other_sources_replaces_nothing(rig: Rig, tree: Path) -> None:
+    """A job that was split in two must not lose the other half before that has a mirror of its own."""
+    other = tree.with_name("other")
+    other.mkdir()
+    (other / "only here").write_text("x")
+    job = rig.queued(tree, other, type="mirror", codec="tar", level=0, verify=True)
+    rig.run(job)
+    rig.again(job, sources=(bytes(tree) + b"/",))
+    assert states(rig) == [SetState.COMPLETE] * 2
+    assert any("has nothing of" in reason for _, reason in rig.watcher.troubles)
 
 
 def test_a_missing_source_replaces_nothing(rig: Rig, tree: Path) -> None:
