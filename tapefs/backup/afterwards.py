@@ -16,7 +16,7 @@ import structlog
 from catalog.index.reader import IndexReader
 from catalog.ledger import Ledger
 from catalog.records import BackupSet, CopyState, Job
-from tapefs.backup.removal import Remover
+from tapefs.backup.removal import MAPPED_NS, Remover
 from tapefs.backup.watcher import BackupProgress, Watcher
 from tapefs.errors import Cancelled, NotVerified
 from tapefs.home import Home
@@ -55,7 +55,8 @@ def remove_sources(home: Home, ledger: Ledger, job: Job, archive: BackupSet, wat
     # The walk met them so: links above a source were followed once.
     sources = [_as_walked(source) for source in archive.sources]
     with IndexReader(home.index(archive.set_id)) as reader:
-        remover = Remover(reader, watcher.trouble, _Follower(archive, watcher).look_around)
+        follower = _Follower(archive, watcher)
+        remover = Remover(reader, watcher.trouble, follower.look_around, archive.started_at_ns - MAPPED_NS)
         try:
             remover.remove(sources)
         except Cancelled as error:

@@ -85,6 +85,19 @@ class Journal(msgspec.Struct, frozen=True):
     files: list[Noted]
 
 
+class _Trouble(msgspec.Struct, frozen=True):
+    path: str
+    reason: str
+
+
+class _Report(msgspec.Struct, frozen=True):
+    """What matters here of a set's report."""
+
+    #: Of all runs; a set may have none noted.
+    troubles: int = 0
+    trouble_list: tuple[_Trouble, ...] = ()
+
+
 @dataclass(frozen=True)
 class Drop:
     """A folder, and what becomes of what lies in it."""
@@ -224,18 +237,18 @@ def _settle(drop: Drop, client: Client, journal: Journal, job: JobView) -> int:
 
 
 def _troubled(client: Client, journal: Journal, job: JobView) -> dict[bytes, str]:
-    """Return the files that are not on tape as they were, with the reason; all, where that cannot be told of each."""
-    if job.trouble_count == 0:
-        return {}
+    """Return the files that are not on tape as they were, with the reason; all, where that cannot be told of each.
+
+    The job counts the troubles of its last run, where it counts them still, the report those of all.
+    """
+    if job.set_id is None:
+        return {file.path: "the job has no set any more" for file in journal.files}
+    stored = client.set(job.set_id)
+    report = client.call("GET", f"/api/v1/sets/{job.set_id}/report?limit=1000", None, _Report)
+    count = max(job.trouble_count, report.troubles, stored.troubled_files, stored.unread_files)
     ours = {_text(file.path): file.path for file in journal.files}
-    target = f"/api/v1/sets/{job.set_id}/report?limit=1000"
-    listed = client.call("GET", target, None, dict[str, object]).get("trouble_list")
-    told = {
-        ours[path]: str(each.get("reason"))
-        for each in (listed if isinstance(listed, list) else [])
-        if (path := str(each.get("path"))) in ours
-    }
-    if len(told) < job.trouble_count:
+    told = {ours[each.path]: each.reason for each in report.trouble_list if each.path in ours}
+    if len(told) < count or stored.files < len(ours) - len(told):
         unclear = "the report does not tell of all that is amiss"
         return {file.path: told.get(file.path, unclear) for file in journal.files}
     return told

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import mmap
 import os
 import re
 import shutil
@@ -160,6 +162,51 @@ def test_a_change_just_before_the_lease_is_seen(rig: Rig, tree: Path, monkeypatc
     remove(rig, set_id, tree)
     assert (tree / "a").read_text() == "changed"
     assert names(tree) == {"a"}
+
+
+def test_a_change_that_the_ctime_does_not_tell_is_seen(rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has mapped a page and written to it goes on writing: until the kernel writes it back the times stay."""
+    monkeypatch.setattr("tapefs.backup.base.FRESH_NS", 0)
+    this_volume = rig.watcher.this_volume
+    with (tree / "a").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[:1] = b"z"
+        time.sleep(0.02)
+
+        def meanwhile(volume_id: object) -> None:
+            this_volume(volume_id)  # type: ignore[arg-type]
+            mapped[:7] = b"changed"
+            mapped.close()
+            file.close()
+
+        rig.watcher.this_volume = meanwhile  # type: ignore[method-assign]
+        rig.backup(tree, **FIELDS)
+    assert (tree / "a").read_bytes()[:7] == b"changed"
+    assert names(tree) == {"a"}
+
+
+def test_a_file_whose_attributes_are_not_all_in_the_set_stays(
+    rig: Rig, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One could not be read, and can be now; one cannot be read now either; the others are as they are on tape."""
+    for name in ("a", "b", "sub/c"):
+        os.setxattr(tree / name, "user.kept", b"1")
+    for name in ("a", "b"):
+        os.setxattr(tree / name, f"user.lost.{name}", b"1")
+    get, is_over = os.getxattr, False
+
+    def failing(place: Any, name: Any, **more: Any) -> bytes:
+        if name == b"user.lost.b" or (name == b"user.lost.a" and not is_over):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return get(place, name, **more)
+
+    monkeypatch.setattr(os, "getxattr", failing)
+    set_id = rig.backup(tree, keep_sources=True, **FIELDS)
+    is_over = True
+    rig.watcher.troubles.clear()
+    remove(rig, set_id, tree)
+    assert names(tree) == {"a", "b"}
+    assert kept(rig)["a"] == "not removed: its extended attributes are not as in the set"
+    assert "user.lost.b cannot be read" in kept(rig)["b"]
 
 
 @pytest.mark.usefixtures("fresh")

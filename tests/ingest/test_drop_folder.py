@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 
 from catalog.records import JobState
 from tapefs.durable import replace_file
-from tapefs.ingest.drop_folder import Drop, Journal, Noted, _leave
+from tapefs.ingest.drop_folder import Drop, Journal, Noted, _leave, _troubled
 from tests.ingest.conftest import Site
 from tests.sidecar.rig import wait_until
 
@@ -138,6 +140,38 @@ def test_a_job_that_failed_leaves_all_where_it_is(site: Site, drop: Path, tmp_pa
     assert (drop / "a").read_text() == "stays"
     [line] = site.run("drop_folder", drop, "--remove", "--name", "cancelled", *SETTLE)
     assert line["gone"] == 1
+
+
+class Told:
+    """A sidecar that was started anew while the job ran: the job's second run had no trouble."""
+
+    def __init__(self, files: int, troubles: list[dict[str, str]]) -> None:
+        self._files = files
+        self._troubles = troubles
+
+    def set(self, _: str) -> SimpleNamespace:
+        return SimpleNamespace(files=self._files, troubled_files=0, unread_files=0)
+
+    def call(self, _method: str, _target: str, _body: None, answer: type) -> object:
+        return msgspec.convert({"troubles": len(self._troubles), "trouble_list": self._troubles}, answer)
+
+
+def test_what_an_earlier_run_of_the_job_could_not_read_stays() -> None:
+    """Nothing leaves that the set does not have, whoever has forgotten to count it."""
+    files = [Noted(path, 1, 2, 3, 4, 5) for path in (b"/drop/a", b"/drop/b", b"/drop/c")]
+    journal = Journal(batch="batch", job=1, files=files)
+    job: Any = SimpleNamespace(trouble_count=0, set_id="set")
+
+    def kept(files: int, *told: dict[str, str]) -> set[bytes]:
+        client: Any = Told(files, list(told))
+        return set(_troubled(client, journal, job))
+
+    everything = {file.path for file in files}
+    assert kept(3) == set()
+    assert kept(3, {"path": "/drop/a", "reason": "content is not in the backup: EIO"}) == {b"/drop/a"}
+    assert kept(2, {"path": "/drop/a", "reason": "left out: EIO"}) == {b"/drop/a"}
+    assert kept(3, {"path": "/drop", "reason": "listing is incomplete: EIO"}) == everything
+    assert kept(2) == everything
 
 
 def test_two_at_once_and_bad_arguments(site: Site, drop: Path, tmp_path: Path) -> None:
