@@ -25,7 +25,7 @@ from tapefs.backup.links import Link
 from tapefs.backup.scan import OpenDirectory
 from tapefs.backup.source import Source, Special
 from tapefs.backup.stream import TapeStream
-from tapefs.backup.tally import Tally
+from tapefs.backup.tally import Tally, mark_of
 from tapefs.format.records import DirectoryEntered, DirectoryLeft, DirectoryPart, as_text, split_xattrs
 from tapefs.format.tar import (
     TarKind,
@@ -372,7 +372,7 @@ class Intake:
         self._trouble(path, f"kept with a mark: {reason}")
         if problem.startswith(_FAILED) and not source.is_unread:
             source.is_unread = True
-            self.tally.note_unread(path)
+            self.tally.note_unread(mark_of(path))
         return _CHANGED
 
     def _count(self, directory: OpenDirectory, attributes: Attributes) -> None:
@@ -382,7 +382,7 @@ class Intake:
         flags = int(draft.flags)
         tally.files += 1
         if flags & _UNREADABLE:
-            tally.note_unread(directory.path + b"/" + draft.name)
+            tally.note_unread(mark_of(directory.path + b"/" + draft.name))
         elif (not flags & _LINKED or flags & _CHANGED) and stat.S_ISREG(draft.status.st_mode):
             tally.bytes += draft.status.st_size
         if attributes.problem:

@@ -27,10 +27,10 @@ class Tally:
     #: Content that was stored.
     read_bytes: int = 0
 
-    def note_unread(self, path: bytes) -> None:
-        """Count a file that could not be read."""
+    def note_unread(self, mark: int) -> None:
+        """Count a file that could not be read; `mark` is that of its path."""
         self.unread_files += 1
-        self.unread_mark = joined(self.unread_mark, mark_of(path))
+        self.unread_mark = joined(self.unread_mark, mark)
 
     def copy(self) -> Tally:
         """Return a copy to come back to."""
